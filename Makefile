@@ -1,0 +1,48 @@
+# Everything runs in .venv, made anew when pyproject.toml or constraints.txt change.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format bench proof clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (minutes the first time; once per change of pyproject.toml or constraints.txt)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,watch,s3,dev,demo]"
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## make data, build a mixture, train a tiny SmolVLM on it, ask it a question
+	$(BIN)/python examples/quickstart.py examples/data
+	$(BIN)/python -m pipelines build mixture=quickstart
+	$(BIN)/python -m trainer config=tiny data=out/quickstart
+	$(BIN)/python examples/ask.py out/runs/tiny-quickstart
+
+test: check  ## check, then every test but the slow ones
+	$(BIN)/python -m pytest
+
+test-all: check  ## check, then every test
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(STAMP)  ## ruff, ruff format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite the code as `check` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## the comparisons with peers of benchmarks/README.md
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+proof: $(STAMP)  ## train on easy-vqa through the whole pipeline and judge it (45 minutes)
+	$(BIN)/python examples/proof.py
+
+clean:  ## remove what was built (not .venv)
+	rm -rf out examples/data .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,120 @@
+"""The tables that tokenization reads and writes, and its settings.
+
+| table  | one row is                   | written by        | read by                 |
+|--------|------------------------------|-------------------|-------------------------|
+| SAMPLE | a conversation and its media | `ingest`          | `judge`, `encode`, pack |
+| TOKENS | that sample as ids           | `encode`          | index, pack             |
+| PACKED | several samples, one sequence| `pack`            | the trainer, `show`     |
+
+TOKENS has the rows of SAMPLE, in the same order.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(CONTENT))]))
+"""Roles are system, user, assistant, and `document` (raw text, no chat marks, every token learned).
+Content parts are `text` (with its text) and `image` (text null): the next picture of `images`."""
+
+IMAGES = pa.list_(
+    pa.struct(
+        [
+            ("bytes", pa.binary()),  # encoded, as it came; null where it could not be decoded
+            ("width", pa.int32()),  # px, after EXIF orientation
+            ("height", pa.int32()),  # px
+            ("dhash", pa.uint64()),  # 64-bit difference hash of the oriented RGB picture
+            (
+                "seconds",
+                pa.float32(),
+            ),  # of a video frame, from the start of the clip; null: a still
+            ("contrast", pa.float32()),  # standard deviation of luminance, 0..127.5
+            ("sharpness", pa.float32()),  # variance of the Laplacian of luminance at thumbnail size
+            ("edges", pa.float32()),  # share of thumbnail pixels on an edge, 0..1
+        ]
+    )
+)
+
+RATINGS = pa.list_(
+    pa.struct(
+        [
+            ("relevance", pa.int8()),
+            ("image_correspondence", pa.int8()),
+            ("visual_dependency", pa.int8()),
+            ("formatting", pa.int8()),
+        ]
+    )
+)
+"""Per question-answer turn, 1..5, null where not rated (the four of FineVision)."""
+
+SAMPLE = pa.schema(
+    [
+        ("id", pa.string()),  # "cauldron/ai2d/000123": source, subset, row; unique and stable
+        ("source", pa.string()),
+        ("subset", pa.string()),
+        ("messages", MESSAGES),
+        ("images", IMAGES),  # in order of appearance; the frames of a video are images
+        ("duration", pa.float32()),  # s, of the video; null where there is none
+        ("defect", pa.string()),  # why ingest could not make a whole sample; null: it is whole
+        ("tags", pa.list_(pa.string())),  # e.g. "cot"
+        ("ratings", RATINGS),
+        ("answer", pa.string()),  # the gold answer where the source states one apart; else null
+    ]
+)
+
+GRIDS = pa.list_(pa.struct([("rows", pa.int8()), ("cols", pa.int8())]))
+
+TOKENS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("loss_mask", pa.list_(pa.bool_())),  # true where the token is learned
+        ("grids", GRIDS),  # per image; (0, 0) = global view only
+        ("num_tokens", pa.int32()),
+        ("num_learned", pa.int32()),
+        ("num_crops", pa.int32()),  # sum over images of rows x cols + 1
+        ("problem", pa.string()),  # why it cannot be encoded (ids are then empty); or null
+        ("splittable", pa.bool_()),  # a raw document: may be cut at seq_len
+    ]
+)
+
+PACKED = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("loss_mask", pa.list_(pa.bool_())),
+        ("seq_lengths", pa.list_(pa.int32())),
+        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
+        ("grids", GRIDS),
+        ("sample_ids", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How a sample becomes ids: the `encoding:` block of a mixture. Every field bears identity."""
+
+    tokenizer: str = "builtin"
+    """A hub id, a folder, or `builtin` (the bundled SmolVLM tokenizer, 49,280 ids)."""
+    seq_len: int = 8192
+    """Tokens in a packed row, at most."""
+    max_crops: int = 128
+    """Crops in a packed row, at most: bounds vision memory."""
+    crop_size: int = 512
+    """px, the side of the encoder's square input."""
+    longest_edge: int = 2048
+    """px, to which the longer side of a still image is resized before it is cut into crops."""
+    tokens_per_crop: int = 64
+    """`(crop_size / patch)^2 / shuffle_factor^2` of the model this is for."""
+    split_images: bool = True
+    """Cut stills into crops beside the global view; false: the global view only."""
+    position_tokens: Literal["learned", "string"] = "learned"
+    """`<row_1_col_2>` as one learned token, or spelled out as text (ablation)."""
+    system_prompts: str = "smolvlm"
+    """A named table of prompts per kind of task; `none` adds none."""
+    media_intro_outro: bool = True
+    """Say "Here is an image..." before media and a transition after it."""
+    learn: Literal["completions", "all"] = "completions"
+    """Which text is learned: assistant answers only, or every text token."""
