@@ -1,0 +1,364 @@
+"""Every number of a finished mixture, from its index, its shards and its recipe.
+
+| function  | reads                                   | gives                                  |
+|-----------|-----------------------------------------|----------------------------------------|
+| row_facts | a shard (PACKED)                        | FACTS: one narrow line per packed row  |
+| stats     | the index, all FACTS, the recipe        | `stats.json`: the numbers, as one dict |
+
+Shares are of the `train` split unless a key says `val`. A ratio is asked for in one measure
+(`mixture.measure`) and reported in all three: tokens, learned_tokens, samples.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+Shares = dict[str, dict[str, float]]  # value -> measure -> share
+MEASURES = ("tokens", "learned_tokens", "samples")
+
+FACTS: dict[str, Any] = {
+    "split": pl.String,
+    "shard": pl.Int32,
+    "row": pl.Int32,  # within the shard
+    "num_tokens": pl.Int32,
+    "num_learned": pl.Int32,
+    "num_crops": pl.Int32,
+    "num_images": pl.Int32,
+    "num_samples": pl.Int32,
+    "sample_ids": pl.List(pl.String),
+    "sample_tokens": pl.List(pl.Int32),  # per sample of the row
+    "sample_learned": pl.List(pl.Int32),  # per sample of the row
+    "grids": pl.List(pl.String),  # per image, "3x4"; "0x0" = global view only
+}
+PREFIX_POINTS = 50
+"""Places along the train rows at which the balance so far is taken."""
+
+
+def row_facts(table: pa.Table, *, shard: str) -> pl.DataFrame:
+    """FACTS of a shard, one line per packed row in order; `shard` is its file ("val-00003.arrow").
+
+    Reads: input_ids (lengths only), loss_mask, seq_lengths, grids, sample_ids of PACKED.
+    """
+    table = table.select(["input_ids", "loss_mask", "seq_lengths", "grids", "sample_ids"])
+    parts = [_batch_facts(batch) for batch in table.to_batches() if batch.num_rows]
+    split, number = shard.removesuffix(".arrow").split("-")
+    frame = pl.concat(parts) if parts else pl.DataFrame(schema=FACTS).drop("split", "shard", "row")
+    return frame.select(
+        pl.lit(split).alias("split"),
+        pl.lit(int(number), dtype=pl.Int32).alias("shard"),
+        pl.int_range(pl.len(), dtype=pl.Int32).alias("row"),
+        pl.all(),
+    )
+
+
+def _batch_facts(batch: pa.RecordBatch) -> pl.DataFrame:
+    """The facts of one record batch; a sample's learned tokens are a difference of running sums."""
+    mask = batch["loss_mask"].flatten().to_numpy(zero_copy_only=False)
+    lengths = batch["seq_lengths"].flatten().to_numpy().astype(np.int64)
+    running = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
+    ends = np.cumsum(lengths)
+    learned = running[ends] - running[ends - lengths]
+    offsets = _offsets(batch["seq_lengths"])
+    per_row = pl.DataFrame(
+        {
+            "sample_ids": pl.from_arrow(batch["sample_ids"]),
+            "sample_tokens": pl.from_arrow(batch["seq_lengths"]),
+            "sample_learned": pl.from_arrow(
+                pa.ListArray.from_arrays(pa.array(offsets), pa.array(learned.astype(np.int32)))
+            ),
+            "grids": pl.from_arrow(batch["grids"]),
+            "num_tokens": pl.from_arrow(batch["input_ids"].value_lengths()),
+        }
+    )
+    cell = pl.element().struct
+    crops = cell.field("rows").cast(pl.Int32) * cell.field("cols").cast(pl.Int32) + 1
+    name = pl.format("{}x{}", cell.field("rows"), cell.field("cols"))
+    return per_row.select(
+        pl.col("num_tokens").cast(pl.Int32),
+        pl.col("sample_learned").list.sum().cast(pl.Int32).alias("num_learned"),
+        pl.col("grids").list.eval(crops).list.sum().cast(pl.Int32).alias("num_crops"),
+        pl.col("grids").list.len().cast(pl.Int32).alias("num_images"),
+        pl.col("sample_ids").list.len().cast(pl.Int32).alias("num_samples"),
+        pl.col("sample_ids").cast(pl.List(pl.String)),
+        pl.col("sample_tokens").cast(pl.List(pl.Int32)),
+        pl.col("sample_learned").cast(pl.List(pl.Int32)),
+        pl.col("grids").list.eval(name).cast(pl.List(pl.String)),
+    )
+
+
+def _offsets(lists: pa.ListArray) -> np.ndarray:
+    """Where each list starts in the flattened values, and the end; from 0 also for a slice."""
+    offsets = lists.offsets.to_numpy().astype(np.int32)
+    return offsets - offsets[0]
+
+
+def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number of the card as one JSON-able dict.
+
+    Reads: `index` (INDEX, one line per sample read), `packed` (FACTS of all shards),
+    `recipe` (recipe.json). Sums over shards and over the index are of the same samples.
+    """
+    mixture = recipe["mixture"]
+    encoding = mixture["encoding"]
+    train = index.filter(pl.col("split") == "train")
+    used = train.filter(pl.col("copies") > 0)
+    totals = _amounts(used)
+    components = {
+        name: _component(name, settings, index, totals, mixture["measure"])
+        for name, settings in mixture["components"].items()
+    }
+    return {
+        "name": recipe["name"],
+        "fingerprint": recipe["fingerprint"],
+        "description": mixture.get("description") or "",
+        "measure": mixture["measure"],
+        "tokens_asked": mixture["tokens"],
+        "read": len(index),
+        "kept": index["rule"].null_count(),
+        "train": totals,
+        "val": _amounts(index.filter((pl.col("split") == "val") & (pl.col("copies") > 0))),
+        "components": components,
+        "modalities": _shares(used, "modality", totals),
+        "facets": _facets(used, totals),
+        "rejected": _rejected(index),
+        "packing": {
+            split: _packing(packed.filter(pl.col("split") == split), index, encoding)
+            for split in ("train", "val")
+        },
+        "grids": _grids(packed),
+        "prefix": _prefix(index, packed, mixture),
+        "histograms": _histograms(used, packed),
+        "sources": {name: dict(source) for name, source in recipe.get("sources", {}).items()},
+    }
+
+
+def _amounts(rows: pl.DataFrame) -> dict[str, int]:
+    """Tokens, learned tokens, samples, crops of the copies of these index lines."""
+    copies = pl.col("copies").cast(pl.Int64)
+    return rows.select(
+        tokens=(copies * pl.col("num_tokens")).sum(),
+        learned_tokens=(copies * pl.col("num_learned")).sum(),
+        samples=copies.sum(),
+        crops=(copies * pl.col("num_crops")).sum(),
+        distinct=pl.len().cast(pl.Int64),
+    ).row(0, named=True)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _account(rows: pl.DataFrame) -> dict[str, Any]:
+    """What became of these index lines: read, kept, rejected by rule, used, epochs, amounts."""
+    kept = rows.filter(pl.col("rule").is_null())
+    kept_train = kept.filter(pl.col("split") == "train")
+    amounts = _amounts(kept_train.filter(pl.col("copies") > 0))
+    rules = (
+        rows.drop_nulls("rule")
+        .group_by("rule")
+        .len()
+        .sort(["len", "rule"], descending=[True, False])
+    )
+    return {
+        "read": len(rows),
+        "kept": len(kept),
+        "rejected": dict(rules.iter_rows()),
+        "train_kept": len(kept_train),
+        "epochs": _ratio(amounts["samples"], len(kept_train)),
+        "most_copies": int(kept_train["copies"].max() or 0) if len(kept_train) else 0,
+        **amounts,
+    }
+
+
+def _component(
+    name: str,
+    settings: Mapping[str, Any],
+    index: pl.DataFrame,
+    totals: Mapping[str, int],
+    measure: str,
+) -> dict[str, Any]:
+    """One component's account: asked, got in three measures, and the same per subset."""
+    rows = index.filter(pl.col("component") == name)
+    account = _account(rows)
+    subsets = {
+        subset: _account(lines) for (subset,), lines in rows.group_by("subset", maintain_order=True)
+    }
+    got = {measure: _ratio(account[measure], totals[measure]) for measure in MEASURES}
+    return {
+        "source": settings.get("source", ""),
+        "asked": float(settings["ratio"]),
+        "off": got[measure] - float(settings["ratio"]),
+        "got": got,
+        **account,
+        "subsets": dict(sorted(subsets.items())),
+    }
+
+
+def _shares(
+    used: pl.DataFrame, column: str, totals: Mapping[str, int]
+) -> dict[str, dict[str, float]]:
+    """Per value of a column, its share of the train split in each measure."""
+    shares = {}
+    for (value,), rows in used.group_by(column):
+        amounts = _amounts(rows)
+        shares[str(value)] = {m: _ratio(amounts[m], totals[m]) for m in MEASURES}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]["tokens"]))
+
+
+def _facets(used: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:
+    """Shares by tag: "category:chart" counts under the facet `category`, "cot" under `tag`."""
+    tags = used.explode("tags", empty_as_null=True).drop_nulls("tags")
+    parts = pl.col("tags").str.split_exact(":", 1)
+    tags = tags.with_columns(
+        facet=pl.when(pl.col("tags").str.contains(":", literal=True))
+        .then(parts.struct.field("field_0"))
+        .otherwise(pl.lit("tag")),
+        value=pl.coalesce(parts.struct.field("field_1"), pl.col("tags")),
+    )
+    return {
+        str(facet): _shares(rows, "value", totals)
+        for (facet,), rows in sorted(tags.group_by("facet"), key=lambda item: str(item[0][0]))
+    }
+
+
+def _rejected(index: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Per rule: samples it removed (first to fire), samples it fired on, and up to three ids."""
+    first = (
+        index.drop_nulls("rule")
+        .group_by("rule")
+        .agg(pl.len(), pl.col("id").head(3).alias("examples"), pl.col("component").value_counts())
+    )
+    fired = index.select(pl.col("fired").explode(empty_as_null=True)).drop_nulls()
+    counts = dict(fired.group_by("fired").len().iter_rows())
+    found = {
+        row["rule"]: {
+            "samples": row["len"],
+            "fired": max(counts.get(row["rule"], 0), row["len"]),
+            "examples": row["examples"],
+        }
+        for row in first.iter_rows(named=True)
+    }
+    return dict(sorted(found.items(), key=lambda item: (-item[1]["samples"], item[0])))
+
+
+def _packing(
+    rows: pl.DataFrame, index: pl.DataFrame, encoding: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Rows, fill and the fill that both limits allow, crops and samples per row, of one split."""
+    from tokenization.pack import fill_bound
+
+    if rows.is_empty():
+        return {"rows": 0, "shards": 0, "tokens": 0, "learned_tokens": 0, "fill": 0.0}
+    tokens = int(rows["num_tokens"].sum())
+    pieces = rows.select(pl.col("sample_ids").alias("id"), "sample_tokens").explode(
+        "id", "sample_tokens", empty_as_null=True
+    )
+    pieces = pieces.join(index.select("id", "num_crops"), on="id", how="left", validate="m:1")
+    bound = fill_bound(
+        pieces["sample_tokens"].to_numpy(),
+        pieces["num_crops"].to_numpy(),
+        seq_len=encoding["seq_len"],
+        max_crops=encoding["max_crops"],
+    )
+    return {
+        "rows": len(rows),
+        "shards": rows["shard"].n_unique(),
+        "tokens": tokens,
+        "learned_tokens": int(rows["num_learned"].sum()),
+        "learned_share": _ratio(int(rows["num_learned"].sum()), tokens),
+        "images": int(rows["num_images"].sum()),
+        "crops": int(rows["num_crops"].sum()),
+        "pieces": int(rows["num_samples"].sum()),
+        "fill": tokens / (len(rows) * encoding["seq_len"]),
+        "fill_bound": float(bound),
+        "seq_len": encoding["seq_len"],
+        "max_crops": encoding["max_crops"],
+        "crops_per_row": _spread(rows["num_crops"]),
+        "samples_per_row": _spread(rows["num_samples"]),
+    }
+
+
+def _spread(values: pl.Series) -> dict[str, float]:
+    """Mean, median, 95th percentile and maximum."""
+    return {
+        "mean": float(values.mean()),  # type: ignore[arg-type]
+        "median": float(values.median()),  # type: ignore[arg-type]
+        "p95": float(values.quantile(0.95) or 0),
+        "max": float(values.max()),  # type: ignore[arg-type]
+    }
+
+
+def _grids(packed: pl.DataFrame) -> dict[str, int]:
+    """Images by crop grid, the commonest twenty: how resolutions reach the model."""
+    grids = packed.select(pl.col("grids").explode(empty_as_null=True)).drop_nulls()
+    counts = grids.group_by("grids").len().sort(["len", "grids"], descending=[True, False])
+    return dict(counts.head(20).iter_rows())
+
+
+def _prefix(
+    index: pl.DataFrame, packed: pl.DataFrame, mixture: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Each component's share of everything up to each of PREFIX_POINTS places in the train rows.
+
+    `worst` is the largest distance from the final share at any place past the first tenth.
+    """
+    rows = packed.filter(pl.col("split") == "train").sort("shard", "row").with_row_index("place")
+    empty = {"at": [], "components": {}, "worst": 0.0}
+    if rows.is_empty():
+        return empty
+    points = min(PREFIX_POINTS, len(rows))
+    pieces = rows.select(
+        (pl.col("place").cast(pl.Int64) * points // len(rows)).alias("point"),
+        pl.col("sample_ids").alias("id"),
+        pl.col("sample_tokens").alias("tokens"),
+        pl.col("sample_learned").alias("learned_tokens"),
+    ).explode("id", "tokens", "learned_tokens", empty_as_null=True)
+    pieces = pieces.join(index.select("id", "component"), on="id", how="left", validate="m:1")
+    weight = pl.len() if mixture["measure"] == "samples" else pl.col(mixture["measure"]).sum()
+    sums = pieces.group_by("point", "component").agg(weight.cast(pl.Float64).alias("weight"))
+    names = list(mixture["components"])
+    amounts = np.zeros((points, len(names)))
+    for point, component, value in sums.iter_rows():
+        amounts[point, names.index(component)] += value
+    running = np.cumsum(amounts, axis=0)
+    shares = running / np.maximum(running.sum(axis=1, keepdims=True), 1)
+    late = shares[points // 10 :]
+    return {
+        "at": [(point + 1) / points for point in range(points)],
+        "components": {name: shares[:, k].round(6).tolist() for k, name in enumerate(names)},
+        "worst": float(np.abs(late - shares[-1]).max()),
+    }
+
+
+def _histograms(used: pl.DataFrame, packed: pl.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Counts in fixed bins: tokens, learned share, crops and seconds per sample, row fill."""
+    learned = used.select(pl.col("num_learned") / pl.col("num_tokens"))["num_learned"]
+    return {
+        "tokens": _histogram(used["num_tokens"], _doubling(used["num_tokens"], start=16)),
+        "learned_share": _histogram(learned, [k / 20 for k in range(21)]),
+        "crops": _histogram(used["num_crops"], [0, 1, 2, 4, 8, 13, 17, 24, 32, 64, 128, 256]),
+        "seconds": _histogram(
+            used["duration"].drop_nulls(), [0, 2, 5, 10, 20, 30, 60, 120, 180, 600, 3600]
+        ),
+        "tokens_per_row": _histogram(packed["num_tokens"], _even(packed["num_tokens"])),
+    }
+
+
+def _doubling(values: pl.Series, *, start: int) -> list[float]:
+    top = max(int(values.max() or 0), start) + 1  # type: ignore[arg-type]
+    return [0.0] + [float(start * 2**k) for k in range(int(np.ceil(np.log2(top / start))) + 1)]
+
+
+def _even(values: pl.Series) -> list[float]:
+    top = max(int(values.max() or 0), 1)  # type: ignore[arg-type]
+    return np.linspace(0, top, 21).tolist()
+
+
+def _histogram(values: pl.Series, edges: list[float]) -> dict[str, list[float]]:
+    """Counts between edges; the last bin takes everything above."""
+    numbers = values.to_numpy().astype(np.float64)
+    counts, _ = np.histogram(np.minimum(numbers, edges[-1]), bins=edges)
+    return {"edges": [float(edge) for edge in edges], "counts": counts.tolist()}

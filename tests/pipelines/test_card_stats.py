@@ -1,0 +1,154 @@
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.card import row_facts, stats
+from tests.pipelines.made import index, line, packed, recipe
+
+LINES = [
+    line("cauldron/ai2d/0", "pictures", 60, 10, num_crops=5, tags=["category:diagram"]),
+    line("cauldron/ai2d/1", "pictures", 30, 5, num_crops=1, copies=2, shard=[0, 1]),
+    line("cauldron/vqa/0", "pictures", 40, 9, rule="small_image", copies=0, fired=["small_image"]),
+    line("cauldron/vqa/1", "pictures", 40, 9, rule="keep", copies=0, fired=["blurred"]),
+    line("smoltalk/all/0", "words", 40, 30, tags=["cot"]),
+    line("smoltalk/all/1", "words", 25, 20, copies=0, shard=[]),
+    line("smoltalk/all/2", "words", 20, 11, split="val"),
+]
+TRAIN = [
+    [[("cauldron/ai2d/0", 60, 10, [(2, 2)]), ("cauldron/ai2d/1", 30, 5, [(0, 0)])]],
+    [[("smoltalk/all/0", 40, 30, []), ("cauldron/ai2d/1", 30, 5, [(0, 0)])]],
+]
+VAL = [[("smoltalk/all/2", 20, 11, [])]]
+
+
+def counted() -> dict:
+    facts = [row_facts(packed(rows), shard=f"train-{k:05d}.arrow") for k, rows in enumerate(TRAIN)]
+    facts.append(row_facts(packed(VAL), shard="val-00000.arrow"))
+    return stats(index(LINES), pl.concat(facts), recipe())
+
+
+def test_row_facts_counts_what_lies_in_each_row():
+    facts = row_facts(packed(TRAIN[0] + VAL), shard="train-00003.arrow")
+    assert facts["split"].to_list() == ["train", "train"]
+    assert facts["shard"].to_list() == [3, 3]
+    assert facts["row"].to_list() == [0, 1]
+    assert facts["num_tokens"].to_list() == [90, 20]
+    assert facts["num_learned"].to_list() == [15, 11]
+    assert facts["num_crops"].to_list() == [6, 0]
+    assert facts["num_images"].to_list() == [2, 0]
+    assert facts["sample_learned"].to_list() == [[10, 5], [11]]
+    assert facts["grids"].to_list() == [["2x2", "0x0"], []]
+
+
+def test_row_facts_of_a_slice_are_those_rows_facts():
+    table = packed(TRAIN[0] + TRAIN[1] + VAL)
+    whole = row_facts(table, shard="train-00000.arrow")
+    part = row_facts(table.slice(1, 2), shard="train-00000.arrow")
+    assert part.drop("row").equals(whole[1:].drop("row"))
+
+
+def test_a_shard_without_rows_has_no_facts_but_the_same_columns():
+    empty = row_facts(packed([]), shard="val-00000.arrow")
+    assert len(empty) == 0
+    assert pl.concat([empty, row_facts(packed(VAL), shard="val-00000.arrow")]).height == 1
+
+
+samples = st.tuples(st.integers(1, 30), st.integers(0, 30), st.booleans())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(samples, min_size=1, max_size=5), min_size=1, max_size=6))
+def test_row_facts_agree_with_counting_one_by_one(rows):
+    made = [
+        [
+            (f"s/t/{k}", n, min(m, n), [(1, 3)] if pictured else [])
+            for k, (n, m, pictured) in enumerate(row)
+        ]
+        for row in rows
+    ]
+    facts = row_facts(packed(made), shard="train-00000.arrow")
+    for row, fact in zip(made, facts.iter_rows(named=True), strict=True):
+        assert fact["num_tokens"] == sum(n for _, n, _, _ in row)
+        assert fact["sample_learned"] == [m for _, _, m, _ in row]
+        assert fact["num_crops"] == sum(4 for *_, grids in row for _ in grids)
+        assert fact["num_samples"] == len(row)
+
+
+def test_asked_and_got_in_three_measures():
+    parts = counted()["components"]
+    assert parts["pictures"]["asked"] == 0.75
+    assert parts["pictures"]["got"] == {
+        "tokens": 120 / 160,
+        "learned_tokens": 20 / 50,
+        "samples": 3 / 4,
+    }
+    assert parts["words"]["got"] == {
+        "tokens": 40 / 160,
+        "learned_tokens": 30 / 50,
+        "samples": 1 / 4,
+    }
+    assert parts["pictures"]["off"] == 0
+
+
+def test_each_sample_read_is_accounted_for():
+    found = counted()
+    assert (found["read"], found["kept"]) == (7, 5)
+    pictures = found["components"]["pictures"]
+    assert pictures["read"] == pictures["kept"] + sum(pictures["rejected"].values())
+    assert pictures["rejected"] == {"keep": 1, "small_image": 1}
+    assert pictures["epochs"] == 3 / 2
+    assert pictures["most_copies"] == 2
+    assert found["components"]["words"]["epochs"] == 1 / 2
+    assert pictures["subsets"]["vqa"]["kept"] == 0
+    assert found["val"] == {
+        "tokens": 20,
+        "learned_tokens": 11,
+        "samples": 1,
+        "crops": 0,
+        "distinct": 1,
+    }
+
+
+def test_rejected_counts_the_first_reason_and_all_that_fired():
+    rejected = counted()["rejected"]
+    assert rejected["small_image"] == {"samples": 1, "fired": 1, "examples": ["cauldron/vqa/0"]}
+    assert rejected["keep"]["samples"] == 1
+
+
+def test_shards_and_index_tell_of_the_same_tokens():
+    found = counted()
+    train = found["packing"]["train"]
+    assert train["tokens"] == found["train"]["tokens"] == 160
+    assert train["learned_tokens"] == found["train"]["learned_tokens"] == 50
+    assert train["crops"] == found["train"]["crops"] == 7
+    assert train["fill"] == 160 / 200
+    assert 160 / 200 <= train["fill_bound"] <= 1
+    assert train["crops_per_row"]["max"] == 6
+
+
+def test_prefix_balance_is_the_share_so_far():
+    prefix = counted()["prefix"]
+    assert prefix["at"] == [0.5, 1.0]
+    assert prefix["components"]["pictures"] == [1.0, 0.75]
+    assert prefix["worst"] == pytest.approx(0.25)
+
+
+def test_tags_become_facets():
+    facets = counted()["facets"]
+    assert facets["category"]["diagram"]["tokens"] == 60 / 160
+    assert facets["tag"]["cot"]["learned_tokens"] == 30 / 50
+
+
+def test_stats_are_json():
+    found = counted()
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_mixture_with_nothing_used_has_stats():
+    lines = [line("cauldron/vqa/0", "pictures", 40, 9, rule="small_image", copies=0)]
+    found = stats(index(lines), row_facts(packed([]), shard="train-00000.arrow"), recipe())
+    assert found["train"]["tokens"] == 0
+    assert found["components"]["words"]["read"] == 0
