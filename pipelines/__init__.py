@@ -1,0 +1,1 @@
+"""The build: sources to shards. `python -m pipelines --help`."""

@@ -1,0 +1,64 @@
+"""What determines a result, as a short hash; and which field changed when two hashes differ."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def plain(value: Any, *, where: str = "value") -> Any:
+    """`value` in JSON's terms: dataclasses as dicts, tuples as lists, keys as they come.
+
+    Raises:
+        TypeError: something in it has no stable identity (a function, a set, a path, NaN...).
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {f.name: plain(getattr(value, f.name), where=f"{where}.{f.name}") for f in fields}
+    if isinstance(value, Mapping):
+        return {_key(k, where): plain(v, where=f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v, where=f"{where}[{i}]") for i, v in enumerate(value)]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and value == value and abs(value) != float("inf"):
+        return value
+    raise TypeError(f"{where}: {type(value).__name__} {value!r} has no stable identity.")
+
+
+def _key(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"{where}: key {key!r} is {type(key).__name__}, not str.")
+    return key
+
+
+def fingerprint(*values: Any) -> str:
+    """16 hex digits of SHA-256 over the values; order of keys counts (rules have an order)."""
+    text = json.dumps([plain(v) for v in values], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def drift(recorded: Any, current: Any, *, where: str = "") -> list[str]:
+    """One line per field that differs: where, the recorded value, the one now."""
+    if isinstance(recorded, dict) and isinstance(current, dict):
+        lines = []
+        for key in [*recorded, *(k for k in current if k not in recorded)]:
+            path = f"{where}.{key}" if where else key
+            if key not in recorded:
+                lines.append(f"{path}: new, now {_short(current[key])}")
+            elif key not in current:
+                lines.append(f"{path}: was {_short(recorded[key])}, now absent")
+            else:
+                lines += drift(recorded[key], current[key], where=path)
+        if not lines and list(recorded) != list(current):
+            lines.append(f"{where or 'the recipe'}: another order of keys ({', '.join(current)})")
+        return lines
+    if recorded != current:
+        return [f"{where}: was {_short(recorded)}, now {_short(current)}"]
+    return []
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

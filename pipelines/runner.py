@@ -1,0 +1,302 @@
+"""Runs tasks, in this process or on Ray: the only file that knows Ray.
+
+A *stage* is a pure function that returns a table; a *task* is one call of it with the file to
+write. `run` does everything else, once: order, a bounded window of submissions, resources, atomic writes,
+schema checks, progress, and errors that say stage and part. A task whose file exists is not run.
+A worker that dies is replaced and its task tried again by Ray; an exception ends the run after the
+tasks that are running have finished, so that their work is kept.
+"""
+
+import heapq
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from pipelines import tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A pure function on tables, and what the runner must know of it."""
+
+    name: str
+    call: Callable[..., pa.Table]
+    writes: pa.Schema
+    version: int
+    """Bumped when the output would change; enters fingerprints. Code is never hashed."""
+    num_cpus: float = 1
+    memory: int = 0
+    """Bytes reserved on Ray per task; 0 reserves none."""
+    max_calls: int = 0
+    """A Ray worker is replaced after so many tasks (gives leaked memory back); 0 never."""
+    rows_per_batch: int = tables.ROWS_PER_BATCH
+
+
+STAGES: dict[str, Stage] = {}
+
+
+def stage(*, writes: pa.Schema, version: int, **settings: Any) -> Callable[..., Any]:
+    """Registers a function as the stage of its name and leaves the function as it is."""
+
+    def register(call: Callable[..., pa.Table]) -> Callable[..., pa.Table]:
+        name = call.__name__
+        STAGES[name] = Stage(name=name, call=call, writes=writes, version=version, **settings)
+        return call
+
+    return register
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One call of a stage, and the file that it writes."""
+
+    stage: Stage
+    part: str
+    """What the progress bar, Ray's dashboard and errors call it: `cauldron/ai2d/00003`."""
+    settings: dict[str, Any]
+    """Arguments; a `File` among them is read by the worker."""
+    out: str
+    after: tuple[str, ...] = ()
+    """Files of other tasks that must be there first."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A table to be read where the task runs."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a task took; nothing in it enters an output."""
+
+    stage: str
+    part: str
+    rows: int
+    bytes: int
+    seconds: float
+    peak_bytes: int
+    """Peak resident memory of the worker's process so far."""
+
+
+@dataclass
+class Progress:
+    """One bar per stage on a terminal, a line every `interval` seconds elsewhere."""
+
+    totals: Counter[str]
+    interval: float = 10.0
+    bars: dict[str, Any] = field(default_factory=dict)
+    rows: Counter[str] = field(default_factory=Counter)
+    done: Counter[str] = field(default_factory=Counter)
+    started: dict[str, float] = field(default_factory=dict)
+    said: dict[str, float] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        """The stage's clock runs, and on a terminal its bar is there."""
+        if name not in self.started:
+            self.started[name] = self.said[name] = time.monotonic()
+            if sys.stderr.isatty():
+                total = self.totals[name]
+                place = len(self.bars)
+                self.bars[name] = tqdm(total=total, desc=f"{name:>7}", unit="part", position=place)
+
+    def advance(self, report: Report) -> None:
+        """Counts a finished task."""
+        name = report.stage
+        self.rows[name] += report.rows
+        self.done[name] += 1
+        now = time.monotonic()
+        rate = self.rows[name] / max(now - self.started[name], 1e-9)
+        said = f"{self.rows[name]:,} rows, {rate:,.0f} rows/s"
+        if name in self.bars:
+            self.bars[name].set_postfix_str(said, refresh=False)
+            self.bars[name].update()
+        elif self.done[name] == self.totals[name] or now - self.said[name] >= self.interval:
+            self.said[name] = now
+            seconds = now - self.started[name]
+            left = seconds / self.done[name] * (self.totals[name] - self.done[name])
+            parts = f"{self.done[name]:,} of {self.totals[name]:,} parts"
+            eta = f", {left:,.0f} s left" if left >= 1 else f", {seconds:,.1f} s"
+            print(f"{name:>7}  {parts}, {said}{eta}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """The bars stay on the screen as they are."""
+        for bar in self.bars.values():
+            bar.close()
+
+
+def perform(task: Task) -> Report:
+    """The task's file is there, whole; called where the work is done."""
+    started = time.monotonic()
+    spec = task.stage
+    try:
+        read = {
+            k: tables.read(v.path) if isinstance(v, File) else v for k, v in task.settings.items()
+        }
+        table = tables.conform(spec.call(**read), spec.writes, writer=f"stage {spec.name}")
+        written = tables.write(table, task.out, rows_per_batch=spec.rows_per_batch)
+    except Exception as error:
+        error.add_note(f"stage {spec.name}, part {task.part}")
+        raise
+    return Report(
+        stage=spec.name,
+        part=task.part,
+        rows=table.num_rows,
+        bytes=written,
+        seconds=time.monotonic() - started,
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+@contextmanager
+def connected(address: str, *, workers: int | None) -> Iterator[int]:
+    """Ray is up; yields its number of CPUs, or 0 where `workers=0` asks for this process alone.
+
+    `local` starts Ray on this machine with `workers` CPUs, `auto` joins the running cluster, anything
+    else is a cluster's address. A cluster gets this program's packages with each job.
+    """
+    if workers == 0:
+        yield 0
+        return
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # Ray asks to choose; GPUs untouched
+    import ray
+
+    quiet = {"logging_level": "ERROR", "log_to_driver": True}
+    if ray.is_initialized():
+        yield int(ray.cluster_resources().get("CPU", 1))
+        return
+    if address == "local":
+        # Tables travel as files; the object store holds only small tables of picks.
+        ray.init(
+            address="local",
+            num_cpus=workers or os.cpu_count(),
+            object_store_memory=512 << 20,
+            include_dashboard=False,
+            **quiet,
+        )
+    else:
+        ray.init(address=address, runtime_env={"py_modules": _packages()}, **quiet)
+    try:
+        yield workers or int(ray.cluster_resources().get("CPU", 1))
+    finally:
+        ray.shutdown()
+
+
+def _packages() -> list[Any]:
+    import filters
+    import mixtures
+    import pipelines
+    import tokenization
+
+    return [mixtures, filters, tokenization, pipelines]
+
+
+def run(tasks: Sequence[Task], *, slots: int) -> list[Report]:
+    """Every task's file is there; returns reports of the tasks that had to run, in the order given.
+
+    `slots` is the number of CPUs to fill, or 0 to run in this process. Tasks run in the order given
+    as soon as the files they come `after` are there, so the stages of different parts overlap.
+
+    Raises:
+        Exception: the first that a stage raised, with a note of stage and part, once the tasks that
+            were running have ended. Finished files stay.
+    """
+    made = {task.out for task in tasks}
+    present = {task.out for task in tasks if tables.exists(task.out)}
+    waiting = {
+        i: {p for p in t.after if p in made and p not in present} for i, t in enumerate(tasks)
+    }
+    todo = [i for i, t in enumerate(tasks) if t.out not in present]
+    followers: dict[str, list[int]] = {}
+    for i in todo:
+        for path in waiting[i]:
+            followers.setdefault(path, []).append(i)
+    ready = [i for i in todo if not waiting[i]]
+    heapq.heapify(ready)
+    progress = Progress(totals=Counter(tasks[i].stage.name for i in todo))
+    reports: dict[int, Report] = {}
+
+    def finish(i: int, report: Report) -> None:
+        reports[i] = report
+        progress.advance(report)
+        for follower in followers.get(tasks[i].out, ()):
+            waiting[follower].discard(tasks[i].out)
+            if not waiting[follower]:
+                heapq.heappush(ready, follower)
+
+    try:
+        if slots == 0:
+            while ready:
+                i = heapq.heappop(ready)
+                progress.start(tasks[i].stage.name)
+                finish(i, perform(tasks[i]))
+        else:
+            _run_on_ray(tasks, ready, finish, progress, window=2 * slots)
+    finally:
+        progress.close()
+    return [reports[i] for i in sorted(reports)]
+
+
+def _run_on_ray(
+    tasks: Sequence[Task],
+    ready: list[int],
+    finish: Callable[[int, Report], None],
+    progress: Progress,
+    *,
+    window: int,
+) -> None:
+    import ray
+
+    remote: dict[str, Any] = {}
+    for spec in {t.stage.name: t.stage for t in tasks}.values():
+        options: dict[str, Any] = {"num_cpus": spec.num_cpus, "max_retries": 3}
+        if spec.memory:
+            options["memory"] = spec.memory
+        if spec.max_calls:
+            options["max_calls"] = spec.max_calls
+        remote[spec.name] = ray.remote(**options)(perform)
+    running: dict[Any, int] = {}
+    failure: Exception | None = None
+    while running or (ready and failure is None):
+        while ready and failure is None and len(running) < window:
+            i = heapq.heappop(ready)
+            task = tasks[i]
+            progress.start(task.stage.name)
+            submit = remote[task.stage.name].options(name=f"{task.stage.name} {task.part}")
+            running[submit.remote(task)] = i
+        done, _ = ray.wait(list(running), num_returns=1)
+        i = running.pop(done[0])
+        try:
+            report = ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            failure = failure or _cause(error, tasks[i])
+        except ray.exceptions.RayError as error:
+            error.add_note(f"stage {tasks[i].stage.name}, part {tasks[i].part}")
+            failure = failure or error
+        else:
+            finish(i, report)
+    if failure is not None:
+        raise failure
+
+
+def _cause(error: Any, task: Task) -> Exception:
+    # `cause` is the stage's own exception where it could be pickled; its notes survive.
+    cause = getattr(error, "cause", None)
+    if not isinstance(cause, Exception):
+        cause = error
+    note = f"stage {task.stage.name}, part {task.part}"
+    if note not in getattr(cause, "__notes__", ()):
+        cause.add_note(note)
+    return cause

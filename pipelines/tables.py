@@ -1,0 +1,240 @@
+"""The only Arrow IO of the build: a table becomes a file whole or not at all, on disk or object store.
+
+Every file is in the Arrow IPC *file* format, uncompressed, cut into record batches of a known number
+of rows, so that it can be memory-mapped and any row found without reading the others.
+"""
+
+import io
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+ROWS_PER_BATCH = 256
+"""Small enough that one row costs little to reach, large enough that 1 M rows are 4,000 batches."""
+
+ATTEMPTS = 5
+"""Tries at a remote write or read before its error is passed on, 1, 2, 4, 8 s apart."""
+
+
+def is_remote(path: str | Path) -> bool:
+    """True of a URL beyond this machine's file system (`s3://`, `gs://`, `hf://`, `memory://`)."""
+    return "://" in str(path) and not str(path).startswith(("file://", "local://"))
+
+
+def join(root: str | Path, *parts: str) -> str:
+    """The path of `parts` under `root`, which may be a URL."""
+    return "/".join([str(root).rstrip("/"), *parts])
+
+
+def _local(path: str | Path) -> Path:
+    return Path(str(path).removeprefix("file://").removeprefix("local://"))
+
+
+def retrying(call: Callable[[], Any], *, what: str) -> Any:
+    """What `call` returns, tried again with back-off on errors that may pass (connections, 5xx)."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return call()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except (OSError, TimeoutError) as error:
+            if attempt == ATTEMPTS - 1:
+                error.add_note(f"{what}: failed {ATTEMPTS} times")
+                raise
+            time.sleep(2**attempt)
+    raise AssertionError("unreachable")
+
+
+def exists(path: str | Path) -> bool:
+    """True where a finished file (or a folder) of that name is."""
+    if not is_remote(path):
+        return _local(path).exists()
+    fs, name = fsspec.core.url_to_fs(str(path))
+    fs.invalidate_cache()
+    return retrying(lambda: fs.exists(name), what=f"looking for {path}")
+
+
+def size(path: str | Path) -> int:
+    """Bytes of the file."""
+    if not is_remote(path):
+        return _local(path).stat().st_size
+    fs, name = fsspec.core.url_to_fs(str(path))
+    return int(fs.size(name))
+
+
+def listing(folder: str | Path) -> list[str]:
+    """Names of what lies directly in `folder`, sorted; empty where it does not exist."""
+    if not is_remote(folder):
+        root = _local(folder)
+        return sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+    fs, name = fsspec.core.url_to_fs(str(folder))
+    fs.invalidate_cache()
+    try:
+        found = fs.ls(name, detail=False)
+    except FileNotFoundError:
+        return []
+    return sorted(str(p).rstrip("/").rsplit("/", 1)[-1] for p in found)
+
+
+def remove(path: str | Path) -> None:
+    """The file or folder at `path`, if any, is gone."""
+    fs, name = fsspec.core.url_to_fs(str(path))
+    if fs.exists(name):
+        fs.rm(name, recursive=True)
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a file for writing that appears under `path` when the block ends, or never.
+
+    On a disk: a temporary name beside it, synced, then renamed. On an object store: gathered in
+    memory, then one put (a large one is a multipart upload, which shows only when completed).
+    """
+    if is_remote(path):
+        fs, name = fsspec.core.url_to_fs(str(path))
+        buffer = io.BytesIO()
+        yield buffer
+        retrying(lambda: fs.pipe_file(name, buffer.getvalue()), what=f"writing {path}")
+        return
+    final = _local(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    draft = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(final)
+    except BaseException as error:
+        draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.add_note(f"while writing {final}; nothing was left under that name")
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """The file holds `text` in UTF-8, whole or not at all."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """The file holds `value` as indented JSON, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The file's content."""
+    if not is_remote(path):
+        return _local(path).read_bytes()
+    fs, name = fsspec.core.url_to_fs(str(path))
+    return retrying(lambda: fs.cat_file(name), what=f"reading {path}")
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON value in the file."""
+    return json.loads(read_bytes(path))
+
+
+def conform(table: pa.Table, schema: pa.Schema, *, writer: str) -> pa.Table:
+    """The table with exactly the columns and types of `schema`.
+
+    Types that differ only in width or layout (Polars writes large lists and strings) are cast.
+
+    Raises:
+        ValueError: a column is missing, is too many, or does not cast.
+    """
+    missing = [name for name in schema.names if name not in table.column_names]
+    extra = [name for name in table.column_names if name not in schema.names]
+    if missing or extra:
+        raise ValueError(f"{writer} wrote columns {table.column_names}, declared {schema.names}.")
+    columns = []
+    for field in schema:
+        column = table.column(field.name)
+        if column.type != field.type:
+            try:
+                column = column.cast(field.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise ValueError(
+                    f"{writer} wrote column '{field.name}' as {column.type}, declared {field.type}."
+                ) from error
+        columns.append(column)
+    return pa.table(columns, schema=schema)
+
+
+def write(table: pa.Table, path: str | Path, *, rows_per_batch: int = ROWS_PER_BATCH) -> int:
+    """The file holds the table in record batches of `rows_per_batch` rows; returns its bytes.
+
+    Equal tables give equal files, however their columns were chunked.
+    """
+    with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        for start in range(0, table.num_rows, rows_per_batch):
+            rows = table.slice(start, rows_per_batch).combine_chunks()
+            writer.write_table(_compact(rows), max_chunksize=rows_per_batch)
+    return size(path)
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    # `take` copies each column into fresh buffers that start at offset 0, so that the bytes written
+    # do not depend on the slice's place in its parent (offsets, padding bits, validity maps).
+    return table.take(pa.array(np.arange(table.num_rows)))
+
+
+def open_file(path: str | Path) -> pa.RecordBatchFileReader:
+    """A reader of the file: memory-mapped on a disk, by ranged reads on an object store."""
+    if not is_remote(path):
+        return pa.ipc.open_file(pa.memory_map(str(_local(path)), "r"))
+    fs, name = fsspec.core.url_to_fs(str(path))
+    return pa.ipc.open_file(pa.PythonFile(fs.open(name, "rb", block_size=8 << 20), mode="r"))
+
+
+def read(path: str | Path, *, columns: Sequence[str] = ()) -> pa.Table:
+    """The file's table (memory-mapped on a disk); with `columns`, only those."""
+    if not columns:
+        return open_file(path).read_all()
+    if is_remote(path):
+        fs, name = fsspec.core.url_to_fs(str(path))
+        source = pa.PythonFile(fs.open(name, "rb", block_size=8 << 20), mode="r")
+    else:
+        source = pa.memory_map(str(_local(path)), "r")
+    schema = pa.ipc.open_file(source).schema
+    wanted = [schema.get_field_index(name) for name in columns]
+    if -1 in wanted:
+        raise ValueError(f"{path}: found columns {schema.names}, expected {list(columns)}.")
+    options = pa.ipc.IpcReadOptions(included_fields=sorted(wanted))
+    return pa.ipc.open_file(source, options=options).read_all().select(list(columns))
+
+
+def num_rows(path: str | Path) -> int:
+    """Rows of the file, without reading a column."""
+    reader = open_file(path)
+    return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+
+
+def take(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> pa.Table:
+    """The rows at `rows` (ascending, may repeat); only the batches they lie in are touched."""
+    reader = open_file(path)
+    if not len(rows):
+        return reader.schema.empty_table().select(list(columns))
+    taken, batch, start = [], 0, 0
+    while len(rows):
+        if batch == reader.num_record_batches:
+            raise ValueError(f"{path}: row {int(rows[0])} asked for, found {start} rows.")
+        found = reader.get_batch(batch)
+        here = int(np.searchsorted(rows, start + found.num_rows))
+        if here:
+            part = pa.table(found.select(list(columns)))
+            taken.append(part.take(pa.array(rows[:here] - start)))
+            rows = rows[here:]
+        start += found.num_rows
+        batch += 1
+    return pa.concat_tables(taken)

@@ -1,0 +1,44 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipelines.recipe import drift, fingerprint, plain
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    side: int
+    names: tuple[str, ...] = ("a",)
+
+
+def test_a_dataclass_is_the_dict_of_its_fields():
+    assert plain({"x": Setting(3)}) == {"x": {"side": 3, "names": ["a"]}}
+    assert fingerprint(Setting(3)) == fingerprint({"side": 3, "names": ["a"]})
+
+
+def test_the_order_of_rules_counts_and_values_too():
+    assert fingerprint({"a": 1, "b": 2}) != fingerprint({"b": 2, "a": 1})
+    assert fingerprint(Setting(3)) != fingerprint(Setting(4))
+    assert len(fingerprint(1)) == 16
+
+
+@pytest.mark.parametrize("value", [Path("x"), {1, 2}, float("nan"), len, b"x", {1: 2}, object()])
+def test_a_value_without_stable_identity_is_refused(value):
+    with pytest.raises(TypeError, match="value"):
+        fingerprint({"key": value} if not isinstance(value, dict) else value)
+
+
+def test_drift_names_the_field_and_both_values():
+    old = {"mixture": {"components": {"video": {"ratio": 0.2, "fps": 1}}}}
+    new = {"mixture": {"components": {"video": {"ratio": 0.3}, "text": {"ratio": 0.1}}}}
+    assert drift(old, new) == [
+        "mixture.components.video.ratio: was 0.2, now 0.3",
+        "mixture.components.video.fps: was 1, now absent",
+        'mixture.components.text: new, now {"ratio": 0.1}',
+    ]
+    assert drift(old, old) == []
+
+
+def test_drift_sees_another_order():
+    assert drift({"a": 1, "b": 2}, {"b": 2, "a": 1}) == ["the recipe: another order of keys (b, a)"]
