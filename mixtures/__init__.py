@@ -1,0 +1,1 @@
+"""WHAT goes into a mixture and how much: its file, the arithmetic, the picks, their order."""

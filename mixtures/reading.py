@@ -1,0 +1,155 @@
+"""Mixture files as plain mappings: found by name, laid over their base, overridden, written out.
+
+    name or path --find--> file --read--> mapping --base--> mapping <--override-- key=value
+
+Nothing here knows which keys a mixture may have; `config.py` does.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+FOLDER = Path(__file__).parent
+"""Where the mixtures that ship with the package lie."""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown `word`: the nearest known one, else all of them."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return f" Known: {', '.join(sorted(known)) or 'none'}."
+
+
+def bundled() -> list[str]:
+    """Names of the mixtures that ship with the package, as `load` takes them."""
+    return sorted(
+        path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")
+    )
+
+
+def find(name_or_path: str) -> str:
+    """Path or URL of the file that a name or path means."""
+    if "://" in name_or_path:
+        return name_or_path
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return str(path)
+        raise FileNotFoundError(
+            f"mixture file {name_or_path} not found. Expected a YAML file, or one of the bundled "
+            f"names: {', '.join(bundled())}."
+        )
+    inside = FOLDER / f"{name_or_path}.yaml"
+    if inside.is_file():
+        return str(inside)
+    raise FileNotFoundError(
+        f"mixture {name_or_path!r} not found in {FOLDER}."
+        f"{did_you_mean(name_or_path, bundled())} A file of your own ends in .yaml."
+    )
+
+
+def read(path: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds."""
+    if "://" in path:
+        import fsspec
+
+        with fsspec.open(path, "r", encoding="utf-8") as file:
+            text = file.read()
+    else:
+        text = Path(path).read_text(encoding="utf-8")
+    try:
+        raw = _plain(OmegaConf.create(text))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(raw, dict) or not text.strip():
+        raise ValueError(f"{path}: expected `key: value` lines at the top, found {text[:40]!r}.")
+    return raw
+
+
+def with_base(raw: dict[str, Any], path: str) -> dict[str, Any]:
+    """`raw` laid over the file that its `base` names, if it names one."""
+    if "base" not in raw:
+        return raw
+    base_path = find(str(raw["base"]))
+    base = read(base_path)
+    if "base" in base:
+        raise ValueError(
+            f"{path}: its base {base_path} has a base itself; expected a complete mixture there."
+        )
+    normalise(base)
+    return _laid_over(base, {key: value for key, value in raw.items() if key != "base"})
+
+
+def _laid_over(below: dict[str, Any], above: Mapping[Any, Any]) -> dict[str, Any]:
+    """`below` with the values of `above`; mappings are merged, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _laid_over(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def override(raw: dict[str, Any], override: str) -> None:
+    """`raw` with one `key.key=value` laid over it; the value is read as YAML."""
+    if "=" not in override or override.startswith("="):
+        raise ValueError(f"override {override!r}: expected key=value, with dots inside the key.")
+    try:
+        parsed = _plain(OmegaConf.from_dotlist([override]))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ValueError(f"override {override!r}: value not readable as YAML: {error}") from error
+    named = parsed.get("components")
+    known = raw.get("components")
+    if isinstance(named, dict) and isinstance(known, dict):
+        for component, settings in named.items():
+            new = component not in known and isinstance(settings, dict) and "source" not in settings
+            if new:
+                raise ValueError(
+                    f"override {override!r}: the mixture has no component {component!r}."
+                    f"{did_you_mean(str(component), [str(k) for k in known])} A new one is "
+                    f"started with components.{component}.source=NAME."
+                )
+    merged = _laid_over(raw, parsed)
+    normalise(merged)
+    raw.clear()
+    raw.update(merged)
+
+
+def normalise(raw: dict[str, Any]) -> None:
+    """Short forms written out in place: lists of subsets, settings left empty, whole tokens."""
+    tokens = raw.get("tokens")
+    if isinstance(tokens, float) and tokens.is_integer():
+        raw["tokens"] = int(tokens)
+    blocks = [raw, *_mappings(raw.get("components"))]
+    for block in blocks:
+        if isinstance(block.get("filters"), dict):
+            block["filters"] = {
+                rule: {} if settings is None else settings
+                for rule, settings in block["filters"].items()
+            }
+        for key in ("filters", "encoding", "components", "limits", "grades", "subsets", "frames"):
+            if key in block and block[key] is None:
+                block[key] = {}
+    for component in blocks[1:]:
+        subsets = component.get("subsets")
+        if isinstance(subsets, list) and all(isinstance(name, str) for name in subsets):
+            component["subsets"] = {name: {} for name in subsets}
+        elif isinstance(subsets, dict):
+            component["subsets"] = {
+                name: {} if settings is None else settings for name, settings in subsets.items()
+            }
+
+
+def _plain(config: Any) -> Any:
+    """The dicts and lists that an OmegaConf node holds."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _mappings(block: object) -> list[dict[str, Any]]:
+    return [c for c in block.values() if isinstance(c, dict)] if isinstance(block, dict) else []
