@@ -1,0 +1,38 @@
+"""Filters: which samples stay, and why not.
+
+    SAMPLE --facts--> a flat row per sample --rules--> VERDICTS --mixture_rules--> ids that go
+
+A rule is a function in one of the files below; importing this package registers all of them.
+
+| file            | rules about                                    |
+|-----------------|------------------------------------------------|
+| conversation.py | who speaks, whether anything is said            |
+| image.py        | sizes, shapes and statistics of pictures        |
+| video.py        | duration, frames                                |
+| duplicates.py   | samples that others repeat (mixture level)      |
+
+A mixture states the rules it wants under `filters:`; none applies unless it is listed, except that
+a sample which ingest found defective is always rejected, with the defect as the reason.
+"""
+
+from filters import conversation, image, video
+from filters.duplicates import mixture_rules
+from filters.facts import VERDICTS, facts
+from filters.rules import RULES, Rule, identity, rule, settings_of, validate
+from filters.verdicts import judge
+
+__all__ = [
+    "RULES",
+    "VERDICTS",
+    "Rule",
+    "conversation",
+    "facts",
+    "identity",
+    "image",
+    "judge",
+    "mixture_rules",
+    "rule",
+    "settings_of",
+    "validate",
+    "video",
+]

@@ -1,0 +1,181 @@
+"""Facts: one flat row of columns per sample, from which rules are written.
+
+    SAMPLE --without_bytes--> messages, images as structs of numbers --facts--> one column per fact
+
+Picture bytes are never converted: the `bytes` child of `images` is replaced by its length before
+Polars sees the table. All nested expressions live in this file; a rule reads flat columns only. A
+fact is computed only if a rule (or VERDICTS) names it.
+
+| fact                          | type    | what is true of it                                |
+|-------------------------------|---------|---------------------------------------------------|
+| modality                      | string  | video, multi_image, image or text                 |
+| num_images, num_placeholders  | uint32  | pictures given; places in the messages for one    |
+| num_turns                     | uint32  | answers of the assistant                          |
+| num_bytes                     | int64   | encoded pictures and UTF-8 text                   |
+| roles                         | string  | "system user assistant user assistant"            |
+| questions, answers, documents | strings | text of every user, assistant, document message   |
+| system_text                   | string  | text of the system messages                       |
+| text                          | string  | all but the system text, a message a line         |
+| min_side, max_side            | int32   | px, over the pictures                             |
+| max_aspect                    | float64 | longer side / shorter, of the most extreme picture|
+| max_pixels                    | int64   | of the largest picture                            |
+| contrasts, dhashes, seconds   | list    | per picture, in order; see IMAGES                 |
+| min_contrast, min_sharpness,  | float32 | of the least (most) picture; see IMAGES           |
+| min_edges, max_edges          |         |                                                   |
+"""
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# fmt: off
+VERDICTS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("modality", pa.string()),        # text | image | multi_image | video
+        ("duration", pa.float32()),       # s, of the video; else null
+        ("num_images", pa.int32()),
+        ("num_turns", pa.int32()),        # answers of the assistant
+        ("num_bytes", pa.int64()),        # encoded pictures and UTF-8 text
+        ("tags", pa.list_(pa.string())),  # the sample's own, and "cot" where its answers show it
+        ("rule", pa.string()),            # the first that rejects, a defect before any; null: stays
+        ("fired", pa.list_(pa.string())), # all that fire, marked ones too, in the mixture's order
+        ("detail", pa.string()),          # of `rule`: e.g. which benchmark and which question
+        ("weight", pa.float32()),         # the fact that `weight_by` names; null where not asked
+        # What mixture-level rules compare, so that samples are not read again; null if none asks.
+        ("text_hash", pa.uint64()),       # xxh3 of the normalised text
+        ("bytes_hash", pa.uint64()),      # xxh3 of the encoded pictures, in order
+        ("pixels_hash", pa.uint64()),     # xxh3 of what ingest measured on their pixels, in order
+        ("text_signature", pa.binary()),  # MinHash, 8 bits of each permutation
+        ("dhashes", pa.list_(pa.uint64())),
+        ("embedding_hash", pa.uint64()),  # signs of an image embedding's random projections
+    ]
+)
+# fmt: on
+
+_message = pl.element().struct
+_picture = pl.element().struct
+
+_spoken = (
+    _message.field("content").list.eval(_picture.field("text")).list.join("", ignore_nulls=True)
+)
+
+
+def _texts_of(*roles: str) -> pl.Expr:
+    """List<string>: the text of every message whose role is one of `roles`, in order."""
+    said = pl.element().filter(_message.field("role").is_in(list(roles))).struct
+    return pl.col("messages").list.eval(
+        said.field("content").list.eval(_picture.field("text")).list.join("", ignore_nulls=True)
+    )
+
+
+def _of_pictures(expression: pl.Expr) -> pl.Expr:
+    return pl.col("images").list.eval(expression)
+
+
+_short = pl.min_horizontal(_picture.field("width"), _picture.field("height"))
+_long = pl.max_horizontal(_picture.field("width"), _picture.field("height"))
+
+FACTS: dict[str, pl.Expr] = {
+    "num_images": pl.col("images").list.len(),
+    "num_placeholders": pl.col("messages")
+    .list.eval(_message.field("content").list.eval(_picture.field("type") == "image").list.sum())
+    .list.sum(),
+    "num_turns": pl.col("messages").list.eval(_message.field("role") == "assistant").list.sum(),
+    "roles": pl.col("messages").list.eval(_message.field("role")).list.join(" "),
+    "questions": _texts_of("user"),
+    "answers": _texts_of("assistant"),
+    "documents": _texts_of("document"),
+    "system_text": _texts_of("system").list.join("\n"),
+    "text": _texts_of("user", "assistant", "document").list.join("\n"),
+    "num_bytes": (
+        _of_pictures(_picture.field("num_bytes")).list.sum().fill_null(0)
+        + (pl.col("text").str.len_bytes() + pl.col("system_text").str.len_bytes()).cast(pl.Int64)
+    ),
+    "modality": pl.when(
+        pl.col("duration").is_not_null() | pl.col("seconds").list.drop_nulls().list.len().gt(0)
+    )
+    .then(pl.lit("video"))
+    .when(pl.col("num_images") > 1)
+    .then(pl.lit("multi_image"))
+    .when(pl.col("num_images") == 1)
+    .then(pl.lit("image"))
+    .otherwise(pl.lit("text")),
+    "min_side": _of_pictures(_short).list.min(),
+    "max_side": _of_pictures(_long).list.max(),
+    "max_aspect": _of_pictures(_long / _short).list.max(),
+    "max_pixels": _of_pictures(
+        _picture.field("width").cast(pl.Int64) * _picture.field("height")
+    ).list.max(),
+    "contrasts": _of_pictures(_picture.field("contrast")),
+    "min_contrast": _of_pictures(_picture.field("contrast")).list.min(),
+    "min_sharpness": _of_pictures(_picture.field("sharpness")).list.min(),
+    "min_edges": _of_pictures(_picture.field("edges")).list.min(),
+    "max_edges": _of_pictures(_picture.field("edges")).list.max(),
+    "dhashes": _of_pictures(_picture.field("dhash")),
+    "seconds": _of_pictures(_picture.field("seconds")),
+}
+"""Fact -> expression over the columns of SAMPLE (pictures without bytes) and over other facts."""
+
+
+def without_bytes(samples: pa.Table) -> pa.Table:
+    """The samples, where `images` holds `num_bytes` (int64; null: no picture) in place of `bytes`.
+
+    Nothing is copied but offsets: lengths come from the offsets of the binary column.
+    """
+    chunks = []
+    for chunk in samples["images"].chunks:
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0)
+        offsets = pa.concat_arrays(
+            [pa.array([0], pa.int32()), pc.cumulative_sum(lengths).cast(pa.int32())]
+        )
+        pictures = chunk.flatten()
+        names = [field.name for field in pictures.type]
+        columns = [
+            pc.binary_length(pictures.field(name)).cast(pa.int64())
+            if name == "bytes"
+            else pictures.field(name)
+            for name in names
+        ]
+        names[names.index("bytes")] = "num_bytes"
+        structs = pa.StructArray.from_arrays(columns, names=names)
+        chunks.append(pa.ListArray.from_arrays(offsets, structs))
+    position = samples.schema.get_field_index("images")
+    if not chunks:
+        empty = pa.list_(
+            pa.struct(
+                [("num_bytes", pa.int64())]
+                + [
+                    (field.name, field.type)
+                    for field in samples.schema.field("images").type.value_type
+                    if field.name != "bytes"
+                ]
+            )
+        )
+        return samples.set_column(position, "images", pa.chunked_array([], type=empty))
+    return samples.set_column(position, "images", pa.chunked_array(chunks))
+
+
+def facts(samples: pa.Table, *, names: set[str]) -> pl.DataFrame:
+    """The columns of SAMPLE and the facts `names`, a row per sample, in the order of the samples.
+
+    A fact that reads another fact brings it along. Names that are columns of the samples are there
+    anyway; an unknown name raises KeyError.
+    """
+    frame = pl.DataFrame(pl.from_arrow(without_bytes(samples)))
+    wanted: dict[str, set[str]] = {}
+    waiting = [name for name in names if name not in frame.columns]
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            reads = set(FACTS[name].meta.root_names()) - set(frame.columns)
+            wanted[name] = reads
+            waiting.extend(reads)
+    lazy, done = frame.lazy(), set(frame.columns)
+    while wanted:
+        ready = [name for name, reads in wanted.items() if reads <= done]
+        lazy = lazy.with_columns(**{name: FACTS[name] for name in ready})
+        done.update(ready)
+        for name in ready:
+            del wanted[name]
+    return lazy.collect()
