@@ -75,13 +75,8 @@ def meaning(rule: str) -> str:
     from filters import RULES
 
     if rule in RULES:
-        return sentence(RULES[rule].doc)
+        return RULES[rule].sentence
     return MEANINGS.get(rule, rule.replace("_", " ").capitalize() + ".")
-
-
-def sentence(text: str) -> str:
-    """The first paragraph of a docstring on one line."""
-    return " ".join(text.strip().split("\n\n")[0].split())
 
 
 def terminal(stats: Mapping[str, Any], *, output: str) -> str:
