@@ -1,0 +1,14 @@
+"""Shards -> SmolVLM checkpoints.
+
+| file          | what it does                                                                |
+|---------------|-----------------------------------------------------------------------------|
+| config.py     | settings: YAML + `key=value` -> frozen dataclasses                          |
+| data.py       | memory-mapped shards -> micro-batches, in an order that is a pure function  |
+| model.py      | a SmolVLM of `transformers`, and the loss over a packed micro-batch          |
+| attention.py  | samples of a packed row do not see each other, by four means, one result    |
+| optim.py      | learning rate per tower, weight decay groups, schedules                     |
+| parallel.py   | one process, DDP or FSDP2                                                   |
+| loop.py       | the training loop                                                           |
+| checkpoint.py | a `transformers` folder plus trainer state, atomic, exact to resume         |
+| evaluate.py   | held-out loss; benchmarks in VLMEvalKit's layout                            |
+"""

@@ -1,0 +1,150 @@
+"""Causal attention inside each sample of a packed sequence, never across: four means, one result.
+
+| name   | how                                              | where                       |
+|--------|--------------------------------------------------|-----------------------------|
+| loop   | scaled dot product per sample                    | anywhere; fastest on CPU    |
+| sdpa   | transformers' block mask from the positions      | anywhere; T x T memory      |
+| flex   | compiled block-sparse mask                       | CUDA (anywhere uncompiled)  |
+| varlen | flash attention with cumulative lengths          | CUDA                        |
+
+No `attention_mask` and `use_cache=False` is the rule for all: otherwise `transformers` lets samples
+see each other (measured: logits off by 0.5).
+Shapes: H heads, K key heads, T tokens, D head size.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+NAMES = ("loop", "sdpa", "flex", "varlen")
+
+
+def register() -> None:
+    """`transformers` knows our functions afterwards, as `packed_loop` and so on."""
+    from transformers import AttentionInterface
+
+    for name, function in (("loop", _loop), ("flex", _flex), ("varlen", _varlen)):
+        AttentionInterface.register(f"packed_{name}", function)
+
+
+def implementation(name: str) -> str:
+    """The `attn_implementation` of `transformers` for one of NAMES."""
+    return "sdpa" if name == "sdpa" else f"packed_{name}"
+
+
+def choose(name: str, device: torch.device) -> str:
+    """`auto` resolved; ValueError where a means does not run on this device."""
+    if name == "auto":
+        return "varlen" if device.type == "cuda" else "loop"
+    if name == "varlen" and device.type != "cuda":
+        raise ValueError(f"attention=varlen needs CUDA, found {device.type}. Use attention=loop.")
+    return name
+
+
+def _loop(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # [1, H, T, D]
+    key: torch.Tensor,  # [1, K, T, D]
+    value: torch.Tensor,  # [1, K, T, D]
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    seq_lengths: list[int],
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    assert attention_mask is None
+    pieces = [
+        functional.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
+        )
+        for q, k, v in zip(
+            query.split(seq_lengths, 2),
+            key.split(seq_lengths, 2),
+            value.split(seq_lengths, 2),
+            strict=True,
+        )
+    ]
+    return torch.cat(pieces, dim=2).transpose(1, 2), None
+
+
+def _flex(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    seq_lengths: list[int],
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    assert attention_mask is None
+    mask = _block_mask(tuple(seq_lengths), query.device)
+    output = _flex_kernel(query.device.type)(
+        query, key, value, block_mask=mask, scale=scaling, enable_gqa=True
+    )
+    return output.transpose(1, 2), None
+
+
+@lru_cache(maxsize=2)
+def _block_mask(seq_lengths: tuple[int, ...], device: torch.device) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    lengths = torch.tensor(seq_lengths, device=device)
+    sample = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+
+    def same_and_before(
+        batch: torch.Tensor, head: torch.Tensor, q: torch.Tensor, k: torch.Tensor
+    ) -> torch.Tensor:
+        return (sample[q] == sample[k]) & (q >= k)
+
+    total = int(lengths.sum())
+    return create_block_mask(same_and_before, None, None, total, total, device=str(device))
+
+
+@lru_cache(maxsize=2)
+def _flex_kernel(device: str) -> Callable[..., torch.Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    kernel: Any = flex_attention
+    return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel
+
+
+def _varlen(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    seq_lengths: list[int],
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    from torch.nn.attention.varlen import varlen_attn
+
+    assert attention_mask is None
+    ends = _ends(tuple(seq_lengths), query.device)
+    output: Any = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        ends,
+        ends,
+        max(seq_lengths),
+        max(seq_lengths),
+        scale=scaling,
+        window_size=(-1, 0),  # causal
+        enable_gqa=True,
+    )
+    return output[None], None  # [1, T, H, D]
+
+
+@lru_cache(maxsize=2)
+def _ends(seq_lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    lengths = torch.tensor((0, *seq_lengths), dtype=torch.int32, device=device)
+    return lengths.cumsum(0, dtype=torch.int32)

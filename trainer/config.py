@@ -1,0 +1,343 @@
+"""The trainer's settings: a YAML of this folder (or a file), then `key=value`, as dataclasses.
+
+Fields either bear identity (what is trained, on what, how) or say where and how fast it runs; only
+the second kind (`PLACE`) may change when a run is resumed.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+CONFIGS = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vision:
+    """The vision encoder (SigLIP's architecture)."""
+
+    pretrained: str = ""
+    """A hub id or folder of a SigLIP or SmolVLM whose encoder is taken; empty: random weights.
+    The sizes below must then be those of that encoder."""
+    image_size: int = 512
+    """px, the side of the square input: the shards' `crop_size`."""
+    patch_size: int = 16
+    """px."""
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """The language model (Llama's architecture)."""
+
+    pretrained: str = ""
+    """A hub id or folder of a causal language model; empty: random weights."""
+    vocab_size: int = 49280
+    """Ids, the added ones included; a smaller pretrained vocabulary is extended to it."""
+    hidden_size: int = 576
+    intermediate_size: int = 1536
+    num_hidden_layers: int = 30
+    num_attention_heads: int = 9
+    num_key_value_heads: int = 3
+    head_dim: int = 64
+    rope_theta: float = 100000.0
+    """The base of the rotary positions (273k in the 2.2B recipe, for a context of 16k)."""
+    max_position_embeddings: int = 8192
+    """Tokens of context."""
+    rms_norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Two towers and a linear connector behind a pixel shuffle."""
+
+    vision: Vision = field(default_factory=Vision)
+    language: Language = field(default_factory=Language)
+    scale_factor: int = 4
+    """Pixel shuffle: scale_factor^2 patches become one token."""
+    tie_word_embeddings: bool = False
+    """The head is the transposed embedding."""
+    initializer_range: float = 0.02
+    """Standard deviation of random weights."""
+
+    @property
+    def tokens_per_crop(self) -> int:
+        """Tokens that one crop becomes."""
+        side = self.vision.image_size // self.vision.patch_size
+        return side * side // self.scale_factor**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Peak learning rate per tower; the paper's video stage (5e-6, 1e-4, 2e-5) is the default."""
+
+    vision: float = 5e-6
+    connector: float = 1e-4
+    language: float = 2e-5
+    """Embeddings and head included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW and its schedule."""
+
+    lr: Rates = field(default_factory=Rates)
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
+    """`wsd`: warm-up, stable, then a linear decay over the last `decay` of the steps."""
+    warmup: float = 0.03
+    """Share of the steps; a value of 1 or more is a number of steps."""
+    decay: float = 0.2
+    """Share of the steps (`wsd` only)."""
+    final: float = 0.0
+    """Share of the peak rate at the last step."""
+    weight_decay: float = 0.0
+    """On matrices; never on biases and norms."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    freeze: list[str] = field(default_factory=list)
+    """Towers that stay as they are: vision, connector, language."""
+    neftune: float = 0.0
+    """Alpha of the uniform noise on text embeddings (arXiv 2310.05914; SmolVLM used 5)."""
+    name: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` needs bitsandbytes and a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """Low-rank adapters (peft) on frozen towers; checkpoints hold the merged weights."""
+
+    rank: int = 0
+    """0: none."""
+    alpha: int = 16
+    dropout: float = 0.0
+    dora: bool = True
+    """Weight-decomposed (arXiv 2402.09353); false: LoRA."""
+    targets: str = "all-linear"
+    """`all-linear`, or a regular expression on module names."""
+    quantize: bool = False
+    """Base weights in 4 bits (QLoRA); needs bitsandbytes and a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark file of `select`."""
+
+    file: str = ""
+    """VLMEvalKit's TSV."""
+    metric: str = "exact"
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that one run needs."""
+
+    name: str = ""
+    """Of the settings; the file's stem."""
+    data: dict[str, float] = field(default_factory=dict)
+    """Finished mixtures and their weights (shares of rows); `data=DIR` is one of weight 1."""
+    output: str = ""
+    """Folder of the run; default out/runs/<config>-<mixture>."""
+    init: str = ""
+    """A checkpoint to start from: the stage before; empty: the model as `model` says."""
+    model: Model = field(default_factory=Model)
+    optim: Optim = field(default_factory=Optim)
+    adapter: Adapter = field(default_factory=Adapter)
+    seed: int = 17
+    steps: int = 0
+    """0: as many as `epochs` needs."""
+    epochs: float = 1.0
+    batch_rows: int = 64
+    """Packed rows per step, over all ranks."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """What is multiplied in; weights and optimizer stay float32."""
+
+    micro_rows: int = 1
+    """Packed rows per forward pass on one rank."""
+    workers: int = 2
+    """Threads that decode and crop."""
+    prefetch: int = 4
+    """Micro-batches that are ready or being made, at most."""
+    device: str = "auto"
+    """auto | cpu | cuda."""
+    attention: Literal["auto", "loop", "sdpa", "flex", "varlen"] = "auto"
+    """How samples of a row are kept apart; all give the same numbers. `auto`: varlen on CUDA, a
+    loop over the samples elsewhere."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Under torchrun; `auto` is ddp."""
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    """torch.compile on the decoder layers and the encoder layers."""
+    logits_chunk: int = 4096
+    """Learned tokens whose logits exist at one time."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves torch's own choice."""
+    log_every: int = 10
+    """Steps."""
+    save_every: int = 500
+    """Steps; the last step is always saved."""
+    keep_last: int = 2
+    """Checkpoints kept besides `best`; 0 keeps all."""
+    evaluate_every: int = 0
+    """Steps between passes over the val shards; 0: at the end only."""
+    evaluate_rows: int = 200
+    """Packed rows of the val shards, at most."""
+    select: dict[str, Benchmark] = field(default_factory=dict)
+    """Benchmarks whose weighted mean chooses `best`; empty: the lowest held-out loss does."""
+    stop_at: int = 0
+    """Save and leave after this step, the schedule unchanged; 0: never."""
+    max_loss_spike: float = 0.0
+    """Write down the rows of a step whose loss is this many times the running mean; 0: never."""
+    tensorboard: bool = False
+    peak_tflops: float = 0.0
+    """Of one device, for the model FLOPs utilisation; 0 does not report it."""
+
+
+PLACE = (
+    "output", "micro_rows", "workers", "prefetch", "device", "attention", "parallel",
+    "gradient_checkpointing", "compile", "logits_chunk", "threads", "log_every", "save_every",
+    "keep_last", "evaluate_every", "evaluate_rows", "select", "stop_at", "max_loss_spike",
+    "tensorboard", "peak_tflops", "name",
+)  # fmt: skip
+"""Fields that may change between a run and its resumption."""
+
+PATHS = ("data", "output", "init")
+"""Keys whose value is taken as it stands: a path may hold what YAML would read otherwise."""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A hint for the message, or the list of what is known."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."
+
+
+def find(name: str) -> Path:
+    """The YAML that `config=name` means: a file, or one of this folder."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise FileNotFoundError(f"config={name}: no such file.")
+        return path
+    known = sorted(p.stem for p in CONFIGS.glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"config={name}: no such config. {did_you_mean(name, known)}")
+    return CONFIGS / f"{name}.yaml"
+
+
+def split_pairs(arguments: Sequence[str]) -> dict[str, str]:
+    """`key=value` arguments as a dict, in order."""
+    pairs: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise ValueError(
+                f"'{argument}': expected key=value, e.g. config=tiny data=out/quickstart."
+            )
+        pairs[key.lstrip("-")] = value
+    return pairs
+
+
+def load(name: str, overrides: Mapping[str, str]) -> Config:
+    """The checked settings of `name` with `overrides` (dotted keys) on top."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = find(name)
+    where = str(path)
+    try:
+        merged = OmegaConf.structured(Config)
+        written = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(written, dict):
+            raise ValueError(f"{path}: found {type(written).__name__}, expected keys and values.")
+        if isinstance(written.get("data"), str):
+            written["data"] = {written["data"]: 1.0}
+        merged = OmegaConf.merge(merged, OmegaConf.create(written))
+        for key, value in overrides.items():
+            where = f"{key}={value}"
+            merged = OmegaConf.merge(merged, _override(key, value))
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        message = str(error).splitlines()[0]
+        found = getattr(error, "full_key", None) or getattr(error, "key", None)
+        raise ValueError(f"{where}: {message}" + (f" (key {found})" if found else "")) from error
+    assert isinstance(config, Config)
+    config = dataclasses.replace(config, name=config.name or path.stem)
+    check(config, where=str(path))
+    return config
+
+
+def _override(key: str, value: str) -> Any:
+    from omegaconf import OmegaConf
+
+    if key == "data" and not value.lstrip().startswith("{"):
+        return OmegaConf.create({"data": {value: 1.0}})
+    if key in PATHS and key != "data":
+        return OmegaConf.create({key: value})
+    return OmegaConf.from_dotlist([f"{key}={value}"])
+
+
+def to_yaml(config: Config) -> str:
+    """The settings as `load` reads them."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def check(config: Config, *, where: str) -> None:
+    """Raises ValueError where values contradict each other."""
+    vision, model = config.model.vision, config.model
+    side = vision.image_size // vision.patch_size
+    if side % model.scale_factor:
+        raise ValueError(
+            f"{where}: model.scale_factor {model.scale_factor} does not divide the "
+            f"{side} patches ({vision.image_size} px / {vision.patch_size} px) of a side. "
+            "Change image_size, patch_size or scale_factor."
+        )
+    for tower, heads, size in (
+        ("vision", vision.num_attention_heads, vision.hidden_size),
+        ("language", model.language.num_key_value_heads, model.language.num_attention_heads),
+    ):
+        if size % heads:
+            raise ValueError(f"{where}: model.{tower}: {size} is not a multiple of {heads} heads.")
+    for tower in config.optim.freeze:
+        if tower not in ("vision", "connector", "language"):
+            hint = did_you_mean(tower, ("vision", "connector", "language"))
+            raise ValueError(f"{where}: optim.freeze: unknown tower '{tower}'. {hint}")
+    positive = {"batch_rows": config.batch_rows, "micro_rows": config.micro_rows,
+                "workers": config.workers, "prefetch": config.prefetch,
+                "logits_chunk": config.logits_chunk, "log_every": config.log_every,
+                "save_every": config.save_every}  # fmt: skip
+    for key, value in positive.items():
+        if value < 1:
+            raise ValueError(f"{where}: {key} is {value}, expected at least 1.")
+    if config.steps < 0 or (config.steps == 0 and config.epochs <= 0):
+        raise ValueError(
+            f"{where}: steps {config.steps}, epochs {config.epochs}: nothing to train."
+        )
+    if any(weight <= 0 for weight in config.data.values()):
+        raise ValueError(f"{where}: data: weights are {config.data}, expected each above 0.")
+
+
+def changed(old: Config, new: Config) -> list[str]:
+    """Dotted names of identity fields that differ, with both values: `optim.lr.vision: 1 -> 2`."""
+    return [
+        f"{key}: {before!r} -> {after!r}"
+        for key, before, after in _differences(dataclasses.asdict(old), dataclasses.asdict(new), "")
+        if key.split(".")[0] not in PLACE
+    ]
+
+
+def _differences(old: Any, new: Any, prefix: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict) and prefix.split(".")[0] != "data":
+        found = []
+        for key in {**old, **new}:
+            found += _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        return found
+    return [] if old == new else [(prefix, old, new)]

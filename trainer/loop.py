@@ -1,0 +1,483 @@
+"""The training loop: a step is the whole global batch, its loss one sum over one count.
+
+loss = sum of the losses of all learned tokens of the global batch / their number. Micro-batches,
+ranks and accumulation only cut the sum into pieces.
+"""
+
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+
+from . import build, checkpoint, held_out, optim, parallel
+from .card import card
+from .checkpoint import State
+from .config import Config, changed
+from .data import Batch, Loader, Mixture, Step, open_mixture, refuse_mismatch
+from .model import Objective, count_parameters, flops
+from .parallel import World
+
+
+class Preempted(Exception):
+    """SIGTERM came; the run was saved before leaving."""
+
+
+@dataclass
+class Meter:
+    """What happened since the last logged step."""
+
+    sums: held_out.Sums = field(default_factory=held_out.Sums)
+    started: float = field(default_factory=time.perf_counter)
+    steps: int = 0
+    tokens: int = 0
+    learned: int = 0
+    crops: int = 0
+    flops: float = 0.0
+    waited: float = 0.0
+    """s, spent waiting for data."""
+
+
+def run_folder(config: Config, mixtures: list[Mixture]) -> Path:
+    """Where this run lives."""
+    name = "+".join(mixture.name for mixture in mixtures)
+    return Path(config.output or f"out/runs/{config.name}-{name}")
+
+
+def train(config: Config) -> Path:
+    """The last checkpoint of the finished (or stopped) run. Resumes where the run stands."""
+    if not config.data:
+        raise ValueError(
+            "data is not set. Expected data=DIR, a finished mixture, e.g. out/quickstart."
+        )
+    with parallel.world(config) as here:
+        mixtures = [open_mixture(folder) for folder in config.data]
+        tokenizer = build.tokenizer_of(mixtures)
+        for mixture in mixtures:
+            refuse_mismatch(config, mixture, vocabulary=len(tokenizer))
+        run = run_folder(config, mixtures)
+        if here.first:
+            run.mkdir(parents=True, exist_ok=True)
+            checkpoint.sweep(run)
+        parallel.barrier(here)
+        return _train(config, mixtures, tokenizer, run, here)
+
+
+def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, here: World) -> Path:
+    standing = checkpoint.folders(run)
+    state = _state(config, mixtures, standing)
+    model = build.build(config, tokenizer, resume=standing[-1] if standing else None)
+    build.place(model, config, here)
+    if here.first:
+        print(describe(config, model, mixtures, run), flush=True)
+    objective = Objective(model, logits_chunk=config.logits_chunk, neftune=config.optim.neftune).to(
+        here.device
+    )
+    wrapped = parallel.wrap(objective, here, config)
+    optimizer = optim.optimizer(objective, config.optim)
+    if standing:
+        checkpoint.load_optimizer(standing[-1], objective, optimizer)
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    loader = Loader(
+        config.data, config, image_token=image_token, rank=here.rank, ranks=here.ranks,
+        cost=lambda lengths, crops, learned: flops(config.model, lengths, crops, learned),
+    )  # fmt: skip
+    steps = config.steps or max(
+        1, math.ceil(config.epochs * loader.rows_per_epoch / config.batch_rows)
+    )
+    last = min(steps, config.stop_at or steps)
+    if state.step >= last and standing:
+        if here.first:
+            print(f"{run}: already at step {state.step} of {steps}; nothing to do.")
+        return standing[-1]
+    if standing and here.first:
+        print(f"resuming {standing[-1]} at step {state.step} of {steps}")
+
+    job = _Job(config, mixtures, tokenizer, run, here, objective, wrapped, optimizer, steps)
+    names: dict[str, str] = {}
+    for mixture in mixtures:
+        names.update(held_out.components(mixture))
+    folder = standing[-1] if standing else run
+    meter = Meter()
+    with _until_sigterm() as terminated, _log(run, state.step, here) as log:
+        source = loader.steps(state.position, last - state.step)
+        while True:
+            waiting = time.perf_counter()
+            planned = next(source, None)
+            meter.waited += time.perf_counter() - waiting
+            if planned is None:
+                break
+            before = time.perf_counter()
+            step, batches = planned
+            loss, norm, rates = job.step(state.step, step, batches, meter, names)
+            state = replace(
+                state,
+                step=state.step + 1,
+                position=state.position + config.batch_rows,
+                seconds=state.seconds + time.perf_counter() - before,
+                learned_tokens=state.learned_tokens + step.num_learned,
+                tokens=state.tokens + job.step_tokens,
+            )
+            done = state.step == last
+            if state.step % config.log_every == 0 or done:
+                job.report(log, state, loss, norm, rates, meter)
+                meter = Meter()
+            if (config.evaluate_every and state.step % config.evaluate_every == 0) or done:
+                state = job.evaluate(log, state)
+                meter.started = time.perf_counter()
+            stop = any(parallel.gather(here, bool(terminated)))
+            if state.step % config.save_every == 0 or done or stop:
+                folder = job.save(state)
+                meter.started = time.perf_counter()
+            if stop and not done:
+                raise Preempted(f"SIGTERM: saved {folder}. The same command goes on from there.")
+    return folder
+
+
+@dataclass
+class _Job:
+    """The pieces that every step uses."""
+
+    config: Config
+    mixtures: list[Mixture]
+    tokenizer: Any
+    run: Path
+    here: World
+    objective: Objective
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    steps: int
+    step_tokens: int = 0
+    running_loss: float = math.nan
+
+    def step(
+        self, number: int, step: Step, batches: Iterator[Batch], meter: Meter, names: dict[str, str]
+    ) -> tuple[float, float, dict[str, float]]:
+        """One optimizer step; (loss, gradient norm before clipping, rate per tower)."""
+        config, here = self.config, self.here
+        # Noise and dropout are a function of (seed, step, rank): nothing to save or restore.
+        torch.manual_seed((config.seed * 1_000_003 + number) * 65_537 + here.rank)
+        rates = optim.set_rates(
+            self.optimizer, optim.factor(number, steps=self.steps, settings=config.optim)
+        )
+        self.wrapped.train()
+        total, seen, tokens = 0.0, [], 0
+        for i in range(step.num_batches):
+            waiting = time.perf_counter()
+            batch = next(batches)
+            meter.waited += time.perf_counter() - waiting
+            batch = batch.to(here.device)
+            with parallel.accumulate(self.wrapped, here, last=i == step.num_batches - 1):
+                with parallel.precision(here, config):
+                    loss, per_sample = self.wrapped(batch)
+                # Ranks average their gradients; the loss is a sum over all, hence `ranks`.
+                (loss * (here.ranks / max(1, step.num_learned))).backward()
+            value = loss.item()
+            if not math.isfinite(value):
+                refuse_loss(value, number, batch, per_sample)
+            total += value
+            seen.append((batch, per_sample))
+            tokens += batch.input_ids.numel()
+            meter.crops += len(batch.pixels)
+            meter.flops += flops(
+                config.model, batch.seq_lengths, len(batch.pixels), len(batch.targets)
+            )
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        norm = float(
+            _full(nn.utils.clip_grad_norm_(parameters, config.optim.clip or math.inf)).item()
+        )
+        if not math.isfinite(norm):
+            names_seen = [name for batch, _ in seen for name in batch.sample_ids]
+            raise FloatingPointError(
+                f"step {number}: the gradient's norm is {norm}, the loss was finite. Samples: "
+                f"{_list(names_seen)}. Lower optim.lr, or look at them: python -m pipelines show."
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        gathered = parallel.gather(here, (total, tokens))
+        mean = math.fsum(each[0] for each in gathered) / max(1, step.num_learned)
+        self.step_tokens = sum(each[1] for each in gathered)
+        for batch, per_sample in seen:
+            meter.sums.add_batch(batch, per_sample, names)
+        meter.steps += 1
+        meter.tokens += self.step_tokens
+        meter.learned += step.num_learned
+        self._watch_spike(number, mean, seen)
+        return mean, norm, rates
+
+    def _watch_spike(
+        self, number: int, loss: float, seen: list[tuple[Batch, torch.Tensor]]
+    ) -> None:
+        limit = self.config.max_loss_spike
+        if limit and loss > limit * self.running_loss:
+            folder = self.run / "spikes"
+            folder.mkdir(exist_ok=True)
+            rows = [
+                {
+                    "rows": batch.rows,
+                    "loss_per_sample": dict(
+                        zip(batch.sample_ids, per_sample.tolist(), strict=True)
+                    ),
+                }
+                for batch, per_sample in seen
+            ]
+            file = folder / f"step-{number:06d}-rank-{self.here.rank}.json"
+            spike = {"loss": loss, "running_mean": self.running_loss, "batches": rows}
+            file.write_text(json.dumps(spike, indent=1) + "\n")
+        self.running_loss = (
+            loss if math.isnan(self.running_loss) else 0.9 * self.running_loss + 0.1 * loss
+        )
+
+    def report(
+        self,
+        log: TextIO | None,
+        state: State,
+        loss: float,
+        norm: float,
+        rates: dict[str, float],
+        meter: Meter,
+    ) -> None:
+        """One JSON line and one line for people."""
+        seconds = max(time.perf_counter() - meter.started, 1e-9)
+        gathered = parallel.gather(
+            self.here, (meter.sums, meter.crops, meter.flops, meter.waited, peak_memory(self.here))
+        )
+        means = held_out.Sums().merge(each[0] for each in gathered).means()
+        line: dict[str, Any] = {
+            "step": state.step,
+            "loss": loss,
+            "mean_loss": means.get("all", loss),
+            "gradient_norm": norm,
+            "lr": rates,
+            "tokens": state.tokens,
+            "learned_tokens": state.learned_tokens,
+            "tokens_per_second": meter.tokens / seconds,
+            "learned_tokens_per_second": meter.learned / seconds,
+            "crops_per_second": sum(each[1] for each in gathered) / seconds,
+            "data_wait": max(each[3] for each in gathered) / seconds,
+            "peak_memory_gb": max(each[4] for each in gathered),
+            "losses": {name: value for name, value in means.items() if name != "all"},
+        }
+        if self.config.peak_tflops:
+            done = sum(each[2] for each in gathered) / seconds
+            line["mfu"] = done / (self.config.peak_tflops * 1e12 * self.here.ranks)
+        if not self.here.first or log is None:
+            return
+        write(log, line)
+        if self.config.tensorboard:
+            tensorboard(self.run, line)
+        width = len(str(self.steps))
+        print(
+            f"step {state.step:>{width}}/{self.steps}  loss {line['mean_loss']:.4f}  "
+            f"tokens/s {people(line['tokens_per_second'])}  "
+            f"learned/s {people(line['learned_tokens_per_second'])}  "
+            f"data wait {line['data_wait']:.1%}  gradient {norm:.2f}  "
+            f"lr {max(rates.values()):.2e}",
+            flush=True,
+        )
+
+    def evaluate(self, log: TextIO | None, state: State) -> State:
+        """The state with the held-out losses (and benchmark scores) of this step."""
+        image_token = self.tokenizer.convert_tokens_to_ids("<image>")
+        losses = held_out.held_out(
+            self.wrapped, self.mixtures, self.config, image_token=image_token, here=self.here
+        )
+        metrics = {f"held_out/{name}": value for name, value in losses.items()}
+        if self.config.select:
+            metrics.update(self._benchmarks(state))
+        if self.here.first and metrics and log is not None:
+            write(log, {"step": state.step, "held_out": losses, "metrics": metrics})
+            shown = "  ".join(
+                f"{name.removeprefix('component/')} {value:.3f}"
+                for name, value in losses.items()
+                if not name.startswith("modality/")
+            )
+            print(f"held out: {shown}", flush=True)
+            if self.config.tensorboard:
+                tensorboard(self.run, {"step": state.step, **metrics})
+        return replace(state, metrics=metrics)
+
+    def _benchmarks(self, state: State) -> dict[str, float]:
+        from .benchmark import selection
+
+        return selection(self.objective, self.tokenizer, self.config, state, self.here)
+
+    def save(self, state: State) -> Path:
+        """The checkpoint of this state; older ones are pruned and `best` follows."""
+        key, sign = ("selected", -1) if self.config.select else ("held_out/all", 1)
+        value = state.metrics.get(key)
+        best = state.best
+        fresh = value is not None and (not best or sign * value < sign * best["value"])
+        if fresh and value is not None:
+            state = replace(state, best={"step": state.step, "value": value})
+        folder = checkpoint.save(
+            self.run, state, objective=self.objective, optimizer=self.optimizer,
+            tokenizer=self.tokenizer, config=self.config,
+            card=card(self.config, state, self.mixtures, self.objective.model), here=self.here,
+        )  # fmt: skip
+        if self.here.first:
+            if fresh:
+                checkpoint.point_best(self.run, folder)
+            checkpoint.prune(self.run, keep_last=self.config.keep_last)
+        return folder
+
+
+def refuse_loss(value: float, number: int, batch: Batch, per_sample: torch.Tensor) -> None:
+    """Raises FloatingPointError that names the samples whose loss is not finite."""
+    bad = [
+        name
+        for name, loss in zip(batch.sample_ids, per_sample.tolist(), strict=True)
+        if not math.isfinite(loss)
+    ]
+    raise FloatingPointError(
+        f"step {number}: the loss is {value}. Rows {_list(batch.rows)}, samples {_list(bad)}. "
+        "Look at them (python -m pipelines show DIR id=...), lower optim.lr, or go on from the "
+        "last checkpoint with a filter against them."
+    )
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def peak_memory(here: World) -> float:
+    """GB: of the device on CUDA, of the process elsewhere."""
+    if here.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(here.device) / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def people(number: float) -> str:
+    """12,345 -> 12.3 k."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f}"
+
+
+def write(log: TextIO, line: dict[str, Any]) -> None:
+    """One more line of JSON, on disk."""
+    log.write(json.dumps(line) + "\n")
+    log.flush()
+
+
+def tensorboard(run: Path, line: dict[str, Any]) -> None:
+    """The numbers of a log line are in RUN/tensorboard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard=true needs tensorboard, which is not installed: pip install -e '.[watch]'."
+        ) from error
+    with SummaryWriter(str(run / "tensorboard")) as writer:
+        for key, value in line.items():
+            values = value if isinstance(value, dict) else {"": value}
+            for name, number in values.items():
+                writer.add_scalar(f"{key}/{name}".rstrip("/"), number, line["step"])
+
+
+class _until_sigterm:
+    """A list that is not empty once SIGTERM has come; the old handler is back afterwards."""
+
+    def __enter__(self) -> list[int]:
+        self.received: list[int] = []
+        self.previous: Any = None
+        try:
+            self.previous = signal.signal(signal.SIGTERM, self._note)
+        except ValueError:  # not the main thread: the caller handles signals
+            self.previous = None
+        return self.received
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+
+    def __exit__(self, *_: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGTERM, self.previous)
+
+
+class _log:
+    """RUN/log.jsonl, without the lines after `step` that a crash left behind."""
+
+    def __init__(self, run: Path, step: int, here: World) -> None:
+        self.file, self.step, self.here = run / "log.jsonl", step, here
+
+    def __enter__(self) -> TextIO | None:
+        self.stream: TextIO | None = None
+        if self.here.first:
+            kept = []
+            if self.file.is_file():
+                for text in self.file.read_text().splitlines(keepends=True):
+                    if text.endswith("\n") and json.loads(text)["step"] <= self.step:
+                        kept.append(text)
+            fresh = self.file.with_suffix(".arriving")
+            fresh.write_text("".join(kept))
+            fresh.replace(self.file)
+            self.stream = self.file.open("a")
+        return self.stream
+
+    def __exit__(self, *_: object) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+
+def _state(config: Config, mixtures: list[Mixture], standing: list[Path]) -> State:
+    """Where the run stands, or its beginning; ValueError where settings or data have changed."""
+    used = [
+        {"name": m.name, "fingerprint": m.fingerprint, "weight": w}
+        for m, w in zip(mixtures, config.data.values(), strict=True)
+    ]
+    encoding = dataclasses.asdict(mixtures[0].encoding)
+    if not standing:
+        history: list[dict[str, Any]] = []
+        if config.init:
+            source = checkpoint.resolve(Path(config.init))
+            if (source / "trainer" / "state.json").is_file():
+                past = checkpoint.read_state(source)
+                kept = ("step", "tokens", "learned_tokens", "mixtures")
+                history = [*past.history, {key: getattr(past, key) for key in kept}]
+        return State(mixtures=used, history=history, encoding=encoding)
+    newest = standing[-1]
+    state = checkpoint.read_state(newest)
+    before = build.written_config(newest)
+    drift = changed(dataclasses.replace(before, data=config.data), config)
+    if state.mixtures != used:
+        drift.append(f"data: {state.mixtures} -> {used}")
+    if drift:
+        raise ValueError(
+            f"{newest} was trained with other settings:\n  " + "\n  ".join(drift) + "\n"
+            "Use these settings again to go on, choose another output=..., or start a new stage "
+            f"from it with init={newest} and another output."
+        )
+    return state
+
+
+def describe(config: Config, model: nn.Module, mixtures: list[Mixture], run: Path) -> str:
+    """Sizes, memory and data, in four lines."""
+    counts = count_parameters(model)
+    total = sum(counts.values())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parts = ", ".join(f"{name} {people(count)}" for name, count in counts.items())
+    # float32 weights, and for what is trained a gradient and two moments.
+    memory = (4 * total + 12 * trained) / 1e9
+    data = ", ".join(f"{m.name} ({m.fingerprint[:12]})" for m in mixtures)
+    return (
+        f"model    {config.name}: {people(total)} parameters ({parts}); {people(trained)} trained\n"
+        f"memory   {memory:.2f} GB for weights, gradients and moments, activations besides\n"
+        f"data     {data}\n"
+        f"output   {run}"
+    )
