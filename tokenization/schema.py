@@ -9,6 +9,7 @@
 TOKENS has the rows of SAMPLE, in the same order.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,9 +77,15 @@ TOKENS = pa.schema(
         ("num_learned", pa.int32()),
         ("num_crops", pa.int32()),  # sum over images of rows x cols + 1
         ("problem", pa.string()),  # why it cannot be encoded (ids are then empty); or null
-        ("splittable", pa.bool_()),  # a raw document: may be cut at seq_len
+        ("splittable", pa.bool_()),  # may be spread over several rows, cut by seq_lengths
+        ("seq_lengths", pa.list_(pa.int32())),  # tokens per sequence: one, or the parts of a
+        #                                         sample that is split; sums to num_tokens
+        ("lost_bytes", pa.int32()),  # of its text that the vocabulary has no symbol for
     ]
 )
+"""A `problem` is the `defect` that ingest found, or one of unknown_role, mixed_document,
+more_placeholders_than_images, more_images_than_placeholders, no_image_token, grid_without_token,
+unrepresentable_text, template_refuses, nothing_learned."""
 
 PACKED = pa.schema(
     [
@@ -90,6 +97,21 @@ PACKED = pa.schema(
         ("sample_ids", pa.list_(pa.string())),
     ]
 )
+
+_LIST_OF = {
+    "input_ids": {"dtype": "int32", "_type": "Value"},
+    "loss_mask": {"dtype": "bool", "_type": "Value"},
+    "seq_lengths": {"dtype": "int32", "_type": "Value"},
+    "images": {"_type": "Image"},
+    "grids": {
+        "rows": {"dtype": "int8", "_type": "Value"},
+        "cols": {"dtype": "int8", "_type": "Value"},
+    },
+    "sample_ids": {"dtype": "string", "_type": "Value"},
+}
+FEATURES = {name: {"feature": feature, "_type": "List"} for name, feature in _LIST_OF.items()}
+PACKED_WRITTEN = PACKED.with_metadata({"huggingface": json.dumps({"info": {"features": FEATURES}})})
+"""PACKED with the metadata by which `datasets` (4 and later) shows `images` as pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +140,39 @@ class Encoding:
     """Say "Here is an image..." before media and a transition after it."""
     learn: Literal["completions", "all"] = "completions"
     """Which text is learned: assistant answers only, or every text token."""
+    chat_template: str = "smolvlm"
+    """`smolvlm` (this package's own rendering), `tokenizer` (the tokenizer's Jinja template) or the
+    text of a Jinja template; the last two need the `{% generation %}` keyword, which marks what is
+    learned."""
+    upscale: bool = True
+    """Enlarge stills whose longer side is below `longest_edge`, as SmolVLM's processor does; false:
+    only up to the next multiple of `crop_size`."""
+    tiles: Literal["full", "random"] = "full"
+    """Crops on the longer side of a still: what `longest_edge` gives, or a seeded random number (2,
+    3, 4, 5 with 0.4, 0.3, 0.2, 0.1; SmolVLM's image stages), never above `longest_edge`."""
+    brevity_hints: bool = False
+    """Ask for a short answer where all answers of an image sample are short."""
+    shuffle_turns: bool = False
+    """Permute the questions about the pictures of the first turn, by hash of the sample id."""
+    max_turns: int = 0
+    """Question-answer pairs of a sample that are kept, the first after `shuffle_turns`; 0: all."""
+    split_turns: int = 0
+    """Samples of more pairs than this about the pictures of the first turn become several
+    sequences, each with the pictures, of at most this many pairs and, where that can be, `seq_len`
+    tokens; 0: never."""
+    cut_documents: bool = True
+    """Cut raw documents at `seq_len`; false: those that are longer are rejected as too long."""
+    unrepresentable: Literal["reject", "drop"] = "reject"
+    """What happens to text with bytes the vocabulary has no symbol for (builtin: 21 bytes): the
+    sample is rejected, or the bytes go and `lost_bytes` counts them."""
+    pack: Literal["best_fit", "none"] = "best_fit"
+    """Fill rows with samples, or put one sample in each row."""
+    images: Literal["original", "recompress", "fitted"] = "original"
+    """Pictures in the shards: the bytes as they came; re-encoded where that makes them smaller and
+    never above `longest_edge`; or already of their grid's size, so that the loader only decodes."""
+    image_format: Literal["jpeg", "webp", "png"] = "jpeg"
+    """Of re-encoded pictures; png is lossless."""
+    image_quality: int = 95
+    """1..100, of re-encoded pictures."""
+    seed: int = 0
+    """Of every choice that hashes a sample id: prompts, tiles, turn order."""

@@ -1,0 +1,1 @@
+"""How a sample becomes ids: rendering, crops, packing, and the tables they make."""

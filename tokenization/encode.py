@@ -1,0 +1,376 @@
+"""SAMPLE -> TOKENS: ids, loss mask and crop grids of every sample, in the same order.
+
+Reads `id source subset messages images.{width,height,seconds} duration defect tags`; never a pixel.
+What cannot be encoded becomes a row with a `problem` and no ids; no row is left out. All text of a
+batch goes through the tokenizer in one call, image ids are spliced in, and the mask is built on the
+way. Choices are hashes of the sample id, so the result does not depend on order or batching.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tokenization import chat, prompts, templates
+from tokenization.images import grid
+from tokenization.prompts import Conversation
+from tokenization.schema import TOKENS, Encoding
+from tokenization.vocab import (
+    Vocab,
+    encode_plain,
+    image_ids,
+    load_tokenizer,
+    plain_tokenizer,
+    vocab,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_READS = ["id", "source", "subset", "messages", "images", "duration", "defect", "tags"]
+
+BATCH = 512
+"""Samples per call of the tokenizer: enough to amortise it, few enough to bound memory."""
+
+MANY_TILES = ((2, 0.4), (3, 0.3), (4, 0.2), (5, 0.1))
+FEW_TILES = ((1, 0.5), (2, 0.3), (3, 0.2))
+"""(crops on the longer side, probability) of SmolVLM's image stages, above and up to 3 crops;
+https://github.com/huggingface/smollm, vision/m4/training/utils.py."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of SAMPLE as Python values, without picture bytes."""
+
+    id: str
+    source: str
+    subset: str
+    conversation: Conversation
+    sizes: list[tuple[int | None, int | None]]
+    """(width, height) per image, px."""
+    seconds: list[float | None]
+    duration: float | None
+    defect: str | None
+    tags: list[str]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one row will be: its sequences as pieces, or the problem that prevents it."""
+
+    problem: str | None = None
+    grids: list[tuple[int, int]] = field(default_factory=list)
+    """Per image of the sample."""
+    sequences: list[list[chat.Piece]] = field(default_factory=list)
+    splittable: bool = False
+
+
+def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
+    """The rows of a batch of SAMPLE.
+
+    Placeholders get the numbers 0, 1, ... of the images they stand for, also where there are none.
+    """
+    column = lambda name: batch.column(batch.schema.get_field_index(name))
+    messages = column("messages")
+    flat = messages.flatten()
+    content = pc.struct_field(flat, "content")
+    parts = content.flatten()
+    texts = pc.struct_field(parts, "text").to_pylist()
+    is_image = pc.equal(pc.struct_field(parts, "type"), "image").to_pylist()
+    roles = pc.struct_field(flat, "role").to_pylist()
+    lengths = lambda lists: pc.fill_null(pc.list_value_length(lists), 0).to_pylist()
+    num_parts = lengths(content)
+    images = column("images")
+    stills = images.flatten()
+    widths, heights, seconds = (
+        pc.struct_field(stills, name).to_pylist() for name in ("width", "height", "seconds")
+    )
+    scalars = [column(n).to_pylist() for n in ("id", "source", "subset", "duration", "defect")]
+    message = part = image = 0
+    for id_, source, subset, duration, defect, tags, num_messages, num_images in zip(
+        *scalars, column("tags").to_pylist(), lengths(messages), lengths(images), strict=True
+    ):
+        conversation: Conversation = []
+        number = 0
+        for at in range(message, message + num_messages):
+            said: list[str | int] = []
+            for here in range(part, part + num_parts[at]):
+                if is_image[here]:
+                    said.append(number)
+                    number += 1
+                else:
+                    said.append(texts[here] or "")
+            part += num_parts[at]
+            conversation.append((roles[at], said))
+        message += num_messages
+        upto = image + num_images
+        yield Row(
+            id=id_,
+            source=source or "",
+            subset=subset or "",
+            conversation=conversation,
+            sizes=list(zip(widths[image:upto], heights[image:upto], strict=True)),
+            seconds=seconds[image:upto],
+            duration=duration,
+            defect=defect,
+            tags=tags or [],
+        )
+        image = upto
+
+
+def tiles_of(sample_id: str, image: int, *, encoding: Encoding) -> int:
+    """The random number of crops on the longer side of a still, never above `longest_edge`."""
+    most = -(-encoding.longest_edge // encoding.crop_size)
+    table = MANY_TILES if most > 3 else FEW_TILES
+    drawn = prompts.choice(encoding, f"tiles/{image}", sample_id, 1 << 32) / (1 << 32)
+    bounds = accumulate(share for _, share in table)
+    tiles = next((n for (n, _), bound in zip(table, bounds, strict=True) if drawn < bound), most)
+    return min(tiles, most)
+
+
+def grids_of(row: Row, *, encoding: Encoding) -> list[tuple[int, int]]:
+    """The crop grid of every image of a row."""
+    grids = []
+    for number, ((width, height), seconds) in enumerate(zip(row.sizes, row.seconds, strict=True)):
+        if width is None or height is None:
+            raise ValueError(
+                f"sample {row.id}: image {number} has no size, yet no defect is named."
+            )
+        settings = encoding
+        if encoding.tiles == "random" and seconds is None:
+            edge = tiles_of(row.id, number, encoding=encoding) * encoding.crop_size
+            settings = replace(encoding, longest_edge=min(edge, encoding.longest_edge))
+        grids.append(grid(width, height, encoding=settings, video=seconds is not None))
+    return grids
+
+
+def _turn_order(row: Row, *, encoding: Encoding) -> list[int] | None:
+    """A permutation of the question-answer pairs, or None where they stay as they are."""
+    number = chat.num_pairs(row.conversation) if encoding.shuffle_turns else 0
+    if number < 2:
+        return None
+    rank = lambda turn: prompts.choice(encoding, f"turn/{turn}", row.id, 1 << 62)
+    return sorted(range(number), key=rank)
+
+
+def dressed(row: Row, conversation: Conversation, *, encoding: Encoding) -> Conversation:
+    """`conversation` of a row with every word the pipeline adds: what a chat template would get."""
+    if conversation and conversation[0][0] == "document":
+        return conversation
+    video = any(second is not None for second in row.seconds)
+    kind = prompts.kind_of_task(
+        conversation, source=row.source, subset=row.subset, tags=row.tags, video=video
+    )
+    if encoding.brevity_hints and row.sizes and not video:
+        conversation = prompts.with_brevity_hint(conversation, sample_id=row.id, encoding=encoding)
+    conversation = prompts.with_media_words(
+        conversation,
+        sample_id=row.id,
+        seconds=row.seconds,
+        duration=row.duration,
+        encoding=encoding,
+    )
+    return prompts.with_system_prompt(conversation, kind, sample_id=row.id, encoding=encoding)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tools:
+    """What encoding needs besides the samples; one per process and encoding."""
+
+    encoding: Encoding
+    vocab: Vocab
+    plain: "Tokenizer"
+    template: str
+    """A Jinja template, or "" for SmolVLM's own rendering."""
+    known: dict[str, list[int]] = field(default_factory=dict)
+    """Ids of the pipeline's own words, which return all the time."""
+
+
+@lru_cache(maxsize=8)
+def tools_of(encoding: Encoding) -> Tools:
+    """The tools of an encoding. Raises ValueError or FileNotFoundError where its settings cannot be
+    met: no such tokenizer, table or template.
+    """
+    tokenizer = load_tokenizer(encoding.tokenizer)
+    prompts.with_system_prompt([], "conversation", sample_id="", encoding=encoding)
+    return Tools(
+        encoding=encoding,
+        vocab=vocab(tokenizer, encoding),
+        plain=plain_tokenizer(encoding.tokenizer),
+        template=templates.template_of(tokenizer, encoding=encoding),
+    )
+
+
+def _ids_of(texts: list[str], tools: Tools) -> list[list[int]]:
+    """Ids of each text; each different text is encoded once."""
+    fresh = list({text for text in texts if text not in tools.known})
+    found = dict(zip(fresh, encode_plain(tools.plain, fresh), strict=True))
+    found |= {text: tools.known[text] for text in texts if text in tools.known}
+    return [found[text] for text in texts]
+
+
+def _pieces(row: Row, conversation: Conversation, tools: Tools) -> list[chat.Piece]:
+    """The pieces of a conversation of a row, with the pipeline's own words in it."""
+    said = dressed(row, conversation, encoding=tools.encoding)
+    if tools.template and said[0][0] != "document":
+        return templates.pieces_of(said, tools.template, encoding=tools.encoding)
+    return chat.pieces_of(said, tools.vocab, encoding=tools.encoding)
+
+
+def _num_tokens(pieces: list[chat.Piece], grids: list[tuple[int, int]], tools: Tools) -> int:
+    number = sum(map(len, _ids_of([what for what, _ in pieces if isinstance(what, str)], tools)))
+    for what, _ in pieces:
+        if isinstance(what, int):
+            number += len(image_ids(tools.vocab, *grids[what]))
+        elif isinstance(what, tuple):
+            number += len(what)
+    return number
+
+
+def _split(
+    row: Row, turns: Conversation, grids: list[tuple[int, int]], tools: Tools
+) -> tuple[list[list[chat.Piece]], bool]:
+    """(the sequences of a long sample, whether each of them fits a row).
+
+    A sequence has at most `split_turns` pairs and, unless a single pair has more, `seq_len` tokens.
+    """
+    limit, seq_len = tools.encoding.split_turns, tools.encoding.seq_len
+    number = chat.num_pairs(turns)
+    sequences: list[list[chat.Piece]] = []
+    fits = True
+    start = 0
+    while start < number:
+        end = min(start + limit, number)
+        pieces = _pieces(row, chat.some_pairs(turns, start, end), tools)
+        while (length := _num_tokens(pieces, grids, tools)) > seq_len and end > start + 1:
+            end -= 1
+            pieces = _pieces(row, chat.some_pairs(turns, start, end), tools)
+        fits &= length <= seq_len
+        sequences.append(pieces)
+        start = end
+    return sequences, fits
+
+
+def plan(row: Row, tools: Tools) -> Plan:
+    """The pieces of a row, or the problem that prevents them."""
+    encoding = tools.encoding
+    problem = row.defect or chat.problem_of(row.conversation, len(row.sizes))
+    if problem:
+        return Plan(problem=problem)
+    grids = grids_of(row, encoding=encoding)
+    if grids and not tools.vocab.positions:
+        return Plan(problem="no_image_token")
+    if any(max(cells) > tools.vocab.sides for cells in grids):
+        return Plan(problem="grid_without_token")
+    turns = row.conversation
+    if encoding.shuffle_turns or encoding.max_turns:
+        order = _turn_order(row, encoding=encoding)
+        turns = chat.chosen_turns(turns, order, encoding=encoding)
+    splittable = False
+    try:
+        if encoding.split_turns and chat.num_pairs(turns) > encoding.split_turns:
+            sequences, splittable = _split(row, turns, grids, tools)
+            grids = grids * len(sequences)
+        else:
+            sequences = [_pieces(row, turns, tools)]
+            document = bool(turns) and turns[0][0] == "document"
+            splittable = document and not grids and encoding.cut_documents
+    except templates.TemplateRefusal:
+        return Plan(problem="template_refuses")
+    if not any(learned for sequence in sequences for _, learned in sequence):
+        return Plan(problem="nothing_learned")
+    return Plan(grids=grids, sequences=sequences, splittable=splittable)
+
+
+def _lost_bytes(texts: list[str], missing: bytes) -> int:
+    """Bytes of these texts that are among the missing ones."""
+    data = "".join(texts).encode()
+    return len(data) - len(data.translate(None, missing))
+
+
+def _assembled(
+    plan_: Plan, ids_of: Iterator[list[int]], tools: Tools
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """(ids int32 [n], mask bool [n], lengths of the sequences); `ids_of` gives each text's ids."""
+    ids: list[int] = []
+    runs: list[int] = []  # lengths of pieces
+    flags: list[bool] = []
+    seq_lengths: list[int] = []
+    images = 0
+    for sequence in plan_.sequences:
+        begin = len(ids)
+        for what, learned in sequence:
+            before = len(ids)
+            if isinstance(what, str):
+                ids += next(ids_of)
+            elif isinstance(what, int):
+                ids += _image_ids(tools.vocab, *plan_.grids[images])
+                images += 1
+            else:
+                ids += what
+            runs.append(len(ids) - before)
+            flags.append(learned)
+        seq_lengths.append(len(ids) - begin)
+    array = np.array(ids, dtype=np.int32)
+    mask = np.repeat(np.array(flags, dtype=bool), np.array(runs, dtype=np.int64))
+    if plan_.splittable and len(plan_.sequences) == 1 and len(ids) > tools.encoding.seq_len:
+        full, rest = divmod(len(ids), tools.encoding.seq_len)
+        seq_lengths = [tools.encoding.seq_len] * full + [rest] * (rest > 0)
+    for start in accumulate(seq_lengths[:-1], initial=0):
+        mask[start : start + 1] = False  # nothing comes before the first token of a sequence
+    return array, mask, seq_lengths
+
+
+@lru_cache(maxsize=1024)
+def _image_ids(vocab_: Vocab, rows: int, cols: int) -> list[int]:
+    return image_ids(vocab_, rows, cols).tolist()
+
+
+def _encoded(batch: pa.RecordBatch, tools: Tools) -> pa.RecordBatch:
+    """TOKENS of one batch."""
+    encoding = tools.encoding
+    plans = [plan(row, tools) for row in rows_of(batch)]
+    texts_of = [[w for seq in p.sequences for w, _ in seq if isinstance(w, str)] for p in plans]
+    lost = [0] * len(plans)
+    missing = tools.vocab.missing
+    if missing and _lost_bytes([text for texts in texts_of for text in texts], missing):
+        for n, texts in enumerate(texts_of):
+            lost[n] = _lost_bytes(texts, missing)
+            if lost[n] and encoding.unrepresentable == "reject":
+                plans[n], texts_of[n] = Plan(problem="unrepresentable_text"), []
+    ids_of = iter(_ids_of([text for texts in texts_of for text in texts], tools))
+    rows = [_assembled(p, ids_of, tools) for p in plans]
+    number = np.array([len(ids) for ids, _, _ in rows], dtype=np.int32)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(number)]), pa.int32())
+    lists = lambda column: pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(column)))
+    cells = [[{"rows": r, "cols": c} for r, c in p.grids] for p in plans]
+    columns: dict[str, Any] = {
+        "id": batch.column(batch.schema.get_field_index("id")),
+        "input_ids": lists([ids for ids, _, _ in rows]),
+        "loss_mask": lists([mask for _, mask, _ in rows]),
+        "grids": pa.array(cells, TOKENS.field("grids").type),
+        "num_tokens": number,
+        "num_learned": np.array([mask.sum() for _, mask, _ in rows], dtype=np.int32),
+        "num_crops": [sum(r * c + 1 for r, c in p.grids) for p in plans],
+        "problem": [p.problem for p in plans],
+        "splittable": [p.splittable for p in plans],
+        "seq_lengths": [lengths for _, _, lengths in rows],
+        "lost_bytes": lost,
+    }
+    arrays = [pa.array(columns[f.name], f.type) for f in TOKENS]
+    return pa.RecordBatch.from_arrays(arrays, schema=TOKENS)
+
+
+def encode(samples: pa.Table, *, encoding: Encoding) -> pa.Table:
+    """TOKENS of a table of SAMPLE: the same rows in the same order.
+
+    Raises ValueError or FileNotFoundError for settings that cannot be met.
+    """
+    tools = tools_of(encoding)
+    batches = samples.select(_READS).to_batches(max_chunksize=BATCH)
+    return pa.Table.from_batches([_encoded(batch, tools) for batch in batches], schema=TOKENS)

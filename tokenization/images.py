@@ -1,0 +1,250 @@
+"""From encoded bytes to pixels and from sizes to crops: the only such code, for build and trainer.
+
+| from                  | to                                  | by                         |
+|-----------------------|-------------------------------------|----------------------------|
+| bytes                 | RGB picture, upright                | `open_image`               |
+| bytes                 | (width, height), header only        | `image_size`               |
+| (width, height)       | (rows, cols) of crops               | `grid`                     |
+| picture, (rows, cols) | crops [rows * cols + 1, S, S, 3]    | `crops`                    |
+| bytes, (rows, cols)   | the same, by the encoding           | `pixels`                   |
+| bytes, (rows, cols)   | bytes for the shards                | `stored`                   |
+
+Grids are a pure function of the size, so ids need no pixels. Sizes and pixels are those of
+`SmolVLMImageProcessorPil` (transformers 5.23), bit for bit: LANCZOS to the longest edge, LANCZOS
+to a multiple of the crop, cut, and a global view squashed to one crop. Frames are never split.
+S is `crop_size`, px; (0, 0) means the global view only.
+"""
+
+import io
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from tokenization.schema import Encoding
+
+MAX_SIDE = 4096
+"""px, the longest side transformers ever resizes a SmolVLM image to."""
+_LANCZOS = Image.Resampling.LANCZOS
+
+
+def open_image(data: bytes) -> Image.Image:
+    """The picture in `data`: decoded, upright by its EXIF orientation, RGB, transparency on white.
+
+    That is what `datasets` (orientation) and `transformers` (transparency) do one after the other.
+    Raises ValueError where `data` is not a whole picture.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation) is not None:
+            image = ImageOps.exif_transpose(image)
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, image)
+        return image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+        raise ValueError(f"undecodable image of {len(data)} bytes: {error}") from error
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(width, height) in px after EXIF orientation, from the header alone.
+
+    Raises ValueError where the header is not that of a picture.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.format == "PNG" and b"eXIf" in data:
+            image.load()  # a PNG may carry its orientation after the pixels
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise ValueError(f"undecodable image of {len(data)} bytes: {error}") from error
+    width, height = image.size
+    return (height, width) if turned else (width, height)
+
+
+def _resized(width: int, height: int, longest_edge: int) -> tuple[int, int]:
+    """(width, height) with the longer side `longest_edge`, the other even, none above MAX_SIDE.
+
+    The order of the float operations is that of transformers, on which the last pixel depends.
+    """
+    aspect = width / height
+    if width >= height:
+        width, height = longest_edge, int(longest_edge / aspect)
+        height += height % 2
+    else:
+        width, height = int(longest_edge * aspect), longest_edge
+        width += width % 2
+    width, height = max(width, 1), max(height, 1)
+    aspect = width / height
+    if width >= height and width > MAX_SIDE:
+        width, height = MAX_SIDE, int(MAX_SIDE / aspect)
+    elif height > width and height > MAX_SIDE:
+        width, height = int(MAX_SIDE * aspect), MAX_SIDE
+    return max(width, 1), max(height, 1)
+
+
+def _edge(width: int, height: int, *, longest_edge: int, upscale: bool) -> int:
+    """Pixels of the first resize, or 0 where there is none."""
+    return longest_edge if upscale or max(width, height) > longest_edge else 0
+
+
+@lru_cache(maxsize=1 << 16)
+def grid_of(
+    width: int, height: int, *, crop_size: int, longest_edge: int, upscale: bool = True
+) -> tuple[int, int]:
+    """(rows, cols) of a still of that size, in px; (0, 0) where it fits one crop."""
+    edge = _edge(width, height, longest_edge=longest_edge, upscale=upscale)
+    if edge:
+        width, height = _resized(width, height, edge)
+    aspect = width / height
+    if width >= height:
+        cols = math.ceil(width / crop_size)
+        rows = math.ceil(int(cols * crop_size / aspect) / crop_size)
+    else:
+        rows = math.ceil(height / crop_size)
+        cols = math.ceil(int(rows * crop_size * aspect) / crop_size)
+    rows, cols = max(rows, 1), max(cols, 1)
+    return (0, 0) if rows == cols == 1 else (rows, cols)
+
+
+def grid(width: int, height: int, *, encoding: Encoding, video: bool) -> tuple[int, int]:
+    """(rows, cols) of crops of a picture of that size in px, by the inference resize of `encoding`.
+
+    `video` says that it is a frame, which is never split. Raises ValueError for a size below 1 px.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(
+            f"a picture of {width} x {height} px has no crops; expected 1 x 1 or more."
+        )
+    if video or not encoding.split_images:
+        return (0, 0)
+    return grid_of(
+        width,
+        height,
+        crop_size=encoding.crop_size,
+        longest_edge=encoding.longest_edge,
+        upscale=encoding.upscale,
+    )
+
+
+def crops(
+    image: Image.Image,
+    rows: int,
+    cols: int,
+    *,
+    crop_size: int,
+    longest_edge: int,
+    upscale: bool = True,
+) -> np.ndarray:
+    """Crops of an RGB picture, row by row, then the global view: uint8 [rows * cols + 1, S, S, 3].
+
+    The grid decides: a picture of fewer crops than `longest_edge` gives (a frame, random tiles) is
+    first resized to the longest edge of its grid, as a processor set to that edge would.
+    """
+    across = max(rows, cols, 1)
+    edge = min(longest_edge, across * crop_size)
+    edge = _edge(*image.size, longest_edge=edge, upscale=upscale)
+    if edge:
+        image = image.resize(_resized(*image.size, edge), _LANCZOS)
+    image = image.resize((max(cols, 1) * crop_size, max(rows, 1) * crop_size), _LANCZOS)
+    return _cut(image, rows, cols, crop_size)
+
+
+def _cut(image: Image.Image, rows: int, cols: int, size: int) -> np.ndarray:
+    """uint8 [rows * cols + 1, S, S, 3] of a picture that has its grid's size."""
+    whole = np.asarray(image)
+    if rows == cols == 0:
+        return whole[None].copy()
+    tiles = whole.reshape(rows, size, cols, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)
+    overview = np.asarray(image.resize((size, size), _LANCZOS))
+    return np.concatenate([tiles, overview[None]])
+
+
+def pixels(data: bytes, rows: int, cols: int, *, encoding: Encoding) -> np.ndarray:
+    """The crops of a picture as it lies in a shard: uint8 [rows * cols + 1, S, S, 3].
+
+    Raises ValueError where `data` does not decode, or is not of its grid's size under
+    `images: fitted`.
+    """
+    image = open_image(data)
+    if encoding.images != "fitted":
+        return crops(
+            image,
+            rows,
+            cols,
+            crop_size=encoding.crop_size,
+            longest_edge=encoding.longest_edge,
+            upscale=encoding.upscale,
+        )
+    size = (max(cols, 1) * encoding.crop_size, max(rows, 1) * encoding.crop_size)
+    if image.size != size:
+        raise ValueError(
+            f"images: fitted, but a picture of {image.size[0]} x {image.size[1]} px lies in the "
+            f"shard where its grid {rows} x {cols} needs {size[0]} x {size[1]}."
+        )
+    return _cut(image, rows, cols, encoding.crop_size)
+
+
+def stored(data: bytes, rows: int, cols: int, *, encoding: Encoding) -> bytes:
+    """The bytes that go into a shard for a picture, by `encoding.images`.
+
+    `original`: `data` itself. `recompress`: never above the longest edge, and `data` itself where
+    re-encoding saves nothing. `fitted`: of the grid's size (cols x S, rows x S).
+    """
+    if encoding.images == "original":
+        return data
+    image = open_image(data)
+    before = image.size
+    across = max(rows, cols, 1)
+    edge = min(encoding.longest_edge, across * encoding.crop_size)
+    if encoding.images == "fitted":
+        edge = _edge(*image.size, longest_edge=edge, upscale=encoding.upscale)
+        if edge:
+            image = image.resize(_resized(*image.size, edge), _LANCZOS)
+        size = (max(cols, 1) * encoding.crop_size, max(rows, 1) * encoding.crop_size)
+        image = image.resize(size, _LANCZOS)
+    elif max(image.size) > edge:
+        image = image.resize(_resized(*image.size, edge), _LANCZOS)
+    buffer = io.BytesIO()
+    if encoding.image_format == "png":
+        image.save(buffer, "PNG")
+    elif encoding.image_format == "webp":
+        image.save(buffer, "WEBP", quality=encoding.image_quality, method=4)
+    else:  # 4:4:4, since subsampled colour blurs coloured text
+        image.save(buffer, "JPEG", quality=encoding.image_quality, subsampling=0, optimize=True)
+    written = buffer.getvalue()
+    keeps = encoding.images == "recompress" and image.size == before
+    return data if keeps and len(written) >= len(data) else written
+
+
+def processor_settings(encoding: Encoding) -> dict[str, Any]:
+    """Settings under which transformers' SmolVLM image processor makes the pixels of `crops`.
+
+    With `upscale: false` the processor resizes nothing to a longest edge: pictures above
+    `longest_edge` must be brought down to it first, which transformers has no setting for.
+    """
+    edge = encoding.longest_edge
+    if not encoding.split_images:
+        edge = min(edge, encoding.crop_size)
+    return {
+        "do_convert_rgb": True,
+        "do_resize": encoding.upscale,
+        "size": {"longest_edge": edge},
+        "max_image_size": {"longest_edge": encoding.crop_size},
+        "do_image_splitting": encoding.split_images,
+        "resample": int(_LANCZOS),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "do_pad": True,
+    }
