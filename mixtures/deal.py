@@ -1,0 +1,139 @@
+"""The order of a mixture: every copy gets a place so that every stretch of it holds the ratios.
+
+    picked samples --order of a stream--> q in [0, 1) --copies--> place (q + j) / copies --> shards
+
+A *stream* is what should be spread evenly: the samples of one subset that are used the same number
+of times. Inside it, parts are taken in windows of a few (so that a shard opens few), samples of a
+window in the order of their hash. A sample's q is its place in the stream by units before it,
+so that any stretch [a, b) of places holds (b - a) of every stream, to a sample. Copy j of c lies at
+(q + j) / c: copies are 1/c of the whole apart, which is about one epoch of the subset.
+
+Shards are equal stretches. There are at least as many as any sample has copies, so no shard, and
+with it no packed row, holds a sample twice.
+"""
+
+import math
+
+import numpy as np
+import polars as pl
+
+from mixtures import draw
+from mixtures.config import Mixture
+
+TOKEN_BYTES = 5
+"""Bytes of a token in a shard: an int32 id and (one byte, rounded up) its bit of the loss mask."""
+
+
+def deal(index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4) -> pl.DataFrame:
+    """One row per copy: split, shard, order, index_row, sorted so; shards count from 0 per split.
+
+    Reads: id, component, subset, split, copies, num_tokens, num_learned, num_bytes, part of a
+    picked index. `order` is the place within the shard. `part_window`: parts mixed at a time.
+    """
+    used = index.with_row_index("index_row").filter(pl.col("copies") > 0)
+    if used.is_empty():
+        return _dealt(*(np.zeros(0, np.int64) for _ in range(3)), val=np.zeros(0, bool))
+    keys = draw.keys(used["id"], seed=mixture.seed)
+    copies = used["copies"].to_numpy().astype(np.int64)
+    unit = np.maximum(_units(used, mixture), 1e-9)  # what counts nothing still has a place
+    q = _places(used, unit, keys, part_window=part_window)
+
+    row = np.repeat(np.arange(used.height), copies)
+    number = np.arange(len(row)) - np.repeat(np.cumsum(copies) - copies, copies)  # j of its copies
+    place = (q[row] + number) / copies[row]
+    val = (used["split"] == "val").to_numpy()
+    size = (used["num_bytes"] + TOKEN_BYTES * used["num_tokens"]).to_numpy()
+    shard = np.zeros(len(row), np.int64)
+    for side in np.unique(val):
+        mine = val[row] == side
+        count = max(
+            math.ceil(size[row][mine].sum() / mixture.shard_bytes), int(copies[row][mine].max()), 1
+        )
+        shard[mine] = np.minimum((place[mine] * count).astype(np.int64), count - 1)
+    order = np.lexsort((keys[row], place, shard, val[row]))
+    row, shard, sides = row[order], shard[order], val[row][order]
+    index_row = used["index_row"].to_numpy()[row]
+    new = np.r_[True, (shard[1:] != shard[:-1]) | (sides[1:] != sides[:-1])]
+    start = np.maximum.accumulate(np.where(new, np.arange(len(row)), 0))
+    return _dealt(_gapless(sides, shard), np.arange(len(row)) - start, index_row, val=sides)
+
+
+def with_shards(index: pl.DataFrame, dealt: pl.DataFrame) -> pl.DataFrame:
+    """The index with `shard`: the shards that hold each sample, ascending; empty where none."""
+    lists = dealt.group_by("index_row").agg(shard=pl.col("shard").sort())
+    return (
+        index.drop("shard", strict=False)
+        .with_row_index("index_row")
+        .join(lists, on="index_row", how="left", maintain_order="left")
+        .drop("index_row")
+        .with_columns(pl.col("shard").fill_null([]))
+        .select(pl.all())
+    )
+
+
+def _units(used: pl.DataFrame, mixture: Mixture) -> np.ndarray:
+    if mixture.measure == "samples":
+        return np.ones(used.height)
+    column = {"tokens": "num_tokens", "learned_tokens": "num_learned"}[mixture.measure]
+    return used[column].to_numpy().astype(np.float64)
+
+
+def _places(
+    used: pl.DataFrame, unit: np.ndarray, keys: np.ndarray, *, part_window: int
+) -> np.ndarray:
+    """[N] float64 in [0, 1): where in its stream each sample lies."""
+    parts = used.select("component", "subset", "part").unique().sort("component", "subset", "part")
+    hashed = draw.again(draw.keys(parts["part"], seed=0), "window")
+    parts = parts.with_columns(hashed=pl.Series(hashed)).with_columns(
+        window=(pl.col("hashed").rank("ordinal").over("component", "subset") - 1) // part_window
+    )
+    window = (
+        used.select("component", "subset", "part")
+        .join(parts, on=["component", "subset", "part"], how="left", maintain_order="left")[
+            "window"
+        ]
+        .to_numpy()
+    )
+    stream = (
+        used.select(pl.struct("split", "component", "subset", "copies").rank("dense"))
+        .to_series()
+        .to_numpy()
+    )
+    order = np.lexsort((draw.again(keys, "order"), window, stream))
+    sizes, streams = unit[order], stream[order]
+    total = np.bincount(streams, sizes)
+    through = np.cumsum(sizes)
+    begins = np.flatnonzero(np.r_[True, streams[1:] != streams[:-1]])
+    base = np.repeat((through - sizes)[begins], np.diff(np.r_[begins, len(order)]))
+    jitter = draw.fractions(draw.again(keys[order], "jitter"))
+    q = np.empty(len(order))
+    q[order] = np.clip((through - sizes - base + jitter * sizes) / total[streams], 0, 1 - 1e-9)
+    return q
+
+
+def _gapless(val: np.ndarray, shard: np.ndarray) -> np.ndarray:
+    """Shards of each split numbered 0, 1, 2, ... where an empty stretch left a gap."""
+    out = np.empty(len(shard), np.int64)
+    for side in np.unique(val):
+        mine = val == side
+        out[mine] = np.unique(shard[mine], return_inverse=True)[1]
+    return out
+
+
+def _dealt(
+    shard: np.ndarray, order: np.ndarray, index_row: np.ndarray, *, val: np.ndarray
+) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "split": np.where(val, "val", "train"),
+            "shard": shard,
+            "order": order,
+            "index_row": index_row,
+        },
+        schema={
+            "split": pl.String,
+            "shard": pl.Int32,
+            "order": pl.Int32,
+            "index_row": pl.Int64,
+        },
+    )

@@ -1,0 +1,390 @@
+"""The index, and which of its samples the mixture uses, how often, and where.
+
+    INDEX with `rule` from the filters
+      --pick-->  rule (keep, max_samples, grade, limit_*), split, copies
+      --deal-->  one row per copy: split, shard, order, index_row     (deal.py)
+
+A sample's turn is its hash: subsets are drawn in the order of the hash of the id, so that more
+epochs, another `keep` or more data change as little as they can.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from mixtures import draw
+from mixtures.allocate import allocate
+from mixtures.config import Mixture
+from mixtures.deal import deal, with_shards
+from mixtures.limits import masks, staying
+
+__all__ = ["INDEX", "as_table", "budgets", "deal", "pick", "supply", "with_shards"]
+
+INDEX = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("component", pa.string()),
+        ("subset", pa.string()),
+        ("modality", pa.string()),  # text | image | multi_image | video
+        ("split", pa.string()),  # train | val: by the hash of the id, picked or not
+        ("rule", pa.string()),  # why it is out; null: it is in, used or not
+        ("num_tokens", pa.int32()),
+        ("num_learned", pa.int32()),
+        ("num_crops", pa.int32()),
+        ("copies", pa.int32()),  # times used in the shards
+        ("shard", pa.list_(pa.int32())),  # where, of its split, ascending
+        ("part", pa.string()),
+        ("row", pa.int32()),  # within the part
+        ("fired", pa.list_(pa.string())),  # every rule that fires, marked ones too
+        ("tags", pa.list_(pa.string())),
+        ("duration", pa.float32()),  # s, of a video
+        ("num_bytes", pa.int64()),  # encoded media and text
+    ]
+)
+"""One line per sample ever read. `rule` not null implies `copies` 0."""
+
+FIT_WINDOW = 256
+"""Samples looked at for the one that fills a budget's last gap best."""
+
+
+def as_table(index: pl.DataFrame) -> pa.Table:
+    """The index in the columns and types of INDEX; raises where a column is missing."""
+    return index.select(INDEX.names).to_arrow().cast(INDEX)
+
+
+def unit_of(mixture: Mixture) -> pl.Expr:
+    """What a sample counts in the unit of `measure`, as float64."""
+    if mixture.measure == "samples":
+        return pl.lit(1.0)
+    column = {"tokens": "num_tokens", "learned_tokens": "num_learned"}[mixture.measure]
+    return pl.col(column).cast(pl.Float64)
+
+
+def pick(
+    index: pl.DataFrame,
+    mixture: Mixture,
+    *,
+    rows: Mapping[tuple[str, str], int] | None = None,
+    licences: Mapping[str, str] | None = None,
+) -> pl.DataFrame:
+    """The index with `rule`, `split` and `copies` set, rows in the same order.
+
+    Reads: id, component, subset, modality, rule, num_tokens, num_learned, tags, duration (and
+    `weight`, float, where `weight_by` is set). Writes: rule, split, copies. `rows`: (component,
+    subset) -> rows of the subset where only some of its parts were read (`keep` counts from it).
+    `licences`: component -> licence, for limits on one. Raises ValueError on a shortage.
+    """
+    unknown = set(index["component"].unique()) - set(mixture.components)
+    if unknown:
+        raise ValueError(f"{mixture.name}: the index holds components {sorted(unknown)} not of it.")
+    keys = draw.keys(index["id"], seed=mixture.seed)
+    rank = _ranks(index, mixture, keys)
+    val = draw.fractions(draw.again(keys, "split")) < mixture.val_fraction
+    frame = index.with_columns(
+        split=pl.Series(np.where(val, "val", "train")),
+        copies=pl.lit(0, pl.Int32),
+    )
+    frame = _capped(frame, mixture, rank, keys, rows=rows or {})
+    frame = _limited(frame, mixture, rank, keys, licences=licences or {})
+    table = budgets(frame, mixture, licences=licences)
+    return frame.with_columns(
+        copies=pl.Series(_copies(frame, table, mixture, rank, keys, licences))
+    )
+
+
+def budgets(
+    index: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str] | None = None
+) -> pl.DataFrame:
+    """Supply and budget per stratum of an index whose `rule` and `split` are set (see allocate)."""
+    return allocate(supply(index, mixture, licences=licences), mixture)
+
+
+def supply(
+    index: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str] | None = None
+) -> pl.DataFrame:
+    """What could be used, per stratum, in the order of the mixture (columns: see allocate).
+
+    Every component has a line, and every subset of a weighted one, even where nothing is left.
+    """
+    train, val = pl.col("split") == "train", pl.col("split") == "val"
+    table = (
+        index.with_columns(
+            unit=unit_of(mixture), limited=masks(index, mixture, licences=licences or {})
+        )
+        .filter(pl.col("rule").is_null())
+        .group_by("component", "subset", "limited")
+        .agg(
+            samples=train.sum().cast(pl.Int64),
+            units=pl.col("unit").filter(train).sum(),
+            tokens=pl.col("num_tokens").filter(train).sum().cast(pl.Int64),
+            learned=pl.col("num_learned").filter(train).sum().cast(pl.Int64),
+            crops=pl.col("num_crops").filter(train).sum().cast(pl.Int64),
+            bytes=pl.col("num_bytes").filter(train).sum().cast(pl.Int64),
+            val_samples=val.sum().cast(pl.Int64),
+            val_units=pl.col("unit").filter(val).sum(),
+        )
+    )
+    there = set(table.select("component", "subset").iter_rows())
+    absent = []
+    for name, component in mixture.components.items():
+        weighted = any(s.weight is not None for s in component.subsets.values())
+        for subset in component.subsets if weighted else ():
+            if (name, subset) not in there:
+                absent.append((name, subset))
+        if name not in {c for c, _ in there} and not weighted:
+            absent.append((name, ""))
+    gone = pl.DataFrame(absent, schema={"component": pl.String, "subset": pl.String}, orient="row")
+    order = {name: position for position, name in enumerate(mixture.components)}
+    return (
+        pl.concat([table, gone], how="diagonal")
+        .with_columns(pl.exclude("component", "subset").fill_null(0))
+        .sort(pl.col("component").replace_strict(order, return_dtype=pl.Int32), "subset", "limited")
+    )
+
+
+def _ranks(index: pl.DataFrame, mixture: Mixture, keys: np.ndarray) -> np.ndarray:
+    """[N] what samples are drawn by, smallest first: the hash, or with `weight_by` a weighted one.
+
+    Weighted: -log(u) / weight, so that the first n are a draw without replacement with chances in
+    proportion to the weights (Efraimidis and Spirakis 2006). A weight of null counts 1.
+    """
+    if not mixture.weight_by:
+        return keys
+    if "weight" not in index.columns:
+        raise ValueError(
+            f"{mixture.name}: weight_by is {mixture.weight_by!r}, but the index has no column "
+            f"`weight`; expected the verdicts to carry that fact."
+        )
+    weight = index["weight"].cast(pl.Float64).fill_null(1.0).to_numpy()
+    if (weight < 0).any() or np.isnan(weight).any():
+        raise ValueError(
+            f"{mixture.name}: weight_by {mixture.weight_by!r} has negative or undefined values "
+            f"(least {np.nanmin(weight):g}); expected 0 or more."
+        )
+    spent = -np.log1p(-draw.fractions(keys))
+    return np.divide(spent, weight, out=np.full(len(keys), np.inf), where=weight > 0)
+
+
+def _live(
+    frame: pl.DataFrame, by: list[str], rank: np.ndarray, keys: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the frame still in, sorted by group and rank; where each group starts; its sizes.
+
+    Groups are in the order of their names.
+    """
+    rows = np.flatnonzero(frame["rule"].is_null().to_numpy())
+    code = frame.select(pl.struct(by).rank("dense")).to_series().to_numpy()[rows]
+    order = np.lexsort((keys[rows], rank[rows], code))
+    rows, code = rows[order], code[order]
+    starts = np.flatnonzero(np.r_[True, code[1:] != code[:-1]]) if len(rows) else np.zeros(0, int)
+    return rows, starts, np.diff(np.r_[starts, len(rows)])
+
+
+def _capped(
+    frame: pl.DataFrame,
+    mixture: Mixture,
+    rank: np.ndarray,
+    keys: np.ndarray,
+    *,
+    rows: Mapping[tuple[str, str], int],
+) -> pl.DataFrame:
+    """The frame with the rules keep, max_samples and grade: a subset keeps its first samples."""
+    read = {(c, s): n for c, s, n in frame.group_by("component", "subset").len().iter_rows()}
+    live, starts, sizes = _live(frame, ["component", "subset"], rank, keys)
+    names = frame.select("component", "subset")
+    out = np.full(frame.height, None, dtype=object)
+    for start, size in zip(starts, sizes, strict=True):
+        component, subset = names.row(int(live[start]))
+        settings = mixture.components[component].subsets.get(subset)
+        if settings is None:
+            continue
+        total = rows.get((component, subset), read[component, subset])
+        caps = [
+            ("grade", mixture.grades.get(settings.grade) if settings.grade is not None else None),
+            ("max_samples", settings.max_samples),
+            ("keep", round(settings.keep * total) if settings.keep < 1 else None),
+        ]
+        for rule, most in caps:  # the last to write names the rule: keep comes first as a reason
+            if most is not None and most < size:
+                out[live[start + most : start + size]] = rule
+    return _with_rules(frame, out)
+
+
+def _with_rules(frame: pl.DataFrame, rules: np.ndarray) -> pl.DataFrame:
+    """The frame with these rules where it had none."""
+    return frame.with_columns(rule=pl.coalesce("rule", pl.Series(rules, dtype=pl.String)))
+
+
+def _limited(
+    frame: pl.DataFrame,
+    mixture: Mixture,
+    rank: np.ndarray,
+    keys: np.ndarray,
+    *,
+    licences: Mapping[str, str],
+) -> pl.DataFrame:
+    """The frame with the rules limit_*: of the samples under a cap, the first that fit it stay."""
+    if not mixture.limits:
+        return frame
+    table = supply(frame, mixture, licences=licences)
+    fraction = staying(table, mixture)
+    part = {
+        (c, s, m): f * units
+        for (c, s, m, units), f in zip(
+            table.select("component", "subset", "limited", "units").iter_rows(),
+            fraction,
+            strict=True,
+        )
+        if f < 1
+    }
+    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences))
+    by = ["component", "subset", "limited"]
+    live, starts, sizes = _live(frame, by, rank, keys)
+    names = frame.select(by)
+    train = (frame["split"] == "train").to_numpy()
+    unit = frame.select(unit_of(mixture) + pl.repeat(0.0, pl.len())).to_series().to_numpy()
+    out = np.full(frame.height, None, dtype=object)
+    for start, size in zip(starts, sizes, strict=True):
+        stratum = names.row(int(live[start]))
+        if stratum not in part:
+            continue
+        mine = live[start : start + size]
+        over = np.cumsum(np.where(train[mine], unit[mine], 0.0)) > part[stratum] * (1 + 1e-12)
+        bits = [n for i, n in enumerate(mixture.limits) if stratum[2] & (1 << i)]
+        out[mine[over]] = f"limit_{min(bits, key=lambda n: mixture.limits[n].max_ratio)}"
+    return _with_rules(frame.drop("limited"), out)
+
+
+def _copies(
+    frame: pl.DataFrame,
+    table: pl.DataFrame,
+    mixture: Mixture,
+    rank: np.ndarray,
+    keys: np.ndarray,
+    licences: Mapping[str, str] | None,
+) -> np.ndarray:
+    """[N] int32: how often each sample is used, so that every component meets its target."""
+    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences or {}))
+    by = ["component", "subset", "limited"]
+    live, starts, sizes = _live(frame, by, rank, keys)
+    names = frame.select(by)
+    train = (frame["split"] == "train").to_numpy()
+    unit = frame.select(unit_of(mixture) + pl.repeat(0.0, pl.len())).to_series().to_numpy()
+    tokens = frame["num_tokens"].to_numpy()
+    members = {
+        names.row(int(live[start])): live[start : start + size]
+        for start, size in zip(starts, sizes, strict=True)
+    }
+    lines = [
+        (
+            line["component"],
+            line["limited"] > 0,
+            line["target"],
+            line["max_epochs"],
+            members[stratum],
+        )
+        for line in table.iter_rows(named=True)
+        if (stratum := (line["component"], line["subset"], line["limited"])) in members
+    ]
+
+    def drawn(scale: float) -> np.ndarray:
+        """[N] copies where every target is `scale` times what it is."""
+        copies = np.zeros(frame.height, np.int32)
+        for component in mixture.components:
+            mine = [line for line in lines if line[0] == component]
+            for side, part in ((train, scale), (~train, scale * mixture.val_fraction)):
+                strata = [
+                    (rows[side[rows]], target * part, most if side is train else 1.0, capped)
+                    for _, capped, target, most, rows in mine
+                ]
+                _draw(copies, strata, unit)
+                if side is not train and mixture.val_fraction:
+                    _at_least_one(copies, [rows for rows, *_ in strata])
+        return copies
+
+    copies = drawn(1.0)
+    if mixture.measure == "tokens" or not isinstance(mixture.tokens, int):
+        return copies
+    granted, asked = table.select(pl.col("target").sum(), pl.col("asked").sum()).row(0)
+    if granted < asked * (1 - 1e-9):
+        return copies
+    # `tokens` counts tokens whatever the measure: the budget in units came from mean tokens per
+    # unit, the samples drawn have their own. A few steps bring it to within a sample.
+    room = pl.col("units") * pl.col("max_epochs") / pl.col("target")
+    highest = float(table.filter(pl.col("target") > 0).select(room.min()).item())
+    scale = 1.0
+    longest = int(tokens.max())
+    for _ in range(8):
+        got = int((copies * tokens)[train].sum())
+        if got == 0 or abs(got - mixture.tokens) <= longest:
+            break
+        scale = min(scale * mixture.tokens / got, highest)
+        copies = drawn(scale)
+    return copies
+
+
+def _draw(
+    copies: np.ndarray,
+    strata: list[tuple[np.ndarray, float, float, bool]],
+    unit: np.ndarray,
+) -> None:
+    """`copies` of the strata of a component, so that their units sum to the sum of the targets.
+
+    A stratum: rows in their order, target in units, epochs at most, whether it is capped (then
+    never above its target). What rounding leaves goes to the next, the largest last.
+    """
+    left = 0.0
+    for rows, target, most, capped in sorted(
+        strata, key=lambda s: (not s[3], float(unit[s[0]].sum()))
+    ):
+        size = unit[rows]
+        total = float(size.sum())
+        left += target
+        if total == 0:
+            continue
+        goal = min(target if capped else max(left, 0.0), total * most)
+        mine = taken(size, goal, capped=capped)
+        copies[rows] = mine
+        left -= float((mine * size).sum())
+
+
+def taken(size: np.ndarray, goal: float, *, capped: bool) -> np.ndarray:
+    """[n] int32 copies: whole epochs, then the first samples, then the one that best fills the gap.
+
+    `size`: units of each sample in the order of the draw. The sum is within half a sample of
+    `goal`, mostly much nearer; capped: never above it.
+    """
+    total = float(size.sum())
+    epochs = int(goal / total + 1e-12)
+    rest = max(goal - epochs * total, 0.0)
+    reached = np.cumsum(size)
+    first = int(np.searchsorted(reached, rest * (1 + 1e-12), side="right")) if rest else 0
+    gap = rest - (float(reached[first - 1]) if first else 0.0)
+    chosen = (abs(gap), first, -1)  # what is missing then, how many of the first, and which beside
+    for back in (0, 1):  # beside all that fit, or in place of the last of them
+        if back > first:
+            break
+        start = first - back
+        open_gap = gap + (float(size[start]) if back else 0.0)
+        window = size[start : start + FIT_WINDOW]
+        if capped:
+            window = np.where(window <= open_gap * (1 + 1e-12), window, np.inf)
+        if len(window):
+            best = int(np.argmin(np.abs(window - open_gap)))
+            chosen = min(chosen, (abs(float(window[best]) - open_gap), start, start + best))
+    _, first, beside = chosen
+    copies = np.full(len(size), epochs, np.int32)
+    copies[:first] += 1
+    if beside >= 0:
+        copies[beside] += 1
+    return copies
+
+
+def _at_least_one(copies: np.ndarray, strata: list[np.ndarray]) -> None:
+    """A component whose val side has samples uses one at least: the largest stratum's first."""
+    largest = max(strata, key=len, default=np.zeros(0, int))
+    if len(largest) and not any(copies[rows].any() for rows in strata):
+        copies[largest[0]] = 1
