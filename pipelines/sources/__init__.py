@@ -1,0 +1,61 @@
+"""One small adapter per dataset family; everything generic around them.
+
+| file          | what it holds                                                       |
+|---------------|---------------------------------------------------------------------|
+| sample.py     | Sample, Source, the registry SOURCES and its decorator              |
+| cauldron.py.. | the adapters: a row of one layout -> Sample                         |
+| parts.py      | a component -> its parts (which files, which rows)                  |
+| files.py      | listings of a local folder, a hub repository, an fsspec URL         |
+| repository.py | the hub; the only file that knows `huggingface_hub`                 |
+| rows.py       | Parquet, JSON, JSON lines -> rows                                   |
+| media.py      | a row's paths -> bytes, out of folders and archives                 |
+| frames.py     | videos -> frames; the only file that knows decord and PyAV          |
+| pictures.py   | encoded picture -> size, hash, contrast ...                         |
+| ingest.py     | a part -> SAMPLE                                                    |
+"""
+
+from typing import Any
+
+from pipelines.sources import (
+    cauldron,  # noqa: F401 - importing an adapter registers it
+    docmatix,  # noqa: F401
+    documents,  # noqa: F401
+    finevision,  # noqa: F401
+    llava,  # noqa: F401
+    llava_cot,  # noqa: F401
+    llava_onevision,  # noqa: F401
+    llava_video,  # noqa: F401
+    mathwriting,  # noqa: F401
+    messages,  # noqa: F401
+)
+from pipelines.sources.ingest import ingest, ingest_batches
+from pipelines.sources.parts import Part, list_parts
+from pipelines.sources.sample import SOURCES, Defect, Sample, Source, source
+
+__all__ = [
+    "SOURCES",
+    "Defect",
+    "Part",
+    "Sample",
+    "Source",
+    "describe",
+    "ingest",
+    "ingest_batches",
+    "list_parts",
+    "source",
+]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What the card and recipe.json say of a source: JSON-able."""
+    about = SOURCES[name]
+    return {
+        "source": about.name,
+        "hub": about.hub,
+        "revision": about.revision,
+        "licence": about.licence,
+        "terms": list(about.terms),
+        "gating": about.gating,
+        "citation": about.citation,
+        "version": about.version,
+    }

@@ -1,0 +1,44 @@
+"""Docmatix: questions about the pages of a document.
+
+Config `images` (files in `data/`): images list<Image>, one per page, texts as in the Cauldron.
+Config `pdf` (files in `pdf/`): the PDF as bytes in place of the pages; its pages are rendered by
+pypdfium2 as they are read. Config `zero-shot-exp` is a small held-out set, read as `images`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.sources.cauldron import conversation
+from pipelines.sources.sample import Defect, Medium, Pdf, Sample, column, source, still_of
+
+
+@source(
+    "docmatix",
+    hub="HuggingFaceM4/Docmatix",
+    licence="MIT",
+    citation="https://arxiv.org/abs/2408.12637",
+    verified="configs images -> data/train-*, pdf -> pdf/train-* and the MIT licence on the card; "
+    "the pdf column's name is accepted as `pdf`, bytes or {bytes, path}",
+    columns=("images|pdf", "texts"),
+    media_columns=("images", "pdf"),
+    places={
+        "images": ("data/{split}-*.parquet", "data/*.parquet", "images/*.parquet", "*.parquet")
+    },
+    default=("images",),
+    subsets={"images": 1_270_000, "pdf": 1_270_000, "zero-shot-exp": 1_700},
+    whole_name="images",
+)
+def docmatix(row: Mapping[str, Any]) -> Sample:
+    """A document's pages, then the questions about it."""
+    media: tuple[Medium, ...]
+    if row.get("images"):
+        media = tuple(still_of(page) for page in column(row, "images", list))
+    elif row.get("pdf"):
+        cell = row["pdf"]
+        data = cell.get("bytes") if isinstance(cell, Mapping) else cell
+        if not isinstance(data, bytes):
+            raise Defect("wrong_schema", f"pdf is {type(data).__name__}, not bytes")
+        media = (Pdf(data=data),)
+    else:
+        raise Defect("missing_media", "neither images nor pdf")
+    return Sample(turns=conversation(media, column(row, "texts", list)))

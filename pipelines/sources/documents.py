@@ -1,0 +1,28 @@
+"""Raw documents: rows with `text` (FineWeb-Edu, DCLM, Dolma, FineMath) or `content` (The Stack).
+
+Parquet, JSON lines, plain or compressed with gzip or zstandard. The whole text is one turn of role
+`document`: no chat marks, every token learned, cut at `seq_len` when packed. Stack-Edu holds
+only ids of blobs; rows that carry the text beside them are read, others are `wrong_schema`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.sources.messages import ANY_FILES
+from pipelines.sources.sample import Sample, Turn, source, text_of
+
+
+@source(
+    "documents",
+    layout="text",
+    licence="yours",
+    citation="https://huggingface.co/datasets/HuggingFaceFW/fineweb-edu",
+    verified="`text` on the cards of FineWeb-Edu and FineMath; `content` on The Stack's",
+    columns=("text|content",),
+    files=(*ANY_FILES, "{subset}/*.json.gz"),
+    rows_per_part=20_000,
+)
+def documents(row: Mapping[str, Any]) -> Sample:
+    """One document, as it stands."""
+    text = row["text"] if row.get("text") is not None else row.get("content")
+    return Sample(turns=(Turn("document", (text_of(text, "text"),)),))

@@ -1,0 +1,233 @@
+"""The Hugging Face Hub, read: repository info, trees, ranges of files. The only file that knows
+`huggingface_hub`.
+
+    hf://datasets/ORG/NAME[@REVISION][/PATH]
+
+A revision is pinned to its commit when a tree is listed; every later read names the commit, so a
+push in the middle of a build changes nothing. Files are read by ranges, never to a cache on disk:
+a part fetches the row groups it needs and no more. 429, 5xx, broken connections and bodies that
+end early are tried again with back-off; `HF_TOKEN` and `HF_ENDPOINT` are those of the client.
+"""
+
+import io
+import re
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+PREFIX = "hf://datasets/"
+ADDRESS = re.compile(
+    r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?\Z"
+)
+BLOCK = 1 << 20
+"""Bytes fetched at once when a reader asks for less."""
+TRIES = 6
+"""Attempts at one request or range, 1 + 2 + 4 + 8 + 8 s apart as in huggingface_hub's own."""
+T = TypeVar("T")
+
+
+def is_hub(url: str) -> bool:
+    """Whether `url` is a dataset repository's."""
+    return url.startswith(PREFIX)
+
+
+def parse(url: str) -> tuple[str, str, str]:
+    """(ORG/NAME, revision, path inside) of a hub URL."""
+    match = ADDRESS.match(url)
+    if match is None:
+        raise ValueError(f"{url}: expected hf://datasets/ORG/NAME[@REVISION][/PATH]")
+    return match["repo"], (match["revision"] or "main").replace("%2F", "/"), match["path"] or ""
+
+
+def address(repo: str, revision: str, path: str = "") -> str:
+    """The hub URL of `path` in `repo` at `revision`."""
+    return f"{PREFIX}{repo}@{revision.replace('/', '%2F')}{'/' + path if path else ''}"
+
+
+def pinned(url: str, commit: str) -> str:
+    """`url` with its revision replaced by `commit`."""
+    repo, _, path = parse(url)
+    return address(repo, commit, path)
+
+
+def patiently(what: str, call: Callable[[], T]) -> T:
+    """`call()`, tried again on 429, 5xx and broken connections; a refusal is a readable error."""
+    from huggingface_hub import errors
+
+    retried: tuple[type[Exception], ...] = (errors.HfHubHTTPError, *broken())
+    wait = 1.0
+    for attempt in range(TRIES):
+        try:
+            return call()
+        except errors.GatedRepoError as error:
+            raise ValueError(
+                f"{what}: access is gated. Ask for it on https://huggingface.co/datasets/"
+                f"{parse_repo(what)} with your account, then set HF_TOKEN to a token of it; "
+                "or name a local copy with data:"
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise ValueError(f"{what}: the hub has no such revision") from error
+        except errors.RepositoryNotFoundError as error:
+            raise ValueError(
+                f"{what}: the hub has no such dataset, or it is private and HF_TOKEN is missing or "
+                "may not see it. Check the name, set HF_TOKEN, or name a local copy with data:"
+            ) from error
+        except errors.EntryNotFoundError as error:
+            raise FileNotFoundError(f"{what}: the hub has no such file") from error
+        except retried as error:
+            response = getattr(error, "response", None)
+            status = getattr(response, "status_code", None)
+            if status is not None and status != 429 and status < 500:
+                raise ValueError(f"{what}: the hub answered {status}: {error}") from error
+            if attempt == TRIES - 1:
+                raise ConnectionError(
+                    f"{what}: the hub does not answer after {TRIES} attempts ({error}). Try again "
+                    "later: finished parts are kept; or name a local copy with data:"
+                ) from error
+            time.sleep(wait)
+            wait = min(2 * wait, 8.0)
+    raise AssertionError("unreachable")
+
+
+def broken() -> tuple[type[Exception], ...]:
+    """The exceptions of a connection that broke, in the HTTP library that the client uses."""
+    from huggingface_hub import get_session
+
+    library = import_module(type(get_session()).__module__.partition(".")[0])
+    return (library.TransportError, ConnectionError, TimeoutError)
+
+
+def parse_repo(what: str) -> str:
+    """The ORG/NAME in a hub URL."""
+    return parse(what)[0] if is_hub(what) else what
+
+
+def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
+    """(commit, files as (name relative to the URL's path, url, size, content id)), sorted."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    repo, revision, path = parse(url)
+    api = HfApi()
+    info = patiently(url, lambda: api.dataset_info(repo, revision=revision))
+    commit = cast(str, info.sha)
+    entries = patiently(
+        url,
+        lambda: list(
+            api.list_repo_tree(
+                repo, path or None, recursive=True, revision=commit, repo_type="dataset"
+            )
+        ),
+    )
+    files = []
+    for entry in entries:
+        if isinstance(entry, RepoFile) and not entry.path.rsplit("/", 1)[-1].startswith("."):
+            name = entry.path[len(path) :].lstrip("/") if path else entry.path
+            content = entry.lfs.sha256 if entry.lfs else entry.blob_id
+            files.append((name, address(repo, commit, entry.path), entry.size, content))
+    return commit, sorted(files)
+
+
+def fetch(url: str, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` (exclusive) of the file; raises ConnectionError where they do not
+    come whole.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    repo, revision, path = parse(url)
+    address_ = hf_hub_url(repo, path, repo_type="dataset", revision=revision)
+
+    def once() -> bytes:
+        headers = {**build_hf_headers(), "Range": f"bytes={start}-{stop - 1}"}
+        # identity: a proxy that compresses would make lengths and ranges mean something else
+        headers["Accept-Encoding"] = "identity"
+        response = get_session().get(address_, headers=headers, follow_redirects=True, timeout=60)
+        hf_raise_for_status(response)
+        body = response.content
+        if response.status_code == 200:  # the server does not do ranges
+            body = body[start:stop]
+        if len(body) != stop - start:
+            raise ConnectionError(f"{len(body)} bytes of {stop - start} came")
+        return body
+
+    return patiently(url, once)
+
+
+class RangeReader(io.RawIOBase):
+    """A seekable reader of a hub file by ranges."""
+
+    def __init__(self, url: str, size: int) -> None:
+        super().__init__()
+        self.url, self.size, self.position = url, size, 0
+
+    def readable(self) -> bool:
+        """True: it reads."""
+        return True
+
+    def seekable(self) -> bool:
+        """True: it seeks."""
+        return True
+
+    def tell(self) -> int:
+        """The position, bytes from the start."""
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; returns the new position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        self.position = max(0, base + offset)
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the position; returns how many bytes, 0 at the end."""
+        stop = min(self.size, self.position + len(buffer))
+        if stop <= self.position:
+            return 0
+        data = fetch(self.url, self.position, stop)
+        buffer[: len(data)] = data
+        self.position = stop
+        return len(data)
+
+
+def open_file(url: str, size: int) -> BinaryIO:
+    """A buffered, seekable reader of the hub file; `size` -1 asks the hub."""
+    if size < 0:
+        size = file_size(url)
+    return cast(BinaryIO, io.BufferedReader(RangeReader(url, size), buffer_size=BLOCK))
+
+
+def file_size(url: str) -> int:
+    """Bytes of the hub file; raises FileNotFoundError where it is not."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    repo, revision, path = parse(url)
+    infos = patiently(
+        url, lambda: HfApi().get_paths_info(repo, [path], revision=revision, repo_type="dataset")
+    )
+    for info in infos:
+        if isinstance(info, RepoFile):
+            return info.size
+    raise FileNotFoundError(f"{url}: the hub has no such file")
+
+
+def exists(url: str) -> bool:
+    """Whether the hub has the file."""
+    try:
+        file_size(url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def download(url: str) -> Path:
+    """The file in the client's own cache on disk: for annotations that are read many times."""
+    from huggingface_hub import hf_hub_download
+
+    repo, revision, path = parse(url)
+    return Path(
+        patiently(url, lambda: hf_hub_download(repo, path, repo_type="dataset", revision=revision))
+    )

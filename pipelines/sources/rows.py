@@ -1,0 +1,234 @@
+"""Annotation files to rows: Parquet, JSON arrays, JSON lines, plain or compressed.
+
+| file                    | counted at planning             | read by a part     | row label     |
+|-------------------------|---------------------------------|--------------------|---------------|
+| *.parquet               | footer only                     | its row groups     | row in subset |
+| *.json, *.jsonl         | scanned once: offset and medium | its rows by offset | row in subset |
+| *.jsonl.gz, *.jsonl.zst | not at all                      | the whole file     | file-row      |
+
+A row that does not parse is yielded as its text, and becomes a sample with a defect. A file that
+has none of the columns of its layout is a ValueError.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pipelines.sources import repository
+from pipelines.sources.files import File, open_file
+from pipelines.sources.sample import Defect, Source
+
+CHUNK = 8 << 20
+COMPRESSED = re.compile(r"\.jsonl?\.(gz|zst)\Z")
+DECODER = json.JSONDecoder()
+SPACE = re.compile(r"[\s,]*")
+MAX_LINE = 256 << 20
+"""Bytes of one JSON row, at most."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """A Parquet file's row groups: rows and uncompressed bytes of each."""
+
+    rows: tuple[int, ...]
+    num_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A JSON file's rows: where each starts, how long it is, and a hash of its first medium's path
+    (0: none). int64, int64, uint64 arrays of one length.
+    """
+
+    offsets: np.ndarray
+    lengths: np.ndarray
+    keys: np.ndarray
+
+
+def check_columns(file: File, found: Sequence[str], source: Source) -> None:
+    """Raises ValueError unless every column of the source's layout is among `found`."""
+    for wanted in source.columns:
+        if not set(wanted.split("|")) & set(found):
+            raise ValueError(
+                f"{file.url}: no column {wanted.replace('|', ' or ')!r}, which {source.name} rows "
+                f"have; found {', '.join(sorted(found)) or 'none'}. Use the source whose layout "
+                "this file has (python -m pipelines sources)"
+            )
+
+
+def footer(file: File, source: Source) -> Footer:
+    """The file's row groups, from its footer; raises ValueError where it is no such Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_file(file.url, file.size) as stream:
+            about = pq.ParquetFile(stream).metadata
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
+            raise
+        raise ValueError(f"{file.url}: not a readable Parquet file ({error})") from error
+    check_columns(file, about.schema.to_arrow_schema().names, source)
+    groups = [about.row_group(n) for n in range(about.num_row_groups)]
+    return Footer(tuple(g.num_rows for g in groups), tuple(g.total_byte_size for g in groups))
+
+
+def parquet_rows(url: str, size: int, groups: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The rows of the row groups, in order, a few in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with open_file(url, size) as stream:
+        file = pq.ParquetFile(stream)
+        for group in groups:
+            for batch in file.iter_batches(batch_size=32, row_groups=[group]):
+                yield from batch.to_pylist()
+
+
+def path_key(path: str) -> int:
+    """A 64-bit hash of a medium's path, never 0."""
+    return int.from_bytes(blake2b(path.encode("utf-8", "replace"), digest_size=8).digest()) or 1
+
+
+def media_key(row: object, source: Source) -> int:
+    """The hash of the first medium's path of a row; 0 where it names none."""
+    if not isinstance(row, dict):
+        return 0
+    try:
+        media = source.adapter(row).media
+    except Defect:
+        return 0
+    first = next((m.path for m in media if m.path), None)
+    return path_key(first) if first else 0
+
+
+def opened(url: str, size: int) -> BinaryIO:
+    """The annotation file; one on the hub comes to the client's cache, since parts share it."""
+    if repository.is_hub(url):
+        return repository.download(url).open("rb")
+    return open_file(url, size)
+
+
+def scan(file: File, source: Source) -> Lines:
+    """Where the rows of a JSON or JSON-lines file lie; raises ValueError where it is neither."""
+    offsets, lengths, keys, found = [], [], [], set[str]()
+    with opened(file.url, file.size) as stream:
+        for offset, length, row in spans(stream, file.url, lines=file.name.endswith(".jsonl")):
+            offsets.append(offset)
+            lengths.append(length)
+            keys.append(media_key(row, source))
+            if isinstance(row, dict):
+                found.update(row)
+    if offsets:
+        check_columns(file, sorted(found), source)
+    return Lines(
+        np.array(offsets, np.int64), np.array(lengths, np.int64), np.array(keys, np.uint64)
+    )
+
+
+def spans(stream: BinaryIO, url: str, *, lines: bool) -> Iterator[tuple[int, int, object]]:
+    """(offset, length, row) of every row; a line that does not parse yields its text."""
+    head = stream.read(CHUNK).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    stream.seek(0)
+    if lines or head == b"{":
+        yield from line_spans(stream, url, strict=not lines)
+    elif head == b"[":
+        yield from array_spans(stream, url)
+    elif head:
+        raise ValueError(f"{url}: starts with {head!r}; expected a JSON array or JSON lines")
+
+
+def line_spans(stream: BinaryIO, url: str, *, strict: bool) -> Iterator[tuple[int, int, object]]:
+    """The rows of JSON lines; `strict`: the first line must be a whole row."""
+    offset = 0
+    while line := stream.readline(MAX_LINE):
+        if line.strip(b"\xef\xbb\xbf \t\r\n"):
+            row = parsed(line)
+            if strict and isinstance(row, str):
+                raise ValueError(
+                    f"{url}: neither JSON lines nor an array: the first line is not a whole row. "
+                    "A single object cannot be read as rows"
+                )
+            strict = False
+            yield offset, len(line), row
+        offset += len(line)
+
+
+def parsed(line: bytes) -> object:
+    """The JSON value of a line, or the line's text where it is none."""
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        return line.decode("utf-8", "replace")
+
+
+def array_spans(stream: BinaryIO, url: str) -> Iterator[tuple[int, int, object]]:
+    """The rows of a JSON array, read in chunks; raises ValueError where it is broken.
+
+    The buffer is latin-1 text, one character per byte, so that positions are byte offsets; JSON's
+    own syntax is ASCII, and each row is decoded as UTF-8 afterwards.
+    """
+    base = 0
+    buffer = stream.read(CHUNK).decode("latin-1")
+    start = buffer.index("[") + 1
+    position = start
+    while True:
+        space = SPACE.match(buffer, position)
+        position = space.end() if space else position
+        try:
+            if buffer[position : position + 1] == "]":
+                return
+            row, end = DECODER.raw_decode(buffer, position)
+        except json.JSONDecodeError as error:
+            more = stream.read(max(CHUNK, len(buffer) - position))
+            if not more:
+                raise ValueError(
+                    f"{url}: broken JSON at byte {base + error.pos}: {error.msg}"
+                ) from error
+            base += position
+            buffer, position = buffer[position:] + more.decode("latin-1"), 0
+            continue
+        span = buffer[position:end]
+        row = row if span.isascii() else parsed(span.encode("latin-1"))
+        yield base + position, end - position, row
+        position = end
+
+
+def lines_at(files: Sequence[tuple[str, int]], refs: np.ndarray) -> Iterator[tuple[int, object]]:
+    """(row, value) of the rows at `refs` [n, 4]: file, row, offset, length."""
+    streams: dict[int, BinaryIO] = {}
+    try:
+        for number, row, offset, length in refs.tolist():
+            if number not in streams:
+                streams[number] = opened(*files[number])
+            streams[number].seek(offset)
+            yield row, parsed(streams[number].read(length))
+    finally:
+        for stream in streams.values():
+            stream.close()
+
+
+def compressed_rows(url: str, size: int) -> Iterator[object]:
+    """The rows of a compressed JSON-lines file, in order; a line that does not parse is its text.
+
+    A stream that breaks off ends with the Defect `truncated_file` in place of a row.
+    """
+    import pyarrow as pa
+
+    kind = "gzip" if url.endswith(".gz") else "zstd"
+    with open_file(url, size) as stream:
+        inner = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), kind)
+        reader = io.BufferedReader(inner, buffer_size=CHUNK)
+        try:
+            while line := reader.readline(MAX_LINE):
+                if line.strip():
+                    yield parsed(line)
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            yield Defect("truncated_file", f"{url}: {error}")

@@ -1,0 +1,181 @@
+"""What a source makes of a row, and the registry of sources.
+
+An adapter is a function of one row (a dict, as the repository's files hold it) that returns a
+`Sample`: turns whose content is text, stills, videos and PDFs in reading order. Media are encoded
+bytes or the path of a member of the media folder or archives; `ingest` fetches and decodes them.
+An adapter raises `Defect` for a row that is not of its layout; any other exception is a bug.
+
+    row --adapter--> Sample(turns) --ingest: media, frames, facts--> SAMPLE
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Defect(Exception):
+    """Bad data: the row becomes a sample whose `defect` is `reason` (snake case)."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Still:
+    """A picture: its encoded bytes, or where they lie among the media."""
+
+    data: bytes | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video: its encoded bytes or its path, and which seconds of it (`end` inf: to the end)."""
+
+    data: bytes | None = None
+    path: str | None = None
+    start: float = 0.0
+    end: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Pdf:
+    """A document whose pages are pictures, in order."""
+
+    data: bytes | None = None
+    path: str | None = None
+
+
+Medium = Still | Video | Pdf
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Who speaks (system, user, assistant; document: raw text), and what, in reading order."""
+
+    role: str
+    content: tuple[str | Medium, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A conversation with its media still unread."""
+
+    turns: tuple[Turn, ...]
+    tags: tuple[str, ...] = ()
+    """Kinds that rules and prompts look at: `cot`, `caption`, ..."""
+    ratings: tuple[Mapping[str, int | None], ...] = ()
+    """Per question-answer turn, the four of FineVision."""
+    answer: str | None = None
+    """The gold answer, where the row states one apart from the conversation."""
+
+    @property
+    def media(self) -> list[Medium]:
+        """Every medium in order of appearance."""
+        return [part for turn in self.turns for part in turn.content if not isinstance(part, str)]
+
+
+Adapter = Callable[[Mapping[str, Any]], Sample]
+
+
+PARQUET_FILES = (
+    "{subset}/{split}-*.parquet",
+    "{subset}/*.parquet",
+    "data/{split}-*.parquet",
+    "data/*.parquet",
+    "*.parquet",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset family: where it lies, on which terms, and how a row is read."""
+
+    name: str
+    adapter: Adapter
+    version: int
+    """Bumped when the samples made of the same rows would change."""
+    hub: str = ""
+    """`org/name` of the repository; empty: bring your own with `data:`."""
+    revision: str = "main"
+    licence: str = "unknown"
+    """SPDX where there is one."""
+    terms: tuple[str, ...] = ()
+    """What the licence asks or forbids: non-commercial, share-alike, no-redistribution, ..."""
+    gating: str = ""
+    """What must be done to get access; empty: open."""
+    citation: str = ""
+    """URL of the paper or the card."""
+    verified: str = ""
+    """What of the layout was checked, and where; the rest is as the adapter's docstring says."""
+    layout: str = "parquet"
+    """`parquet`: rows with media inside. `json`: annotations beside media. `text`: rows of text.
+    `tar`: WebDataset. `folder`: media files with metadata.jsonl."""
+    columns: tuple[str, ...] = ()
+    """Columns without which a file is not of this layout; `a|b` means one of them."""
+    files: tuple[str, ...] = PARQUET_FILES
+    """Globs of a subset's annotation files in the repository: the first that matches anything is
+    used."""
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Globs of the subsets that lie elsewhere; a key `/x` is for every subset named `NAME/x`."""
+    default: tuple[str, ...] = ()
+    """Subsets taken where a mixture names none; empty: all that are found."""
+    split: str = "train"
+    subsets: Mapping[str, int] = field(default_factory=dict)
+    """Subsets of the hub repository and their recorded rows (0: not recorded)."""
+    num_bytes: int = 0
+    """Recorded size of the repository, bytes (0: not recorded)."""
+    whole_name: str = "default"
+    """The subset's name where a repository has only one."""
+    media_columns: tuple[str, ...] = ()
+    """Large columns, left out of row counts and text-only looks at a file."""
+    rows_per_part: int = 2000
+    """At most, so that a part is seconds of work."""
+
+
+SOURCES: dict[str, Source] = {}
+
+
+def source(name: str, *, version: int = 1, **about: Any) -> Callable[[Adapter], Adapter]:
+    """Register the decorated adapter under `name`; `about` are the fields of `Source`."""
+
+    def register(adapter: Adapter) -> Adapter:
+        if name in SOURCES:
+            raise ValueError(f"source {name!r} is registered twice")
+        SOURCES[name] = Source(name=name, adapter=adapter, version=version, **about)
+        return adapter
+
+    return register
+
+
+def column(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    """`row[name]`, which is of `kind`; raises Defect("wrong_schema") where it is not."""
+    value = row.get(name)
+    if not isinstance(value, kind):
+        raise Defect("wrong_schema", f"{name} is {type(value).__name__}")
+    return value
+
+
+def text_of(value: object, name: str) -> str:
+    """`value`, which is a string; raises Defect("wrong_schema") where it is not."""
+    if not isinstance(value, str):
+        raise Defect("wrong_schema", f"{name} is {type(value).__name__}, not text")
+    return value
+
+
+def still_of(value: object) -> Still:
+    """The picture in a `datasets` Image cell: {bytes, path}, bytes, or a path.
+
+    An empty cell is a picture that is missing: ingest gives the sample that defect.
+    """
+    if isinstance(value, Mapping):
+        data, path = value.get("bytes"), value.get("path")
+        return Still(data=data, path=None if data is not None else path)
+    if isinstance(value, bytes):
+        return Still(data=value)
+    if isinstance(value, str):
+        return Still(path=value)
+    if value is None:
+        return Still()
+    raise Defect("wrong_schema", f"a picture is {type(value).__name__}")
