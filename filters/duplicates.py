@@ -2,26 +2,40 @@
 
 What is compared, and what is not:
 
-| rule             | two samples are duplicates if                                 |
-|------------------|---------------------------------------------------------------|
-| duplicate_sample | same pictures in the same order *and* same text               |
-| duplicate_text   | same text, whatever the pictures                              |
-| duplicate_images | same pictures in the same order, whatever is asked about them |
+| rule                  | two samples are duplicates if                                 |
+|-----------------------|---------------------------------------------------------------|
+| duplicate_sample      | same pictures in the same order *and* same text               |
+| duplicate_text        | same text, whatever the pictures                              |
+| duplicate_images      | same pictures in the same order, whatever is asked about them |
+| near_duplicate_sample | pictures within the radius, one by one, *and* similar text |
+| near_duplicate_text   | similar text, whatever the pictures                        |
+| near_duplicate_images | pictures within the radius, one by one, whatever is asked  |
 
 So two questions about one picture are not duplicates, and one question about two pictures is not,
-unless `duplicate_images` or `duplicate_text` asks for it. "Text" is that of all turns but the
-system's; "pictures" of a video are its frames.
+unless a rule of `images` or `text` asks for it. "Text" is that of all turns but the system's; its
+similarity is the Jaccard index of its runs of 5 words, as MinHash estimates it (standard error 0.03
+at 0.8). Two samples have near pictures if they have equally many and the first is within `radius`
+bits (of 64) of the first, the second of the second, and so on; a video's pictures are its frames.
 
-Which one stays does not depend on the order of the rows: the component of the lowest `priority`
+Near samples form clusters (near to one that is near to another ...), of which the first stays: of
+those that stay no two have near pictures, and what goes is near to a sample of its cluster. Which
+is first does not depend on the order of the rows: the component of the lowest `priority`
 number, then the smallest id. A sample that another rule rejects neither stays nor takes others
 along.
+
+Memory: 112 bytes a sample for near text, 8 a picture for near pictures, and a few words a sample
+for one band at a time. Bands are independent: `run` may spread them over workers.
 """
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
+from filters import near
 from filters.rules import RULES, rule, settings_of
 
 Within = Literal["subset", "component", "mixture"]
@@ -83,15 +97,201 @@ def duplicate_images(
     return _later_of_equals(verdicts, [f"{same}_hash"], within)
 
 
+def _signatures(verdicts: pl.DataFrame) -> np.ndarray:
+    """uint8 [N, PERMUTATIONS] of a frame whose `text_signature` has no nulls."""
+    column = verdicts["text_signature"].rechunk().to_arrow().cast(pa.large_binary())
+    data = np.frombuffer(column.buffers()[2] or b"", np.uint8)
+    return data[: len(column) * near.PERMUTATIONS].reshape(len(column), near.PERMUTATIONS)
+
+
+def _groups(verdicts: pl.DataFrame, within: str) -> np.ndarray:
+    """uint64 [N]: equal where two rows are within the same scope."""
+    if not _SCOPES[within]:
+        return np.zeros(len(verdicts), np.uint64)
+    return (
+        verdicts.select(pl.struct(_SCOPES[within]).rank("dense"))
+        .to_series()
+        .to_numpy()
+        .astype(np.uint64)
+    )
+
+
+def _similar(signatures: np.ndarray, similarity: float) -> near.Verify:
+    """Verify: the signatures estimate a Jaccard index of `similarity` or more."""
+    chance = 1 / 256  # at which bytes of other texts agree
+
+    def verify(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        agree = np.empty(len(a))
+        for at in range(0, len(a), 1 << 18):  # 30 MB of signatures at a time
+            part = slice(at, at + (1 << 18))
+            agree[part] = (signatures[a[part]] == signatures[b[part]]).mean(axis=1)
+        return (agree - chance) / (1 - chance) >= similarity
+
+    return verify
+
+
+def _near_pictures(hashes: np.ndarray, offsets: np.ndarray, radius: int) -> near.Verify:
+    """Verify: equally many pictures, each within `radius` bits of its counterpart."""
+    counts = np.diff(offsets)
+
+    def verify(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        same = counts[a] == counts[b]
+        for n in range(int(counts[a[same]].max(initial=0))):
+            held = np.flatnonzero(same & (counts[a] > n))
+            differ = hashes[offsets[a[held]] + n] ^ hashes[offsets[b[held]] + n]
+            same[held] = np.bitwise_count(differ) <= radius
+        return same
+
+    return verify
+
+
+def _all(*verifies: near.Verify) -> near.Verify:
+    """Verify: all of them, each asked only about pairs that passed those before."""
+
+    def verify(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        passed = np.arange(len(a))
+        for check in verifies:
+            passed = passed[check(a[passed], b[passed])]
+        verdict = np.zeros(len(a), bool)
+        verdict[passed] = True
+        return verdict
+
+    return verify
+
+
+def _text_pairs(
+    rows: np.ndarray, signatures: np.ndarray, scope: np.ndarray, verify: near.Verify, *,
+    similarity: float, run: near.Map,
+) -> list[np.ndarray]:  # fmt: skip
+    """Pairs of `rows` (indices) that share a band of their signatures and pass `verify`."""
+    size = near.band_rows(similarity)
+
+    def band(number: int) -> np.ndarray:
+        keys = near.mix(near.band_keys(signatures[rows], rows=size, band=number))
+        return near.near_pairs(keys ^ scope[rows], verify, rows=rows)
+
+    return list(run(band, range(near.PERMUTATIONS // size)))
+
+
+def _picture_pairs(
+    rows: np.ndarray, hashes: np.ndarray, offsets: np.ndarray, scope: np.ndarray,
+    verify: near.Verify, *, radius: int, second: list[np.ndarray], run: near.Map,
+) -> list[np.ndarray]:  # fmt: skip
+    """Pairs of `rows` whose middle pictures are near (all must be) and that pass `verify`.
+
+    The middle one, because first frames and pages are often blank. `second`: keys that split
+    buckets too large to compare.
+    """
+    counts = np.diff(offsets)[rows]
+    middle = hashes[offsets[rows] + counts // 2]
+    apart = scope[rows] ^ near.mix(counts.astype(np.uint64))
+
+    def table(mask: int) -> np.ndarray:
+        keys = near.mix(middle & np.uint64(mask)) ^ apart
+        found = [near.near_pairs(k, verify, rows=rows) for k in near.split_large(keys, second)]
+        return np.concatenate(found)
+
+    return list(run(table, near.block_masks(radius, count=len(rows))))
+
+
+def _first_of_clusters(ordered: pl.DataFrame, pairs: list[np.ndarray]) -> pl.DataFrame:
+    """`id` and `detail` of every row of `ordered` that is not the first of its cluster."""
+    joined = np.concatenate([np.empty((0, 2), np.int64), *pairs])
+    first = near.clusters(joined, len(ordered))
+    gone = np.flatnonzero(first != np.arange(len(ordered)))
+    ids = ordered["id"]
+    return pl.DataFrame({"id": ids[gone], "detail": "of " + ids[first[gone]]})
+
+
+def _ordered(
+    verdicts: pl.DataFrame, columns: list[str], within: str
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """(rows of which a column is not null, the first to stay first; their scope's hash)."""
+    held = pl.any_horizontal(pl.col(columns).is_not_null())
+    ordered = _subset(verdicts).filter(held).sort("priority", "id")
+    return ordered, near.mix(_groups(ordered, within))
+
+
+def _pictures(ordered: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """(uint64 [M] of all pictures, int64 [N + 1] where each row's begin)."""
+    lengths = ordered["dhashes"].list.len().fill_null(0).to_numpy().astype(np.int64)
+    hashes = ordered["dhashes"].list.explode(empty_as_null=False, keep_nulls=False).to_numpy()
+    return hashes, np.concatenate([[0], np.cumsum(lengths)])
+
+
+@rule(scope="mixture", needs=lambda **_: ("text_signature",))
+def near_duplicate_text(
+    verdicts: pl.DataFrame,
+    *,
+    within: Within = "mixture",
+    similarity: float = 0.8,
+    run: near.Map = map,
+) -> pl.DataFrame:
+    """Another sample has nearly the same text, whatever the pictures.
+
+    `similarity`: the least Jaccard index of runs of 5 words.
+    """
+    # 0.8: Lee et al., https://arxiv.org/abs/2107.06499, section 4.2.
+    ordered, scope = _ordered(verdicts, ["text_signature"], within)
+    signatures, rows = _signatures(ordered), np.arange(len(ordered))
+    verify = _similar(signatures, similarity)
+    pairs = _text_pairs(rows, signatures, scope, verify, similarity=similarity, run=run)
+    return _first_of_clusters(ordered, pairs)
+
+
+@rule(scope="mixture", needs=lambda **_: ("dhashes",))
+def near_duplicate_images(
+    verdicts: pl.DataFrame, *, within: Within = "mixture", radius: int = 4, run: near.Map = map
+) -> pl.DataFrame:
+    """Another sample has nearly the same pictures in the same order, whatever is asked about them.
+
+    `radius`: bits of 64 in which two difference hashes may differ.
+    """
+    # 4: finds 99 % of recompressed and resized copies; see benchmarks/duplicates.py.
+    ordered, scope = _ordered(verdicts, ["dhashes"], within)
+    hashes, offsets = _pictures(ordered)
+    rows = np.flatnonzero(np.diff(offsets))
+    verify = _near_pictures(hashes, offsets, radius)
+    pairs = _picture_pairs(rows, hashes, offsets, scope, verify, radius=radius, second=[], run=run)
+    return _first_of_clusters(ordered, pairs)
+
+
+@rule(scope="mixture", needs=lambda **_: ("text_signature", "dhashes"))
+def near_duplicate_sample(
+    verdicts: pl.DataFrame, *, within: Within = "mixture", similarity: float = 0.8, radius: int = 4,
+    run: near.Map = map,
+) -> pl.DataFrame:  # fmt: skip
+    """Another sample has nearly the same pictures and nearly the same text.
+
+    `similarity` and `radius` as in near_duplicate_text and near_duplicate_images.
+    """
+    ordered, scope = _ordered(verdicts, ["text_signature", "dhashes"], within)
+    blank = bytes(near.PERMUTATIONS)  # pictures without a word are alike in their text
+    ordered = ordered.with_columns(pl.col("text_signature").fill_null(blank))
+    signatures, (hashes, offsets) = _signatures(ordered), _pictures(ordered)
+    size = near.band_rows(similarity)
+    verify = _all(_near_pictures(hashes, offsets, radius), _similar(signatures, similarity))
+    seeing = np.diff(offsets) > 0
+    with_pictures, without = np.flatnonzero(seeing), np.flatnonzero(~seeing)
+    bands = range(near.PERMUTATIONS // size)
+    second = [near.band_keys(signatures[with_pictures], rows=size, band=n) for n in bands]
+    pairs = _picture_pairs(
+        with_pictures, hashes, offsets, scope, verify, radius=radius, second=second, run=run
+    )
+    pairs += _text_pairs(without, signatures, scope, verify, similarity=similarity, run=run)
+    return _first_of_clusters(ordered, pairs)
+
+
 def mixture_rules(
-    verdicts: pl.DataFrame, *, settings: Mapping[str, Mapping[str, Any] | None]
+    verdicts: pl.DataFrame, *, settings: Mapping[str, Mapping[str, Any] | None], run: near.Map = map
 ) -> pl.DataFrame:
     """`id`, `rule`, `mode` (drop or mark) and `detail` of every sample a mixture-level rule takes.
 
     Reads: VERDICTS of all parts with two more columns, `component` (string) and `priority` (int,
     the lowest stays). `settings` may hold per-sample rules too, which are passed over. Rules apply
     in their order to what is left by `rule` and by the rules before, so each sample is dropped at
-    most once; marked samples stay in play.
+    most once; marked samples stay in play. `run` maps a function over bands, like `map`, which is
+    the default; one that works in parallel gives the same answer.
     """
     left = verdicts.filter(pl.col("rule").is_null())
     taken = [
@@ -104,7 +304,9 @@ def mixture_rules(
             continue
         mode, own = settings_of(name, given)
         function: Callable[..., pl.DataFrame] = RULES[name].function
-        gone = function(left, **own)
+        gone = function(
+            left, **own, **({"run": run} if "run" in signature(function).parameters else {})
+        )
         taken.append(gone.select("id", rule=pl.lit(name), mode=pl.lit(mode), detail="detail"))
         if mode == "drop":
             left = left.join(gone, on="id", how="anti")

@@ -62,9 +62,10 @@ class Rule:
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
-        """The rule's own keyword settings, in order."""
+        """The rule's own keyword settings, in order; `run` is how, not what."""
         parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        keyword_only = (p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        return {p.name: p for p in keyword_only if p.name != "run"}
 
     @property
     def modes(self) -> tuple[str, ...]:

@@ -33,15 +33,14 @@ def sample(
     ]
     if system:
         messages.insert(0, message("system", system))
-    usual = {"id": "cauldron/ai2d/000000", "source": "cauldron", "subset": "ai2d", "tags": []}
+    usual = {"id": None, "source": "cauldron", "subset": "ai2d", "tags": []}
     usual |= {"duration": None, "defect": None, "ratings": None, "answer": None}
     return usual | {"messages": messages, "images": images} | given
 
 
 def table(*samples: dict[str, Any]) -> pa.Table:
     numbered = [
-        {**row, "id": row["id"] if row["id"][-1] != "0" else f"cauldron/ai2d/{n:06}"}
-        for n, row in enumerate(samples)
+        {**row, "id": row["id"] or f"cauldron/ai2d/{n:06}"} for n, row in enumerate(samples)
     ]
     return pa.Table.from_pylist(numbered, schema=SAMPLE)
 

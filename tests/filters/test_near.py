@@ -1,0 +1,128 @@
+"""Near neighbours against brute force, and bands against their formula."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filters import hashes, near
+
+words64 = st.integers(0, 2**64 - 1)
+
+
+@given(words64, st.integers(0, 9), st.integers(1, 10_000_000), st.randoms())
+def test_two_words_within_the_radius_agree_under_some_mask(word, radius, count, random):
+    other = word
+    for bit in random.sample(range(64), radius):
+        other ^= 1 << bit
+    masks = near.block_masks(radius, count=count)
+    assert any(word & mask == other & mask for mask in masks)
+
+
+def test_blocks_grow_with_the_rows_so_that_chance_meetings_stay_few():
+    small = near.block_masks(4, count=1_000)
+    large = near.block_masks(4, count=10_000_000)
+    assert len(small) < len(large) <= 126
+    assert min(mask.bit_count() for mask in large) >= 24
+
+
+@given(
+    st.lists(st.integers(0, 3), max_size=40),
+    st.lists(st.integers(0, 9), min_size=40, max_size=40),
+)
+def test_near_pairs_find_every_row_that_is_near_the_first_of_its_bucket(keys, values):
+    keys_, values_ = np.array(keys, np.uint64), np.array(values)
+    rows = np.arange(len(keys))
+    pairs = near.near_pairs(keys_, lambda a, b: values_[a] == values_[b], rows=rows)
+    # Equality is transitive, so clusters are the groups of equal (key, value).
+    first = near.clusters(pairs, len(keys))
+    for n in rows:
+        same = [m for m in rows if keys[m] == keys[n] and values[m] == values[n]]
+        assert first[n] == min(same)
+
+
+@given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))
+def test_clusters_are_connected_components_named_by_their_smallest(edges):
+    pairs = np.array(edges, np.int64).reshape(-1, 2)
+    first = near.clusters(pairs, 30)
+    reach = {n: {n} for n in range(30)}
+    for _ in range(30):
+        for a, b in edges:
+            reach[a] |= reach[b]
+            reach[b] |= reach[a]
+    assert first.tolist() == [min(reach[n]) for n in range(30)]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=2_000))
+def test_split_keys_bring_together_what_agrees_on_both_keys(keys):
+    keys_ = np.array(keys, np.uint64)
+    second = np.arange(len(keys), dtype=np.uint64) % np.uint64(3)
+    met = set()
+    for split in near.split_large(keys_, [second]):
+        for key in np.unique(split):
+            together = np.flatnonzero(split == key)
+            met |= {(together[0], n) for n in together}
+    for key in range(6):
+        for other in range(3):
+            agree = np.flatnonzero((keys_ == key) & (second == other))
+            assert all((agree[0], n) in met or (np.flatnonzero(keys_ == key)[0], n) in met
+                       for n in agree)  # fmt: skip
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.7, 0.8, 0.9, 0.95])
+def test_the_chosen_band_size_finds_95_percent_and_the_next_larger_would_not(similarity):
+    rows = near.band_rows(similarity)
+    assert near.band_probability(similarity, rows) >= 0.95
+    larger = [r for r in (8, 7, 4, 2) if r > rows]
+    assert all(near.band_probability(similarity, r) < 0.95 for r in larger)
+
+
+def test_word_runs_are_those_of_python():
+    texts = pl.Series(["a b c d", "", "a b", None, "b c d e f", "é é é"])
+    for n in (1, 2, 3, 5):
+        runs, offsets = hashes.ngrams(texts, n=n, short=True)
+        expected, seen = [], {}
+        for text in texts:
+            words = (text or "").split()
+            whole = [tuple(words)] if 0 < len(words) < n else []
+            expected.append(whole or [tuple(words[i : i + n]) for i in range(len(words) - n + 1)])
+        assert np.diff(offsets).tolist() == [len(e) for e in expected]
+        for run, got in zip([r for e in expected for r in e], runs.tolist(), strict=True):
+            assert seen.setdefault(run, got) == got
+        assert len(set(seen.values())) == len(seen)
+        _, none_short = hashes.ngrams(texts, n=n, short=False)
+        long = [max(0, len((t or "").split()) - n + 1) for t in texts]
+        assert np.diff(none_short).tolist() == long
+
+
+def test_signatures_estimate_the_jaccard_index():
+    rng = np.random.default_rng(0)
+    for wanted in (0.5, 0.8, 0.95):
+        errors = []
+        for _ in range(40):
+            shared = [f"w{n}" for n in rng.integers(0, 10**9, 300)]
+            cut = int(len(shared) * (1 - wanted) / 2)
+            texts = [" ".join(shared[cut:]), " ".join(shared[: len(shared) - cut])]
+            sets = [{tuple(t.split()[i : i + 5]) for i in range(len(t.split()) - 4)} for t in texts]
+            truth = len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+            made = hashes.text_signature(pl.DataFrame({"text": texts}))
+            a, b = (np.frombuffer(s, np.uint8) for s in made)
+            errors.append(((a == b).mean() - 1 / 256) / (1 - 1 / 256) - truth)
+        assert abs(np.mean(errors)) < 0.02
+        assert np.std(errors) < 0.06
+
+
+def test_signatures_do_not_depend_on_batches():
+    texts = [
+        "the cat sat on the mat today",
+        "",
+        "one",
+        "word " * 900_000,
+        "word " * 900_000,
+        "a b c d e f g h",
+    ]
+    whole = hashes.text_signature(pl.DataFrame({"text": texts}))
+    alone = [hashes.text_signature(pl.DataFrame({"text": [text]}))[0] for text in texts]
+    assert whole.to_list() == alone
+    assert whole[1] is None
