@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from quickstart_data import cauldron, drawing, tables
 from quickstart_data.files import (
@@ -96,13 +96,12 @@ def series(at: int) -> tuple[dict[str, bytes], list[dict[str, str]]]:
         [("right", (1, 0)), ("left", (-1, 0)), ("down", (0, 1)), ("up", (0, -1))]
     )
     files = {}
+    radius, x, y = rng.uniform(10, 20), rng.uniform(56, 72), rng.uniform(56, 72)
     for step in range(rng.choice([3, 4])):
         image = Image.new("RGB", (128, 128), "white")
         shift = 22 * (step - 1.5)
-        center = (64 + dx * shift, 64 + dy * shift)
-        drawing.draw_shape(
-            drawing.ImageDraw.Draw(image), shape, center=center, radius=16, color=colour
-        )
+        center = (x + dx * shift, y + dy * shift)
+        drawing.draw_shape(ImageDraw.Draw(image), shape, center=center, radius=radius, color=colour)
         files[f"VIST/images/{at}-{step}.png"] = png(image.quantize(8))
     return files, said(
         "<image>" * len(files) + "\nWhich way does the shape move?",

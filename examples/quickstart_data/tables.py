@@ -165,13 +165,11 @@ def tell(value: float) -> str:
 
 
 def questions(chart: Chart, rng: Random, *, number: int) -> list[tuple[str, str]]:
-    """`number` questions about a chart, with the answers its numbers give."""
+    """At most `number` questions about a chart, with the only answers its numbers allow."""
     pairs = dict(zip(chart.labels, chart.values, strict=True))
     high, low = max(pairs, key=pairs.__getitem__), min(pairs, key=pairs.__getitem__)
     one, other = rng.sample(list(pairs), 2)
     asked = [
-        ("Which category has the highest value?", f"{high}."),
-        ("Which category has the lowest value?", f"{low}."),
         (f"What is the value of {one}, in {chart.quantity}?", f"{tell(pairs[one])}."),
         (
             f"Is {one} greater than {other}?",
@@ -184,7 +182,11 @@ def questions(chart: Chart, rng: Random, *, number: int) -> list[tuple[str, str]
         ("How many categories does the chart show?", f"{len(pairs)}."),
         ("What is the title of the chart?", f"{chart.title}."),
     ]
-    return rng.sample(asked, number)
+    if chart.values.count(pairs[high]) == 1:
+        asked.append(("Which category has the highest value?", f"{high}."))
+    if chart.values.count(pairs[low]) == 1:
+        asked.append(("Which category has the lowest value?", f"{low}."))
+    return rng.sample(asked, min(number, len(asked)))
 
 
 def reasoning(chart: Chart) -> tuple[str, str]:
