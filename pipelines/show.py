@@ -200,15 +200,9 @@ def sample_text(sample: dict[str, Any], *, color: bool) -> str:
 
 def rejected(mixture: Finished, rule: str, *, component: str, work: str, color: bool) -> str:
     """How many samples the rule removed, of which components, and a few of them."""
-    lines = mixture.index.filter(pl.col("rule") == rule)
-    fired = mixture.index["fired"].list.contains(rule).sum()
-    if lines.is_empty() and not fired:
-        known = list(mixture.stats["rejected"])
-        raise ValueError(
-            f"{mixture.folder}: no sample was rejected by '{rule}'; found "
-            f"{', '.join(known) or 'no rejected samples'}.{did_you_mean(rule, known)}"
-        )
+    lines = mixture.index.filter(pl.col("rule") == known_rule(mixture, rule))
     if component:
+        known_component(mixture, component)
         lines = lines.filter(pl.col("component") == component)
     title = f"{rule}: {amount(len(lines))} samples, {meaning(rule)}"
     counts = lines["component"].value_counts(sort=True).iter_rows()
@@ -221,15 +215,39 @@ def rejected(mixture: Finished, rule: str, *, component: str, work: str, color: 
     return "\n".join(head) + "\n\n".join(story(mixture, i, work=work, color=color) for i in ids)
 
 
-def of_component(mixture: Finished, component: str, *, work: str, color: bool) -> str:
-    """A component's account, and a few of its samples as they lie in the shards."""
-    known = mixture.stats["components"]
+def known_rule(mixture: Finished, rule: str) -> str:
+    """The rule, which rejected samples of this mixture or fired on some that were kept.
+
+    Raises:
+        ValueError: it did neither.
+    """
+    known = list(mixture.stats["rejected"])
+    if rule not in known and not mixture.index["fired"].list.contains(rule).any():
+        raise ValueError(
+            f"{mixture.folder}: no sample was rejected by '{rule}'; found "
+            f"{', '.join(known) or 'no rejected samples'}.{did_you_mean(rule, known)}"
+        )
+    return rule
+
+
+def known_component(mixture: Finished, component: str) -> str:
+    """The component, which the mixture has.
+
+    Raises:
+        ValueError: it has not.
+    """
+    known = list(mixture.stats["components"])
     if component not in known:
         raise ValueError(
             f"{mixture.folder}: no component '{component}'; found {', '.join(known)}."
             f"{did_you_mean(component, known)}"
         )
-    account = known[component]
+    return component
+
+
+def of_component(mixture: Finished, component: str, *, work: str, color: bool) -> str:
+    """A component's account, and a few of its samples as they lie in the shards."""
+    account = mixture.stats["components"][known_component(mixture, component)]
     reasons = ", ".join(f"{rule} {amount(n)}" for rule, n in account["rejected"].items())
     got = ", ".join(f"{percent(s)} of {m.replace('_', ' ')}" for m, s in account["got"].items())
     head = [

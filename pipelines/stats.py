@@ -130,7 +130,7 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         },
         "grids": _grids(packed),
         "prefix": _prefix(index, packed, mixture),
-        "histograms": _histograms(used, packed),
+        "histograms": _histograms(used, packed, seq_len=encoding["seq_len"]),
         "sources": {name: dict(source) for name, source in recipe.get("sources", {}).items()},
     }
 
@@ -166,9 +166,10 @@ def _account(rows: pl.DataFrame) -> dict[str, Any]:
         "read": len(rows),
         "kept": len(kept),
         "rejected": dict(rules.iter_rows()),
+        "used": int((rows["copies"] > 0).sum()),  # samples in any shard, each once
         "train_kept": len(kept_train),
         "epochs": _ratio(amounts["samples"], len(kept_train)),
-        "most_copies": int(kept_train["copies"].max() or 0) if len(kept_train) else 0,
+        "most_copies": max(kept_train["copies"].to_list(), default=0),
         **amounts,
     }
 
@@ -333,8 +334,10 @@ def _prefix(
     }
 
 
-def _histograms(used: pl.DataFrame, packed: pl.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Counts in fixed bins: tokens, learned share, crops and seconds per sample, row fill."""
+def _histograms(
+    used: pl.DataFrame, packed: pl.DataFrame, *, seq_len: int
+) -> dict[str, dict[str, list[float]]]:
+    """Counts in fixed bins: tokens, learned share, crops, seconds of each sample used; row fill."""
     learned = used.select(pl.col("num_learned") / pl.col("num_tokens"))["num_learned"]
     return {
         "tokens": _histogram(used["num_tokens"], _doubling(used["num_tokens"], start=16)),
@@ -343,18 +346,13 @@ def _histograms(used: pl.DataFrame, packed: pl.DataFrame) -> dict[str, dict[str,
         "seconds": _histogram(
             used["duration"].drop_nulls(), [0, 2, 5, 10, 20, 30, 60, 120, 180, 600, 3600]
         ),
-        "tokens_per_row": _histogram(packed["num_tokens"], _even(packed["num_tokens"])),
+        "fill": _histogram(packed["num_tokens"] / seq_len, [k / 20 for k in range(21)]),
     }
 
 
 def _doubling(values: pl.Series, *, start: int) -> list[float]:
     top = max(int(values.max() or 0), start) + 1  # type: ignore[arg-type]
     return [0.0] + [float(start * 2**k) for k in range(int(np.ceil(np.log2(top / start))) + 1)]
-
-
-def _even(values: pl.Series) -> list[float]:
-    top = max(int(values.max() or 0), 1)  # type: ignore[arg-type]
-    return np.linspace(0, top, 21).tolist()
 
 
 def _histogram(values: pl.Series, edges: list[float]) -> dict[str, list[float]]:

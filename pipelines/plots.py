@@ -1,0 +1,198 @@
+"""The report's plots, drawn by matplotlib as SVG that takes its colours from the page.
+
+Every plot is drawn with the stand-in colours below; `svg` replaces them by CSS variables, so that
+one drawing serves light and dark. Text stays text. The same numbers give the same bytes.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+INK = "#010101"
+FAINT = "#020202"
+SERIES = tuple(f"#0a00{k:02x}" for k in range(10))
+"""Stand-ins: text and axes, grid lines, and ten series."""
+
+
+def colour(number: int) -> str:
+    """The stand-in of the series; the eleventh is the first again."""
+    return SERIES[number % len(SERIES)]
+
+
+def svg(figure: Any, *, label: str) -> str:
+    """The figure as an inline SVG element that scales to its place; `label` is read out for it."""
+    import matplotlib as mpl
+
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"font: (?:[\w ]*?)([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = text.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
+    for number, stand_in in enumerate(SERIES):
+        text = text.replace(stand_in, f"var(--c{number})")
+    attributes = f'role="img" aria-label="{_attribute(label)}" class="plot" '
+    opening = rf'<svg {attributes}viewBox="\1">'
+    return re.sub(r'<svg .*?viewBox="([^"]*)"[^>]*>', opening, text, count=1, flags=re.DOTALL)
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of that many inches and its axes, bare but for a bottom line and faint grid."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def histogram(counts: Mapping[str, Sequence[float]], *, title: str, unit: str) -> str:
+    """Counts between edges as bars of equal width, each edge named under its bar's start."""
+    edges, values = counts["edges"], counts["counts"]
+    last = max((k for k, v in enumerate(values) if v), default=0) + 1
+    first = min((k for k, v in enumerate(values) if v), default=0)
+    edges, values = edges[first : last + 1], values[first:last]
+    figure, axes = _axes(4.4, 2.3)
+    axes.bar(range(len(values)), values, width=0.92, align="edge", color=colour(0))
+    step = max(1, len(edges) // 7)
+    places = range(0, len(edges), step)
+    axes.set_xticks(list(places), [_short(edges[k]) for k in places])
+    axes.set_xlabel(unit, color=INK, fontsize=9)
+    axes.yaxis.set_major_locator(_whole_numbers())
+    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    return svg(figure, label=title)
+
+
+def _whole_numbers() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=4, integer=True)
+
+
+def _short(number: float) -> str:
+    """The number in few characters: 0.15, 512, 4k, 1.5M."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def prefix(balance: Mapping[str, Any], *, title: str) -> str:
+    """Each component's share of everything up to each place in the train rows, as lines."""
+    figure, axes = _axes(4.4, 2.6)
+    at = [100 * place for place in balance["at"]]
+    for number, (name, shares) in enumerate(balance["components"].items()):
+        values = [100 * share for share in shares]
+        axes.plot(at, values, color=colour(number), linewidth=1.8, label=name, marker="o", ms=2)
+    axes.set_xlabel("% of the train rows so far", color=INK, fontsize=9)
+    axes.set_ylabel("% of what was seen", color=INK, fontsize=9)
+    axes.set_ylim(bottom=0)
+    return svg(figure, label=title)
+
+
+def sizes(widths: Sequence[int], heights: Sequence[int], *, title: str) -> str:
+    """Pictures as points, width against height in px, both on log scales."""
+    figure, axes = _axes(4.4, 2.6)
+    axes.scatter(widths, heights, s=9, color=colour(0), alpha=0.45, linewidths=0)
+    axes.set(xscale="log", yscale="log")
+    for axis, values in ((axes.xaxis, widths), (axes.yaxis, heights)):
+        places = [2**k for k in range(3, 15)]
+        shown = [p for p in places if min(values) / 2 <= p <= max(values) * 2]
+        axis.set_ticks(shown, [str(p) for p in shown])
+        axis.set_ticks([], minor=True)
+    axes.set_xlabel("width, px", color=INK, fontsize=9)
+    axes.set_ylabel("height, px", color=INK, fontsize=9)
+    return svg(figure, label=title)
+
+
+def flow(stats: Mapping[str, Any], *, title: str) -> str:
+    """Samples from components (left) through the rules that took them to the shards (right)."""
+    from matplotlib.figure import Figure
+
+    links = flow_links(stats)
+    columns = [
+        list(dict.fromkeys(source for source, _, _ in links)),
+        list(dict.fromkeys(target for _, target, _ in links)),
+    ]
+    total = sum(count for *_, count in links) or 1
+    gap = 0.035
+    figure = Figure(figsize=(6.4, 0.9 + 0.34 * max(map(len, columns))), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(-0.55, 1.7), ylim=(-1 - gap * max(map(len, columns)), 0.02))
+    axes.axis("off")
+    tops: list[dict[str, float]] = []
+    for side, names in enumerate(columns):
+        place, heights = 0.0, {}
+        for name in names:
+            size = sum(count for *ends, count in links if ends[side] == name)
+            heights[name] = place
+            place -= size / total + gap
+            text = f"{name}  {size:,}"
+            axes.text(
+                (-0.03, 1.03)[side],
+                heights[name] - size / total / 2,
+                text,
+                ha=("right", "left")[side],
+                va="center",
+                fontsize=9,
+                color=INK,
+                parse_math=False,
+            )
+        tops.append(heights)
+    for source, target, count in links:
+        thick = count / total
+        _band(axes, tops[0][source], tops[1][target], thick, colour(columns[0].index(source)))
+        tops[0][source] -= thick
+        tops[1][target] -= thick
+    return svg(figure, label=title)
+
+
+def _band(axes: Any, left: float, right: float, thick: float, fill: str) -> None:
+    """A curved band from x 0 at `left` to x 1 at `right`, downwards `thick`."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    points = [(0, left), (0.5, left), (0.5, right), (1, right)]
+    back = [(1, right - thick), (0.5, right - thick), (0.5, left - thick), (0, left - thick)]
+    codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
+    path = Path([*points, *back, (0, left)], codes)
+    axes.add_patch(PathPatch(path, facecolor=fill, alpha=0.6, linewidth=0.5, edgecolor=fill))
+
+
+RULES_SHOWN = 9
+
+
+def flow_links(stats: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """(component, what became of its samples, how many): in shards, not picked, or the rule.
+
+    Every sample read is in exactly one link. Rules beyond the commonest nine are "other rules".
+    """
+    common = list(stats["rejected"])[:RULES_SHOWN]
+    ends: dict[str, dict[str, int]] = {}
+    for name, part in stats["components"].items():
+        ends[name] = {
+            "in the shards": part["used"],
+            "kept, not picked": part["kept"] - part["used"],
+        }
+        for rule, count in part["rejected"].items():
+            end = rule if rule in common else "other rules"
+            ends[name][end] = ends[name].get(end, 0) + count
+    order = ["in the shards", "kept, not picked", *common, "other rules"]
+    return [
+        (name, end, counts[end])
+        for name, counts in ends.items()
+        for end in order
+        if counts.get(end)
+    ]
