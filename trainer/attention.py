@@ -4,7 +4,7 @@
 |--------|--------------------------------------------------|-----------------------------|
 | loop   | scaled dot product per sample                    | anywhere; fastest on CPU    |
 | sdpa   | transformers' block mask from the positions      | anywhere; T x T memory      |
-| flex   | compiled block-sparse mask                       | CUDA (anywhere uncompiled)  |
+| flex   | compiled block-sparse mask                       | CUDA; forward only on CPU   |
 | varlen | flash attention with cumulative lengths          | CUDA                        |
 
 No `attention_mask` and `use_cache=False` is the rule for all: otherwise `transformers` lets samples
@@ -39,8 +39,10 @@ def choose(name: str, device: torch.device) -> str:
     """`auto` resolved; ValueError where a means does not run on this device."""
     if name == "auto":
         return "varlen" if device.type == "cuda" else "loop"
-    if name == "varlen" and device.type != "cuda":
-        raise ValueError(f"attention=varlen needs CUDA, found {device.type}. Use attention=loop.")
+    if name in ("flex", "varlen") and device.type != "cuda":
+        raise ValueError(
+            f"attention={name} trains on CUDA only, found {device.type}. Use attention=loop."
+        )
     return name
 
 

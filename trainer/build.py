@@ -10,7 +10,7 @@ from . import checkpoint, optim
 from .attention import choose
 from .config import Config, load
 from .data import Mixture
-from .model import random_model, use_attention
+from .model import random_model, save_memory, use_attention
 from .parallel import World
 
 
@@ -69,7 +69,7 @@ def place(model: Any, config: Config, here: World) -> None:
     """The model computes as the settings say, on this machine."""
     use_attention(model, choose(config.attention, here.device))
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        save_memory(model)
 
 
 def load_into(model: Any, weights: dict[str, torch.Tensor], where: str) -> None:

@@ -14,7 +14,10 @@ T tokens, C crops, S px a side, L learned tokens.
 
 import collections
 import concurrent.futures
+import hashlib
 import json
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -103,30 +106,28 @@ class Step:
 
 
 def local(folder: str) -> Path:
-    """A local folder that holds `folder`, which may be an fsspec URL (then copied once)."""
+    """A local folder that holds `folder`; an fsspec URL is copied, once per content."""
     if "://" not in folder:
         return Path(folder)
-    import hashlib
-    import tempfile
-
     import fsspec
 
-    cache = (
-        Path(tempfile.gettempdir()) / f"trainer-{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
-    )
     filesystem, path = fsspec.core.url_to_fs(folder)
-    for name in ("recipe.json", "index.arrow"):
-        if filesystem.exists(f"{path}/{name}") and not (cache / name).exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            filesystem.get_file(f"{path}/{name}", str(cache / name))
-    for part in ("shards", "tokenizer"):
-        for source in filesystem.ls(f"{path}/{part}", detail=False):
-            target = cache / part / source.rsplit("/", 1)[-1]
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                arriving = target.with_name(f".{target.name}.arriving")
-                filesystem.get_file(source, str(arriving))
-                arriving.rename(target)
+    if not filesystem.exists(f"{path}/recipe.json"):
+        raise FileNotFoundError(
+            f"data={folder}: no recipe.json there, so it is no finished mixture."
+        )
+    recipe = filesystem.cat_file(f"{path}/recipe.json")
+    cache = Path(tempfile.gettempdir()) / f"mixture-{hashlib.sha256(recipe).hexdigest()[:32]}"
+    for source in filesystem.find(path):
+        name = source.rpartition(path.strip("/") + "/")[2]
+        target = cache / name
+        if name.split("/")[0] in ("recipe.json", "index.arrow", "shards", "tokenizer") and (
+            not target.exists()
+        ):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            arriving = target.with_name(f".{target.name}.{os.getpid()}.arriving")
+            filesystem.get_file(source, str(arriving))
+            arriving.replace(target)
     return cache
 
 

@@ -95,6 +95,15 @@ def use_attention(model: "SmolVLMForConditionalGeneration", name: str) -> None:
     )
 
 
+def save_memory(model: "SmolVLMForConditionalGeneration") -> None:
+    """Layers keep only their inputs and are computed again in the backward pass (checkpointing)."""
+    settings = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # transformers 5.20 renamed it
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+
+
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Parameters per tower, shared ones once."""
     counts = dict.fromkeys(TOWERS, 0)

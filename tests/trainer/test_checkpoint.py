@@ -1,0 +1,305 @@
+"""Checkpoints: whole or absent, exact to resume, at home in `transformers`."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.conftest import Settings
+from trainer import checkpoint
+from trainer.config import Config, to_yaml
+from trainer.data import Rows, collate, open_mixture
+from trainer.loop import train
+from trainer.model import Objective, use_attention
+
+IMAGE = 49190
+
+
+def same(first: Path, second: Path) -> None:
+    """Weights and optimizer are equal bit for bit, and so is where the runs stand."""
+    ours, theirs = checkpoint.load_weights(first), checkpoint.load_weights(second)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    states = [
+        torch.load(folder / "trainer" / "optimizer.pt", weights_only=True)
+        for folder in (first, second)
+    ]
+    assert states[0]["state"].keys() == states[1]["state"].keys()
+    for name, moments in states[0]["state"].items():
+        for key, value in moments.items():
+            assert torch.equal(value, states[1]["state"][name][key]), (name, key)
+    stand = [checkpoint.read_state(folder) for folder in (first, second)]
+    assert dataclasses.replace(stand[0], seconds=0) == dataclasses.replace(stand[1], seconds=0)
+
+
+def losses(run: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+@pytest.mark.parametrize("changes", [{}, {"optim__neftune": 5.0, "gradient_checkpointing": True}])
+def test_ten_steps_are_five_and_five_bit_for_bit(
+    settings: Settings, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    through = train(settings(output=tmp_path / "through", **changes))
+    half = train(settings(output=tmp_path / "halves", stop_at=5, **changes))
+    assert (through.name, half.name) == ("step-000010", "step-000005")
+    rest = train(settings(output=tmp_path / "halves", **changes))
+    same(through, rest)
+    assert losses(tmp_path / "through") == losses(tmp_path / "halves")
+
+
+def test_a_finished_run_is_not_run_again(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train(settings(steps=2))
+    written = (first / "model.safetensors").stat().st_mtime_ns
+    assert train(settings(steps=2)) == first
+    assert (first / "model.safetensors").stat().st_mtime_ns == written
+    assert "already at step 2 of 2; nothing to do" in capsys.readouterr().out
+
+
+def start(config: Config, folder: Path) -> subprocess.Popen[bytes]:
+    """The trainer in its own process."""
+    file = folder / "settings.yaml"
+    file.write_text(to_yaml(config))
+    command = [sys.executable, "-m", "trainer", f"config={file}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 120
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, process.stdout.read().decode()  # type: ignore[union-attr]
+        assert time.monotonic() < until, "the trainer did not get there"
+        time.sleep(0.005)
+
+
+def test_killed_while_saving_and_while_training_the_run_is_the_same(
+    settings: Settings, tmp_path: Path
+) -> None:
+    through = train(settings(output=tmp_path / "through", save_every=3))
+    killed = settings(output=tmp_path / "killed", save_every=3)
+    run = Path(killed.output)
+    # Once while the second checkpoint is being written, once in mid-training.
+    for condition in (
+        lambda: any(run.glob(f"{checkpoint.ARRIVING}step-000006")),
+        lambda: (run / "step-000006").exists() or (run / "step-000009").exists(),
+    ):
+        process = start(killed, tmp_path)
+        wait_for(condition, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert all((folder / "config.json").is_file() for folder in checkpoint.folders(run))
+    last = train(killed)
+    same(through, last)
+    assert losses(tmp_path / "through") == losses(run)
+    assert not list(run.glob(f"{checkpoint.ARRIVING}*"))
+
+
+def test_sigterm_saves_and_leaves_and_the_run_goes_on(settings: Settings, tmp_path: Path) -> None:
+    through = train(settings(output=tmp_path / "through"))
+    stopped = settings(output=tmp_path / "stopped")
+    process = start(stopped, tmp_path)
+    log = Path(stopped.output) / "log.jsonl"
+    wait_for(lambda: log.is_file() and len(log.read_text().splitlines()) >= 3, process)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate()[0].decode()
+    assert process.returncode == 143, output
+    assert "SIGTERM: saved" in output
+    (folder,) = checkpoint.folders(Path(stopped.output))
+    assert 3 <= checkpoint.read_state(folder).step < 10
+    same(through, train(stopped))
+
+
+def test_a_failing_save_leaves_the_older_checkpoint(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(settings(stop_at=2))
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_save_optimizer", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(settings(stop_at=4))
+    run = first.parent
+    assert [folder.name for folder in checkpoint.folders(run)] == ["step-000002"]
+    monkeypatch.undo()
+    assert train(settings(stop_at=4)).name == "step-000004"
+
+
+def test_changed_settings_are_refused_by_name(settings: Settings) -> None:
+    train(settings(steps=2))
+    with pytest.raises(
+        ValueError, match=r"optim\.lr\.vision: 0\.002 -> 0\.1(.|\n)*output="
+    ) as error:
+        train(settings(steps=2, optim__lr__vision=0.1, workers=1))
+    assert "workers" not in str(error.value)
+
+
+def test_a_rebuilt_mixture_is_refused(settings: Settings, mixture: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(mixture, copied)
+    train(settings(steps=1, data=copied))
+    recipe = json.loads((copied / "recipe.json").read_text())
+    (copied / "recipe.json").write_text(json.dumps(recipe | {"fingerprint": "another"}))
+    with pytest.raises(ValueError, match=r"toy-0123456789abcdef.*another"):
+        train(settings(steps=2, data=copied))
+
+
+def test_a_moved_mixture_is_the_same_mixture(
+    settings: Settings, mixture: Path, tmp_path: Path
+) -> None:
+    train(settings(stop_at=1))
+    shutil.copytree(mixture, tmp_path / "elsewhere")
+    assert train(settings(stop_at=2, data=tmp_path / "elsewhere")).name == "step-000002"
+
+
+def test_transformers_loads_it_and_says_the_same(settings: Settings, mixture: Path) -> None:
+    from transformers import (
+        AutoImageProcessor,
+        AutoModelForImageTextToText,
+        AutoTokenizer,
+        SmolVLMImageProcessorPil,
+    )
+
+    folder = train(settings(steps=3))
+    model = AutoModelForImageTextToText.from_pretrained(str(folder)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    processor = SmolVLMImageProcessorPil.from_pretrained(str(folder))
+    assert type(AutoImageProcessor.from_pretrained(str(folder))).__name__.startswith("SmolVLM")
+    assert tokenizer.chat_template
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids(
+        "<end_of_utterance>"
+    )
+
+    rows = Rows(open_mixture(str(mixture)), "val")
+    row = rows[0]
+    length = int(row.seq_lengths[0])
+    crops = row.grids[0][0] * row.grids[0][1] + 1
+    single = dataclasses.replace(
+        row,
+        input_ids=row.input_ids[:length], loss_mask=row.loss_mask[:length],
+        seq_lengths=row.seq_lengths[:1], images=row.images[:1], grids=row.grids[:1],
+        sample_ids=row.sample_ids[:1],
+    )  # fmt: skip
+    batch = collate([single], image_token=IMAGE)
+    assert len(batch.pixels) == crops
+    prompt = int(batch.predictors[0]) + 1
+    from tokenization.images import open_image
+
+    pixels = processor([[open_image(row.images[0])]], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        said = model.generate(
+            input_ids=batch.input_ids[:, :prompt],
+            attention_mask=torch.ones(1, prompt, dtype=torch.int64),
+            pixel_values=pixels,
+            do_sample=False,
+            max_new_tokens=8,
+            eos_token_id=-1,
+            pad_token_id=2,
+        )[0, prompt:].tolist()
+
+    use_attention(model, "loop")
+    ours = Objective(model, logits_chunk=64, neftune=0.0)
+    ids = batch.input_ids[:, :prompt]
+    for token in said:
+        grown = dataclasses.replace(
+            batch, input_ids=ids, position_ids=torch.arange(ids.shape[1])[None],
+            seq_lengths=[ids.shape[1]],
+        )  # fmt: skip
+        with torch.no_grad():
+            logits = model.lm_head(ours.hidden(grown))[-1]
+        assert int(logits.argmax()) == token
+        ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+
+
+def test_the_folder_names_what_it_has_seen(settings: Settings) -> None:
+    folder = train(settings(steps=2))
+    state = checkpoint.read_state(folder)
+    assert state.mixtures == [{"name": "toy", "fingerprint": "toy-0123456789abcdef", "weight": 1.0}]
+    assert state.position == 8
+    card = (folder / "README.md").read_text()
+    for part in ("toy-0123456789abcdef", "CC0-1.0", "held_out/component/pictures", "2 steps"):
+        assert part in card
+    video = json.loads((folder / "video_preprocessor_config.json").read_text())
+    assert video["size"] == {"longest_edge": 64}
+    assert json.loads((folder / "processor_config.json").read_text())["image_seq_len"] == 16
+
+
+def test_only_the_newest_and_the_best_are_kept(settings: Settings) -> None:
+    last = train(settings(steps=6, save_every=1, evaluate_every=1, keep_last=2))
+    run = last.parent
+    kept = [folder.name for folder in checkpoint.folders(run)]
+    held = {
+        line["step"]: line["held_out"]["all"]
+        for line in map(json.loads, (run / "log.jsonl").read_text().splitlines())
+        if "held_out" in line
+    }
+    best = min(held, key=lambda step: held[step])
+    assert set(kept) == {"step-000005", "step-000006", f"step-{best:06d}"}
+    assert (run / "best").readlink() == Path(f"step-{best:06d}")
+    assert checkpoint.read_state(run / "best").best["value"] == held[best]
+
+
+def test_a_stage_starts_from_a_checkpoint_and_remembers(settings: Settings, tmp_path: Path) -> None:
+    first = train(settings(steps=3, optim__freeze="[vision, language]"))
+    still = {f"optim__lr__{tower}": 0 for tower in ("vision", "connector", "language")}
+    second = train(settings(steps=1, output=tmp_path / "next", init=first.parent, **still))
+    ours, theirs = checkpoint.load_weights(first), checkpoint.load_weights(second)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    (past,) = checkpoint.read_state(second).history
+    assert (past["step"], past["mixtures"][0]["name"]) == (3, "toy")
+    assert "Stage 2" in (second / "README.md").read_text()
+
+
+def test_frozen_towers_are_untouched_by_training(settings: Settings, tmp_path: Path) -> None:
+    start_ = train(settings(steps=1, optim__lr__vision=0, optim__lr__connector=0,
+                            optim__lr__language=0))  # fmt: skip
+    end = train(settings(steps=2, output=tmp_path / "b", optim__freeze="[vision, language]"))
+    before, after = checkpoint.load_weights(start_), checkpoint.load_weights(end)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"model.connector.modality_projection.proj.weight"}
+
+
+def test_another_models_checkpoint_is_refused(settings: Settings, tmp_path: Path) -> None:
+    first = train(settings(steps=1))
+    with pytest.raises(ValueError, match=r"model\.language\.num_hidden_layers is 2 .* 1 in config"):
+        train(settings(init=first, output=tmp_path / "x", model__language__num_hidden_layers=1))
+    with pytest.raises(FileNotFoundError, match="neither a checkpoint"):
+        train(settings(init=tmp_path / "none", output=tmp_path / "y"))
+
+
+def test_adapters_train_and_are_merged(settings: Settings, tmp_path: Path) -> None:
+    base = train(settings(steps=1))
+    for dora in (True, False):
+        changes = {
+            "init": base,
+            "adapter__rank": 4,
+            "adapter__dora": dora,
+            "output": tmp_path / f"{dora}",
+        }
+        through = train(settings(steps=4, **changes))
+        changes["output"] = tmp_path / f"{dora}-halves"
+        train(settings(steps=4, stop_at=2, **changes))
+        rest = train(settings(steps=4, **changes))
+        same(through, rest)
+        before, after = checkpoint.load_weights(base), checkpoint.load_weights(through)
+        assert before.keys() == after.keys()
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {
+            n for n in before if n.endswith("proj.weight") or (".fc" in n and "weight" in n)
+        }
+
+
+def test_a_checkpoint_of_no_ours_has_no_state(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no trainer/state\.json"):
+        checkpoint.read_state(tmp_path)
