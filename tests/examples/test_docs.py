@@ -1,0 +1,67 @@
+"""The pages of docs/ say what the code says, their files hold, and their commands run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+STEP = re.compile(r"<!-- (file|run)(?: (\S+))? -->\n```\w+\n(.*?)```", re.DOTALL)
+
+
+def test_generated_blocks_are_current():
+    call = [sys.executable, "docs/generate.py", "--check"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_yaml_blocks_are_yaml(page):
+    import yaml
+
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+        assert isinstance(yaml.safe_load(block), dict)
+
+
+def run(command: str, folder: Path) -> str:
+    words = shlex.split(command)
+    if words[0] == "python":
+        words[0] = sys.executable
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_as_it_stands(tmp_path):
+    steps = STEP.findall((ROOT / "docs" / "tutorial.md").read_text())
+    assert [kind for kind, _, _ in steps].count("run") == 4
+    for kind, name, block in steps:
+        if kind == "file":
+            (tmp_path / name).write_text(block)
+        else:
+            for command in block.replace("\\\n", " ").splitlines():
+                run(command, tmp_path)
+    assert (tmp_path / "out" / "mine" / "report.html").exists()
+    again = run("python -m pipelines build mixture=mine.yaml workers=0", tmp_path)
+    assert "nothing" in again.lower()
+    from transformers import AutoModelForImageTextToText
+
+    (checkpoint,) = {path.parent for path in (tmp_path / "out/runs/mine").rglob("config.json")} & {
+        path.resolve() for path in (tmp_path / "out/runs/mine").rglob("*") if path.is_dir()
+    }
+    AutoModelForImageTextToText.from_pretrained(checkpoint)
