@@ -28,9 +28,11 @@ def plain(value: Any, *, where: str = "value") -> Any:
 
 
 def _key(key: Any, where: str) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"{where}: key {key!r} is {type(key).__name__}, not str.")
-    return key
+    if isinstance(key, str):
+        return key
+    if isinstance(key, int) and not isinstance(key, bool):
+        return str(key)
+    raise TypeError(f"{where}: key {key!r} is {type(key).__name__}, not str or int.")
 
 
 def fingerprint(*values: Any) -> str:

@@ -1,10 +1,10 @@
 """Runs tasks, in this process or on Ray: the only file that knows Ray.
 
 A *stage* is a pure function that returns a table; a *task* is one call of it with the file to
-write. `run` does everything else, once: order, a bounded window of submissions, resources, atomic writes,
-schema checks, progress, and errors that say stage and part. A task whose file exists is not run.
-A worker that dies is replaced and its task tried again by Ray; an exception ends the run after the
-tasks that are running have finished, so that their work is kept.
+write. `run` does everything else, once: order, a bounded window of submissions, resources, atomic
+writes, schema checks, progress, errors that say stage and part. A task whose file is there is not
+run. A worker that dies is replaced and its task tried again by Ray; an exception ends the run
+after the tasks that are running have finished, so that their work is kept.
 """
 
 import heapq
@@ -162,8 +162,8 @@ def perform(task: Task) -> Report:
 def connected(address: str, *, workers: int | None) -> Iterator[int]:
     """Ray is up; yields its number of CPUs, or 0 where `workers=0` asks for this process alone.
 
-    `local` starts Ray on this machine with `workers` CPUs, `auto` joins the running cluster, anything
-    else is a cluster's address. A cluster gets this program's packages with each job.
+    `local` starts Ray on this machine with `workers` CPUs, `auto` joins the running cluster,
+    anything else is a cluster's address. A cluster gets this program's packages with each job.
     """
     if workers == 0:
         yield 0

@@ -1,7 +1,7 @@
-"""The only Arrow IO of the build: a table becomes a file whole or not at all, on disk or object store.
+"""The only Arrow IO of the build: a table becomes a file whole or not at all, on any file system.
 
-Every file is in the Arrow IPC *file* format, uncompressed, cut into record batches of a known number
-of rows, so that it can be memory-mapped and any row found without reading the others.
+Every file is in the Arrow IPC *file* format, uncompressed, cut into record batches of a known
+number of rows, so that it can be memory-mapped and any row found without reading the others.
 """
 
 import io
@@ -238,3 +238,12 @@ def take(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> pa.Ta
         start += found.num_rows
         batch += 1
     return pa.concat_tables(taken)
+
+
+def human_bytes(count: float) -> str:
+    """`12.3 MB`: decimal units, three digits."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5 or unit == "TB":
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.3g} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")

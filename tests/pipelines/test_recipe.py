@@ -23,7 +23,7 @@ def test_the_order_of_rules_counts_and_values_too():
     assert len(fingerprint(1)) == 16
 
 
-@pytest.mark.parametrize("value", [Path("x"), {1, 2}, float("nan"), len, b"x", {1: 2}, object()])
+@pytest.mark.parametrize("value", [Path("x"), {1, 2}, float("nan"), len, b"x", {1.5: 2}, object()])
 def test_a_value_without_stable_identity_is_refused(value):
     with pytest.raises(TypeError, match="value"):
         fingerprint({"key": value} if not isinstance(value, dict) else value)

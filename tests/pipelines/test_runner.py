@@ -52,7 +52,9 @@ def tasks(folder: Path, parts: int) -> list[Task]:
         settings = {"numbers": File(first)}
         made += [
             Task(stage=stage_of(count), part=f"p{i}", settings={"until": i}, out=first),
-            Task(stage=stage_of(double), part=f"p{i}", settings=settings, out=second, after=(first,)),
+            Task(
+                stage=stage_of(double), part=f"p{i}", settings=settings, out=second, after=(first,)
+            ),
         ]
     return made
 
@@ -74,7 +76,9 @@ def test_tasks_run_after_the_files_they_need_and_once(tmp_path, somewhere):
     assert tables.read(tmp_path / "double" / "4")["n"].to_pylist() == [0, 2, 4, 6]
     assert run(tasks(tmp_path, 5), slots=somewhere) == []
     (tmp_path / "double" / "3").unlink()
-    assert [(r.stage, r.part) for r in run(tasks(tmp_path, 5), slots=somewhere)] == [("double", "p3")]
+    assert [(r.stage, r.part) for r in run(tasks(tmp_path, 5), slots=somewhere)] == [
+        ("double", "p3")
+    ]
 
 
 def test_an_error_names_stage_and_part_and_keeps_what_was_finished(tmp_path, somewhere):

@@ -1,0 +1,237 @@
+"""The command line: `python -m pipelines COMMAND [key=value ...]`.
+
+Exit status 0: done. 1: a bug or a fault of the machine, with a traceback that names stage and part.
+2: a mistake of the user's, with one message that says where, what was found, what was expected and
+the way out. Heavy packages are imported by the command that needs them.
+"""
+
+import difflib
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PLACES = """  output=DIR       the finished mixture            (default: out/<mixture name>)
+  work=DIR         the cache of samples, verdicts, tokens         (default: out/work)
+  data=MIRROR      a local mirror of hub repositories: MIRROR/<org>/<name>/
+  ray=local        local, auto (the running cluster), or a cluster's address
+  workers=N        CPUs to use; 0: this process alone, without Ray     (default: all)
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: what it does and how it is called."""
+
+    run: Callable[[list[str]], int]
+    usage: str
+    summary: str
+    more: str = ""
+
+
+def build(words: list[str]) -> int:
+    """`build mixture=NAME|FILE.yaml [key=value ...]`."""
+    from pipelines import build as main_path
+    from pipelines import card
+
+    settings, overrides = split(words, {*PLACE_KEYS, "overwrite", "train"})
+    mixture = load(settings, overrides)
+    place = place_of(settings, mixture.name)
+    stats = main_path.build(mixture, place)
+    print(card.terminal(stats, output=place.output))
+    if "train" in settings:
+        command = [sys.executable, "-m", "trainer", f"config={settings['train']}"]
+        return subprocess.call([*command, f"data={place.output}"])
+    return 0
+
+
+def show(words: list[str]) -> int:
+    """`show DIR [row=N | id=ID | rule=NAME | component=NAME]`."""
+    from pipelines.show import show as shown
+
+    folder, settings = folder_and(words, {"row", "split", "id", "rule", "component", "work"})
+    chosen: dict[str, Any] = {**settings, "color": sys.stdout.isatty()}
+    if "row" in chosen:
+        chosen["row"] = whole(chosen["row"], "row")
+    print(shown(folder, **chosen))
+    return 0
+
+
+def clean(words: list[str]) -> int:
+    """`clean work=DIR [remove=true]`."""
+    from pipelines.clean import clean as cleaned
+
+    settings = only(words, {"work", "remove"})
+    remove = truth(settings.get("remove", "false"), "remove")
+    print(cleaned(settings.get("work", "out/work"), remove=remove))
+    return 0
+
+
+def folder_and(words: list[str], known: set[str]) -> tuple[str, dict[str, str]]:
+    """The folder that comes first, and the settings after it."""
+    if not words or "=" in words[0]:
+        raise ValueError(f"expected a finished mixture's folder first, found {words[:1]}.")
+    return words[0], only(words[1:], known)
+
+
+def only(words: list[str], known: set[str]) -> dict[str, str]:
+    """The settings, all of them known; else ValueError with the nearest one."""
+    settings, rest = split(words, known)
+    if rest:
+        key = rest[0].partition("=")[0]
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."
+        raise ValueError(f"unknown setting '{key}'. {hint}")
+    return settings
+
+
+def whole(word: str, key: str) -> int:
+    """The number that `word` spells."""
+    if not word.isdigit():
+        raise ValueError(f"{key}={word}: expected a whole number.")
+    return int(word)
+
+
+PLACE_KEYS = frozenset({"mixture", "output", "work", "data", "ray", "workers"})
+
+
+def split(words: Sequence[str], known: set[str]) -> tuple[dict[str, str], list[str]]:
+    """The settings among `known`, and the rest, which override the mixture's YAML.
+
+    Raises:
+        ValueError: a word that is not `key=value`.
+    """
+    settings, overrides = {}, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"'{word}': expected key=value.")
+        if key in known:
+            settings[key] = value
+        else:
+            overrides.append(word)
+    return settings, overrides
+
+
+def load(settings: dict[str, str], overrides: list[str]):  # type: ignore[no-untyped-def]
+    """The mixture named by `mixture=`, with the overrides."""
+    from mixtures.config import load as load_mixture
+    from tokenization.schema import Encoding
+
+    if "mixture" not in settings:
+        raise ValueError("mixture=NAME or mixture=FILE.yaml is missing.")
+    return load_mixture(settings["mixture"], overrides, encoding=Encoding)
+
+
+def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-def]
+    """Where to run, from the command line's words."""
+    from pipelines.build import Place
+
+    return Place(
+        output=settings.get("output", f"out/{name}"),
+        work=settings.get("work", "out/work"),
+        data=settings.get("data", ""),
+        ray=settings.get("ray", "local"),
+        workers=whole(settings["workers"], "workers") if "workers" in settings else None,
+        overwrite=truth(settings.get("overwrite", "false"), "overwrite"),
+    )
+
+
+def truth(word: str, key: str) -> bool:
+    """The boolean that `word` spells."""
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    raise ValueError(f"{key}={word}: expected true or false.")
+
+
+COMMANDS = {
+    "build": Command(
+        build,
+        "build mixture=NAME|FILE.yaml [output=DIR] [key=value ...]",
+        "make the mixture: shards, index, card",
+        PLACES
+        + "  overwrite=true   replace a finished mixture whose recipe differs\n"
+        + "  train=CONFIG     train on it afterwards\n"
+        + "Any other key=value overrides the mixture's YAML: components.video.ratio=0.2",
+    ),
+    "show": Command(
+        show,
+        "show DIR [row=N | id=SAMPLE_ID | rule=NAME | component=NAME]",
+        "look at packed rows as the model sees them, or at the story of a sample",
+        """  row=N            a packed row: learned text coloured, special tokens visible   (default: 0)
+  split=train      of which split the row is: train or val
+  id=SAMPLE_ID     one sample: read from where, which rules fired, which shards hold it
+  rule=NAME        examples of what a rule took
+  component=NAME   packed samples of a component, or with rule= what the rule took of it
+  work=DIR         where the build kept its samples                         (default: out/work)
+""",
+    ),
+    "clean": Command(
+        clean,
+        "clean work=DIR [remove=true]",
+        "list (and remove) what no finished mixture references in the cache",
+        "  work=DIR         the cache                                     (default: out/work)\n"
+        "  remove=true      remove what is listed\n",
+    ),
+}
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return (
+        "python -m pipelines COMMAND [key=value ...]\n\n"
+        + "\n".join(lines)
+        + "\n\npython -m pipelines COMMAND --help says more."
+    )
+
+
+def command_of(name: str) -> Command:
+    """The subcommand of that name; ValueError with the nearest one where there is none."""
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise ValueError(f"unknown command '{name}'.{hint}\n\n{help_text()}")
+    return COMMANDS[name]
+
+
+def main(words: list[str]) -> int:
+    """Runs the command; returns the exit status."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0 if words else 2
+    name, *rest = words
+    try:
+        command = command_of(name)
+        if "-h" in rest or "--help" in rest:
+            print(f"python -m pipelines {command.usage}\n\n{command.summary.capitalize()}.")
+            print(command.more)
+            return 0
+        return command.run(rest)
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. What was finished stays; the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return 130
+    except (ValueError, OSError) as error:
+        if in_stage(error):
+            raise
+        print(f"pipelines {name}: {message(error)}", file=sys.stderr)
+        return 2
+
+
+def in_stage(error: BaseException) -> bool:
+    """True of an exception that a stage raised: a bug or a fault, not the user's mistake."""
+    return any(note.startswith("stage ") for note in getattr(error, "__notes__", ()))
+
+
+def message(error: BaseException) -> str:
+    """The error's text and its notes."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""The four stages that do a build's heavy work: ingest, judge, encode, pack.
+
+| stage  | from                         | to       | one task                         |
+|--------|------------------------------|----------|----------------------------------|
+| ingest | rows of a repository         | SAMPLE   | a part: some row groups or files |
+| judge  | SAMPLE                       | VERDICTS | the same part                    |
+| encode | SAMPLE                       | TOKENS   | the same part                    |
+| pack   | picked rows of many parts    | PACKED   | a shard                          |
+
+Each is a pure function on tables, made of what lives in `sources`, `filters`, `tokenization`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+import filters
+from filters.facts import VERDICTS
+from pipelines import sources, tables
+from pipelines.runner import STAGES, stage
+from pipelines.sources import Part
+from tokenization import encode as tokens
+from tokenization import pack as packing
+from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
+
+__all__ = ["STAGES", "encode", "ingest", "judge", "pack"]
+
+
+@stage(writes=SAMPLE, version=1, rows_per_batch=64, max_calls=64)
+def ingest(part: Part) -> pa.Table:
+    """Every row of the part is a sample, whole or with its defect."""
+    return sources.ingest(part)
+
+
+@stage(writes=VERDICTS, version=1)
+def judge(samples: pa.Table, rules: list[tuple[str, dict]], weight_by: str) -> pa.Table:
+    """Every sample has a verdict: the first rule that rejects it, and all that fire."""
+    return filters.judge(samples, rules=dict(rules), weight_by=weight_by)
+
+
+@stage(writes=TOKENS, version=1)
+def encode(samples: pa.Table, encoding: Encoding) -> pa.Table:
+    """Every sample has its ids, loss mask and crop grids, or the problem that prevents them."""
+    return tokens.encode(samples, encoding=encoding)
+
+
+@stage(writes=PACKED_WRITTEN, version=1, rows_per_batch=16)
+def pack(
+    picks: pa.Table, parts: Sequence[tuple[str, str]], encoding: Encoding, seed: int
+) -> pa.Table:
+    """The picked copies, packed into rows.
+
+    Reads: `picks` with columns part (index into `parts`) and row, in deal order; the samples and
+    tokens files of `parts`, only the rows picked. Writes: PACKED.
+    """
+    part = picks.column("part").to_numpy()
+    row = picks.column("row").to_numpy()
+    gathered, place = [], np.empty(len(picks), np.int64)
+    start = 0
+    for number in np.unique(part):
+        here = np.flatnonzero(part == number)
+        rows, inverse = np.unique(row[here], return_inverse=True)
+        samples_path, tokens_path = parts[number]
+        ids = tables.take(tokens_path, rows, columns=TOKENS.names)
+        media = tables.take(samples_path, rows, columns=["images"])
+        gathered.append(ids.append_column("images", media.column("images")))
+        place[here] = start + inverse
+        start += len(rows)
+    pieces = pa.concat_tables(gathered).combine_chunks().take(pa.array(place))
+    return packing.pack(pieces, encoding=encoding, seed=seed)

@@ -1,0 +1,112 @@
+"""ARCHITECTURE, section 2, executable: who may import whom, and where each heavy package comes in."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("mixtures", "filters", "tokenization", "pipelines", "trainer")
+MAY_IMPORT = {
+    "mixtures": set(),
+    "filters": set(),
+    "tokenization": set(),
+    "pipelines": {"mixtures", "filters", "tokenization"},
+    "trainer": {"tokenization"},
+}
+SITES = {
+    "ray": {"pipelines/runner.py"},
+    "datasets": {"pipelines/sources/repository.py"},
+    "decord": {"pipelines/sources/frames.py"},
+    "av": {"pipelines/sources/frames.py"},
+    "datatrove": {"filters/datatrove.py"},
+}
+HEAVY = ("torch", "ray", "datasets", "transformers", "decord", "av", "datatrove", "pandas", "scipy")
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module or ""
+
+
+def files(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_the_rooms_below_them(room):
+    allowed = MAY_IMPORT[room] | {room}
+    found = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files(room)
+        for name in imports(path)
+        if name.split(".")[0] in set(ROOMS) - allowed
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("package", SITES)
+def test_a_heavy_package_has_one_import_site(package):
+    found = {
+        str(path.relative_to(ROOT))
+        for room in ROOMS
+        for path in files(room)
+        if package in {name.split(".")[0] for name in imports(path)}
+    }
+    assert found == SITES[package]
+
+
+def test_torch_comes_in_only_where_models_run():
+    found = {
+        path.relative_to(ROOT).parts[0]
+        for room in ROOMS
+        for path in files(room)
+        if "torch" in {name.split(".")[0] for name in imports(path)}
+    }
+    assert found <= {"trainer", "filters"}  # filters: facts computed by a model, on request
+    assert "trainer" in found
+
+
+def test_importing_the_pipeline_imports_nothing_heavy():
+    code = (
+        "import sys, pipelines.__main__, pipelines.build\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_file_says_what_it_is(room):
+    without = [str(path.relative_to(ROOT)) for path in files(room) if not docstring(path)]
+    assert not without
+
+
+def docstring(path: Path) -> str | None:
+    return ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_no_file_of_ours_names_a_path_of_a_machine():
+    out = subprocess.run(
+        [
+            "git",
+            "grep",
+            "-nIE",
+            r"(/root/|/home/[a-z]+/|/tmp/bash)",
+            "--",
+            "*.py",
+            "*.md",
+            "*.yaml",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    assert not [line for line in out.splitlines() if "test_architecture.py" not in line]

@@ -1,0 +1,252 @@
+"""The whole build: what stands in a finished mixture, again, after a kill, with any workers."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipelines import tables
+from pipelines.__main__ import main
+from tests.repositories import small_world
+
+NOT_IDENTITY = {"timings.json", ".lock"}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in NOT_IDENTITY
+    }
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pipelines", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def build(world: Path, out: Path, *words: str) -> Path:
+    place = [f"output={out}/mix", f"work={out}/work", *words]
+    assert main(["build", f"mixture={world}", *place]) == 0
+    return out / "mix"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    return small_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def mix(world, tmp_path_factory) -> Path:
+    return build(world, tmp_path_factory.mktemp("plain"), "workers=0")
+
+
+def index_of(mix: Path) -> pl.DataFrame:
+    return pl.DataFrame(tables.read(mix / "index.arrow"))
+
+
+def test_every_sample_read_is_one_line_with_its_verdict(mix):
+    index = index_of(mix)
+    assert len(index) == 150
+    assert index["id"].is_unique().all()
+    reasons = dict(index.filter(component="pictures")["rule"].value_counts().iter_rows())
+    assert reasons.pop("keep") == 15
+    assert reasons.pop(None) == 90 - 15 - 3
+    assert reasons == {"undecodable_image": 1, "empty_answer": 1, "duplicate_sample": 1}
+    rejected = index.filter(pl.col("rule").is_not_null())
+    assert (rejected["copies"] == 0).all()
+
+
+def test_shards_hold_what_the_index_says(mix):
+    index = index_of(mix)
+    seen: dict[str, int] = {}
+    where: dict[tuple[str, str], set[int]] = {}
+    for name in tables.listing(mix / "shards"):
+        split, number = name.removesuffix(".arrow").split("-")
+        for ids in tables.read(mix / "shards" / name)["sample_ids"].to_pylist():
+            for i in ids:
+                seen[i] = seen.get(i, 0) + 1
+                where.setdefault((split, i), set()).add(int(number))
+    used = index.filter(pl.col("copies") > 0)
+    assert seen == dict(used.select("id", "copies").iter_rows())
+    for line in used.iter_rows(named=True):
+        assert sorted(where[line["split"], line["id"]]) == line["shard"]
+
+
+def test_ratios_lie_within_one_sample_of_the_target(mix):
+    train = index_of(mix).filter(split="train")
+    tokens = train.select(
+        "component", pl.col("num_tokens"), total=pl.col("num_tokens") * pl.col("copies")
+    )
+    whole = tokens["total"].sum()
+    for name, ratio in (("pictures", 0.7), ("text", 0.3)):
+        mine = tokens.filter(component=name)
+        assert abs(mine["total"].sum() - ratio * whole) <= tokens["num_tokens"].max()
+
+
+def test_a_literal_image_token_stays_text(mix):
+    from tokenization.vocab import load_tokenizer
+
+    tokenizer = load_tokenizer(str(mix / "tokenizer"))
+    marker = "cauldron/ai2d/000013"
+    for name in tables.listing(mix / "shards"):
+        for row in tables.read(mix / "shards" / name).to_pylist():
+            if marker in row["sample_ids"]:
+                at = row["sample_ids"].index(marker)
+                start = sum(row["seq_lengths"][:at])
+                ids = row["input_ids"][start : start + row["seq_lengths"][at]]
+                text = tokenizer.decode([i for i in ids if i < 49152 or i == 49279])
+                assert "What does <image> mean in HTML?" in text
+                return
+    assert index_of(mix).filter(id=marker)["split"].item() == "val"
+
+
+def test_again_does_nothing_and_says_so(mix, world, capsys):
+    before = digests(mix)
+    started = time.monotonic()
+    assert main(["build", f"mixture={world}", f"output={mix}", f"work={mix}/../work"]) == 0
+    assert time.monotonic() - started < 5
+    assert "nothing to do" in capsys.readouterr().out
+    assert digests(mix) == before
+
+
+def test_a_changed_ratio_redoes_only_pick_and_pack(world, tmp_path):
+    mix = build(world, tmp_path, "workers=0")
+    words = ["components.pictures.ratio=0.6", "components.text.ratio=0.4"]
+    build(world, tmp_path, "workers=0", "overwrite=true", *words)
+    tasks = json.loads((mix / "timings.json").read_text())["tasks"]
+    assert {task["stage"] for task in tasks} == {"pack"}
+    build(world, tmp_path, "workers=0", "overwrite=true", "encoding.system_prompts=none")
+    tasks = json.loads((mix / "timings.json").read_text())["tasks"]
+    assert {task["stage"] for task in tasks} == {"encode", "pack"}
+    build(world, tmp_path, "workers=0", "overwrite=true", "filters.small_image.min_side=50")
+    tasks = json.loads((mix / "timings.json").read_text())["tasks"]
+    assert {task["stage"] for task in tasks} == {"judge", "pack"}
+    assert index_of(mix).filter(rule="small_image").height == 30
+
+
+def test_another_recipe_is_refused_with_the_field_that_changed(mix, world):
+    before = digests(mix)
+    done = run(
+        "build", f"mixture={world}", f"output={mix}", f"work={mix}/../work", "workers=0", "seed=4"
+    )
+    assert done.returncode == 2
+    assert "mixture.seed: was 3, now 4" in done.stderr
+    assert "overwrite=true" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert digests(mix) == before
+
+
+def test_one_and_two_workers_and_none_give_the_same_bytes(mix, world, tmp_path):
+    for workers in (1, 2):
+        done = run(
+            "build", f"mixture={world}", f"output={tmp_path}/{workers}/mix",
+            f"work={tmp_path}/{workers}/work", f"workers={workers}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert digests(tmp_path / str(workers) / "mix") == digests(mix)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_killed_build_resumes_to_the_same_bytes(mix, world, tmp_path, seed):
+    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={tmp_path}/work", "workers=0"]
+    rng = random.Random(seed)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines", "build", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wanted = rng.randint(1, 9)  # files to wait for: the kill comes somewhere in the build
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            made = [p for p in tmp_path.rglob("*.arrow") if not p.name.startswith(".")]
+            if len(made) >= wanted * (kills + 1):
+                break
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills
+    assert run("build", *words).returncode == 0
+    assert digests(tmp_path / "mix") == digests(mix)
+
+
+def test_load_dataset_reads_the_folder(mix):
+    from datasets import load_dataset
+
+    data = load_dataset(str(mix), cache_dir=str(mix.parent / "cache"))
+    rows = {
+        split: sum(
+            tables.num_rows(mix / "shards" / name)
+            for name in tables.listing(mix / "shards")
+            if name.startswith(split)
+        )
+        for split in ("train", "val")
+    }
+    assert {split: part.num_rows for split, part in data.items()} == rows
+    row = next(row for row in data["train"] if row["images"])
+    assert row["images"][0].size[1] in (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("components.text.source=smoltolk", "Did you mean 'smoltalk'"),
+        ("filters.smal_image.min_side=3", "Did you mean 'small_image'"),
+        ("filters.small_image.min_sied=3", "Did you mean 'min_side'"),
+        ("components.text.ratoi=0.3", "Did you mean 'ratio'"),
+        ("components.text.ratio=0.4", "ratios sum to 1.1"),
+        ("components.text.data=nowhere/at/all", "nowhere/at/all"),
+        ("components.text.subsets=[everyday]", "everyday-conversations"),
+        ("tokens=1_000_000_000", "lower tokens to"),
+        ("components.pictures.source=smoltalk", "messages"),
+        ("seed=many", "seed"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_status_2(world, tmp_path, change, expected):
+    done = run(
+        "build", f"mixture={world}", f"output={tmp_path}/mix", f"work={tmp_path}/work",
+        "workers=0", change,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unwritable_output_is_said_so(world, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = run(
+        "build", f"mixture={world}", f"output={tmp_path}/file/mix", f"work={tmp_path}/w",
+        "workers=0",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "file/mix" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["biuld"], "Did you mean 'build'"),
+        (["build"], "mixture=NAME"),
+        (["build", "mixture=nothing"], "nothing"),
+        (["build", "mixture=quickstart", "workers=two"], "workers=two"),
+        (["build", "quickstart"], "expected key=value"),
+    ],
+)
+def test_a_wrong_word_on_the_command_line_is_explained(words, expected):
+    done = run(*words)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
