@@ -281,10 +281,12 @@ def notes(budgets: pl.DataFrame, mixture: Mixture) -> list[str]:
 
 
 def people(number: float) -> str:
-    """A count as people read it, never rounded up: 802.6M, 1.2B, 950."""
+    """A count as people read it, never rounded up: 802.6M, 1.0B, 950."""
     if not math.isfinite(number):
         return "unlimited"
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{math.floor(10 * number / size + 1e-9) / 10:.1f}{letter}"
+        if number >= size:
+            digits = 3 if number < 10 * size else 2 if number < 100 * size else 1
+            text = f"{math.floor(10**digits * number / size + 1e-9) / 10**digits:.{digits}f}"
+            return f"{text.rstrip('0')}{'0' if text.rstrip('0').endswith('.') else ''}{letter}"
     return f"{math.floor(number + 1e-9)}"

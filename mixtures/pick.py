@@ -17,6 +17,7 @@ import pyarrow as pa
 from mixtures import draw
 from mixtures.allocate import allocate
 from mixtures.config import Mixture
+from mixtures.copies import copies_of, live_rows, unit_of
 from mixtures.deal import deal, with_shards
 from mixtures.limits import masks, staying
 
@@ -46,21 +47,10 @@ INDEX = pa.schema(
 )
 """One line per sample ever read. `rule` not null implies `copies` 0."""
 
-FIT_WINDOW = 256
-"""Samples looked at for the one that fills a budget's last gap best."""
-
 
 def as_table(index: pl.DataFrame) -> pa.Table:
     """The index in the columns and types of INDEX; raises where a column is missing."""
     return index.select(INDEX.names).to_arrow().cast(INDEX)
-
-
-def unit_of(mixture: Mixture) -> pl.Expr:
-    """What a sample counts in the unit of `measure`, as float64."""
-    if mixture.measure == "samples":
-        return pl.lit(1.0)
-    column = {"tokens": "num_tokens", "learned_tokens": "num_learned"}[mixture.measure]
-    return pl.col(column).cast(pl.Float64)
 
 
 def pick(
@@ -90,9 +80,9 @@ def pick(
     frame = _capped(frame, mixture, rank, keys, rows=rows or {})
     frame = _limited(frame, mixture, rank, keys, licences=licences or {})
     table = budgets(frame, mixture, licences=licences)
-    return frame.with_columns(
-        copies=pl.Series(_copies(frame, table, mixture, rank, keys, licences))
-    )
+    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences or {}))
+    copies = copies_of(frame, table, mixture, rank, keys)
+    return frame.drop("limited").with_columns(copies=pl.Series(copies))
 
 
 def budgets(
@@ -168,21 +158,6 @@ def _ranks(index: pl.DataFrame, mixture: Mixture, keys: np.ndarray) -> np.ndarra
     return np.divide(spent, weight, out=np.full(len(keys), np.inf), where=weight > 0)
 
 
-def _live(
-    frame: pl.DataFrame, by: list[str], rank: np.ndarray, keys: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the frame still in, sorted by group and rank; where each group starts; its sizes.
-
-    Groups are in the order of their names.
-    """
-    rows = np.flatnonzero(frame["rule"].is_null().to_numpy())
-    code = frame.select(pl.struct(by).rank("dense")).to_series().to_numpy()[rows]
-    order = np.lexsort((keys[rows], rank[rows], code))
-    rows, code = rows[order], code[order]
-    starts = np.flatnonzero(np.r_[True, code[1:] != code[:-1]]) if len(rows) else np.zeros(0, int)
-    return rows, starts, np.diff(np.r_[starts, len(rows)])
-
-
 def _capped(
     frame: pl.DataFrame,
     mixture: Mixture,
@@ -193,7 +168,7 @@ def _capped(
 ) -> pl.DataFrame:
     """The frame with the rules keep, max_samples and grade: a subset keeps its first samples."""
     read = {(c, s): n for c, s, n in frame.group_by("component", "subset").len().iter_rows()}
-    live, starts, sizes = _live(frame, ["component", "subset"], rank, keys)
+    live, starts, sizes = live_rows(frame, ["component", "subset"], rank, keys)
     names = frame.select("component", "subset")
     out = np.full(frame.height, None, dtype=object)
     for start, size in zip(starts, sizes, strict=True):
@@ -215,7 +190,7 @@ def _capped(
 
 def _with_rules(frame: pl.DataFrame, rules: np.ndarray) -> pl.DataFrame:
     """The frame with these rules where it had none."""
-    return frame.with_columns(rule=pl.coalesce("rule", pl.Series(rules, dtype=pl.String)))
+    return frame.with_columns(rule=pl.coalesce("rule", pl.Series(rules.tolist(), dtype=pl.String)))
 
 
 def _limited(
@@ -242,7 +217,7 @@ def _limited(
     }
     frame = frame.with_columns(limited=masks(frame, mixture, licences=licences))
     by = ["component", "subset", "limited"]
-    live, starts, sizes = _live(frame, by, rank, keys)
+    live, starts, sizes = live_rows(frame, by, rank, keys)
     names = frame.select(by)
     train = (frame["split"] == "train").to_numpy()
     unit = frame.select(unit_of(mixture) + pl.repeat(0.0, pl.len())).to_series().to_numpy()
@@ -256,135 +231,3 @@ def _limited(
         bits = [n for i, n in enumerate(mixture.limits) if stratum[2] & (1 << i)]
         out[mine[over]] = f"limit_{min(bits, key=lambda n: mixture.limits[n].max_ratio)}"
     return _with_rules(frame.drop("limited"), out)
-
-
-def _copies(
-    frame: pl.DataFrame,
-    table: pl.DataFrame,
-    mixture: Mixture,
-    rank: np.ndarray,
-    keys: np.ndarray,
-    licences: Mapping[str, str] | None,
-) -> np.ndarray:
-    """[N] int32: how often each sample is used, so that every component meets its target."""
-    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences or {}))
-    by = ["component", "subset", "limited"]
-    live, starts, sizes = _live(frame, by, rank, keys)
-    names = frame.select(by)
-    train = (frame["split"] == "train").to_numpy()
-    unit = frame.select(unit_of(mixture) + pl.repeat(0.0, pl.len())).to_series().to_numpy()
-    tokens = frame["num_tokens"].to_numpy()
-    members = {
-        names.row(int(live[start])): live[start : start + size]
-        for start, size in zip(starts, sizes, strict=True)
-    }
-    lines = [
-        (
-            line["component"],
-            line["limited"] > 0,
-            line["target"],
-            line["max_epochs"],
-            members[stratum],
-        )
-        for line in table.iter_rows(named=True)
-        if (stratum := (line["component"], line["subset"], line["limited"])) in members
-    ]
-
-    def drawn(scale: float) -> np.ndarray:
-        """[N] copies where every target is `scale` times what it is."""
-        copies = np.zeros(frame.height, np.int32)
-        for component in mixture.components:
-            mine = [line for line in lines if line[0] == component]
-            for side, part in ((train, scale), (~train, scale * mixture.val_fraction)):
-                strata = [
-                    (rows[side[rows]], target * part, most if side is train else 1.0, capped)
-                    for _, capped, target, most, rows in mine
-                ]
-                _draw(copies, strata, unit)
-                if side is not train and mixture.val_fraction:
-                    _at_least_one(copies, [rows for rows, *_ in strata])
-        return copies
-
-    copies = drawn(1.0)
-    if mixture.measure == "tokens" or not isinstance(mixture.tokens, int):
-        return copies
-    granted, asked = table.select(pl.col("target").sum(), pl.col("asked").sum()).row(0)
-    if granted < asked * (1 - 1e-9):
-        return copies
-    # `tokens` counts tokens whatever the measure: the budget in units came from mean tokens per
-    # unit, the samples drawn have their own. A few steps bring it to within a sample.
-    room = pl.col("units") * pl.col("max_epochs") / pl.col("target")
-    highest = float(table.filter(pl.col("target") > 0).select(room.min()).item())
-    scale = 1.0
-    longest = int(tokens.max())
-    for _ in range(8):
-        got = int((copies * tokens)[train].sum())
-        if got == 0 or abs(got - mixture.tokens) <= longest:
-            break
-        scale = min(scale * mixture.tokens / got, highest)
-        copies = drawn(scale)
-    return copies
-
-
-def _draw(
-    copies: np.ndarray,
-    strata: list[tuple[np.ndarray, float, float, bool]],
-    unit: np.ndarray,
-) -> None:
-    """`copies` of the strata of a component, so that their units sum to the sum of the targets.
-
-    A stratum: rows in their order, target in units, epochs at most, whether it is capped (then
-    never above its target). What rounding leaves goes to the next, the largest last.
-    """
-    left = 0.0
-    for rows, target, most, capped in sorted(
-        strata, key=lambda s: (not s[3], float(unit[s[0]].sum()))
-    ):
-        size = unit[rows]
-        total = float(size.sum())
-        left += target
-        if total == 0:
-            continue
-        goal = min(target if capped else max(left, 0.0), total * most)
-        mine = taken(size, goal, capped=capped)
-        copies[rows] = mine
-        left -= float((mine * size).sum())
-
-
-def taken(size: np.ndarray, goal: float, *, capped: bool) -> np.ndarray:
-    """[n] int32 copies: whole epochs, then the first samples, then the one that best fills the gap.
-
-    `size`: units of each sample in the order of the draw. The sum is within half a sample of
-    `goal`, mostly much nearer; capped: never above it.
-    """
-    total = float(size.sum())
-    epochs = int(goal / total + 1e-12)
-    rest = max(goal - epochs * total, 0.0)
-    reached = np.cumsum(size)
-    first = int(np.searchsorted(reached, rest * (1 + 1e-12), side="right")) if rest else 0
-    gap = rest - (float(reached[first - 1]) if first else 0.0)
-    chosen = (abs(gap), first, -1)  # what is missing then, how many of the first, and which beside
-    for back in (0, 1):  # beside all that fit, or in place of the last of them
-        if back > first:
-            break
-        start = first - back
-        open_gap = gap + (float(size[start]) if back else 0.0)
-        window = size[start : start + FIT_WINDOW]
-        if capped:
-            window = np.where(window <= open_gap * (1 + 1e-12), window, np.inf)
-        if len(window):
-            best = int(np.argmin(np.abs(window - open_gap)))
-            chosen = min(chosen, (abs(float(window[best]) - open_gap), start, start + best))
-    _, first, beside = chosen
-    copies = np.full(len(size), epochs, np.int32)
-    copies[:first] += 1
-    if beside >= 0:
-        copies[beside] += 1
-    return copies
-
-
-def _at_least_one(copies: np.ndarray, strata: list[np.ndarray]) -> None:
-    """A component whose val side has samples uses one at least: the largest stratum's first."""
-    largest = max(strata, key=len, default=np.zeros(0, int))
-    if len(largest) and not any(copies[rows].any() for rows in strata):
-        copies[largest[0]] = 1

@@ -126,6 +126,11 @@ def normalise(raw: dict[str, Any]) -> None:
     tokens = raw.get("tokens")
     if isinstance(tokens, float) and tokens.is_integer():
         raw["tokens"] = int(tokens)
+    if isinstance(raw.get("grades"), dict):  # on the command line every key is text
+        raw["grades"] = {
+            int(key) if isinstance(key, str) and key.isdigit() else key: most
+            for key, most in raw["grades"].items()
+        }
     blocks = [raw, *_mappings(raw.get("components"))]
     for block in blocks:
         if isinstance(block.get("filters"), dict):
