@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from pipelines.sources import frames as video_frames
 from pipelines.sources import pictures, rows
+from pipelines.sources.along import grouped, in_no_archive, read_along
 from pipelines.sources.media import Media
 from pipelines.sources.parts import Part
 from pipelines.sources.sample import SOURCES, Defect, Medium, Pdf, Sample, Source, Still, Video
@@ -76,7 +77,7 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
     waiting: list[dict[str, Any]] = []
     num_bytes = 0
     try:
-        for label, row in part_rows(part):
+        for label, row in part_rows(part, reader.media):
             try:
                 line = line_of(part, label, row, source, reader)
             except Exception as error:
@@ -94,21 +95,43 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
         reader.media.close()
 
 
-def part_rows(part: Part) -> Iterator[tuple[str, object]]:
+def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     """(label, row) of every row of the part; the label is unique within the subset."""
     inputs = part.inputs
     kind = inputs["kind"]
     if kind == "parquet":
         for url, size, groups, first in inputs["reads"]:
             yield from labelled(rows.parquet_rows(url, size, groups), "", first)
-    elif kind == "json":
-        for number, row in rows.lines_at(inputs["files"], inputs["refs"]):
-            yield f"{number:06d}", row
+    elif kind in ("json", "archive", "loose"):
+        lines = rows.LineReader(inputs["files"])
+        try:
+            for number, row in numbered(part, lines, media):
+                yield f"{number:06d}", row
+        finally:
+            lines.close()
+    elif kind == "tar":
+        yield from labelled(grouped(inputs["archive"]), f"{inputs['file']:05d}-", 0)
     elif kind == "compressed":
-        lines = rows.compressed_rows(inputs["url"], inputs["size"])
-        yield from labelled(lines, f"{inputs['file']:05d}-", 0)
+        found = rows.compressed_rows(inputs["url"], inputs["size"])
+        yield from labelled(found, f"{inputs['file']:05d}-", 0)
     else:
         raise AssertionError(f"a part of kind {kind!r}")
+
+
+def numbered(part: Part, lines: rows.LineReader, media: Media) -> Iterator[tuple[int, object]]:
+    """(row in the subset, value) of the rows of annotation files that are this part's."""
+    inputs = part.inputs
+    if inputs["kind"] == "json":
+        yield from lines.read(inputs["refs"])
+        return
+    refs, first = rows.refs_of(inputs["files"], part.source)
+    if inputs["kind"] == "archive":
+        keys, owners = rows.owners_of(inputs["files"], part.source)
+        archive_rows = read_along(inputs["archive"], first, keys, owners, media)
+    else:
+        archive_rows = in_no_archive(inputs["streams"], first, *inputs["share"])
+    for row in archive_rows:
+        yield from lines.read(refs[row : row + 1])
 
 
 def labelled(values: Iterable[object], prefix: str, first: int) -> Iterator[tuple[str, object]]:

@@ -14,22 +14,16 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipelines.sources import repository, rows
+from pipelines.sources import repository
+from pipelines.sources.cutting import GROUPING, PART_BYTES, cut, media_of
 from pipelines.sources.files import File, Tree, is_url, list_tree, local_file, matching, translate
 from pipelines.sources.sample import SOURCES, Source
 
-PART_BYTES = 128 << 20
-"""Bytes of a part, about: seconds of work, and small beside a worker's memory."""
-GROUPING = 1
-"""Bumped when the same files would be cut into other parts."""
 FRAMES = {"fps": 1.0, "max_frames": 64, "size": 512}
 ENOUGH = 1.25
 """Of `max_samples`, how many rows are read, since filters will reject some."""
@@ -48,6 +42,8 @@ class Part:
     """Its place among all parts of the subset."""
     rows: int | None
     """Rows in it; null where only reading would tell."""
+    about_rows: int | None
+    """The same, or an estimate from sizes."""
     num_bytes: int | None
     """Bytes read to make it, about; null: unknown."""
     share: float
@@ -97,6 +93,8 @@ def list_parts(
         found = renamed(chosen, about, list(subsets), where=where)
     settings = {**FRAMES, **(frames or {})}
     media_tree = list_tree(media) if media else None
+    if chosen and not media_tree and about.layout in ("json", "folder") and not tree.commit:
+        tree = list_tree(tree.root)
     parts: list[Part] = []
     for subset, files in found.items():
         wanted = (select or {}).get(subset, {})
@@ -231,8 +229,8 @@ def subset_parts(
     frames: Mapping[str, Any],
 ) -> list[Part]:
     """Every part of one subset."""
-    spec, media_identity, media_bytes = media_of(about, tree, files, media)
-    pieces = cut(about, files)
+    media_here = media_of(about, tree, files, media)
+    pieces = cut(about, files, media_here)
     total = sum(piece["rows"] or 0 for piece in pieces)
     identity = {
         "source": about.name,
@@ -243,14 +241,17 @@ def subset_parts(
     }
     if tree.commit:
         identity["revision"] = tree.commit
-    if media_identity is not None:
-        identity["media"] = media_identity
+    if media_here.listed is not None:
+        listing = digest([file.identity for file in media_here.listed])
+        identity["media"] = {"count": len(media_here.listed), "listing": listing}
+        identity["frames"] = dict(frames)
+    elif about.layout in ("tar", "video"):
         identity["frames"] = dict(frames)
     parts = []
     for number, piece in enumerate(pieces):
         num_bytes = piece["bytes"]
-        if total and media_bytes and piece["rows"]:
-            num_bytes += media_bytes * piece["rows"] // total
+        if total and piece["rows"] and piece["inputs"]["kind"] == "json":
+            num_bytes += media_here.num_bytes * piece["rows"] // total
         parts.append(
             Part(
                 name=f"{about.name}/{subset}/{number:05d}",
@@ -259,137 +260,19 @@ def subset_parts(
                 component=component,
                 number=number,
                 rows=piece["rows"],
+                about_rows=piece.get("about_rows", piece["rows"]),
                 num_bytes=num_bytes,
                 share=1.0,
                 identity=identity,
-                inputs={**piece["inputs"], "media": spec, "frames": dict(frames)},
+                inputs={**piece["inputs"], "media": media_here.spec, "frames": dict(frames)},
             )
         )
     return parts
 
 
-def media_of(
-    about: Source, tree: Tree, files: Sequence[File], media: Tree | None
-) -> tuple[dict[str, Any], dict[str, Any] | None, int]:
-    """(where media lie, their identity, their bytes): null identity where rows hold them all."""
-    folder = files[0].name.rpartition("/")[0]
-    if media is not None:
-        roots, listed = [media.root], list(media.files)
-    else:
-        beside = f"{tree.root}/{folder}" if folder else tree.root
-        roots = list(dict.fromkeys([beside, tree.root]))
-        rows_files = {file.name for file in files}
-        inside = f"{folder}/" if folder else ""
-        listed = [f for f in tree.files if f.name not in rows_files and f.name.startswith(inside)]
-    if media is None and about.layout in ("parquet", "text"):
-        return {"roots": roots}, None, 0
-    identity = {"count": len(listed), "listing": digest([file.identity for file in listed])}
-    return {"roots": roots}, identity, sum(file.size for file in listed)
-
-
 def digest(listing: object) -> str:
     """16 hex digits of a listing of files."""
     return blake2b(repr(listing).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-
-
-def cut(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
-    """The subset's files cut into pieces {rows, bytes, inputs}, in order."""
-    kinds = {kind_of(file) for file in files}
-    if kinds == {"parquet"}:
-        return cut_parquet(about, files)
-    if kinds == {"json"}:
-        return cut_json(about, files)
-    if kinds == {"compressed"}:
-        return [
-            {
-                "rows": None,
-                "bytes": file.size,
-                "inputs": {
-                    "kind": "compressed", "url": file.url, "size": file.size, "file": number
-                },
-            }
-            for number, file in enumerate(files)
-        ]  # fmt: skip
-    raise ValueError(
-        f"{files[0].url} and {len(files) - 1} more: a subset's files must be all Parquet, all JSON "
-        f"or all compressed JSON lines; found {', '.join(sorted(kinds))}"
-    )
-
-
-def kind_of(file: File) -> str:
-    """How the file is read."""
-    if file.name.endswith(".parquet"):
-        return "parquet"
-    if rows.COMPRESSED.search(file.name):
-        return "compressed"
-    if file.name.endswith((".json", ".jsonl")):
-        return "json"
-    raise ValueError(f"{file.url}: expected .parquet, .json, .jsonl, .jsonl.gz or .jsonl.zst")
-
-
-def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
-    """Row groups gathered up to PART_BYTES and the source's rows per part; none is split."""
-    with ThreadPoolExecutor(16) as pool:
-        footers = list(pool.map(lambda file: rows.footer(file, about), files))
-    pieces: list[dict[str, Any]] = []
-    first = 0
-    for file, footer in zip(files, footers, strict=True):
-        for group, (count, size) in enumerate(zip(footer.rows, footer.num_bytes, strict=True)):
-            last = pieces[-1] if pieces else None
-            fits = (
-                last is not None
-                and last["bytes"] + size <= PART_BYTES
-                and last["rows"] + count <= about.rows_per_part
-            )
-            if last is None or not fits:
-                last = {"rows": 0, "bytes": 0, "inputs": {"kind": "parquet", "reads": []}}
-                pieces.append(last)
-            reads = last["inputs"]["reads"]
-            if reads and reads[-1][0] == file.url:
-                reads[-1][2].append(group)
-            else:
-                reads.append([file.url, file.size, [group], first])
-            last["rows"] += count
-            last["bytes"] += size
-            first += count
-    return pieces
-
-
-def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
-    """Rows gathered by their first medium, so that one named by many rows is read once."""
-    scans = [rows.scan(file, about) for file in files]
-    counts = [len(scan.offsets) for scan in scans]
-    refs = np.column_stack(
-        [
-            np.repeat(np.arange(len(files)), counts),
-            np.arange(sum(counts)),
-            np.concatenate([scan.offsets for scan in scans]),
-            np.concatenate([scan.lengths for scan in scans]),
-        ]
-    ).astype(np.int64)  # [rows, 4]: file, row in the subset, offset, length
-    keys = np.concatenate([scan.keys for scan in scans])
-    order = by_medium(keys)
-    refs, keys = refs[order], keys[order]
-    places = [(file.url, file.size) for file in files]
-    pieces, start = [], 0
-    while start < len(refs):
-        stop = min(start + about.rows_per_part, len(refs))
-        while stop < len(refs) and keys[stop] != 0 and keys[stop] == keys[stop - 1]:
-            stop += 1
-        part = refs[start:stop]
-        inputs = {"kind": "json", "files": places, "refs": part}
-        pieces.append({"rows": len(part), "bytes": int(part[:, 3].sum()), "inputs": inputs})
-        start = stop
-    return pieces
-
-
-def by_medium(keys: np.ndarray) -> np.ndarray:
-    """The order of rows: as they are, but those that share a medium right after its first row."""
-    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    home = first[group]
-    alone = keys == 0
-    home[alone] = np.flatnonzero(alone)
-    return np.argsort(home, kind="stable")
 
 
 def selected(
@@ -398,22 +281,23 @@ def selected(
     """The parts that hold about `keep` of the rows, and not many more than `max_samples`."""
     if keep >= 1 and max_samples is None:
         return parts
-    known = [part.rows for part in parts if part.rows is not None]
-    typical = max(1.0, sum(known) / len(known)) if known else 1.0
-    sizes = [typical if part.rows is None else part.rows for part in parts]
+    counted = all(part.about_rows is not None for part in parts)
+    # rows in no archive are looked for only when every archive is read
+    whole = [part for part in parts if part.inputs["kind"] != "loose"] or parts
+    sizes = [float((part.about_rows if counted else part.num_bytes) or 0) for part in whole]
     total = sum(sizes)
     need = keep * total
-    if max_samples is not None and known:
-        need = min(need, ENOUGH * max_samples / keep if keep < 1 else ENOUGH * max_samples)
-    order = sorted(range(len(parts)), key=lambda n: part_hash(seed, parts[n]))
+    if max_samples is not None and counted:
+        need = min(need, ENOUGH * max_samples)
     taken, have = set[int](), 0.0
-    for number in order:
+    for number in sorted(range(len(whole)), key=lambda n: part_hash(seed, whole[n])):
         if have >= need:
             break
         taken.add(number)
         have += sizes[number]
-    share = have / total if total else 1.0
-    return [replace(part, share=share) for n, part in enumerate(parts) if n in taken]
+    if len(taken) == len(whole):
+        return parts
+    return [replace(part, share=have / total) for n, part in enumerate(whole) if n in taken]
 
 
 def part_hash(seed: int, part: Part) -> bytes:

@@ -10,19 +10,21 @@ A row that does not parse is yielded as its text, and becomes a sample with a de
 has none of the columns of its layout is a ValueError.
 """
 
-import io
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from pipelines.sources import repository
+from pipelines.sources.archives import key_of
 from pipelines.sources.files import File, open_file
-from pipelines.sources.sample import Defect, Source
+from pipelines.sources.sample import SOURCES, Defect, Source
+from pipelines.sources.streams import lines, uncompressed
 
 CHUNK = 8 << 20
 COMPRESSED = re.compile(r"\.jsonl?\.(gz|zst)\Z")
@@ -42,13 +44,21 @@ class Footer:
 
 @dataclass(frozen=True)
 class Lines:
-    """A JSON file's rows: where each starts, how long it is, and a hash of its first medium's path
-    (0: none). int64, int64, uint64 arrays of one length.
+    """A JSON file's rows: where each starts and how long it is, int64 [rows]; and the hashes of
+    its media's paths, uint64 [media] with the row of each, int64 [media], in order.
     """
 
     offsets: np.ndarray
     lengths: np.ndarray
     keys: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def first_keys(self) -> np.ndarray:
+        """The hash of each row's first medium, 0 where it names none: uint64 [rows]."""
+        first = np.zeros(len(self.offsets), np.uint64)
+        first[self.rows[::-1]] = self.keys[::-1]
+        return first
 
 
 def check_columns(file: File, found: Sequence[str], source: Source) -> None:
@@ -90,21 +100,15 @@ def parquet_rows(url: str, size: int, groups: Sequence[int]) -> Iterator[dict[st
                 yield from batch.to_pylist()
 
 
-def path_key(path: str) -> int:
-    """A 64-bit hash of a medium's path, never 0."""
-    return int.from_bytes(blake2b(path.encode("utf-8", "replace"), digest_size=8).digest()) or 1
-
-
-def media_key(row: object, source: Source) -> int:
-    """The hash of the first medium's path of a row; 0 where it names none."""
+def media_keys(row: object, source: Source) -> list[int]:
+    """The hashes of the paths of a row's media, in order."""
     if not isinstance(row, dict):
-        return 0
+        return []
     try:
         media = source.adapter(row).media
     except Defect:
-        return 0
-    first = next((m.path for m in media if m.path), None)
-    return path_key(first) if first else 0
+        return []
+    return [key_of(medium.path) for medium in media if medium.path]
 
 
 def opened(url: str, size: int) -> BinaryIO:
@@ -114,29 +118,70 @@ def opened(url: str, size: int) -> BinaryIO:
     return open_file(url, size)
 
 
-def scan(file: File, source: Source) -> Lines:
+@lru_cache(maxsize=8)
+def scan(file: File, name: str) -> Lines:
     """Where the rows of a JSON or JSON-lines file lie; raises ValueError where it is neither."""
-    offsets, lengths, keys, found = [], [], [], set[str]()
+    source = SOURCES[name]
+    offsets: list[int] = []
+    lengths: list[int] = []
+    keys: list[int] = []
+    owners: list[int] = []
+    found: set[str] = set()
     with opened(file.url, file.size) as stream:
-        for offset, length, row in spans(stream, file.url, lines=file.name.endswith(".jsonl")):
+        for offset, length, row in spans(stream, file.url, by_line=file.name.endswith(".jsonl")):
             offsets.append(offset)
             lengths.append(length)
-            keys.append(media_key(row, source))
+            media = media_keys(row, source)
+            keys.extend(media)
+            owners.extend([len(offsets) - 1] * len(media))
             if isinstance(row, dict):
                 found.update(row)
     if offsets:
         check_columns(file, sorted(found), source)
     return Lines(
-        np.array(offsets, np.int64), np.array(lengths, np.int64), np.array(keys, np.uint64)
+        np.array(offsets, np.int64),
+        np.array(lengths, np.int64),
+        np.array(keys, np.uint64),
+        np.array(owners, np.int64),
     )
 
 
-def spans(stream: BinaryIO, url: str, *, lines: bool) -> Iterator[tuple[int, int, object]]:
+def refs_of(files: Sequence[File], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(refs [rows, 4]: file, row in the subset, offset, length; each row's first key [rows])."""
+    scans = [scan(file, name) for file in files]
+    counts = [len(found.offsets) for found in scans]
+    refs = np.column_stack(
+        [
+            np.repeat(np.arange(len(files)), counts),
+            np.arange(sum(counts)),
+            np.concatenate([found.offsets for found in scans]),
+            np.concatenate([found.lengths for found in scans]),
+        ]
+    ).astype(np.int64)
+    return refs, np.concatenate([found.first_keys for found in scans])
+
+
+def owners_of(files: Sequence[File], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(hash of every medium's path, sorted, uint64 [media]; its row in the subset, int64 [media]),
+    no pair twice.
+    """
+    scans = [scan(file, name) for file in files]
+    starts = np.cumsum([0, *(len(found.offsets) for found in scans)])
+    keys = np.concatenate([found.keys for found in scans])
+    owners = np.concatenate([s + found.rows for s, found in zip(starts, scans, strict=False)])
+    order = np.lexsort((owners, keys))
+    keys, owners = keys[order], owners[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = (keys[1:] != keys[:-1]) | (owners[1:] != owners[:-1])
+    return keys[new], owners[new]
+
+
+def spans(stream: BinaryIO, url: str, *, by_line: bool) -> Iterator[tuple[int, int, object]]:
     """(offset, length, row) of every row; a line that does not parse yields its text."""
     head = stream.read(CHUNK).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     stream.seek(0)
-    if lines or head == b"{":
-        yield from line_spans(stream, url, strict=not lines)
+    if by_line or head == b"{":
+        yield from line_spans(stream, url, strict=not by_line)
     elif head == b"[":
         yield from array_spans(stream, url)
     elif head:
@@ -199,17 +244,24 @@ def array_spans(stream: BinaryIO, url: str) -> Iterator[tuple[int, int, object]]
         position = end
 
 
-def lines_at(files: Sequence[tuple[str, int]], refs: np.ndarray) -> Iterator[tuple[int, object]]:
-    """(row, value) of the rows at `refs` [n, 4]: file, row, offset, length."""
-    streams: dict[int, BinaryIO] = {}
-    try:
+class LineReader:
+    """Rows of JSON files by offset, the files kept open until `close`."""
+
+    def __init__(self, files: Sequence[File]) -> None:
+        self.files = files
+        self.streams: dict[int, BinaryIO] = {}
+
+    def read(self, refs: np.ndarray) -> Iterator[tuple[int, object]]:
+        """(row, value) of the rows at `refs` [n, 4]: file, row, offset, length."""
         for number, row, offset, length in refs.tolist():
-            if number not in streams:
-                streams[number] = opened(*files[number])
-            streams[number].seek(offset)
-            yield row, parsed(streams[number].read(length))
-    finally:
-        for stream in streams.values():
+            if number not in self.streams:
+                self.streams[number] = opened(self.files[number].url, self.files[number].size)
+            self.streams[number].seek(offset)
+            yield row, parsed(self.streams[number].read(length))
+
+    def close(self) -> None:
+        """Every file is closed."""
+        for stream in self.streams.values():
             stream.close()
 
 
@@ -218,17 +270,14 @@ def compressed_rows(url: str, size: int) -> Iterator[object]:
 
     A stream that breaks off ends with the Defect `truncated_file` in place of a row.
     """
-    import pyarrow as pa
-
-    kind = "gzip" if url.endswith(".gz") else "zstd"
-    with open_file(url, size) as stream:
-        inner = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), kind)
-        reader = io.BufferedReader(inner, buffer_size=CHUNK)
+    with open_file(url, size) as raw, uncompressed(raw, url.rpartition(".")[2]) as stream:
         try:
-            while line := reader.readline(MAX_LINE):
+            for line in lines(stream, MAX_LINE):
                 if line.strip():
                     yield parsed(line)
-        except OSError as error:
+            if getattr(stream, "cut", False):
+                yield Defect("truncated_file", url)
+        except (zlib.error, OSError) as error:
             if isinstance(error, ConnectionError):
                 raise
             yield Defect("truncated_file", f"{url}: {error}")

@@ -126,6 +126,8 @@ class Source:
     """Subsets of the hub repository and their recorded rows (0: not recorded)."""
     num_bytes: int = 0
     """Recorded size of the repository, bytes (0: not recorded)."""
+    media_files: tuple[str, ...] = ()
+    """Globs of the media in the repository; empty: whatever lies beside the annotations."""
     whole_name: str = "default"
     """The subset's name where a repository has only one."""
     media_columns: tuple[str, ...] = ()

@@ -1,0 +1,174 @@
+"""A subset's files to pieces of about PART_BYTES: which row groups, which rows, which archives.
+
+A piece is {rows (null: unknown), bytes, inputs}; pieces are numbered in this order for ever, so
+how files are cut bears a version (GROUPING).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.sources import rows
+from pipelines.sources.archives import ARCHIVE, Archive, archives_of
+from pipelines.sources.files import File, Tree, matching
+from pipelines.sources.sample import Source
+
+PART_BYTES = 128 << 20
+"""Bytes of a part, about: seconds of work, and small beside a worker's memory."""
+GROUPING = 1
+"""Bumped when the same files would be cut into other parts."""
+
+
+@dataclass(frozen=True)
+class MediaHere:
+    """Where a subset's media lie: folders, archives; `listed` null where the rows hold them all."""
+
+    roots: tuple[str, ...]
+    archives: tuple[Archive, ...] = ()
+    listed: tuple[File, ...] | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What a worker needs to find them."""
+        return {"roots": self.roots, "archives": self.archives}
+
+    @property
+    def streams(self) -> list[Archive]:
+        """The archives that are read in order."""
+        return [archive for archive in self.archives if archive.streams]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(file.size for file in self.listed or ())
+
+
+def media_of(about: Source, tree: Tree, files: Sequence[File], media: Tree | None) -> MediaHere:
+    """The media beside the annotations, or under `media:` where it is named."""
+    if media is not None:
+        return MediaHere((media.root,), tuple(archives_of(media.files)), media.files)
+    folder = files[0].name.rpartition("/")[0]
+    roots = tuple(dict.fromkeys([f"{tree.root}/{folder}" if folder else tree.root, tree.root]))
+    if about.layout not in ("json", "folder"):
+        return MediaHere(roots)
+    ours = {file.name for file in files}
+    if about.media_files:
+        listed = [f for p in about.media_files for _, f in matching(tree.files, p, split="")]
+    else:
+        inside = f"{folder}/" if folder else ""
+        listed = [f for f in tree.files if f.name not in ours and f.name.startswith(inside)]
+    return MediaHere(roots, tuple(archives_of(listed)), tuple(listed))
+
+
+def cut(about: Source, files: Sequence[File], media: MediaHere) -> list[dict[str, Any]]:
+    """The subset's files cut into pieces {rows, bytes, inputs}, in order."""
+    kinds = {kind_of(file) for file in files}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{files[0].url} and {len(files) - 1} more: a subset's files must be of one kind, "
+            f"found {', '.join(sorted(kinds))}. Name some with a glob: data: FOLDER/*.json"
+        )
+    kind = kinds.pop()
+    if kind == "parquet":
+        return cut_parquet(about, files)
+    if kind == "json":
+        return cut_archives(about, files, media) if media.streams else cut_json(about, files)
+    if kind == "tar":
+        tars = archives_of(files)
+        return [piece_of("tar", None, tar.size, archive=tar, file=n) for n, tar in enumerate(tars)]
+    return [
+        piece_of(kind, None, file.size, url=file.url, size=file.size, file=number)
+        for number, file in enumerate(files)
+    ]
+
+
+def piece_of(kind: str, count: int | None, num_bytes: int, **inputs: Any) -> dict[str, Any]:
+    """A piece: rows (null: unknown), bytes, and where to read them."""
+    return {"rows": count, "bytes": num_bytes, "inputs": {"kind": kind, **inputs}}
+
+
+def cut_archives(about: Source, files: Sequence[File], media: MediaHere) -> list[dict[str, Any]]:
+    """A piece per archive that must be read in order, then the rows that are in none."""
+    total = sum(len(rows.scan(file, about.name).offsets) for file in files)
+    size = sum(archive.size for archive in media.streams)
+    pieces = []
+    for archive in media.streams:
+        piece = piece_of("archive", None, archive.size, archive=archive, files=tuple(files))
+        pieces.append({**piece, "about_rows": round(total * archive.size / max(1, size))})
+    loose = sum(f.size for f in media.listed or ()) - size
+    count = 1 + loose // PART_BYTES
+    for number in range(count):
+        share = {"share": (number, count), "streams": tuple(media.streams)}
+        piece = piece_of("loose", None, loose // count, files=tuple(files), **share)
+        pieces.append({**piece, "about_rows": 0})
+    return pieces
+
+
+def kind_of(file: File) -> str:
+    """How the file is read."""
+    if file.name.endswith(".parquet"):
+        return "parquet"
+    if rows.COMPRESSED.search(file.name):
+        return "compressed"
+    if file.name.endswith((".json", ".jsonl")):
+        return "json"
+    if ARCHIVE.match(file.name) and not file.name.endswith(".zip"):
+        return "tar"
+    raise ValueError(f"{file.url}: expected .parquet, .json, .jsonl, .jsonl.gz or .jsonl.zst")
+
+
+def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Row groups gathered up to PART_BYTES and the source's rows per part; none is split."""
+    with ThreadPoolExecutor(16) as pool:
+        footers = list(pool.map(lambda file: rows.footer(file, about), files))
+    pieces: list[dict[str, Any]] = []
+    first = 0
+    for file, footer in zip(files, footers, strict=True):
+        for group, (count, size) in enumerate(zip(footer.rows, footer.num_bytes, strict=True)):
+            last = pieces[-1] if pieces else None
+            fits = (
+                last is not None
+                and last["bytes"] + size <= PART_BYTES
+                and last["rows"] + count <= about.rows_per_part
+            )
+            if last is None or not fits:
+                last = {"rows": 0, "bytes": 0, "inputs": {"kind": "parquet", "reads": []}}
+                pieces.append(last)
+            reads = last["inputs"]["reads"]
+            if reads and reads[-1][0] == file.url:
+                reads[-1][2].append(group)
+            else:
+                reads.append([file.url, file.size, [group], first])
+            last["rows"] += count
+            last["bytes"] += size
+            first += count
+    return pieces
+
+
+def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Rows gathered by their first medium, so that one named by many rows is read once."""
+    refs, keys = rows.refs_of(files, about.name)
+    order = by_medium(keys)
+    refs, keys = refs[order], keys[order]
+    pieces, start = [], 0
+    while start < len(refs):
+        stop = min(start + about.rows_per_part, len(refs))
+        while stop < len(refs) and keys[stop] != 0 and keys[stop] == keys[stop - 1]:
+            stop += 1
+        part = refs[start:stop]
+        inputs = {"kind": "json", "files": tuple(files), "refs": part}
+        pieces.append({"rows": len(part), "bytes": int(part[:, 3].sum()), "inputs": inputs})
+        start = stop
+    return pieces
+
+
+def by_medium(keys: np.ndarray) -> np.ndarray:
+    """The order of rows: as they are, but those that share a medium right after its first row."""
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    home = first[group]
+    alone = keys == 0
+    home[alone] = np.flatnonzero(alone)
+    return np.argsort(home, kind="stable")
