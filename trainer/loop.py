@@ -58,6 +58,9 @@ def train(config: Config) -> Path:
         raise ValueError(
             "data is not set. Expected data=DIR, a finished mixture, e.g. out/quickstart."
         )
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     with parallel.world(config) as here:
         mixtures = [open_mixture(folder) for folder in config.data]
         tokenizer = build.tokenizer_of(mixtures)

@@ -1,0 +1,120 @@
+"""How answers are scored: pure functions, each 0..1.
+
+| metric          | for               | formula                                                  |
+|-----------------|-------------------|----------------------------------------------------------|
+| exact           | short answers     | equal after lower case, outer punctuation and spaces     |
+| multiple_choice | options A, B, ... | the option that the answer states                        |
+| anls            | documents         | Biten et al. 2019 (arXiv 1905.13648), threshold 0.5      |
+| relaxed         | charts            | Masry et al. 2022 (arXiv 2203.10244): numbers within 5 % |
+| yes_no          | yes or no         | the first of the two words in the answer                 |
+"""
+
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+
+
+def tidy(text: str) -> str:
+    """Lower case, single spaces, no punctuation around."""
+    return " ".join(text.lower().split()).strip(string.punctuation + " ")
+
+
+def exact(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
+    """1 where the answer is one of the gold ones."""
+    return float(tidy(answer) in {tidy(each) for each in gold})
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Insertions, deletions and substitutions that lead from one to the other (Levenshtein)."""
+    row = list(range(len(second) + 1))
+    for i, left in enumerate(first, 1):
+        previous, row[0] = row[0], i
+        for j, right in enumerate(second, 1):
+            cost = previous + (left != right)
+            previous = row[j]
+            row[j] = min(row[j] + 1, row[j - 1] + 1, cost)
+    return row[-1]
+
+
+def anls(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
+    """Average normalised Levenshtein similarity: the best over the gold answers, 0 below 0.5."""
+    best = 0.0
+    said = " ".join(answer.lower().split())
+    for each in gold:
+        true = " ".join(each.lower().split())
+        longest = max(len(said), len(true))
+        distance = edit_distance(said, true) / longest if longest else 0.0
+        best = max(best, 1 - distance if distance < 0.5 else 0.0)
+    return best
+
+
+def number(text: str) -> float | None:
+    """The number that the text is, per cent as a fraction; or None."""
+    stripped = text.strip().rstrip(".").replace(",", "")
+    try:
+        if stripped.endswith("%"):
+            return float(stripped[:-1]) / 100
+        return float(stripped)
+    except ValueError:
+        return None
+
+
+def relaxed(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
+    """1 where a number is within 5 % of a gold one, or a text equals it."""
+    for each in gold:
+        said, true = number(answer), number(each)
+        if said is not None and true is not None and true != 0:
+            if abs(said - true) / abs(true) <= 0.05:
+                return 1.0
+        elif tidy(answer) == tidy(each):
+            return 1.0
+    return 0.0
+
+
+def yes_no(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
+    """1 where the first yes or no of the answer is the gold one."""
+    words = re.findall(r"\b(yes|no)\b", answer.lower())
+    return float(bool(words) and words[0] in {tidy(each) for each in gold})
+
+
+def chosen(answer: str, options: Mapping[str, str]) -> str:
+    """The letter of the option that an answer states, or "".
+
+    A letter alone or marked ("B", "(B)", "B.", "the answer is B"), else the one option whose text
+    the answer equals, else the one whose text it contains.
+    """
+    letters = "".join(options)
+    said = answer.strip()
+    for pattern in (
+        rf"^\(?([{letters}])(?:[).:,]|\s*$)",
+        rf"(?:answer|option|choice)\s*(?:is|:)?\s*\(?([{letters}])\b",
+        rf"\(([{letters}])\)",
+    ):
+        found = re.findall(pattern, said, flags=re.IGNORECASE if "answer" in pattern else 0)
+        if found:
+            return str(found[-1]).upper()
+    equal = [letter for letter, text in options.items() if tidy(text) == tidy(said)]
+    if len(equal) == 1:
+        return equal[0]
+    held = [
+        letter
+        for letter, text in options.items()
+        if tidy(text) and re.search(rf"\b{re.escape(tidy(text))}\b", tidy(said))
+    ]
+    return held[0] if len(held) == 1 else ""
+
+
+def multiple_choice(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
+    """1 where the answer states the gold option (a letter, or its text)."""
+    letter = chosen(answer, options)
+    true = {each.strip() for each in gold}
+    return float(bool(letter) and (letter in true or options[letter].strip() in true))
+
+
+METRICS: dict[str, Callable[[str, Sequence[str], Mapping[str, str]], float]] = {
+    "exact": exact,
+    "multiple_choice": multiple_choice,
+    "anls": anls,
+    "relaxed": relaxed,
+    "yes_no": yes_no,
+}
