@@ -61,14 +61,12 @@ def deal(index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4) -> pl.D
 def with_shards(index: pl.DataFrame, dealt: pl.DataFrame) -> pl.DataFrame:
     """The index with `shard`: the shards that hold each sample, ascending; empty where none."""
     lists = dealt.group_by("index_row").agg(shard=pl.col("shard").sort())
-    return (
-        index.drop("shard", strict=False)
-        .with_row_index("index_row")
+    found = (
+        index.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("index_row"))
         .join(lists, on="index_row", how="left", maintain_order="left")
-        .drop("index_row")
-        .with_columns(pl.col("shard").fill_null([]))
-        .select(pl.all())
+        .select(pl.col("shard").fill_null([]))
     )
+    return index.with_columns(found["shard"])
 
 
 def _units(used: pl.DataFrame, mixture: Mixture) -> np.ndarray:
