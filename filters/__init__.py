@@ -7,32 +7,42 @@ A rule is a function in one of the files below; importing this package registers
 | file            | rules about                                    |
 |-----------------|------------------------------------------------|
 | conversation.py | who speaks, whether anything is said            |
+| text.py         | the language                                    |
+| datatrove.py    | datatrove's text filters, links, addresses      |
 | image.py        | sizes, shapes and statistics of pictures        |
 | video.py        | duration, frames                                |
+| cot.py          | sections and conclusions of chains of thought   |
+| ratings.py      | ratings per turn                                |
 | duplicates.py   | samples that others repeat (mixture level)      |
 
 A mixture states the rules it wants under `filters:`; none applies unless it is listed, except that
 a sample which ingest found defective is always rejected, with the defect as the reason.
 """
 
-from filters import conversation, image, video
+from filters import conversation, cot, datatrove, image, ratings, text, video
 from filters.duplicates import mixture_rules
 from filters.facts import VERDICTS, facts
 from filters.rules import RULES, Rule, identity, rule, settings_of, validate
-from filters.verdicts import judge
+from filters.verdicts import judge, rewrite, validate_weight
 
 __all__ = [
     "RULES",
     "VERDICTS",
     "Rule",
     "conversation",
+    "cot",
+    "datatrove",
     "facts",
     "identity",
     "image",
     "judge",
     "mixture_rules",
+    "ratings",
+    "rewrite",
     "rule",
     "settings_of",
+    "text",
     "validate",
+    "validate_weight",
     "video",
 ]

@@ -1,7 +1,9 @@
 """Rules about the conversation itself: who speaks, how often, and whether anything is said."""
 
+import numpy as np
 import polars as pl
 
+from filters.facts import where
 from filters.rules import rule
 
 SPECIAL_TOKENS = (
@@ -116,36 +118,46 @@ def refusal(*, patterns: tuple[str, ...] = REFUSALS) -> pl.Expr:
 @rule()
 def answer_copies_question() -> pl.Expr:
     """An answer says nothing but its question, letter case and punctuation aside."""
-    answers = pl.col("answers").list.eval(_normalised(pl.element()))
-    questions = pl.col("questions").list.eval(_normalised(pl.element()))
-    asked = pl.concat_list(questions).list.head(pl.col("answers").list.len())
-    answered = pl.concat_list(answers).list.head(pl.col("questions").list.len())
-    pairs = pl.struct(asked=asked, answered=answered)
-    return pairs.map_batches(_any_equal, return_dtype=pl.Boolean)
+    turns = pl.struct(asked="questions", answered="answers")
+    return turns.map_batches(_any_equal, return_dtype=pl.Boolean)
 
 
-def _any_equal(pairs: pl.Series) -> pl.Series:
-    """Boolean per row: at some position both lists hold the same text, and it is not empty."""
-    rows = pairs.struct.unnest().with_row_index("row")
-    matches = rows.explode("asked", "answered", empty_as_null=True).filter(
-        (pl.col("asked") == pl.col("answered")) & (pl.col("asked") != "")
-    )
-    return rows["row"].is_in(matches["row"].implode())
+def _turns(rows: pl.Series) -> pl.DataFrame:
+    """`row`, `asked`, `answered` of every turn of conversations that answer each question."""
+    lists = rows.struct.unnest().with_row_index("row")
+    whole = lists.filter(pl.col("asked").list.len() == pl.col("answered").list.len())
+    row = np.repeat(whole["row"].to_numpy(), whole["asked"].list.len().to_numpy())
+    texts = {
+        name: whole[name].list.explode(empty_as_null=False, keep_nulls=False)
+        for name in ("asked", "answered")
+    }
+    return pl.DataFrame({"row": row, **texts})
+
+
+def _any_equal(rows: pl.Series) -> pl.Series:
+    """Boolean per row: an answer has the words of its question, and it has words."""
+    first = [
+        pl.col(text).str.extract(r"([\p{L}\p{N}])").str.to_lowercase()
+        for text in ("asked", "answered")
+    ]
+    alike = _turns(rows).filter(first[0] == first[1])  # few: what follows is slower
+    same = alike.filter(_normalised(pl.col("asked")) == _normalised(pl.col("answered")))
+    return pl.int_range(len(rows), eager=True).is_in(same["row"].implode())
 
 
 @rule()
 def repeated_turns() -> pl.Expr:
     """A question and its answer occur again, word for word, in the same conversation."""
-    turns = pl.struct(pl.col("questions"), pl.col("answers"))
-    return turns.map_batches(_any_turn_twice, return_dtype=pl.Boolean)
+    turns = pl.struct(asked="questions", answered="answers")
+    twice = turns.map_batches(_any_turn_twice, return_dtype=pl.Boolean)
+    return where(pl.col("answers").list.n_unique() < pl.col("answers").list.len(), twice)
 
 
-def _any_turn_twice(turns: pl.Series) -> pl.Series:
-    rows = turns.struct.unnest().with_row_index("row")
-    paired = rows.filter(pl.col("questions").list.len() == pl.col("answers").list.len())
-    told = paired.explode("questions", "answers", empty_as_null=True)
-    twice = told.filter(pl.struct("row", "questions", "answers").is_duplicated())
-    return rows["row"].is_in(twice.filter(pl.col("answers").is_not_null())["row"].implode())
+def _any_turn_twice(rows: pl.Series) -> pl.Series:
+    """Boolean per row: two of its turns are the same."""
+    turns = _turns(rows)
+    twice = turns.filter(pl.struct("row", "asked", "answered").is_duplicated())
+    return pl.int_range(len(rows), eager=True).is_in(twice["row"].implode())
 
 
 @rule()

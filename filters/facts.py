@@ -16,14 +16,19 @@ fact is computed only if a rule (or VERDICTS) names it.
 | questions, answers, documents | strings | text of every user, assistant, document message   |
 | system_text                   | string  | text of the system messages                       |
 | text                          | string  | all but the system text, a message a line         |
+| learned_text                  | string  | answers and documents, a message a line           |
+| all_tags                      | strings | the sample's tags, and "cot" where answers show it|
 | min_side, max_side            | int32   | px, over the pictures                             |
 | max_aspect                    | float64 | longer side / shorter, of the most extreme picture|
 | max_pixels                    | int64   | of the largest picture                            |
 | contrasts, dhashes, seconds   | list    | per picture, in order; see IMAGES                 |
 | min_contrast, min_sharpness,  | float32 | of the least (most) picture; see IMAGES           |
 | min_edges, max_edges          |         |                                                   |
+| relevance_mean, _min, and of  | float32 | over the turns; see RATINGS                       |
+| the other three ratings       |         |                                                   |
 """
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -73,6 +78,11 @@ def _of_pictures(expression: pl.Expr) -> pl.Expr:
     return pl.col("images").list.eval(expression)
 
 
+_SHOWS_REASONING = (
+    r"(?i)<think(?:ing)?>|<reasoning>|<thought>|<\|begin_of_thought\|>"
+    r"|let'?s think (?:about (?:it|this) )?step[ -]by[ -]step|chain[ -]of[ -]thought"
+)
+
 _short = pl.min_horizontal(_picture.field("width"), _picture.field("height"))
 _long = pl.max_horizontal(_picture.field("width"), _picture.field("height"))
 
@@ -101,6 +111,12 @@ FACTS: dict[str, pl.Expr] = {
     .when(pl.col("num_images") == 1)
     .then(pl.lit("image"))
     .otherwise(pl.lit("text")),
+    "all_tags": pl.when(
+        pl.col("answers").list.eval(pl.element().str.contains(_SHOWS_REASONING)).list.any()
+    )
+    .then(pl.col("tags").fill_null([]).list.set_union(["cot"]))
+    .otherwise(pl.col("tags").fill_null([])),
+    "learned_text": _texts_of("assistant", "document").list.join("\n"),
     "min_side": _of_pictures(_short).list.min(),
     "max_side": _of_pictures(_long).list.max(),
     "max_aspect": _of_pictures(_long / _short).list.max(),
@@ -114,6 +130,13 @@ FACTS: dict[str, pl.Expr] = {
     "max_edges": _of_pictures(_picture.field("edges")).list.max(),
     "dhashes": _of_pictures(_picture.field("dhash")),
     "seconds": _of_pictures(_picture.field("seconds")),
+    **{
+        f"{name}_{of}": getattr(
+            pl.col("ratings").list.eval(_picture.field(name).cast(pl.Float32)).list, of
+        )()
+        for name in ("relevance", "image_correspondence", "visual_dependency", "formatting")
+        for of in ("mean", "min")
+    },
 }
 """Fact -> expression over the columns of SAMPLE (pictures without bytes) and over other facts."""
 
@@ -179,3 +202,22 @@ def facts(samples: pa.Table, *, names: set[str]) -> pl.DataFrame:
         for name in ready:
             del wanted[name]
     return lazy.collect()
+
+
+def where(condition: pl.Expr, then: pl.Expr) -> pl.Expr:
+    """Boolean: `condition` and `then`, of which `then` is computed only on rows of `condition`.
+
+    For what is slow and seldom needed. Both read columns by name and row by row.
+    """
+    names = sorted(set(then.meta.root_names()))
+
+    def evaluate(rows: pl.Series) -> pl.Series:
+        frame = rows.struct.unnest().with_row_index("row")
+        some = frame.filter(pl.col("condition").fill_null(value=False))
+        fires = some.filter(then.fill_null(value=False))["row"]
+        result = np.zeros(len(rows), bool)
+        result[fires.to_numpy()] = True
+        return pl.Series(result)
+
+    columns = pl.struct(condition.alias("condition"), *names)
+    return columns.map_batches(evaluate, return_dtype=pl.Boolean)

@@ -7,6 +7,8 @@ import polars as pl
 
 from filters.rules import rule
 
+_is_still = pl.col("modality") != "video"
+
 
 @rule()
 def small_image(*, min_side: int = 28) -> pl.Expr:
@@ -28,3 +30,32 @@ def huge_image(*, max_pixels: int = 89_478_485) -> pl.Expr:
     """A picture has more than `max_pixels` px: a decompression bomb, or a waste of time."""
     # Pillow's Image.MAX_IMAGE_PIXELS: a quarter of a gigabyte of RGB.
     return pl.col("max_pixels") > max_pixels
+
+
+@rule()
+def uniform_image(*, max_contrast: float = 2.0) -> pl.Expr:
+    """A still is nearly uniform, such as a blank page: the deviation of its luminance is below
+    `max_contrast` (0 to 127.5).
+    """
+    # 2: what JPEG noise leaves on paper scanned white; ours, from the pages of examples/.
+    return _is_still & (pl.col("min_contrast") < max_contrast)
+
+
+@rule()
+def blurred_image(*, min_sharpness: float = 100.0) -> pl.Expr:
+    """A still is blurred: the variance of its Laplacian, at thumbnail size, is below
+    `min_sharpness`.
+    """
+    # Pech-Pacheco et al., ICPR 2000, https://doi.org/10.1109/ICPR.2000.903548; 100 is the customary
+    # start for photographs. Drawings and pages are low by nature: use `mode: mark` first.
+    return _is_still & (pl.col("min_sharpness") < min_sharpness)
+
+
+@rule()
+def text_free_page(*, min_edge_share: float = 0.02) -> pl.Expr:
+    """A page holds hardly any text: fewer than `min_edge_share` of its thumbnail lies on an edge.
+
+    For components of documents only; the photograph of a clear sky fires too.
+    """
+    # 0.02: a page with three lines of print has 0.03; ours, see tests/filters/test_image.py.
+    return _is_still & (pl.col("min_edges") < min_edge_share)

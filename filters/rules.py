@@ -53,6 +53,8 @@ class Rule:
     """Of a model-scored rule: (samples, settings) -> float per sample, given to it as a column."""
     rewrite: Callable[..., Any] | None = None
     """Of a rule that can repair: (samples, settings) -> samples, with the same rows."""
+    hopeless: Callable[..., Any] | None = None
+    """Of such a rule: settings -> expression, true where nothing would be left to keep."""
 
     @property
     def sentence(self) -> str:
@@ -84,19 +86,21 @@ def rule(
     needs: Callable[..., tuple[str, ...]] = lambda **_: (),
     score: Callable[..., Any] | None = None,
     rewrite: Callable[..., Any] | None = None,
+    hopeless: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The decorated function is in RULES under its own name, and otherwise unchanged."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
         assert name not in RULES, f"two rules are called {name}"
-        RULES[name] = Rule(name, function, scope, version, needs, score, rewrite)
+        RULES[name] = Rule(name, function, scope, version, needs, score, rewrite, hopeless)
         return function
 
     return register
 
 
-def _did_you_mean(found: str, known: list[str]) -> str:
+def did_you_mean(found: str, known: list[str]) -> str:
+    """The end of a message about a name that does not exist."""
     close = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(known))}."
 
@@ -146,7 +150,7 @@ def validate(filters: Mapping[str, Mapping[str, Any] | None], *, where: str) -> 
         at = f"{where}.{name}"
         if name not in RULES:
             raise ValueError(
-                f"{where}: unknown rule {name!r}. {_did_you_mean(str(name), list(RULES))}"
+                f"{where}: unknown rule {name!r}. {did_you_mean(str(name), list(RULES))}"
             )
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(
@@ -159,7 +163,7 @@ def validate(filters: Mapping[str, Mapping[str, Any] | None], *, where: str) -> 
             raise ValueError(f"{at}.mode is {mode!r}, expected one of {modes}.")
         for setting, value in found.items():
             if setting not in known:
-                hint = _did_you_mean(setting, [*known, "mode"])
+                hint = did_you_mean(setting, [*known, "mode"])
                 raise ValueError(f"{at}: unknown setting {setting!r}. {hint}")
             _check_setting(RULES[name], setting, value, at=at)
         missing = [k for k, p in known.items() if p.default is p.empty and k not in found]

@@ -9,29 +9,56 @@ A defect of ingest always rejects and is the reason, before any rule. Rows in = 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from filters import hashes
-from filters.facts import VERDICTS, facts
-from filters.rules import RULES, settings_of
+from filters.facts import FACTS, VERDICTS, facts
+from filters.rules import RULES, did_you_mean, settings_of
 
 Rules = Mapping[str, Mapping[str, Any] | None]
 
-_ALWAYS = {"modality", "num_images", "num_turns", "num_bytes", "tags"}
+_ALWAYS = {"modality", "num_images", "num_turns", "num_bytes", "all_tags"}
 
 
-def expressions(rules: Rules) -> dict[str, tuple[str, pl.Expr]]:
-    """Rule -> (mode, expression that is true where it fires), of the per-sample rules, in order.
+def _expressions(rules: Rules) -> tuple[dict[str, pl.Expr], dict[str, pl.Expr]]:
+    """(rule -> fires, rule -> rejects) of the per-sample rules, boolean, in the order of `rules`.
 
     Where an expression is null (a fact that the sample does not have) the rule does not fire.
     """
-    made = {}
+    fires, rejects = {}, {}
     for name, given in rules.items():
-        if RULES[name].scope == "sample":
+        rule = RULES[name]
+        if rule.scope == "sample":
             mode, own = settings_of(name, given)
-            made[name] = (mode, RULES[name].function(**own).fill_null(value=False))
-    return made
+            fires[name] = rule.function(**own).fill_null(value=False)
+            if mode == "drop":
+                rejects[name] = fires[name]
+            elif mode == "rewrite" and rule.hopeless is not None:
+                rejects[name] = rule.hopeless(**own).fill_null(value=False)
+    return fires, rejects
+
+
+def _names_of_true(flags: list[pl.Series]) -> pl.Series:
+    """List<string> per row: the names of the boolean columns that are true there, in order.
+
+    Few combinations occur, so each list is made once.
+    """
+    height = len(flags[0]) if flags else 0
+    lists: list[list[str]] = [[]]
+    which = np.zeros(height, np.int64)  # row -> index of its list
+    for start in range(0, len(flags), 32):
+        some = flags[start : start + 32]
+        mask = which << 32
+        for n, flag in enumerate(some):
+            mask |= flag.to_numpy().astype(np.int64) << n
+        masks, which = np.unique(mask, return_inverse=True)
+        lists = [
+            lists[m >> 32] + [flag.name for n, flag in enumerate(some) if m >> n & 1]
+            for m in masks.tolist()
+        ]
+    return pl.Series(lists, dtype=pl.List(pl.String)).gather(which)
 
 
 def _scores(samples: pa.Table, rules: Rules) -> dict[str, pl.Series]:
@@ -59,27 +86,29 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
     else null. `weight_by` names a fact (or "RULE.score") that is written to `weight`. Mixture-level
     rules are not applied here: their hashes are filled in for `mixture_rules`.
     """
-    made = expressions(rules)
+    fires, rejects = _expressions(rules)
     scores = _scores(samples, rules)
     needs = _needs(rules)
-    read = {name for _, expression in made.values() for name in expression.meta.root_names()}
+    read = {n for e in (*fires.values(), *rejects.values()) for n in e.meta.root_names()}
     read |= {hashes.FROM_FACTS[column][0] for column in needs if column in hashes.FROM_FACTS}
     read |= _ALWAYS | ({weight_by} if weight_by else set())
     frame = facts(samples, names=read - set(scores)).with_columns(**scores)
 
-    fires = [
-        pl.when(expression).then(pl.lit(name)).otherwise(pl.lit(None, pl.String)).alias(name)
-        for name, (_, expression) in made.items()
-    ]
-    fired = pl.concat_list(pl.col("defect"), *made).list.drop_nulls()
-    rejecting = [name for name, (mode, _) in made.items() if mode == "drop"]
-    verdicts = frame.lazy().with_columns(*fires).select(
-        "id", "modality", "duration", "num_images", "num_turns", "num_bytes", "tags",
-        rule=pl.coalesce("defect", *rejecting),
-        fired=fired,
-        detail=pl.lit(None, pl.String),
-        weight=pl.col(weight_by).cast(pl.Float32) if weight_by else pl.lit(None, pl.Float32),
-    ).collect()  # fmt: skip
+    scored = pl.col(weight_by).cast(pl.Float32) if weight_by else pl.lit(None, pl.Float32)
+    facts_of = ("id", "modality", "duration", "num_images", "num_turns", "num_bytes")
+    verdicts = frame.select(*facts_of, "defect", tags="all_tags", weight=scored)
+    if fires:
+        fired = frame.lazy().select(**fires).collect()
+        beyond = {name: e for name, e in rejects.items() if e is not fires[name]}
+        hopeless = frame.lazy().select(**beyond).collect() if beyond else pl.DataFrame()
+        goes = [hopeless[name] if name in beyond else fired[name] for name in rejects]
+        verdicts = verdicts.with_columns(
+            rule=pl.coalesce("defect", _names_of_true(goes).list.first()) if goes else "defect",
+            fired=pl.concat_list("defect", _names_of_true(fired.get_columns())),
+        )
+    else:
+        verdicts = verdicts.with_columns(rule="defect", fired=pl.concat_list("defect"))
+    verdicts = verdicts.with_columns(pl.col("fired").list.drop_nulls()).drop("defect")
 
     columns = {
         column: make(frame) for column, (_, make) in hashes.FROM_FACTS.items() if column in needs
@@ -91,3 +120,25 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
     for name in absent:
         table = table.append_column(name, pa.nulls(len(table), VERDICTS.field(name).type))
     return table.select(VERDICTS.names).cast(VERDICTS)
+
+
+def rewrite(samples: pa.Table, *, rules: Rules) -> pa.Table:
+    """The samples as rules of `mode: rewrite` leave them: same rows, same order, same pictures.
+
+    What becomes tokens; verdicts are of the samples as they came. Without such a rule: `samples`.
+    """
+    for name, given in rules.items():
+        mode, own = settings_of(name, given)
+        repair = RULES[name].rewrite
+        if mode == "rewrite" and repair is not None:
+            samples = repair(samples, **own)
+    return samples
+
+
+def validate_weight(weight_by: str, *, rules: Rules, where: str) -> None:
+    """`weight_by` names a fact, or the score of one of `rules`; else ValueError."""
+    known = [*FACTS, *(f"{name}.score" for name in rules if RULES[name].score)]
+    if weight_by and weight_by not in known:
+        raise ValueError(
+            f"{where}: unknown fact {weight_by!r} in weight_by. {did_you_mean(weight_by, known)}"
+        )

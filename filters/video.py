@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from filters.facts import where
 from filters.rules import rule
 
 _is_video = pl.col("modality") == "video"
@@ -23,3 +24,38 @@ def too_long_video(*, max_seconds: float) -> pl.Expr:
 def too_few_frames(*, min_frames: int) -> pl.Expr:
     """The video gave fewer than `min_frames` frames."""
     return _is_video & (pl.col("num_images") < min_frames)
+
+
+@rule()
+def frozen_video(*, max_bits: int = 2) -> pl.Expr:
+    """The video stands still: no frame's difference hash is further than `max_bits` (of 64) from
+    that of the frame before.
+
+    A video of one frame does not fire; see too_few_frames.
+    """
+    # 2: what re-encoding one and the same frame changes at most; ours, see test_video.py.
+    frame = pl.element().fill_null(0)
+    moved = pl.col("dhashes").list.eval((frame ^ frame.shift()).bitwise_count_ones()).list.max()
+    return where(_is_video & (pl.col("num_images") > 1), moved <= max_bits)
+
+
+@rule()
+def black_video(*, max_contrast: float = 2.0, max_share: float = 0.5) -> pl.Expr:
+    """More than `max_share` of the frames are black or of another single colour: the deviation of
+    their luminance is below `max_contrast` (0 to 127.5).
+    """
+    uniform = pl.col("contrasts").list.eval(pl.element() < max_contrast).list.mean()
+    return where(_is_video, uniform > max_share)
+
+
+@rule()
+def wrong_duration(*, max_share: float = 0.2) -> pl.Expr:
+    """The duration that the file states is far from that of its frames.
+
+    Frames are taken evenly over the clip, so the last of n lies about duration / n before its end;
+    the rule fires where it lies off that by more than `max_share` of the duration.
+    """
+    last = pl.col("seconds").list.max()
+    step = pl.col("duration") / pl.col("num_images")
+    off = pl.max_horizontal(pl.col("duration") - last - step, last - pl.col("duration"))
+    return _is_video & (pl.col("num_images") > 0) & (off > max_share * pl.col("duration"))

