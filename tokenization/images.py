@@ -28,6 +28,8 @@ from tokenization.schema import Encoding
 MAX_SIDE = 4096
 """px, the longest side transformers ever resizes a SmolVLM image to."""
 _LANCZOS = Image.Resampling.LANCZOS
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""What announces an orientation in a PNG."""
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -59,9 +61,11 @@ def image_size(data: bytes) -> tuple[int, int]:
     """
     try:
         image = Image.open(io.BytesIO(data))
-        if image.format == "PNG" and b"eXIf" in data:
-            image.load()  # a PNG may carry its orientation after the pixels
-        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # Pillow reads all of a PNG to look for EXIF, which may follow the pixels; few have any. The
+        # size of a TIFF it states upright.
+        plain = image.format == "PNG" and not any(mark in data for mark in _PNG_EXIF)
+        orientation = 1 if plain else image.getexif().get(ExifTags.Base.Orientation, 1)
+        turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"
     except MemoryError:
         raise
     except Exception as error:  # as above

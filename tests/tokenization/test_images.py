@@ -1,0 +1,230 @@
+"""Grids, crops and decoding are those of transformers' SmolVLM image processor."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from transformers import SmolVLMImageProcessorPil
+from transformers.image_transforms import convert_to_rgb
+
+from tests.tokenization.rows import SMALL, encoded, noise, their_grid
+from tokenization.images import (
+    crops,
+    grid,
+    image_size,
+    open_image,
+    pixels,
+    processor_settings,
+    stored,
+)
+from tokenization.schema import Encoding
+
+MODELS = {
+    "500M": Encoding(),
+    "2.2B": Encoding(crop_size=384, longest_edge=1536, tokens_per_crop=81),
+    "paper": Encoding(longest_edge=1920),
+    "above 4096": Encoding(longest_edge=5000),
+    "one crop": Encoding(longest_edge=512),
+    "not enlarged": Encoding(upscale=False),
+}
+
+
+@pytest.mark.parametrize("encoding", MODELS.values(), ids=MODELS)
+@settings(max_examples=400, deadline=None)
+@given(st.integers(1, 10_000), st.integers(1, 10_000))
+def test_grid_is_the_processors(encoding: Encoding, width: int, height: int) -> None:
+    if not encoding.upscale:  # what is larger is brought to the longest edge, as with upscale
+        inference = replace(encoding, upscale=max(width, height) > encoding.longest_edge)
+    else:
+        inference = encoding
+    assert grid(width, height, encoding=encoding, video=False) == their_grid(
+        width, height, inference
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 10_000), st.floats(0.01, 100))
+def test_grid_of_extreme_aspects_is_the_processors(width: int, aspect: float) -> None:
+    height = min(max(round(width / aspect), 1), 10_000)
+    for encoding in (MODELS["500M"], MODELS["2.2B"], SMALL):
+        ours = grid(width, height, encoding=encoding, video=False)
+        assert ours == their_grid(width, height, encoding)
+        assert max(ours) <= -(-encoding.longest_edge // encoding.crop_size)
+
+
+def test_frames_and_unsplit_stills_are_one_crop() -> None:
+    assert grid(4000, 300, encoding=Encoding(), video=True) == (0, 0)
+    assert grid(4000, 300, encoding=Encoding(split_images=False), video=False) == (0, 0)
+    with pytest.raises(ValueError, match="0 x 5 px"):
+        grid(0, 5, encoding=Encoding(), video=False)
+
+
+def their_crops(image: Image.Image, encoding: Encoding) -> tuple[np.ndarray, tuple[int, int]]:
+    """(uint8 [n, S, S, 3], (rows, cols)) of transformers under our settings for it."""
+    made = processor_settings(encoding) | {"do_rescale": False, "do_normalize": False}
+    processor = SmolVLMImageProcessorPil(**made)
+    out = processor([[image]], return_row_col_info=True, return_tensors="np")
+    values = out["pixel_values"][0].transpose(0, 2, 3, 1)
+    return values.astype(np.uint8), (out["rows"][0][0], out["cols"][0][0])
+
+
+SIZES = [
+    (1, 1),
+    (1, 90),
+    (300, 200),
+    (200, 300),
+    (64, 64),
+    (129, 127),
+    (640, 7),
+    (31, 500),
+    (33, 32),
+]
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        SMALL,
+        replace(SMALL, longest_edge=120),
+        replace(SMALL, split_images=False),
+        replace(SMALL, longest_edge=32),
+        replace(SMALL, crop_size=48, longest_edge=144),
+    ],
+)
+def test_crops_are_bit_equal(encoding: Encoding) -> None:
+    rng = np.random.default_rng(0)
+    sizes = SIZES + [tuple(int(x) for x in rng.integers(1, 400, 2)) for _ in range(40)]
+    for width, height in sizes:
+        image = noise(rng, width, height)
+        theirs, cells = their_crops(image, encoding)
+        assert cells == grid(width, height, encoding=encoding, video=False)
+        ours = pixels(encoded(image), *cells, encoding=encoding)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["500M", "2.2B", "paper"])
+def test_crops_are_bit_equal_at_full_size(name: str) -> None:
+    encoding = MODELS[name]
+    image = noise(np.random.default_rng(1), 301, 203)
+    theirs, cells = their_crops(image, encoding)
+    ours = pixels(encoded(image), *cells, encoding=encoding)
+    assert ours.dtype == np.uint8
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_pictures_that_are_not_enlarged_are_bit_equal() -> None:
+    encoding = replace(SMALL, upscale=False)
+    rng = np.random.default_rng(2)
+    for width, height in [(20, 30), (32, 32), (33, 95), (127, 128), (128, 5)]:
+        image = noise(rng, width, height)
+        theirs, cells = their_crops(image, encoding)
+        assert cells == grid(width, height, encoding=encoding, video=False)
+        np.testing.assert_array_equal(pixels(encoded(image), *cells, encoding=encoding), theirs)
+
+
+def test_fewer_crops_are_those_of_a_smaller_longest_edge() -> None:
+    image = noise(np.random.default_rng(3), 90, 61)
+    for tiles in (1, 2, 3):
+        inference = replace(SMALL, longest_edge=tiles * 32)
+        theirs, cells = their_crops(image, inference)
+        assert max(cells) == (tiles if tiles > 1 else 0)
+        ours = crops(image, *cells, crop_size=32, longest_edge=128)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def odd_modes() -> dict[str, Image.Image]:
+    rng = np.random.default_rng(4)
+    base = noise(rng, 40, 30)
+    alpha = Image.fromarray(rng.integers(0, 256, (30, 40), dtype=np.uint8))
+    clear = base.quantize(16)
+    clear.info["transparency"] = 3
+    deep = Image.fromarray(rng.integers(0, 65536, (30, 40), dtype=np.uint16))
+    return {
+        "RGB": base,
+        "RGBA": Image.merge("RGBA", (*base.split(), alpha)),
+        "LA": Image.merge("LA", (base.convert("L"), alpha)),
+        "L": base.convert("L"),
+        "1": base.convert("1"),
+        "P": base.quantize(16),
+        "P with a clear colour": clear,
+        "I;16": deep,
+    }
+
+
+@pytest.mark.parametrize("name", odd_modes())
+def test_odd_modes_become_rgb_as_in_transformers(name: str) -> None:
+    data = encoded(odd_modes()[name])
+    ours = open_image(data)
+    theirs = convert_to_rgb(Image.open(io.BytesIO(data)), return_numpy=True)
+    assert ours.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(ours), theirs)
+
+
+def test_cmyk_jpeg_becomes_rgb() -> None:
+    data = encoded(noise(np.random.default_rng(5), 20, 10).convert("CMYK"), "JPEG")
+    assert open_image(data).mode == "RGB"
+    assert image_size(data) == (20, 10)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_is_applied_to_pixels_and_size(kind: str, orientation: int) -> None:
+    image = noise(np.random.default_rng(6), 24, 16)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, kind, exif=exif)
+    plain = Image.open(io.BytesIO(data))
+    upright = np.asarray(ImageOps.exif_transpose(plain).convert("RGB"))
+    opened = open_image(data)
+    np.testing.assert_array_equal(np.asarray(opened), upright)
+    assert image_size(data) == opened.size == ((16, 24) if orientation > 4 else (24, 16))
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
+def test_bytes_without_a_picture_are_a_value_error(data: bytes) -> None:
+    for function in (open_image, image_size):
+        with pytest.raises(ValueError, match=f"undecodable image of {len(data)} bytes"):
+            function(data)
+
+
+def test_a_truncated_picture_has_a_size_and_no_pixels() -> None:
+    data = encoded(noise(np.random.default_rng(7), 64, 64))[:2000]
+    assert image_size(data) == (64, 64)
+    with pytest.raises(ValueError, match="undecodable"):
+        open_image(data)
+
+
+def test_stored_pictures_keep_their_crops() -> None:
+    image = noise(np.random.default_rng(8), 300, 170)
+    data = encoded(image)
+    cells = grid(300, 170, encoding=SMALL, video=False)
+    exact = pixels(data, *cells, encoding=SMALL)
+    assert stored(data, *cells, encoding=SMALL) is data
+    lossless = replace(SMALL, image_format="png")
+    for how in ("recompress", "fitted"):
+        encoding = replace(lossless, images=how)
+        kept = stored(data, *cells, encoding=encoding)
+        assert max(open_image(kept).size) <= 128
+        np.testing.assert_array_equal(pixels(kept, *cells, encoding=encoding), exact)
+        assert grid(*image_size(kept), encoding=SMALL, video=False) == cells
+    for format_ in ("jpeg", "webp"):
+        encoding = replace(SMALL, images="fitted", image_format=format_)
+        kept = stored(data, *cells, encoding=encoding)
+        difference = np.abs(pixels(kept, *cells, encoding=encoding).astype(int) - exact)
+        assert 0 < difference.mean() < (4 if format_ == "jpeg" else 16)
+
+
+def test_recompressing_never_makes_a_picture_larger() -> None:
+    data = encoded(Image.new("RGB", (60, 40), "red"))
+    encoding = replace(SMALL, images="recompress")
+    assert stored(data, 3, 4, encoding=encoding) is data
+
+
+def test_a_picture_that_is_not_fitted_is_refused() -> None:
+    data = encoded(Image.new("RGB", (60, 40)))
+    with pytest.raises(ValueError, match="60 x 40 px"):
+        pixels(data, 3, 4, encoding=replace(SMALL, images="fitted"))
