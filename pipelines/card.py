@@ -155,8 +155,18 @@ def _wrapped(label: str, text: str) -> list[str]:
     )
 
 
-def card(stats: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    """README.md: the hub's header (splits, licences), then asked and got, why, packing, sources."""
+def card(
+    stats: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    *,
+    home: str = "path/to/this/folder",
+    format: str = "arrow",
+) -> str:
+    """README.md: the hub's header (splits, licences), then asked and got, why, packing, sources.
+
+    `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
+    of the shards' names.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -175,7 +185,12 @@ def card(stats: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
         "meaning": meaning,
     }
     return environment.get_template("card.md.jinja").render(
-        header=header(stats, recipe), stats=stats, recipe=recipe, measures=MEASURES
+        header=header(stats, format=format),
+        stats=stats,
+        recipe=recipe,
+        measures=MEASURES,
+        home=home,
+        format=format,
     )
 
 
@@ -187,10 +202,10 @@ def cell(text: object) -> str:
     return flat
 
 
-def header(stats: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+def header(stats: Mapping[str, Any], *, format: str = "arrow") -> str:
     """The YAML that tells `datasets` and the viewer which files are which split."""
     splits = [
-        {"split": split, "path": f"shards/{split}-*.arrow"}
+        {"split": split, "path": f"shards/{split}-*.{format}"}
         for split in ("train", "val")
         if stats["packing"][split]["rows"]
     ]
@@ -206,7 +221,7 @@ def header(stats: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
         ),
         "configs": [
             {"config_name": "default", "data_files": splits, "default": True},
-            {"config_name": "index", "data_files": [{"split": "train", "path": "index.arrow"}]},
+            {"config_name": "index", "data_files": [{"split": "train", "path": f"index.{format}"}]},
         ],
     }
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)

@@ -26,7 +26,7 @@ def test_the_header_names_each_split_and_its_shards():
 def test_a_split_without_rows_is_not_named():
     found = counted()
     found["packing"]["val"] = {"rows": 0}
-    assert "val" not in header(found, recipe())
+    assert "val" not in header(found)
 
 
 def test_a_licence_the_hub_has_no_name_for_is_other():
