@@ -16,17 +16,26 @@
 
 from typing import Any
 
-from pipelines.sources import (
-    cauldron,  # noqa: F401 - importing an adapter registers it
+from pipelines.sources import (  # importing an adapter registers it
+    cauldron,  # noqa: F401
     docmatix,  # noqa: F401
     documents,  # noqa: F401
+    finevideo,  # noqa: F401
     finevision,  # noqa: F401
+    imagefolder,  # noqa: F401
     llava,  # noqa: F401
     llava_cot,  # noqa: F401
     llava_onevision,  # noqa: F401
     llava_video,  # noqa: F401
+    mammoth_vl,  # noqa: F401
     mathwriting,  # noqa: F401
     messages,  # noqa: F401
+    moviechat,  # noqa: F401
+    sharegpt4video,  # noqa: F401
+    video_star,  # noqa: F401
+    vista_400k,  # noqa: F401
+    vript,  # noqa: F401
+    webdataset,  # noqa: F401
 )
 from pipelines.sources.ingest import ingest, ingest_batches
 from pipelines.sources.parts import Part, list_parts

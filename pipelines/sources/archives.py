@@ -31,7 +31,7 @@ import numpy as np
 
 from pipelines.sources.files import File, is_url, open_file
 from pipelines.sources.sample import Defect
-from pipelines.sources.streams import Joined, uncompressed
+from pipelines.sources.streams import Joined, Watched, uncompressed
 
 ARCHIVE = re.compile(
     r"(?P<whole>.*\.(?P<kind>zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|tar\.zst))"
@@ -209,13 +209,15 @@ def walked(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Defec
     try:
         with (
             opened(archive) as raw,
-            uncompressed(raw, archive.kind.rpartition(".")[2]) as stream,
+            uncompressed(raw, archive.kind.rpartition(".")[2]) as inner,
+            Watched(inner) as stream,
             tarfile.open(fileobj=stream, mode="r|") as tar,
         ):
             for member in tar:
                 if member.isreg():
                     yield member.name, taken(tar, member, limit) if limit else b""
-            if getattr(stream, "cut", False):
+            if stream.last.strip(b"\0"):
+                # every tar ends in blocks of zeros; tarfile takes their absence for an end
                 yield "", Defect("broken_archive", f"{archive.name} breaks off")
     except BROKEN as error:
         yield "", Defect("broken_archive", f"{archive.name}: {error}")

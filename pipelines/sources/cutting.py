@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.sources import rows
 from pipelines.sources.archives import ARCHIVE, Archive, archives_of
-from pipelines.sources.files import File, Tree, matching
+from pipelines.sources.files import File, Tree, translate
 from pipelines.sources.sample import Source
 
 PART_BYTES = 128 << 20
@@ -46,7 +46,9 @@ class MediaHere:
         return sum(file.size for file in self.listed or ())
 
 
-def media_of(about: Source, tree: Tree, files: Sequence[File], media: Tree | None) -> MediaHere:
+def media_of(
+    about: Source, tree: Tree, subset: str, files: Sequence[File], media: Tree | None
+) -> MediaHere:
     """The media beside the annotations, or under `media:` where it is named."""
     if media is not None:
         return MediaHere((media.root,), tuple(archives_of(media.files)), media.files)
@@ -55,9 +57,15 @@ def media_of(about: Source, tree: Tree, files: Sequence[File], media: Tree | Non
     if about.layout not in ("json", "folder"):
         return MediaHere(roots)
     ours = {file.name for file in files}
-    if about.media_files:
-        listed = [f for p in about.media_files for _, f in matching(tree.files, p, split="")]
-    else:
+    globs = about.media_files.get(subset, about.media_files.get("", ()))
+    named = [
+        f
+        for g in globs
+        for f in tree.files
+        if translate(g.replace("{subset}", subset)).match(f.name)
+    ]
+    listed = sorted({file.name: file for file in named}.values(), key=lambda file: file.name)
+    if not listed:
         inside = f"{folder}/" if folder else ""
         listed = [f for f in tree.files if f.name not in ours and f.name.startswith(inside)]
     return MediaHere(roots, tuple(archives_of(listed)), tuple(listed))

@@ -9,7 +9,8 @@ writes `<image>` for a video). The rules where they do not match the media:
 * more placeholders than media: the row asks about something that is not there: `missing_media`;
 * fewer: the media left over follow the last placed one, or open the first human turn where
   none is placed;
-* line breaks right after placeholders that open a turn belong to them and go;
+* line breaks right after placeholders that open a turn, and space between those, belong to them
+  and go;
 * `<image>` in an assistant turn is text.
 """
 

@@ -229,7 +229,7 @@ def subset_parts(
     frames: Mapping[str, Any],
 ) -> list[Part]:
     """Every part of one subset."""
-    media_here = media_of(about, tree, files, media)
+    media_here = media_of(about, tree, subset, files, media)
     pieces = cut(about, files, media_here)
     total = sum(piece["rows"] or 0 for piece in pieces)
     identity = {

@@ -13,7 +13,7 @@ has none of the columns of its layout is a ValueError.
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, BinaryIO
@@ -27,6 +27,8 @@ from pipelines.sources.sample import SOURCES, Defect, Source
 from pipelines.sources.streams import lines, uncompressed
 
 CHUNK = 8 << 20
+BATCH_BYTES = 32 << 20
+"""Bytes of Parquet rows decoded at once."""
 COMPRESSED = re.compile(r"\.jsonl?\.(gz|zst)\Z")
 DECODER = json.JSONDecoder()
 SPACE = re.compile(r"[\s,]*")
@@ -96,7 +98,10 @@ def parquet_rows(url: str, size: int, groups: Sequence[int]) -> Iterator[dict[st
     with open_file(url, size) as stream:
         file = pq.ParquetFile(stream)
         for group in groups:
-            for batch in file.iter_batches(batch_size=32, row_groups=[group]):
+            about = file.metadata.row_group(group)
+            row_bytes = about.total_byte_size // max(1, about.num_rows)
+            size_of_batch = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
+            for batch in file.iter_batches(batch_size=size_of_batch, row_groups=[group]):
                 yield from batch.to_pylist()
 
 
@@ -118,7 +123,7 @@ def opened(url: str, size: int) -> BinaryIO:
     return open_file(url, size)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1024)
 def scan(file: File, name: str) -> Lines:
     """Where the rows of a JSON or JSON-lines file lie; raises ValueError where it is neither."""
     source = SOURCES[name]
@@ -128,7 +133,13 @@ def scan(file: File, name: str) -> Lines:
     owners: list[int] = []
     found: set[str] = set()
     with opened(file.url, file.size) as stream:
-        for offset, length, row in spans(stream, file.url, by_line=file.name.endswith(".jsonl")):
+        by_line = file.name.endswith(".jsonl")
+        if source.row_files:
+            whole = stream.read(MAX_LINE)
+            found_rows: Iterable[tuple[int, int, object]] = [(0, len(whole), parsed(whole))]
+        else:
+            found_rows = spans(stream, file.url, by_line=by_line)
+        for offset, length, row in found_rows:
             offsets.append(offset)
             lengths.append(length)
             media = media_keys(row, source)
@@ -136,7 +147,7 @@ def scan(file: File, name: str) -> Lines:
             owners.extend([len(offsets) - 1] * len(media))
             if isinstance(row, dict):
                 found.update(row)
-    if offsets:
+    if offsets and not source.row_files:
         check_columns(file, sorted(found), source)
     return Lines(
         np.array(offsets, np.int64),

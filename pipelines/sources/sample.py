@@ -110,8 +110,8 @@ class Source:
     verified: str = ""
     """What of the layout was checked, and where; the rest is as the adapter's docstring says."""
     layout: str = "parquet"
-    """`parquet`: rows with media inside. `json`: annotations beside media. `text`: rows of text.
-    `tar`: WebDataset. `folder`: media files with metadata.jsonl."""
+    """`parquet`: rows with pictures inside. `video`: with videos inside. `json`: annotations beside
+    media. `text`: rows of text. `tar`: WebDataset. `folder`: pictures with metadata.jsonl."""
     columns: tuple[str, ...] = ()
     """Columns without which a file is not of this layout; `a|b` means one of them."""
     files: tuple[str, ...] = PARQUET_FILES
@@ -126,8 +126,11 @@ class Source:
     """Subsets of the hub repository and their recorded rows (0: not recorded)."""
     num_bytes: int = 0
     """Recorded size of the repository, bytes (0: not recorded)."""
-    media_files: tuple[str, ...] = ()
-    """Globs of the media in the repository; empty: whatever lies beside the annotations."""
+    media_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Subset -> globs of its media in the repository (`""`: every other subset); none: whatever
+    lies beside the annotations."""
+    row_files: bool = False
+    """Every JSON file is one row."""
     whole_name: str = "default"
     """The subset's name where a repository has only one."""
     media_columns: tuple[str, ...] = ()

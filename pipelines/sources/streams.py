@@ -104,6 +104,25 @@ class Uncompressed(io.RawIOBase):
         return count
 
 
+class Watched(io.RawIOBase):
+    """A stream that remembers the end of what was last read: `last`, at most 512 bytes."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner, self.last = inner, b""
+
+    def readable(self) -> bool:
+        """True: it reads."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what comes next; returns how many bytes, 0 at the end."""
+        data = self.inner.read(len(buffer))
+        buffer[: len(data)] = data
+        self.last = (self.last + data)[-512:]
+        return len(data)
+
+
 def decompressor(kind: str) -> Any:
     """A fresh decompressor."""
     if kind == "bz2":

@@ -1,0 +1,40 @@
+"""ShareGPT4Video: GPT-4V captions of videos, of keyframes and whole.
+
+`sharegpt4video_40k.jsonl`: {video_id, video_path, zip_folder, captions: [{idx, content}]}; the
+caption of the whole video is the one with idx "-1". Videos lie in `zip_folder/SET/*.zip`.
+Records with `conversations` (the mix181k SFT file) are read as LLaVA's.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.sources.captions import VIDEO, chosen
+from pipelines.sources.llava import JSON_FILES, record
+from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
+
+
+@source(
+    "sharegpt4video",
+    hub="ShareGPT4Video/ShareGPT4Video",
+    layout="json",
+    licence="CC-BY-NC-4.0",
+    terms=("non-commercial",),
+    citation="https://arxiv.org/abs/2406.04325",
+    verified="field names, the -1 caption and zip paths in published code that reads the files",
+    columns=("captions|conversations",),
+    files=("sharegpt4video_40k.jsonl", *JSON_FILES),
+    media_files={"": ("zip_folder/**", "*.zip", "*.mp4", "**/*.mp4")},
+    subsets={"default": 40_178},
+    rows_per_part=128,
+)
+def sharegpt4video(row: Mapping[str, Any]) -> Sample:
+    """A question for the caption of a video, and the caption."""
+    if row.get("conversations") is not None:
+        return record(row)
+    path = text_of(row.get("video_path"), "video_path")
+    for caption in column(row, "captions", list):
+        if isinstance(caption, Mapping) and str(caption.get("idx")) == "-1":
+            text = text_of(caption.get("content"), "captions.content")
+            ask = Turn("user", (Video(path=path), chosen(VIDEO, text)))
+            return Sample(turns=(ask, Turn("assistant", (text,))), tags=("caption",))
+    raise Defect("wrong_schema", "no caption of the whole video (idx -1)")

@@ -1,0 +1,28 @@
+"""Video-STaR (VSTaR-1M): LLaVA records about videos that the repository does not hold.
+
+Fetch the videos from Kinetics-700, STAR and FineDiving and name their folder with `media:`.
+Annotations are `ft_json/NAME_tune_.json`; a subset is one of kinetics700, starb, finediving.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.sources.llava import JSON_FILES, record
+from pipelines.sources.sample import Sample, source
+
+
+@source(
+    "video_star",
+    hub="orrzohar/Video-STaR",
+    layout="json",
+    licence="Apache-2.0",
+    citation="https://arxiv.org/abs/2407.06189",
+    verified="file names and sizes in the repository's ft_json folder; the record is LLaVA's",
+    columns=("conversations", "video"),
+    files=("ft_json/{subset}_tune_.json", "{subset}_tune_.json", *JSON_FILES),
+    subsets={"kinetics700": 1_055_373, "starb": 134_091, "finediving": 3_336},
+    rows_per_part=128,
+)
+def video_star(row: Mapping[str, Any]) -> Sample:
+    """Questions about one video."""
+    return record(row)

@@ -1,0 +1,47 @@
+"""VISTA-400K: questions and captions about long and high-resolution synthetic videos.
+
+A subset is a folder of tars (`two_needle_niah_qa/two_needle_niah_qa_1.tar` ... of 21.5 GB) and an
+annotation file `SUBSET.json` of LLaVA records beside the folders. A repository without the JSON is
+read as WebDataset pairs: NAME.json (or .txt) with NAME.mp4 in the same tar.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.sources.llava import record
+from pipelines.sources.sample import Sample, source
+from pipelines.sources.webdataset import webdataset
+
+SUBSETS = {
+    "event_relationship_mcq": 28_427,
+    "event_relationship_qa": 28_427,
+    "hr_video_grid_mcq": 29_951,
+    "hr_video_grid_qa": 29_950,
+    "long_video_caption": 58_617,
+    "spatial_niah_mcq": 29_981,
+    "spatial_niah_qa": 29_997,
+    "spatiotemporal_niah_mcq": 28_239,
+    "spatiotemporal_niah_qa": 0,
+    "temporal_niah_mcq": 29_876,
+    "temporal_niah_qa": 27_591,
+    "two_needle_niah_qa": 52_349,
+}
+
+
+@source(
+    "vista_400k",
+    hub="TIGER-Lab/VISTA-400K",
+    layout="json",
+    licence="MIT",
+    citation="https://arxiv.org/abs/2412.00927",
+    verified="folders, tar names and sizes, and that 12 files were added beside them, on the "
+    "repository's pages; rows in the published mixture tables; the record is accepted as LLaVA's",
+    files=("{subset}.json", "{subset}.jsonl", "{subset}/*.json", "{subset}/*.tar", "*.tar"),
+    media_files={"": ("{subset}/**",)},
+    subsets=SUBSETS,
+    rows_per_part=64,
+)
+def vista_400k(row: Mapping[str, Any]) -> Sample:
+    """Questions about one video, or its caption."""
+    sample = webdataset(row) if "__key__" in row else record(row)
+    return sample

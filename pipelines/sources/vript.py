@@ -1,0 +1,50 @@
+"""Vript: scripts of videos, scene by scene: content, shot type, camera, and the voice-over.
+
+`vript_captions/vript_{long,short}_videos_captions.jsonl`: {meta: {video_id, ...}, clip_id, caption:
+{shot_type, camera_movement, content, scene_title}, voiceover: [str]}, a row per clip; the clip is
+`VIDEO_ID/CLIP_ID.mp4` in the zips of `vript_{long,short}_videos_clips/`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.sources.captions import CAMERA, SPOKEN, VIDEO, chosen
+from pipelines.sources.llava import JSON_FILES
+from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
+
+
+@source(
+    "vript",
+    hub="Mutonix/Vript",
+    layout="json",
+    licence="academic use only",
+    terms=("non-commercial", "research-only", "no-redistribution"),
+    gating="by downloading, the licence on the card is accepted",
+    citation="https://arxiv.org/abs/2406.06040",
+    verified="fields of the captions on the card; clip paths in published code that reads them",
+    columns=("clip_id", "caption"),
+    files=("vript_captions/vript_{subset}_videos_captions.jsonl", *JSON_FILES),
+    media_files={"": ("vript_{subset}_videos_clips/**", "{subset}/**")},
+    subsets={"long": 400_040, "short": 8_776},
+    rows_per_part=128,
+)
+def vript(row: Mapping[str, Any]) -> Sample:
+    """A clip's content as a caption, told with its voice-over, and how it was filmed."""
+    caption = column(row, "caption", Mapping)
+    clip = text_of(row.get("clip_id"), "clip_id")
+    told = row.get("meta") or row
+    video_id = told.get("video_id") if isinstance(told, Mapping) else None
+    path = f"{text_of(video_id, 'video_id')}/{clip}.mp4"
+    content = text_of(caption.get("content"), "caption.content")
+    if not content:
+        raise Defect("wrong_schema", "caption.content is empty")
+    question = chosen(VIDEO, clip)
+    spoken = " ".join(word for word in row.get("voiceover") or [] if isinstance(word, str)).strip()
+    if spoken:
+        question = f"{SPOKEN.format(spoken)}\n{question}"
+    turns = [Turn("user", (Video(path=path), question)), Turn("assistant", (content,))]
+    filmed = [caption.get("shot_type"), caption.get("camera_movement")]
+    camera = ", ".join(word for word in filmed if isinstance(word, str) and word)
+    if camera:
+        turns += [Turn("user", (CAMERA,)), Turn("assistant", (camera,))]
+    return Sample(turns=tuple(turns), tags=("caption",))
