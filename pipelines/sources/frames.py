@@ -163,24 +163,28 @@ def decode(
         duration = min(seen.duration, end) - start
         wanted = instants(duration, fps=fps, max_frames=max_frames, last=times[-1] - times[0])
         chosen = inside[nearest(times - times[0], wanted)]
-        images = pictures_of(data, seen, chosen)
+        images = pictures_of(data, seen, chosen, size)
     except (av.FFmpegError, ValueError, IndexError, EOFError) as error:
         raise Defect("undecodable_video", f"{type(error).__name__}: {error}") from error
-    frames = tuple(jpeg(image, size) for image in images)
+    frames = tuple(jpeg(image) for image in images)
     return Clip(frames, tuple(float(seen.times[i] - start) for i in chosen), float(duration))
 
 
-def pictures_of(data: bytes | str, seen: Probe, chosen: np.ndarray) -> list[Image.Image]:
-    """The frames at indices `chosen`, by decord where it can, else by PyAV."""
+def pictures_of(data: bytes | str, seen: Probe, chosen: np.ndarray, size: int) -> list[Image.Image]:
+    """The frames at indices `chosen`, by decord where it can, else by PyAV; each brought down to
+    `size` as it comes, so that few whole frames are in memory.
+    """
     suits = seen.codec in DECORD_CODECS and seen.pixels in DECORD_FORMATS
     if suits and seen.width * seen.height <= DECORD_PIXELS and seen.keyframes > 0:
-        images = by_decord(data, seen, chosen)
+        images = by_decord(data, seen, chosen, size)
         if images is not None:
             return images
-    return by_av(data, seen, chosen)
+    return by_av(data, seen, chosen, size)
 
 
-def by_decord(data: bytes | str, seen: Probe, chosen: np.ndarray) -> list[Image.Image] | None:
+def by_decord(
+    data: bytes | str, seen: Probe, chosen: np.ndarray, size: int
+) -> list[Image.Image] | None:
     """The frames by decord; null where it fails or disagrees with the packets, PyAV's turn then."""
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         return None  # no wheel
@@ -190,7 +194,11 @@ def by_decord(data: bytes | str, seen: Probe, chosen: np.ndarray) -> list[Image.
         reader = decord.VideoReader(source_of(data), ctx=decord.cpu(0), num_threads=1)
         if len(reader) != len(seen.times) or rotated(data):
             return None
-        return [Image.fromarray(reader[int(index)].asnumpy()) for index in chosen]
+        # on some .mpg, .m1v and .mkv its index is senseless, and then so are its frames
+        stamps = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+        if np.abs(stamps - stamps[0] - seen.times).max() > seen.duration / len(seen.times) / 2:
+            return None
+        return [fitted(Image.fromarray(reader[int(i)].asnumpy()), size) for i in chosen]
     except (RuntimeError, IndexError) as error:
         # decord's own errors are RuntimeErrors; PyAV, asked next, has the last word
         print(f"decord: {str(error).splitlines()[0]}", file=sys.stderr)
@@ -206,7 +214,7 @@ def rotated(data: bytes | str) -> bool:
         return bool(frame.rotation % 360)
 
 
-def by_av(data: bytes | str, seen: Probe, chosen: np.ndarray) -> list[Image.Image]:
+def by_av(data: bytes | str, seen: Probe, chosen: np.ndarray, size: int) -> list[Image.Image]:
     """The frames by PyAV, seeking where wanted frames lie further apart than keyframes."""
     import av
 
@@ -216,11 +224,12 @@ def by_av(data: bytes | str, seen: Probe, chosen: np.ndarray) -> list[Image.Imag
     with av.open(source_of(data), mode="r", metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
-        images = list(sought(container, wanted) if seeks else scanned(container, wanted))
+        found = sought(container, wanted) if seeks else scanned(container, wanted)
+        images = [fitted(image, size) for image in found]
     if len(images) < len(wanted):
         if seeks:  # an index that lies: read it from the start
             with av.open(source_of(data), mode="r", metadata_errors="ignore") as container:
-                images = list(scanned(container, wanted))
+                images = [fitted(image, size) for image in scanned(container, wanted)]
         if len(images) < len(wanted):
             raise Defect("undecodable_video", f"{len(images)} of {len(wanted)} frames decode")
     return images
@@ -256,11 +265,14 @@ def upright(frame: Any) -> Image.Image:
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
 
 
-def jpeg(image: Image.Image, size: int) -> bytes:
-    """The frame as JPEG, its longest edge at most `size` px."""
+def fitted(image: Image.Image, size: int) -> Image.Image:
+    """The frame, its longest edge at most `size` px."""
     target = frame_size(image.width, image.height, size)
-    if target != image.size:
-        image = image.resize(target, Image.Resampling.LANCZOS)
+    return image if target == image.size else image.resize(target, Image.Resampling.LANCZOS)
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """The frame as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -1,0 +1,266 @@
+"""Which frames of a video are taken, by which decoder, and what a bad one costs."""
+
+import ast
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipelines.sources import frames
+from pipelines.sources.sample import Defect
+from tests.sources.making import levels, video
+
+ALL = {"fps": 1.0, "max_frames": 64, "size": 512}
+
+
+def shown(clip):
+    """The gray levels of a clip's frames."""
+    return levels([{"bytes": data} for data in clip.frames])
+
+
+def test_frames_lie_evenly_over_the_whole_clip_and_show_their_second(tmp_path):
+    """The public loader took consecutive frames out of the middle of short clips."""
+    path = video(tmp_path / "v.mp4", seconds=20, fps=10)
+    clip = frames.frames(path, **ALL)
+    assert len(clip.frames) == 20
+    assert clip.seconds[0] == 0
+    assert clip.seconds[-1] == pytest.approx(19.9)
+    assert np.diff(clip.seconds) == pytest.approx(19.9 / 19, abs=0.1)
+    assert shown(clip) == pytest.approx([s / 20 * 250 for s in clip.seconds], abs=5)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pixels"),
+    [
+        ("libx264", "mp4", "yuv420p"),
+        ("libx264", "mkv", "yuv420p"),
+        ("mpeg4", "avi", "yuv420p"),
+        ("libvpx-vp9", "webm", "yuv420p"),
+        ("libsvtav1", "mp4", "yuv420p"),
+        ("libx265", "mp4", "yuv420p10le"),
+        ("libx264", "mp4", "yuv420p10le"),
+        ("mpeg2video", "mpg", "yuv420p"),
+    ],
+)
+def test_codecs_and_containers(tmp_path, codec, suffix, pixels):
+    path = video(
+        tmp_path / f"v.{suffix}", seconds=4, fps=25, codec=codec, pixels=pixels, size=(128, 96)
+    )
+    for data in (path, path.read_bytes()):
+        clip = frames.frames(data, **ALL)
+        assert clip.duration == pytest.approx(4, abs=0.1)
+        assert len(clip.frames) == 4
+        assert shown(clip) == pytest.approx([s / 4 * 250 for s in clip.seconds], abs=10)
+
+
+def test_both_decoders_give_the_same_frames(tmp_path):
+    path = str(video(tmp_path / "v.mp4", seconds=6, fps=10, codec="libx264", gop=30))
+    seen = frames.probe(path)
+    chosen = np.array([0, 7, 31, 59])
+    by_decord = frames.by_decord(path, seen, chosen, 512)
+    assert by_decord is not None
+    by_av = frames.by_av(path, seen, chosen, 512)
+    for one, other in zip(by_decord, by_av, strict=True):
+        difference = np.asarray(one).astype(int) - np.asarray(other).astype(int)
+        assert np.abs(difference).max() <= 3
+
+
+@pytest.mark.parametrize("gop", [5, 600])
+def test_seeking_and_scanning_agree(tmp_path, gop):
+    path = str(video(tmp_path / "v.mp4", seconds=20, fps=10, codec="libx264", gop=gop))
+    seen = frames.probe(path)
+    wanted = seen.times[[3, 77, 150, 199]] + seen.start
+    found = {}
+    for way in (frames.sought, frames.scanned):
+        with av.open(path) as container:
+            found[way] = [np.asarray(image) for image in way(container, wanted)]
+    assert len(found[frames.sought]) == 4
+    for one, other in zip(found[frames.sought], found[frames.scanned], strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_variable_frame_rate_goes_by_the_timestamps(tmp_path):
+    """A second of many frames, then nine of one each: the clip's half is not half of its frames."""
+    times = [*range(50), *range(50, 500, 50)]
+    path = video(tmp_path / "v.mkv", seconds=10, fps=50, times=times)
+    clip = frames.frames(path, **ALL)
+    assert clip.seconds == pytest.approx(sorted({round(s) for s in clip.seconds}), abs=0.03)
+    assert len(clip.frames) == 9
+    assert (clip.seconds[0], clip.seconds[-1]) == pytest.approx((0, 9), abs=0.03)
+    assert shown(clip) == pytest.approx([s * 25 for s in clip.seconds], abs=5)
+
+
+def test_a_header_that_lies_about_the_rate_is_not_believed(tmp_path):
+    path = video(tmp_path / "v.mp4", seconds=5, fps=10)
+    data = path.read_bytes()
+    at = data.index(b"mdhd") + 4 + 12
+    scale = int.from_bytes(data[at : at + 4], "big")
+    duration = data[: at + 4] + (scale * 3600).to_bytes(4, "big") + data[at + 8 :]
+    clip = frames.frames(duration, **ALL)
+    assert clip.duration == pytest.approx(5)
+    assert len(clip.frames) == 5
+
+
+def test_a_span_of_a_video(tmp_path):
+    path = video(tmp_path / "v.mp4", seconds=10, fps=10)
+    clip = frames.frames(path, **ALL, start=4, end=7)
+    assert clip.duration == pytest.approx(3)
+    assert shown(clip) == pytest.approx([100, 135, 172], abs=6)
+    assert clip.seconds[0] == 0
+    with pytest.raises(Defect, match="undecodable_video"):
+        frames.frames(path, **ALL, start=20, end=30)
+
+
+@given(
+    st.floats(0.01, 5000),
+    st.floats(0.1, 30),
+    st.integers(1, 200),
+    st.integers(1, 300),
+    st.booleans(),
+)
+def test_instants_are_within_bounds_for_any_clip(duration, fps, most, count, jitter):
+    times = np.sort(
+        np.linspace(0, duration, count) + (np.sin(np.arange(count)) * 1e-3 if jitter else 0)
+    )
+    times -= times[0]
+    wanted = frames.instants(duration, fps=fps, max_frames=most, last=times[-1])
+    chosen = frames.nearest(times, wanted)
+    assert 1 <= len(chosen) <= min(most, count)
+    assert len(wanted) == min(max(1, round(fps * duration)), most)
+    assert (np.diff(chosen) > 0).all()
+    if len(wanted) > 1 and count > 1:
+        assert chosen[0] == 0
+        assert chosen[-1] == count - 1
+
+
+@pytest.fixture(scope="module")
+def first_resize():
+    """The size arithmetic of transformers' video processor, whose module needs torchvision."""
+    import transformers
+
+    path = Path(transformers.__file__).parent / "models/smolvlm/video_processing_smolvlm.py"
+    wanted = ("get_resize_output_image_size", "MAX_IMAGE_SIZE")
+    body = [
+        node
+        for node in ast.parse(path.read_text()).body
+        if getattr(node, "name", None) in wanted
+        or (isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in wanted)
+    ]
+    room: dict = {}
+    exec(compile(ast.Module(body, []), str(path), "exec"), room)
+    return lambda width, height, size: room["get_resize_output_image_size"](
+        SimpleNamespace(size=lambda: (1, 3, height, width)), size
+    )[::-1]
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([64, 384, 512]))
+def test_stored_size_is_that_of_the_first_resize_of_transformers(first_resize, width, height, size):
+    stored = frames.frame_size(width, height, size)
+    if max(width, height) <= size:
+        assert stored == (width, height)
+    else:
+        assert stored == first_resize(width, height, size)
+
+
+def test_frames_are_upright_where_the_file_says_so(tmp_path):
+    path = video(tmp_path / "v.mp4", seconds=1, size=(64, 32))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # the 3 x 3 display matrix of the track: 90 degrees
+    quarter = [0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000]
+    data[at : at + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in quarter)
+    clip = frames.frames(bytes(data), **ALL)
+    assert Image.open(io.BytesIO(clip.frames[0])).size == (32, 64)
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage" * 999, b"\0\0\0\x18ftypmp42"])
+def test_bad_bytes_are_a_verdict(data):
+    with pytest.raises(Defect, match="undecodable_video"):
+        frames.frames(data, **ALL)
+
+
+def test_a_clip_cut_off_is_told_from_a_short_one(tmp_path):
+    path = video(tmp_path / "v.mp4", seconds=10, codec="libx264", size=(320, 240))
+    with (
+        av.open(str(path)) as given_,
+        av.open(str(tmp_path / "f.mp4"), "w", options={"movflags": "faststart"}) as out,
+    ):
+        stream = out.add_stream_from_template(given_.streams.video[0])
+        for packet in given_.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    data = (tmp_path / "f.mp4").read_bytes()
+    assert frames.frames(data, **ALL).duration == pytest.approx(10)
+    with pytest.raises(Defect, match="truncated_video"):
+        frames.frames(data[: len(data) * 2 // 3], **ALL)
+
+
+def test_a_decoder_that_hangs_costs_one_sample_and_the_next_gets_a_fresh_child(tmp_path):
+    path = video(tmp_path / "v.mp4")
+    frames.frames(path, **ALL)
+    assert frames.child is not None
+    first = frames.child.pid
+    os.kill(first, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(Defect, match="video_timeout"):
+        frames.frames(path, **ALL, limit=1)
+    assert time.monotonic() - started < 10
+    assert len(frames.frames(path, **ALL).frames) == 4
+    assert frames.child.pid != first
+
+
+def test_a_decoder_that_dies_costs_one_sample(tmp_path, monkeypatch):
+    path = video(tmp_path / "v.mp4")
+    dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
+    frames.stop()
+    true = frames.started
+    monkeypatch.setattr(
+        frames,
+        "started",
+        lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
+    )
+    with pytest.raises(Defect, match="decoder_crash"):
+        frames.frames(path.read_bytes() * 50, **ALL)
+    monkeypatch.setattr(frames, "started", true)
+    assert len(frames.frames(path, **ALL).frames) == 4
+
+
+def test_the_child_ends_with_its_worker(tmp_path):
+    path = video(tmp_path / "v.mp4")
+    code = (
+        "import sys; from pathlib import Path; from pipelines.sources import frames;"
+        "frames.frames(Path(sys.argv[1]), fps=1, max_frames=4, size=64); print(frames.child.pid)"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
+
+
+def test_a_long_video_is_read_in_bounded_memory(tmp_path):
+    """The child's peak stays far below decord's 2 GB, whatever the clip."""
+    path = video(tmp_path / "v.mp4", seconds=12, fps=5, size=(1920, 1080), gop=60)
+    frames.stop()
+    clip = frames.frames(path, **ALL)
+    assert len(clip.frames) == 12
+    assert frames.child is not None
+    status = Path(f"/proc/{frames.child.pid}/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0])
+    assert peak < 1_000_000, f"{peak} kB"
