@@ -11,12 +11,12 @@ from typing import Any
 
 INK = "#010101"
 FAINT = "#020202"
-SERIES = tuple(f"#0a00{k:02x}" for k in range(10))
-"""Stand-ins: text and axes, grid lines, and ten series."""
+SERIES = tuple(f"#0a00{k:02x}" for k in range(12))
+"""Stand-ins: text and axes, grid lines, and twelve series."""
 
 
 def colour(number: int) -> str:
-    """The stand-in of the series; the eleventh is the first again."""
+    """The stand-in of the series; the thirteenth is the first again."""
     return SERIES[number % len(SERIES)]
 
 
@@ -124,10 +124,10 @@ def flow(stats: Mapping[str, Any], *, title: str) -> str:
     links = flow_links(stats)
     columns = [
         list(dict.fromkeys(source for source, _, _ in links)),
-        list(dict.fromkeys(target for _, target, _ in links)),
+        sorted({target for _, target, _ in links}, key=ends_of(stats).index),
     ]
     total = sum(count for *_, count in links) or 1
-    gap = 0.035
+    gap = 0.055
     figure = Figure(figsize=(6.4, 0.9 + 0.34 * max(map(len, columns))), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlim=(-0.55, 1.7), ylim=(-1 - gap * max(map(len, columns)), 0.02))
@@ -174,12 +174,18 @@ def _band(axes: Any, left: float, right: float, thick: float, fill: str) -> None
 RULES_SHOWN = 9
 
 
+def ends_of(stats: Mapping[str, Any]) -> list[str]:
+    """What can become of a sample, from top to bottom."""
+    common = list(stats["rejected"])[:RULES_SHOWN]
+    return ["in the shards", "kept, not picked", *common, "other rules"]
+
+
 def flow_links(stats: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     """(component, what became of its samples, how many): in shards, not picked, or the rule.
 
     Every sample read is in exactly one link. Rules beyond the commonest nine are "other rules".
     """
-    common = list(stats["rejected"])[:RULES_SHOWN]
+    order = ends_of(stats)
     ends: dict[str, dict[str, int]] = {}
     for name, part in stats["components"].items():
         ends[name] = {
@@ -187,9 +193,8 @@ def flow_links(stats: Mapping[str, Any]) -> list[tuple[str, str, int]]:
             "kept, not picked": part["kept"] - part["used"],
         }
         for rule, count in part["rejected"].items():
-            end = rule if rule in common else "other rules"
+            end = rule if rule in order else "other rules"
             ends[name][end] = ends[name].get(end, 0) + count
-    order = ["in the shards", "kept, not picked", *common, "other rules"]
     return [
         (name, end, counts[end])
         for name, counts in ends.items()

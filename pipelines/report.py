@@ -122,11 +122,18 @@ def render(mixture: Finished, **parts: Any) -> str:
         stats=mixture.stats,
         recipe=mixture.recipe,
         measures=MEASURES,
+        most=largest_share(mixture.stats),
         style=(folder / "report.css").read_text(),
         script=script,
         script_hash=digest,
         **parts,
     )
+
+
+def largest_share(stats: Mapping[str, Any]) -> float:
+    """The largest share asked or got of any component in any measure: the length of a full bar."""
+    parts = stats["components"].values()
+    return max((max(part["asked"], *part["got"].values()) for part in parts), default=1.0) or 1.0
 
 
 def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
@@ -253,13 +260,14 @@ def piece_view(
 def rejected_views(
     mixture: Finished, rule: str, *, work: str, budget: Budget, most: int
 ) -> Iterator[dict[str, Any]]:
-    """Samples that the rule removed, one component after the other in turn."""
-    from pipelines.show import known_rule
+    """Samples that the rule removed (or marked, if it removes none), of each component in turn."""
+    from pipelines.show import of_rule
 
-    lines = mixture.index.filter(pl.col("rule") == known_rule(mixture, rule))
+    lines = of_rule(mixture, rule)
     turn = pl.int_range(pl.len()).over("component").alias("turn")
     for sample in lines.with_columns(turn).sort("turn", maintain_order=True)["id"].head(most):
-        yield sample_view(mixture, sample, work=work, budget=budget)
+        view = sample_view(mixture, sample, work=work, budget=budget)
+        yield {**view, "shown_for": rule}
 
 
 def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) -> dict[str, Any]:
@@ -283,6 +291,7 @@ def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) ->
         "id": sample,
         "component": line["component"],
         "rule": line["rule"] or "",
+        "shown_for": line["rule"] or "",
         "fired": [rule for rule in line["fired"] or [] if rule != line["rule"]],
         "part": line["part"],
         "row": line["row"],

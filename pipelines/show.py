@@ -200,19 +200,33 @@ def sample_text(sample: dict[str, Any], *, color: bool) -> str:
 
 def rejected(mixture: Finished, rule: str, *, component: str, work: str, color: bool) -> str:
     """How many samples the rule removed, of which components, and a few of them."""
-    lines = mixture.index.filter(pl.col("rule") == known_rule(mixture, rule))
+    lines = of_rule(mixture, rule)
     if component:
         known_component(mixture, component)
         lines = lines.filter(pl.col("component") == component)
-    title = f"{rule}: {amount(len(lines))} samples, {meaning(rule)}"
+    removed = int((lines["rule"] == rule).sum())
+    title = f"{rule}: removed {amount(removed)} samples, {meaning(rule)}"
     counts = lines["component"].value_counts(sort=True).iter_rows()
     head = [
         paint(title, "border", color=color),
-        "  " + (", ".join(f"{name} {amount(n)}" for name, n in counts) or "(first on none)"),
+        "  "
+        + ("" if removed else "only marked: ")
+        + ", ".join(f"{name} {amount(n)}" for name, n in counts),
         "",
     ]
     ids = lines["id"].head(EXAMPLES).to_list()
     return "\n".join(head) + "\n\n".join(story(mixture, i, work=work, color=color) for i in ids)
+
+
+def of_rule(mixture: Finished, rule: str) -> pl.DataFrame:
+    """Index lines of the samples that the rule removed; of those it fired on, where it only marks.
+
+    Raises:
+        ValueError: it did neither.
+    """
+    known_rule(mixture, rule)
+    removed = mixture.index.filter(pl.col("rule") == rule)
+    return removed if len(removed) else mixture.index.filter(pl.col("fired").list.contains(rule))
 
 
 def known_rule(mixture: Finished, rule: str) -> str:

@@ -226,21 +226,18 @@ def _facets(used: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:
 
 
 def _rejected(index: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Per rule: samples it removed (first to fire), samples it fired on, and up to three ids."""
-    first = (
-        index.drop_nulls("rule")
-        .group_by("rule")
-        .agg(pl.len(), pl.col("id").head(3).alias("examples"), pl.col("component").value_counts())
-    )
-    fired = index.select(pl.col("fired").explode(empty_as_null=True)).drop_nulls()
-    counts = dict(fired.group_by("fired").len().iter_rows())
+    """Per rule: samples it removed (first to fire), samples it fired on, and up to three ids.
+
+    A rule that only marks removed none; its examples are samples that it fired on.
+    """
+    removed = index.drop_nulls("rule").select("id", "rule")
+    fired = index.select("id", pl.col("fired").alias("rule")).explode("rule", empty_as_null=True)
+    both = pl.concat([removed, fired.drop_nulls("rule")]).unique(maintain_order=True)
+    counts = dict(removed.group_by("rule").len().iter_rows())
+    grouped = both.group_by("rule").agg(pl.len(), pl.col("id").head(3))
     found = {
-        row["rule"]: {
-            "samples": row["len"],
-            "fired": max(counts.get(row["rule"], 0), row["len"]),
-            "examples": row["examples"],
-        }
-        for row in first.iter_rows(named=True)
+        rule: {"samples": counts.get(rule, 0), "fired": number, "examples": ids}
+        for rule, number, ids in grouped.iter_rows()
     }
     return dict(sorted(found.items(), key=lambda item: (-item[1]["samples"], item[0])))
 

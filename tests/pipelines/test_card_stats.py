@@ -116,6 +116,7 @@ def test_rejected_counts_the_first_reason_and_all_that_fired():
     rejected = counted()["rejected"]
     assert rejected["small_image"] == {"samples": 1, "fired": 1, "examples": ["cauldron/vqa/0"]}
     assert rejected["keep"]["samples"] == 1
+    assert rejected["blurred"] == {"samples": 0, "fired": 1, "examples": ["cauldron/vqa/1"]}
 
 
 def test_shards_and_index_tell_of_the_same_tokens():

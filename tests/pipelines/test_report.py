@@ -93,7 +93,8 @@ def test_the_gallery_holds_rows_with_their_pictures_cuts_and_seconds(html):
 def test_rejected_samples_stand_under_their_rule_with_their_picture(html):
     found = Page(html)
     refused = {a["data-id"]: a["data-rule"] for _, a in found.elements if a.get("data-rule")}
-    assert refused == {"cauldron/vqa/8": "small_image", "cauldron/vqa/9": "undecodable_image"}
+    assert refused == {"cauldron/vqa/8": "blurred", "cauldron/vqa/9": "undecodable_image"}
+    assert "Rejected by <code>small_image</code>" in html
     assert "does not decode" in html
 
 

@@ -114,8 +114,10 @@ def test_a_sample_that_did_not_decode_says_so(folder):
 
 def test_a_rule_shows_what_it_rejected_and_a_component_its_account(folder):
     text = show(folder, rule="small_image", work=work_of(folder), color=False)
-    assert "small_image: 1 samples" in text
+    assert "small_image: removed 1 samples" in text
     assert "cauldron/vqa/8" in text
+    text = show(folder, rule="blurred", work=work_of(folder), color=False)
+    assert "only marked: pictures 1" in text
     text = show(folder, component="pictures", color=False)
     assert "rejected   small_image 1, undecodable_image 1" in text
 
