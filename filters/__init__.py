@@ -13,13 +13,14 @@ A rule is a function in one of the files below; importing this package registers
 | video.py        | duration, frames                                |
 | cot.py          | sections and conclusions of chains of thought   |
 | ratings.py      | ratings per turn                                |
+| benchmarks.py   | pictures and questions of test sets             |
 | duplicates.py   | samples that others repeat (mixture level)      |
 
 A mixture states the rules it wants under `filters:`; none applies unless it is listed, except that
 a sample which ingest found defective is always rejected, with the defect as the reason.
 """
 
-from filters import conversation, cot, datatrove, image, ratings, text, video
+from filters import benchmarks, conversation, cot, datatrove, image, ratings, text, video
 from filters.duplicates import mixture_rules
 from filters.facts import VERDICTS, facts
 from filters.rules import RULES, Rule, identity, rule, settings_of, validate
@@ -29,6 +30,7 @@ __all__ = [
     "RULES",
     "VERDICTS",
     "Rule",
+    "benchmarks",
     "conversation",
     "cot",
     "datatrove",

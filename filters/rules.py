@@ -23,8 +23,9 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+
+import fsspec
 
 Scope = Literal["sample", "mixture", "index"]
 
@@ -50,7 +51,13 @@ class Rule:
     needs: Callable[..., tuple[str, ...]]
     """Settings in; columns of VERDICTS that `judge` must fill for a mixture rule out."""
     score: Callable[..., Any] | None = None
-    """Of a model-scored rule: (samples, settings) -> float per sample, given to it as a column."""
+    """Of a model-scored rule: (samples, settings) -> float per sample, the column "RULE.score"."""
+    detail: Callable[..., Any] | None = None
+    """Of a rule that says more than its name: (facts, settings) -> string per sample, or null."""
+    reads: tuple[str, ...] = ()
+    """The facts that `detail` reads; what it returns is the column "RULE.detail"."""
+    check: Callable[..., None] | None = None
+    """(where, settings): raises where a file that the settings name is not what it should be."""
     rewrite: Callable[..., Any] | None = None
     """Of a rule that can repair: (samples, settings) -> samples, with the same rows."""
     hopeless: Callable[..., Any] | None = None
@@ -85,6 +92,9 @@ def rule(
     version: int = 1,
     needs: Callable[..., tuple[str, ...]] = lambda **_: (),
     score: Callable[..., Any] | None = None,
+    detail: Callable[..., Any] | None = None,
+    reads: tuple[str, ...] = (),
+    check: Callable[..., None] | None = None,
     rewrite: Callable[..., Any] | None = None,
     hopeless: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -93,7 +103,9 @@ def rule(
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
         assert name not in RULES, f"two rules are called {name}"
-        RULES[name] = Rule(name, function, scope, version, needs, score, rewrite, hopeless)
+        RULES[name] = Rule(
+            name, function, scope, version, needs, score, detail, reads, check, rewrite, hopeless
+        )
         return function
 
     return register
@@ -171,6 +183,9 @@ def validate(filters: Mapping[str, Mapping[str, Any] | None], *, where: str) -> 
             raise ValueError(
                 f"{at}: needs {', '.join(missing)}. Write {name}: {{{missing[0]}: ...}}."
             )
+        check = RULES[name].check
+        if check is not None:
+            check(at, **settings_of(name, given)[1])
 
 
 def settings_of(name: str, given: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
@@ -200,5 +215,8 @@ def _placeless(setting: str, value: Any) -> Any:
     """The value; of a setting that names files, their contents' digests."""
     if setting not in FILE_SETTINGS:
         return value
-    paths = [Path(path) for path in ([value] if isinstance(value, str) else value) if path]
-    return [sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
+    digests = []
+    for path in [value] if isinstance(value, str) else value:
+        with fsspec.open(path, "rb") as file:
+            digests.append(sha256(file.read()).hexdigest())
+    return digests

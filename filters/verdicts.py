@@ -92,7 +92,14 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
     read = {n for e in (*fires.values(), *rejects.values()) for n in e.meta.root_names()}
     read |= {hashes.FROM_FACTS[column][0] for column in needs if column in hashes.FROM_FACTS}
     read |= _ALWAYS | ({weight_by} if weight_by else set())
+    details = {name: RULES[name] for name in rules if RULES[name].detail is not None}
+    read |= {fact for rule in details.values() for fact in rule.reads}
+    read -= {f"{name}.detail" for name in details}
     frame = facts(samples, names=read - set(scores)).with_columns(**scores)
+    for name, rule in details.items():
+        assert rule.detail is not None
+        found = rule.detail(frame, **settings_of(name, rules[name])[1])
+        frame = frame.with_columns(found.alias(f"{name}.detail"))
 
     scored = pl.col(weight_by).cast(pl.Float32) if weight_by else pl.lit(None, pl.Float32)
     facts_of = ("id", "modality", "duration", "num_images", "num_turns", "num_bytes")
@@ -108,7 +115,13 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
         )
     else:
         verdicts = verdicts.with_columns(rule="defect", fired=pl.concat_list("defect"))
-    verdicts = verdicts.with_columns(pl.col("fired").list.drop_nulls()).drop("defect")
+    told = [frame[f"{name}.detail"] for name in details]
+    of_reason = [pl.when(pl.col("rule") == name).then(frame[f"{name}.detail"]) for name in details]
+    nothing = pl.lit(None, pl.String)
+    verdicts = verdicts.with_columns(
+        pl.col("fired").list.drop_nulls(),
+        detail=pl.coalesce(*of_reason, *told, nothing),
+    ).drop("defect")
 
     columns = {
         column: make(frame) for column, (_, make) in hashes.FROM_FACTS.items() if column in needs
