@@ -19,6 +19,15 @@ PLACES = """  output=DIR       the finished mixture            (default: out/<mi
   workers=N        CPUs to use; 0: this process alone, without Ray     (default: all)
 """
 
+SHOWN = """\
+  row=N            a packed row, learned text coloured, special tokens visible  (default: 0)
+  split=train      of which split the row is: train or val
+  id=SAMPLE_ID     one sample: read from where, which rules fired, which shards hold it
+  rule=NAME        examples of what a rule took
+  component=NAME   packed samples of a component, or with rule= what the rule took of it
+  work=DIR         where the build kept its samples                         (default: out/work)
+"""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -56,6 +65,23 @@ def show(words: list[str]) -> int:
         chosen["row"] = whole(chosen["row"], "row")
     print(shown(folder, **chosen))
     return 0
+
+
+def check(words: list[str]) -> int:
+    """`check DIR [rows=N]`."""
+    from pipelines.check import faults
+    from pipelines.finished import open_finished
+
+    folder, settings = folder_and(words, {"rows"})
+    rows = whole(settings.get("rows", "64"), "rows")
+    found = list(faults(open_finished(folder), rows=rows))
+    for fault in found[:20]:
+        print(fault)
+    looked = "every row" if rows == 0 else f"{rows} rows of each shard"
+    print(
+        f"{folder}: {len(found)} faults" if found else f"{folder}: no fault ({looked} looked into)"
+    )
+    return 1 if found else 0
 
 
 def clean(words: list[str]) -> int:
@@ -159,13 +185,13 @@ COMMANDS = {
         show,
         "show DIR [row=N | id=SAMPLE_ID | rule=NAME | component=NAME]",
         "look at packed rows as the model sees them, or at the story of a sample",
-        """  row=N            a packed row: learned text coloured, special tokens visible   (default: 0)
-  split=train      of which split the row is: train or val
-  id=SAMPLE_ID     one sample: read from where, which rules fired, which shards hold it
-  rule=NAME        examples of what a rule took
-  component=NAME   packed samples of a component, or with rule= what the rule took of it
-  work=DIR         where the build kept its samples                         (default: out/work)
-""",
+        SHOWN,
+    ),
+    "check": Command(
+        check,
+        "check DIR [rows=N]",
+        "verify every contract of a finished mixture; exit status 1 with the faults",
+        "  rows=N           rows of each shard to decode and verify; 0: all      (default: 64)\n",
     ),
     "clean": Command(
         clean,
@@ -216,6 +242,9 @@ def main(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 130
+    except BrokenPipeError:  # `| head` has read enough
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
     except (ValueError, OSError) as error:
         if in_stage(error):
             raise

@@ -28,6 +28,8 @@ from mixtures import pick as picking
 from mixtures.config import Mixture, encoding_of, rules_of, to_yaml
 from pipelines import card, recipe, sources, tables
 from pipelines.clean import refer
+from pipelines.finished import Finished, split_shards
+from pipelines.report import report
 from pipelines.runner import File, Report, Task, connected, run
 from pipelines.sources import Part
 from pipelines.stages import STAGES
@@ -139,14 +141,10 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     versions["rules"] = {
         name: filters.identity(rules_of(mixture, name)) for name in mixture.components
     }
-    identity = {
-        "mixture": {k: v for k, v in resolved.items() if k not in ("name", "description")},
-        "inputs": inputs,
-        "versions": versions,
-    }
+    content = {"mixture": resolved, "inputs": inputs, "versions": versions}
     return {
         "name": mixture.name,
-        "fingerprint": recipe.fingerprint(identity),
+        "fingerprint": recipe.fingerprint(recipe.identity(content)),
         "mixture": resolved,
         "sources": {
             name: sources.describe(component.source)
@@ -175,7 +173,7 @@ def packages() -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-def finished(place: Place) -> dict[str, Any] | None:
+def standing(place: Place) -> dict[str, Any] | None:
     """The recipe of the mixture that stands finished at `output`, or None."""
     path = tables.join(place.output, "recipe.json")
     return tables.read_json(path) if tables.exists(path) else None
@@ -219,7 +217,7 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
     begun = time.monotonic()
     todo = survey(mixture, place)
     with locked(place.output):
-        found = finished(place)
+        found = standing(place)
         if found is not None:
             if found["fingerprint"] == todo.fingerprint:
                 print(f"{place.output} is finished (recipe {todo.fingerprint}); nothing to do.")
@@ -419,6 +417,13 @@ def publish(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -
     tables.write_text(tables.join(place.output, "mixture.yaml"), to_yaml(mixture))
     tables.write_text(tables.join(place.output, "README.md"), card.card(found, todo.recipe))
     save_tokenizer(mixture.encoding, place)
+    finished = Finished(
+        folder=place.output,
+        recipe=todo.recipe,
+        stats=found,
+        shards=split_shards(tables.listing(shards)),
+    )
+    tables.write_text(tables.join(place.output, "report.html"), report(finished, work=place.work))
     tables.write_json(tables.join(place.output, "recipe.json"), todo.recipe)
     tables.remove(tables.join(place.output, ".building.json"))
     used = [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]

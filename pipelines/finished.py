@@ -127,11 +127,16 @@ def open_finished(folder: str) -> Finished:
         folder=str(folder).rstrip("/"),
         recipe=tables.read_json(path),
         stats=tables.read_json(tables.join(folder, "stats.json")),
-        shards={
-            split: [name for name in names if name.startswith(f"{split}-")]
-            for split in ("train", "val")
-        },
+        shards=split_shards(names),
     )
+
+
+def split_shards(names: Iterable[str]) -> dict[str, list[str]]:
+    """Per split, the shards among these file names, in order."""
+    return {
+        split: sorted(n for n in names if n.startswith(f"{split}-") and n.endswith(".arrow"))
+        for split in ("train", "val")
+    }
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

@@ -41,6 +41,12 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def identity(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe determines the mixture: not its name, description or package versions."""
+    mixture = {k: v for k, v in content["mixture"].items() if k not in ("name", "description")}
+    return {"mixture": mixture, "inputs": content["inputs"], "versions": content["versions"]}
+
+
 def drift(recorded: Any, current: Any, *, where: str = "") -> list[str]:
     """One line per field that differs: where, the recorded value, the one now."""
     if isinstance(recorded, dict) and isinstance(current, dict):

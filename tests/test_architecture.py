@@ -1,4 +1,4 @@
-"""ARCHITECTURE, section 2, executable: who may import whom, and where each heavy package comes in."""
+"""ARCHITECTURE, section 2, executable: who imports whom, and where heavy packages come in."""
 
 import ast
 import subprocess

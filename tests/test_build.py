@@ -15,7 +15,6 @@ import pytest
 
 from pipelines import tables
 from pipelines.__main__ import main
-from tests.repositories import small_world
 
 NOT_IDENTITY = {"timings.json", ".lock"}
 
@@ -37,16 +36,6 @@ def build(world: Path, out: Path, *words: str) -> Path:
     place = [f"output={out}/mix", f"work={out}/work", *words]
     assert main(["build", f"mixture={world}", *place]) == 0
     return out / "mix"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    return small_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def mix(world, tmp_path_factory) -> Path:
-    return build(world, tmp_path_factory.mktemp("plain"), "workers=0")
 
 
 def index_of(mix: Path) -> pl.DataFrame:
