@@ -4,7 +4,7 @@ The documents are Python's own: the language reference's topics and the docstrin
 laid out on pages of paper. Every answer follows from the text on the pages.
 """
 
-import ast
+import inspect
 import re
 import sysconfig
 from collections import Counter
@@ -25,6 +25,7 @@ from quickstart_data.files import (
 
 NAME = "HuggingFaceM4/Docmatix"
 MAX_PAGES = 3
+DOCSTRING = re.compile(r'(?:#[^\n]*\n|\s)*[rR]?"""(?P<told>.*?)"""', re.DOTALL)
 FACES = ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono")
 
 
@@ -37,8 +38,9 @@ def texts() -> list[tuple[str, str]]:
         title = told.strip().splitlines()[0].strip()
         found.append((title if len(title) > 3 else name, told))
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-        if doc and len(doc) >= 500:
+        opening = DOCSTRING.match(path.read_text(encoding="utf-8"))
+        doc = inspect.cleandoc(opening["told"]) if opening else ""
+        if len(doc) >= 500:
             found.append((f"Module {path.stem}", f"Module {path.stem}\n\n{doc}"))
     return found
 
