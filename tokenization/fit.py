@@ -22,6 +22,8 @@ CANDIDATES = 40
 """Samples among which the end of a row is searched."""
 ROOM = 2.5
 """A row is closed exactly once its room is below this many mean samples."""
+LAYERS = 14
+"""Steps into which the crops of a mean row are divided where they need only be balanced."""
 SKEW = 0.3
 """Share of `max_crops` by which a row may run ahead of its crops while it is filled at random."""
 
@@ -98,6 +100,28 @@ def fill_bound(
     return float(np.sum(num_tokens)) / (rows * seq_len) if rows else 1.0
 
 
+def _crop_subset(crops: list[int], room: int) -> list[int]:
+    """Positions of a subset with the largest sum up to `room`, of large items where it can be.
+
+    `crops` descend; the search ends with the first items that fill the room exactly, so small ones
+    are left for rows that have nothing else.
+    """
+    state, states = 1, [1]
+    within = (1 << (room + 1)) - 1
+    for c in crops:
+        state |= (state << c) & within
+        states.append(state)
+        if state >> room:
+            break
+    best = state.bit_length() - 1
+    chosen = []
+    for position in range(len(states) - 2, -1, -1):
+        if not (states[position] >> best) & 1:
+            chosen.append(position)
+            best -= crops[position]
+    return chosen
+
+
 def _closing_subset(
     tokens: list[int],
     crops: list[int],
@@ -163,11 +187,14 @@ def pack_rows(
     number = len(all_tokens)
     if not number:
         return []
-    # Where even the densest samples cannot reach the crop limit, only tokens are counted.
+    cap = max_crops
     limited = float((all_crops / all_tokens).max()) * seq_len > max_crops
-    cap = max_crops if limited else 0
     if not limited:
-        all_crops = np.zeros_like(all_crops)
+        # Even the densest samples cannot reach the crop limit. Crops are then only balanced, in
+        # units of a LAYERS-th of the mean row.
+        unit = max(float(all_crops.sum()) * seq_len / float(all_tokens.sum()) / LAYERS, 1.0)
+        all_crops = np.rint(all_crops / unit).astype(np.int64)
+        cap = max(int(all_crops.max()), round(1.25 * LAYERS))
     rng = np.random.default_rng(seed)
     stream = rng.permutation(number)
     size = min(POOL, number)
@@ -189,7 +216,18 @@ def pack_rows(
         first = int(key.argmax())
         row = [first]
         used, crops_used = int(tokens[first]), int(crops[first])
-        spots = {first}
+        if limited and crops_left * seq_len > left * cap:  # crops bind: fill them first
+            fits = np.flatnonzero(
+                (crops > 0) & (crops <= cap - crops_used) & (tokens <= seq_len - used)
+            )
+            fits = fits[fits != first]
+            fits = fits[np.argsort(-crops[fits], kind="stable")]
+            for spot in fits[_crop_subset(crops[fits].tolist(), cap - crops_used)].tolist():
+                if used + tokens[spot] <= seq_len:
+                    row.append(spot)
+                    used += int(tokens[spot])
+                    crops_used += int(crops[spot])
+        spots = set(row)
         tries = 0
         while seq_len - used > ROOM * mean and tries < 16 and len(row) < samples_left:
             place = (place + 1) % size
@@ -197,7 +235,7 @@ def pack_rows(
             tries += 1
             if place in spots or used + n > seq_len or crops_used + c > cap:
                 continue
-            if abs(crops_used + c - density * (used + n)) > SKEW * cap:
+            if crops_used + c - density * (used + n) > SKEW * cap:
                 continue
             row.append(place)
             spots.add(place)
@@ -205,9 +243,9 @@ def pack_rows(
             crops_used += c
             tries = 0
         room, crop_room = seq_len - used, cap - crops_used
-        fits = np.flatnonzero((tokens <= room) & (crops <= crop_room))
-        if len(row) > 1 or len(fits):
-            fits = fits[~np.isin(fits, row)]
+        open_ = (tokens <= room) & (crops <= crop_room)
+        open_[row] = False
+        fits = np.flatnonzero(open_)
         if len(fits) > CANDIDATES:
             fits = fits[(place + np.arange(CANDIDATES)) % len(fits)]
         if len(fits):
