@@ -210,20 +210,25 @@ def header(stats: Mapping[str, Any], *, format: str = "arrow") -> str:
         if stats["packing"][split]["rows"]
     ]
     rows = sum(stats["packing"][split]["rows"] for split in ("train", "val"))
-    fields = {
+    fields: dict[str, Any] = {
         "pretty_name": stats["name"],
         "license": licences(stats["sources"]),
         "task_categories": ["image-text-to-text", "video-text-to-text"],
         "tags": ["smolvlm", "packed", "vision-language", "multimodal"],
         "size_categories": [_size(rows)],
         "source_datasets": sorted(
-            {source["hub"] for source in stats["sources"].values() if source.get("hub")}
+            {
+                source["hub"]
+                for source in stats["sources"].values()
+                if source["hub"] and not source["own_files"]
+            }
         ),
         "configs": [
             {"config_name": "default", "data_files": splits, "default": True},
             {"config_name": "index", "data_files": [{"split": "train", "path": f"index.{format}"}]},
         ],
     }
+    fields = {key: value for key, value in fields.items() if value}
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
 
 

@@ -98,12 +98,15 @@ def packing_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 def sample_lines(a: Finished, b: Finished) -> list[str]:
     """How many samples are in the shards of one and not of the other, and which changed sides."""
-    used = [
+    used: list[pl.DataFrame] = [
         side.index.filter(pl.col("copies") > 0).select("id", "component", "split")
         for side in (a, b)
     ]
     lines = []
-    for label, one, other in (("only in the first", *used), ("only in the second", *used[::-1])):
+    for label, one, other in (
+        ("only in the first", used[0], used[1]),
+        ("only in the second", used[1], used[0]),
+    ):
         alone = one.join(other, on="id", how="anti")
         if len(alone):
             counts = alone["component"].value_counts(sort=True).iter_rows()

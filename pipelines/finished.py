@@ -122,21 +122,22 @@ def open_finished(folder: str) -> Finished:
             f"{folder}: no recipe.json, so no finished mixture. Build one: "
             "python -m pipelines build mixture=NAME output=" + str(folder)
         )
+    stats = tables.read_json(tables.join(folder, "stats.json"))
+    return finished_of(folder, recipe=tables.read_json(path), stats=stats)
+
+
+def finished_of(folder: str, *, recipe: dict[str, Any], stats: dict[str, Any]) -> Finished:
+    """The mixture whose shards, index and tokenizer lie in the folder, its small files in hand."""
     names = [n for n in tables.listing(tables.join(folder, "shards")) if n.endswith(".arrow")]
     return Finished(
         folder=str(folder).rstrip("/"),
-        recipe=tables.read_json(path),
-        stats=tables.read_json(tables.join(folder, "stats.json")),
-        shards=split_shards(names),
+        recipe=recipe,
+        stats=stats,
+        shards={
+            split: [name for name in names if name.startswith(f"{split}-")]
+            for split in ("train", "val")
+        },
     )
-
-
-def split_shards(names: Iterable[str]) -> dict[str, list[str]]:
-    """Per split, the shards among these file names, in order."""
-    return {
-        split: sorted(n for n in names if n.startswith(f"{split}-") and n.endswith(".arrow"))
-        for split in ("train", "val")
-    }
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

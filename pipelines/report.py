@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import plots
+from pipelines import plots, tables
 from pipelines.card import MEASURES, amount, meaning, percent, times
 from pipelines.finished import Finished
 from pipelines.spans import Piece, pieces, seconds, visible
@@ -63,6 +63,13 @@ def report(mixture: Finished, *, work: str) -> str:
         flow=plots.flow(stats, title="Samples from the components to the shards"),
         plots=list(stat_plots(mixture)),
     )
+
+
+def write(mixture: Finished, *, work: str) -> str:
+    """`DIR/report.html` is the report; returns its path."""
+    path = tables.join(mixture.folder, "report.html")
+    tables.write_text(path, report(mixture, work=work))
+    return path
 
 
 def page(
@@ -164,7 +171,6 @@ def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
 
 def picture_sizes(mixture: Finished) -> list[tuple[int, int]]:
     """(width, height) in px of up to MEASURED pictures, from rows spread over the train shards."""
-    from pipelines import tables
     from tokenization.images import image_size
 
     found: list[tuple[int, int]] = []

@@ -125,15 +125,13 @@ def picture_line(row: dict[str, Any], number: int, *, tokens: int) -> str:
 def story(mixture: Finished, sample: str, *, work: str, color: bool) -> str:
     """One sample from the repository to the shards, and its text."""
     line = mixture.line(sample)
-    source = mixture.recipe["sources"].get(line["component"], {})
-    revision = f" at {source['revision']}" if source.get("revision") else ""
     places = mixture.find(sample)
     fired = [rule for rule in line["fired"] or [] if rule != line["rule"]]
     facts = [
         ("component", f"{line['component']}, {line['modality']}, split {line['split']}"),
         (
             "read from",
-            f"{source.get('hub') or 'files'}{revision}, subset {line['subset']}, "
+            f"{origin(mixture, line['component'])}, subset {line['subset']}, "
             f"part {line['part']}, row {line['row']}",
         ),
         (
@@ -158,6 +156,16 @@ def story(mixture: Finished, sample: str, *, work: str, color: bool) -> str:
     lines = [paint(visible(sample), "border", color=color)]
     lines += [f"  {label:<11}{visible(text)}" for label, text in facts if text]
     return "\n".join([*lines, "", _text(mixture, sample, places, work=work, color=color)])
+
+
+def origin(mixture: Finished, component: str) -> str:
+    """Where a component's rows come from: its own files, or a repository at a revision."""
+    data = mixture.recipe["mixture"]["components"][component].get("data")
+    if data:
+        return str(data)
+    source = mixture.recipe["sources"][component]
+    revision = source.get("revision")
+    return f"{source['hub']} at {revision}" if revision else str(source["hub"] or "files")
 
 
 def _text(

@@ -131,7 +131,10 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         "grids": _grids(packed),
         "prefix": _prefix(index, packed, mixture),
         "histograms": _histograms(used, packed, seq_len=encoding["seq_len"]),
-        "sources": {name: dict(source) for name, source in recipe.get("sources", {}).items()},
+        "sources": {
+            name: {**source, "own_files": bool(mixture["components"][name].get("data"))}
+            for name, source in recipe["sources"].items()
+        },
     }
 
 

@@ -127,6 +127,7 @@ def recipe(**more: Any) -> dict[str, Any]:
                 "revision": "abc123",
                 "licence": "CC-BY-4.0",
                 "gating": "",
+                "terms": [],
                 "citation": "What matters when building vision-language models?",
             },
             "words": {
@@ -135,6 +136,7 @@ def recipe(**more: Any) -> dict[str, Any]:
                 "revision": "def456",
                 "licence": "Apache-2.0",
                 "gating": "",
+                "terms": [],
                 "citation": "",
             },
         },
@@ -292,7 +294,8 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
             name: {"source": name, "ratio": ratio, "subsets": {}} for name, ratio in ratios.items()
         },
     )
-    source = {"licence": "Apache-2.0", "gating": "", "citation": "", "hub": "", "revision": "main"}
+    source = {"licence": "Apache-2.0", "gating": "", "citation": "", "revision": "main"}
+    source |= {"hub": "org/name", "terms": []}
     made["sources"] = {name: {**source, "source": name} for name in ratios}
     made["inputs"] = {"pictures/vqa": {"source": "cauldron", "subset": "vqa"}}
     made["versions"] = {"ingest": 1}

@@ -29,6 +29,19 @@ def test_a_split_without_rows_is_not_named():
     assert "val" not in header(found)
 
 
+def test_own_files_are_not_said_to_be_the_repository_whose_layout_they_have():
+    found = counted()
+    assert front(card(found, recipe()))["source_datasets"] == [
+        "HuggingFaceM4/the_cauldron",
+        "HuggingFaceTB/smoltalk",
+    ]
+    found["sources"]["pictures"]["own_files"] = True
+    text = card(found, recipe())
+    assert front(text)["source_datasets"] == ["HuggingFaceTB/smoltalk"]
+    assert "| own files in the layout of [HuggingFaceM4/the\\_cauldron](" in text
+    assert "abc123" not in text
+
+
 def test_a_licence_the_hub_has_no_name_for_is_other():
     assert licences({"a": {"licence": "LicenseRef-own"}, "b": {"licence": "MIT"}}) == [
         "mit",

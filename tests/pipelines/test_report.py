@@ -2,12 +2,13 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from pipelines.finished import open_finished
 from pipelines.plots import flow_links
-from pipelines.report import Budget, chosen_rows, copy_of, page, report
+from pipelines.report import Budget, chosen_rows, copy_of, page, report, write
 from tests.pipelines.made import drawing, finished, png, work_of
 
 
@@ -106,6 +107,12 @@ def test_learned_text_is_marked_and_the_question_is_not(html):
 
 def test_the_same_mixture_gives_the_same_page(mixture, html):
     assert report(mixture, work=work_of(mixture.folder)) == html
+
+
+def test_the_report_is_written_beside_the_card(mixture, html):
+    path = write(mixture, work=work_of(mixture.folder))
+    assert Path(path) == Path(mixture.folder) / "report.html"
+    assert Path(path).read_text() == html
 
 
 def test_pictures_stop_at_the_budget_and_are_counted():

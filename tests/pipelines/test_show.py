@@ -88,7 +88,7 @@ def test_visible_keeps_text_and_writes_out_what_hides():
 def test_the_story_of_a_sample_names_its_shards_and_rows(folder):
     text = show(folder, id="cauldron/ai2d/2", color=False)
     assert "train-00001.arrow row 0" in text
-    assert "part cauldron/ai2d/00000, row 2" in text
+    assert "read from  org/name at main, subset ai2d, part cauldron/ai2d/00000, row 2" in text
     assert "kept" in text
 
 
