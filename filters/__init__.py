@@ -13,6 +13,7 @@ A rule is a function in one of the files below; importing this package registers
 | video.py        | duration, frames                                |
 | cot.py          | sections and conclusions of chains of thought   |
 | ratings.py      | ratings per turn                                |
+| scores.py       | what a model says of pictures and text          |
 | benchmarks.py   | pictures and questions of test sets             |
 | duplicates.py   | samples that others repeat (mixture level)      |
 
@@ -20,7 +21,7 @@ A mixture states the rules it wants under `filters:`; none applies unless it is 
 a sample which ingest found defective is always rejected, with the defect as the reason.
 """
 
-from filters import benchmarks, conversation, cot, datatrove, image, ratings, text, video
+from filters import benchmarks, conversation, cot, datatrove, image, ratings, scores, text, video
 from filters.duplicates import mixture_rules
 from filters.facts import VERDICTS, facts
 from filters.rules import RULES, Rule, identity, rule, settings_of, validate
@@ -42,6 +43,7 @@ __all__ = [
     "ratings",
     "rewrite",
     "rule",
+    "scores",
     "settings_of",
     "text",
     "validate",

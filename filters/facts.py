@@ -53,7 +53,7 @@ VERDICTS = pa.schema(
         ("pixels_hash", pa.uint64()),     # xxh3 of what ingest measured on their pixels, in order
         ("text_signature", pa.binary()),  # MinHash, 8 bits of each permutation
         ("dhashes", pa.list_(pa.uint64())),
-        ("embedding_hash", pa.uint64()),  # signs of an image embedding's random projections
+        ("embedding_signature", pa.binary()),  # signs of an image embedding's random projections
     ]
 )
 # fmt: on

@@ -66,8 +66,10 @@ def _scores(samples: pa.Table, rules: Rules) -> dict[str, pl.Series]:
     made = {}
     for name, given in rules.items():
         score = RULES[name].score
-        if score is not None:
-            made[f"{name}.score"] = pl.Series(score(samples, **settings_of(name, given)[1]))
+        if score is not None and RULES[name].scope == "sample":
+            made[f"{name}.score"] = pl.Series(
+                score(samples, **settings_of(name, given)[1]), dtype=pl.Float64
+            )
     return made
 
 
@@ -126,6 +128,12 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
     columns = {
         column: make(frame) for column, (_, make) in hashes.FROM_FACTS.items() if column in needs
     }
+    for name, given in rules.items():
+        score = RULES[name].score
+        if score is not None and RULES[name].scope == "mixture":
+            own = settings_of(name, given)[1]
+            column = RULES[name].needs(**own)[0]
+            columns[column] = pl.Series(column, score(samples, **own), dtype=pl.Binary)
     if "bytes_hash" in needs:
         columns["bytes_hash"] = hashes.bytes_hash(samples)
     absent = [field.name for field in VERDICTS if field.name not in {*verdicts.columns, *columns}]
