@@ -21,7 +21,7 @@ from mixtures.copies import copies_of, live_rows, unit_of
 from mixtures.deal import deal, with_shards
 from mixtures.limits import masks, staying
 
-__all__ = ["INDEX", "as_table", "budgets", "deal", "pick", "supply", "with_shards"]
+__all__ = ["INDEX", "as_table", "budgets", "capped", "deal", "pick", "supply", "with_shards"]
 
 INDEX = pa.schema(
     [
@@ -67,6 +67,25 @@ def pick(
     subset) -> rows of the subset where only some of its parts were read (`keep` counts from it).
     `licences`: component -> licence, for limits on one. Raises ValueError on a shortage.
     """
+    frame = capped(index, mixture, rows=rows, licences=licences)
+    table = budgets(frame, mixture, licences=licences)
+    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences or {}))
+    keys = draw.keys(index["id"], seed=mixture.seed)
+    copies = copies_of(frame, table, mixture, _ranks(index, mixture, keys), keys)
+    return frame.drop("limited").with_columns(copies=pl.Series(copies))
+
+
+def capped(
+    index: pl.DataFrame,
+    mixture: Mixture,
+    *,
+    rows: Mapping[tuple[str, str], int] | None = None,
+    licences: Mapping[str, str] | None = None,
+) -> pl.DataFrame:
+    """The index with `split`, and in `rule` what keep, max_samples, grades and limits take.
+
+    Reads and raises as `pick`, but no shortage; `copies` are 0. What is left is the supply.
+    """
     unknown = set(index["component"].unique()) - set(mixture.components)
     if unknown:
         raise ValueError(f"{mixture.name}: the index holds components {sorted(unknown)} not of it.")
@@ -78,11 +97,7 @@ def pick(
         copies=pl.lit(0, pl.Int32),
     )
     frame = _capped(frame, mixture, rank, keys, rows=rows or {})
-    frame = _limited(frame, mixture, rank, keys, licences=licences or {})
-    table = budgets(frame, mixture, licences=licences)
-    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences or {}))
-    copies = copies_of(frame, table, mixture, rank, keys)
-    return frame.drop("limited").with_columns(copies=pl.Series(copies))
+    return _limited(frame, mixture, rank, keys, licences=licences or {})
 
 
 def budgets(

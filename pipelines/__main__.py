@@ -55,6 +55,45 @@ def build(words: list[str]) -> int:
     return 0
 
 
+def plan(words: list[str]) -> int:
+    """`plan mixture=NAME|FILE.yaml`."""
+    from pipelines.plan import plan as planned
+
+    settings, overrides = split(words, {*PLACE_KEYS, "hub", "gpu", "mfu"})
+    mixture = load(settings, overrides)
+    place = place_of(settings, mixture.name)
+    hub = truth(settings.get("hub", "false"), "hub")
+    mfu = number(settings.get("mfu", "0.3"), "mfu")
+    print(planned(mixture, place, hub=hub, gpu=settings.get("gpu", "H100"), mfu=mfu))
+    return 0
+
+
+def diff(words: list[str]) -> int:
+    """`diff A B`."""
+    from pipelines.diff import diff as differing
+
+    if len(words) != 2:
+        raise ValueError(f"diff takes two folders of finished mixtures, found {words}.")
+    print(differing(*words))
+    return 0
+
+
+def push(words: list[str]) -> int:
+    """`push DIR repo=ORG/NAME`."""
+    from pipelines.hub import push as pushed
+
+    folder, settings = folder_and(
+        words, {"repo", "private", "revision", "format", "terms", "dataset"}
+    )
+    if "repo" not in settings:
+        raise ValueError("repo=ORG/NAME is missing.")
+    chosen: dict[str, Any] = dict(settings)
+    if "private" in chosen:
+        chosen["private"] = truth(chosen["private"], "private")
+    print(pushed(folder, **chosen))
+    return 0
+
+
 def show(words: list[str]) -> int:
     """`show DIR [row=N | id=ID | rule=NAME | component=NAME]`."""
     from pipelines.show import show as shown
@@ -110,6 +149,14 @@ def only(words: list[str], known: set[str]) -> dict[str, str]:
         hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."
         raise ValueError(f"unknown setting '{key}'. {hint}")
     return settings
+
+
+def number(word: str, key: str) -> float:
+    """The number that `word` spells."""
+    try:
+        return float(word)
+    except ValueError as error:
+        raise ValueError(f"{key}={word}: expected a number.") from error
 
 
 def whole(word: str, key: str) -> int:
@@ -180,6 +227,31 @@ COMMANDS = {
         + "  overwrite=true   replace a finished mixture whose recipe differs\n"
         + "  train=CONFIG     train on it afterwards\n"
         + "Any other key=value overrides the mixture's YAML: components.video.ratio=0.2",
+    ),
+    "plan": Command(
+        plan,
+        "plan mixture=NAME|FILE.yaml [key=value ...]",
+        "what a build would do: supply, demand, size, time and training cost; runs nothing",
+        PLACES
+        + "  hub=true         ask the hub for its files, to know parts and bytes\n"
+        + "  gpu=H100         for the training cost: A100, H100 or L4\n"
+        + "  mfu=0.3          share of its peak that training reaches\n",
+    ),
+    "push": Command(
+        push,
+        "push DIR repo=ORG/NAME [private=true]",
+        "publish a finished mixture, or a checkpoint, on the hub",
+        """  private=true     only its owners see it
+  revision=main    the branch to push to
+  format=arrow     of the shards: arrow or parquet
+  terms=accepted   you meet the terms of gated or restricted sources
+  dataset=ORG/NAME of a checkpoint: the mixture it was trained on
+""",
+    ),
+    "diff": Command(
+        diff,
+        "diff A B",
+        "what differs between two finished mixtures",
     ),
     "show": Command(
         show,

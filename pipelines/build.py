@@ -28,7 +28,7 @@ from mixtures import pick as picking
 from mixtures.config import Mixture, encoding_of, rules_of, to_yaml
 from pipelines import card, recipe, sources, tables
 from pipelines.clean import refer
-from pipelines.finished import Finished, split_shards
+from pipelines.finished import finished_of
 from pipelines.report import report
 from pipelines.runner import File, Report, Task, connected, run
 from pipelines.sources import Part
@@ -86,44 +86,50 @@ def survey(mixture: Mixture, place: Place) -> Survey:
         ValueError: an unknown source, rule or subset.
         FileNotFoundError: data that is not there.
     """
-    pieces, inputs = [], {}
-    for name, component in mixture.components.items():
-        rules = list(checked_rules(mixture, name).items())
-        encoding = encoding_of(mixture, name)
-        parts = sources.list_parts(
-            component=name,
-            source=component.source,
-            subsets=component.subsets,
-            data=component.data,
-            media=component.media,
-            mirror=place.data or None,
-            select={
-                subset: {"keep": settings.keep, "max_samples": settings.max_samples}
-                for subset, settings in component.subsets.items()
-            },
-            frames={**asdict(component.frames), "size": encoding.crop_size},
-            seed=mixture.seed,
-        )
-        judging = [filters.identity(dict(rules)), mixture.weight_by]
-        for part in parts:
-            read = recipe.fingerprint("ingest", STAGES["ingest"].version, part.identity)
-            judged = recipe.fingerprint(read, "judge", STAGES["judge"].version, judging)
-            encoded = recipe.fingerprint(read, "encode", STAGES["encode"].version, encoding)
-            file = f"{part.number:05d}.arrow"
-            pieces.append(
-                Piece(
-                    component=name,
-                    part=part,
-                    samples=tables.join(place.work, "samples", read, file),
-                    verdicts=tables.join(place.work, "verdicts", judged, file),
-                    tokens=tables.join(place.work, "tokens", encoded, file),
-                    rules=rules,
-                    weight_by=mixture.weight_by,
-                    encoding=encoding,
-                )
-            )
-            inputs[f"{name}/{part.subset}"] = part.identity
+    pieces = [p for name in mixture.components for p in pieces_of(mixture, name, place)]
+    inputs = {f"{p.component}/{p.part.subset}": p.part.identity for p in pieces}
     return Survey(pieces=pieces, recipe=recipe_of(mixture, inputs))
+
+
+def pieces_of(mixture: Mixture, name: str, place: Place) -> list[Piece]:
+    """The parts of one component, and the files they become."""
+    component = mixture.components[name]
+    rules = list(checked_rules(mixture, name).items())
+    encoding = encoding_of(mixture, name)
+    parts = sources.list_parts(
+        component=name,
+        source=component.source,
+        subsets=component.subsets,
+        data=component.data,
+        media=component.media,
+        mirror=place.data or None,
+        select={
+            subset: {"keep": settings.keep, "max_samples": settings.max_samples}
+            for subset, settings in component.subsets.items()
+        },
+        frames={**asdict(component.frames), "size": encoding.crop_size},
+        seed=mixture.seed,
+    )
+    judging = [filters.identity(dict(rules)), mixture.weight_by]
+    pieces = []
+    for part in parts:
+        read = recipe.fingerprint("ingest", STAGES["ingest"].version, part.identity)
+        judged = recipe.fingerprint(read, "judge", STAGES["judge"].version, judging)
+        encoded = recipe.fingerprint(read, "encode", STAGES["encode"].version, encoding)
+        file = f"{part.number:05d}.arrow"
+        pieces.append(
+            Piece(
+                component=name,
+                part=part,
+                samples=tables.join(place.work, "samples", read, file),
+                verdicts=tables.join(place.work, "verdicts", judged, file),
+                tokens=tables.join(place.work, "tokens", encoded, file),
+                rules=rules,
+                weight_by=mixture.weight_by,
+                encoding=encoding,
+            )
+        )
+    return pieces
 
 
 def checked_rules(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]:
@@ -226,7 +232,7 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
                 refuse_drift(found, todo.recipe, place)
         with connected(place.ray, workers=place.workers) as slots:
             reports = run(tasks_of(todo.pieces), slots=slots)
-            index = picked(todo, mixture)
+            index = picked(todo.pieces, mixture)
             copies = picking.deal(index, mixture)
             index = picking.with_shards(index, copies)
             clear(place, todo.fingerprint)
@@ -236,20 +242,28 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
     return stats
 
 
-def picked(todo: Survey, mixture: Mixture) -> pl.DataFrame:
+def picked(pieces: Sequence[Piece], mixture: Mixture) -> pl.DataFrame:
     """The index with the reason, split and number of copies of every sample read."""
+    index = index_of(pieces, mixture)
+    return picking.pick(index, mixture, rows=whole_rows(pieces), licences=licences_of(mixture))
+
+
+def whole_rows(pieces: Sequence[Piece]) -> dict[tuple[str, str], int]:
+    """(component, subset) -> rows of the subset, where only some of its parts are read."""
     rows: dict[tuple[str, str], float] = {}
-    for p in todo.pieces:
+    for p in pieces:
         if p.part.share < 1 and p.part.rows is not None:
             key = (p.component, p.part.subset)
             rows[key] = rows.get(key, 0.0) + p.part.rows / p.part.share
-    licences = {name: about["licence"] for name, about in todo.recipe["sources"].items()}
-    return picking.pick(
-        index_of(todo.pieces, mixture),
-        mixture,
-        rows={key: round(count) for key, count in rows.items()},
-        licences=licences,
-    )
+    return {key: round(count) for key, count in rows.items()}
+
+
+def licences_of(mixture: Mixture) -> dict[str, str]:
+    """Component -> the licence of its source."""
+    return {
+        name: sources.describe(component.source)["licence"]
+        for name, component in mixture.components.items()
+    }
 
 
 def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
@@ -417,13 +431,8 @@ def publish(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -
     tables.write_text(tables.join(place.output, "mixture.yaml"), to_yaml(mixture))
     tables.write_text(tables.join(place.output, "README.md"), card.card(found, todo.recipe))
     save_tokenizer(mixture.encoding, place)
-    finished = Finished(
-        folder=place.output,
-        recipe=todo.recipe,
-        stats=found,
-        shards=split_shards(tables.listing(shards)),
-    )
-    tables.write_text(tables.join(place.output, "report.html"), report(finished, work=place.work))
+    page = report(finished_of(place.output, recipe=todo.recipe, stats=found), work=place.work)
+    tables.write_text(tables.join(place.output, "report.html"), page)
     tables.write_json(tables.join(place.output, "recipe.json"), todo.recipe)
     tables.remove(tables.join(place.output, ".building.json"))
     used = [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]

@@ -1,0 +1,201 @@
+"""What a build would do, before it does anything: supply and demand, size, time, training cost.
+
+A component whose parts are all in `work` is *measured*: its supply is counted in the cache. Any
+other is costed from recorded sizes (`mixtures/recorded.csv`); own files are known once read.
+Nothing is downloaded; the hub is asked for its listing only with `hub=true`.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from mixtures import pick as picking
+from mixtures import plan as costing
+from mixtures.allocate import people
+from mixtures.config import Mixture
+from pipelines import sources, tables
+from pipelines.build import (
+    Piece,
+    Place,
+    index_of,
+    licences_of,
+    pieces_of,
+    standing,
+    whole_rows,
+)
+
+
+def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> str:
+    """The plan as text of at most 100 columns.
+
+    Raises:
+        ValueError: a mistake in the mixture. FileNotFoundError: data that is not there.
+    """
+    pieces = {
+        name: pieces_of(mixture, name, place)
+        for name in mixture.components
+        if hub or is_local(mixture, name, place)
+    }
+    measured = [name for name, found in pieces.items() if found and all(map(cached, found))]
+    supply = supply_of(mixture, {name: pieces[name] for name in measured})
+    needs = costing.demand(supply, mixture)
+    lines = [heading(mixture, place), "", *table(needs, mixture, pieces), ""]
+    lines += [f"  {line}" for line in short_of(needs)]
+    expected = costing.totals(needs, mixture)
+    if expected["rows"]:
+        lines += size_lines(expected, mixture, supply)
+        lines += cost_lines(supply, expected, mixture, gpu=gpu, mfu=mfu)
+    lines += work_lines(pieces, mixture)
+    return "\n".join(lines)
+
+
+def is_local(mixture: Mixture, name: str, place: Place) -> bool:
+    """True where the component's files can be listed without the hub."""
+    component = mixture.components[name]
+    if component.data is not None:
+        return True
+    repository = sources.describe(component.source)["hub"]
+    return bool(place.data) and tables.exists(tables.join(place.data, repository))
+
+
+def cached(piece: Piece) -> bool:
+    """True where the part's verdicts and tokens are in `work`."""
+    return tables.exists(piece.verdicts) and tables.exists(piece.tokens)
+
+
+def supply_of(mixture: Mixture, measured: dict[str, list[Piece]]) -> pl.DataFrame:
+    """Supply of every component: counted for the measured ones, recorded for the others."""
+    others = {name: c for name, c in mixture.components.items() if name not in measured}
+    recorded = costing.recorded_supply(
+        replace(mixture, components=others), licences=licences_of(mixture)
+    )
+    if not measured:
+        return recorded
+    mine = replace(
+        mixture,
+        components={name: mixture.components[name] for name in measured},
+        tokens="max",
+        on_shortage="error",
+    )
+    index = index_of([p for found in measured.values() for p in found], mine)
+    licences = licences_of(mine)
+    rows = whole_rows([p for found in measured.values() for p in found])
+    judged = picking.capped(index, mine, rows=rows, licences=licences)
+    counted = picking.supply(judged, mine, licences=licences).with_columns(
+        modality=pl.lit(None, pl.String), basis=pl.lit("measured")
+    )
+    seconds = (
+        judged.filter(pl.col("rule").is_null())
+        .group_by("component", "subset")
+        .agg(seconds=pl.col("duration").cast(pl.Float64).mean())
+    )
+    counted = counted.join(seconds, on=["component", "subset"], how="left")
+    return pl.concat([counted, recorded], how="diagonal_relaxed")
+
+
+def heading(mixture: Mixture, place: Place) -> str:
+    """What is asked for, and what stands at the output."""
+    tokens = mixture.tokens if isinstance(mixture.tokens, str) else people(mixture.tokens)
+    found = standing(place)
+    there = f"{place.output} holds recipe {found['fingerprint']}" if found else "no output yet"
+    return f"{mixture.name}: {tokens} tokens, ratios in {mixture.measure}; {there}. Nothing is run."
+
+
+def table(needs: pl.DataFrame, mixture: Mixture, pieces: dict[str, list[Piece]]) -> list[str]:
+    """Supply and demand, a line per component."""
+    head = (
+        f"{'component':<22}{'ratio':>9}{'samples':>10}{'needs':>9}{'gives':>9}"
+        f"{'epochs':>8}{'tokens':>9}{'cached':>9}  figures"
+    )
+    lines = [head, "-" * len(head)]
+    for line in needs.iter_rows(named=True):
+        found = pieces.get(line["component"])
+        done = f"{sum(map(cached, found))}/{len(found)}" if found else "-"
+        mark = " binds" if line["binds"] else ""
+        epochs = f"{line['epochs']:.2f}" if line["epochs"] is not None else "-"
+        lines.append(
+            f"{line['component'][:21]:<22}{100 * line['ratio']:>7.4g} %"
+            f"{people(line['samples']):>10}{people(line['needs']):>9}{people(line['gives']):>9}{epochs:>8}"
+            f"{people(line['used_tokens']):>9}{done:>9}  {line['basis'][:14]}{mark}"
+        )
+    unit = {"samples": "samples"}.get(mixture.measure, mixture.measure.replace("_", " "))
+    lines.append(f"(needs and gives in {unit}; cached: parts of those that are known)")
+    return lines
+
+
+def short_of(needs: pl.DataFrame) -> list[str]:
+    """A sentence per component that cannot fill its ratio."""
+    short = needs.filter("short")
+    unread = short.filter(basis="not recorded")["component"].to_list()
+    lines = [
+        f"{line['component']} gives {people(line['gives'])}, but its ratio asks for "
+        f"{people(line['needs'])}: lower tokens, its ratio, or raise its max_epochs."
+        for line in short.filter(pl.col("basis") != "not recorded").iter_rows(named=True)
+    ]
+    if unread:
+        which = "" if len(unread) == len(needs) else f" of {', '.join(unread)}"
+        lines.append(f"No size{which} is known before it is read: a build measures it.")
+    return lines
+
+
+def size_lines(expected: dict[str, float], mixture: Mixture, supply: pl.DataFrame) -> list[str]:
+    """Rows, tokens, bytes, and shares by modality."""
+    lines = [
+        f"train split   {people(expected['samples'])} samples, {people(expected['tokens'])} tokens "
+        f"({100 * expected['learned'] / expected['tokens']:.1f} % learned), "
+        f"{people(expected['rows'])} rows of {mixture.encoding.seq_len:,}",
+        f"              {people(expected['crops'])} crops, {expected['shards']:,.0f} shards, "
+        f"{tables.human_bytes(expected['bytes'] + 5 * expected['tokens'])}",
+    ]
+    shares = costing.by_modality(supply, mixture).filter(pl.col("modality").is_not_null())
+    if shares["share_of_samples"].sum() > 0.999:
+        parts = [
+            f"{m} {100 * a:.2f} % ({100 * b:.2f} %)"
+            for m, a, b in shares.select(
+                "modality", "share_of_samples", "share_of_tokens"
+            ).iter_rows()
+        ]
+        lines.append(f"              {', '.join(parts)} of samples (tokens)")
+    return lines
+
+
+def cost_lines(
+    supply: pl.DataFrame, expected: dict[str, float], mixture: Mixture, *, gpu: str, mfu: float
+) -> list[str]:
+    """Hours to build on this machine's cores, FLOPs and hours to train."""
+    cores = os.cpu_count() or 1
+    known = supply.with_columns(pl.col("modality").fill_null("image"))
+    hours = costing.build_hours(known, expected, mixture, cores=cores, speed=costing.Speed())
+    parts = ", ".join(f"{stage} {h:.3g} h" for stage, h in hours.items() if stage != "all")
+    lines = [f"build         about {hours['all']:.3g} h on {cores} cores from nothing ({parts})"]
+    for name, flops, spent in (
+        costing.training_cost(expected, gpu=gpu, mfu=mfu)
+        .select("model", "flops", "gpu_hours")
+        .iter_rows()
+    ):
+        lines.append(
+            f"train {name:<8}{flops:.2e} FLOPs, {spent:,.3g} {gpu} hours at {100 * mfu:.0f} % MFU"
+        )
+    return lines
+
+
+def work_lines(pieces: dict[str, list[Piece]], mixture: Mixture) -> list[str]:
+    """What a build would read."""
+    found = [p for each in pieces.values() for p in each]
+    todo = [p for p in found if not cached(p)]
+    unread: Sequence[Piece] = [p for p in found if not tables.exists(p.samples)]
+    size = tables.human_bytes(sum(p.part.num_bytes or 0 for p in unread))
+    lines = []
+    if found:
+        lines.append(
+            f"would run     {len(todo):,} of {len(found):,} parts; would read {size} of files"
+        )
+    unknown = [name for name in mixture.components if name not in pieces]
+    if unknown:
+        lines.append(
+            f"not listed    {len(unknown)} components lie on the hub: hub=true asks it for their "
+            "files and bytes"
+        )
+    return lines
