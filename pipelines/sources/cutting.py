@@ -135,15 +135,16 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     pieces: list[dict[str, Any]] = []
     first = 0
     for file, footer in zip(files, footers, strict=True):
-        for group, (count, size) in enumerate(zip(footer.rows, footer.num_bytes, strict=True)):
+        sizes = zip(footer.rows, footer.stored, footer.num_bytes, strict=True)
+        for group, (count, stored, size) in enumerate(sizes):
             last = pieces[-1] if pieces else None
             fits = (
                 last is not None
-                and last["bytes"] + size <= PART_BYTES
+                and last["in_memory"] + size <= PART_BYTES
                 and last["rows"] + count <= about.rows_per_part
             )
             if last is None or not fits:
-                last = {"rows": 0, "bytes": 0, "inputs": {"kind": "parquet", "reads": []}}
+                last = {**piece_of("parquet", 0, 0, reads=[]), "in_memory": 0}
                 pieces.append(last)
             reads = last["inputs"]["reads"]
             if reads and reads[-1][0] == file.url:
@@ -151,7 +152,8 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
             else:
                 reads.append([file.url, file.size, [group], first])
             last["rows"] += count
-            last["bytes"] += size
+            last["bytes"] += stored
+            last["in_memory"] += size
             first += count
     return pieces
 

@@ -25,6 +25,8 @@ BLOCK = 1 << 20
 """Bytes fetched at once when a reader asks for less."""
 TRIES = 6
 """Attempts at one request or range, 1 + 2 + 4 + 8 + 8 s apart as in huggingface_hub's own."""
+MAX_PAUSE = 300.0
+"""s, the longest wait that Retry-After may ask for: the hub counts requests by 5 minutes."""
 T = TypeVar("T")
 
 
@@ -56,39 +58,61 @@ def patiently(what: str, call: Callable[[], T]) -> T:
     """`call()`, tried again on 429, 5xx and broken connections; a refusal is a readable error."""
     from huggingface_hub import errors
 
-    retried: tuple[type[Exception], ...] = (errors.HfHubHTTPError, *broken())
-    wait = 1.0
+    retried: tuple[type[Exception], ...] = (
+        errors.LocalEntryNotFoundError,
+        errors.HfHubHTTPError,
+        *broken(),
+    )
     for attempt in range(TRIES):
         try:
             return call()
-        except errors.GatedRepoError as error:
-            raise ValueError(
-                f"{what}: access is gated. Ask for it on https://huggingface.co/datasets/"
-                f"{parse_repo(what)} with your account, then set HF_TOKEN to a token of it; "
-                "or name a local copy with data:"
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise ValueError(f"{what}: the hub has no such revision") from error
-        except errors.RepositoryNotFoundError as error:
-            raise ValueError(
-                f"{what}: the hub has no such dataset, or it is private and HF_TOKEN is missing or "
-                "may not see it. Check the name, set HF_TOKEN, or name a local copy with data:"
-            ) from error
-        except errors.EntryNotFoundError as error:
-            raise FileNotFoundError(f"{what}: the hub has no such file") from error
         except retried as error:
-            response = getattr(error, "response", None)
-            status = getattr(response, "status_code", None)
-            if status is not None and status != 429 and status < 500:
-                raise ValueError(f"{what}: the hub answered {status}: {error}") from error
+            refused = refusal(what, error)
+            if refused is not None:
+                raise refused from error
             if attempt == TRIES - 1:
                 raise ConnectionError(
                     f"{what}: the hub does not answer after {TRIES} attempts ({error}). Try again "
                     "later: finished parts are kept; or name a local copy with data:"
                 ) from error
-            time.sleep(wait)
-            wait = min(2 * wait, 8.0)
+            time.sleep(pause(attempt, error))
     raise AssertionError("unreachable")
+
+
+def refusal(what: str, error: Exception) -> Exception | None:
+    """The error to raise for an answer that another attempt would not change; else null."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return ValueError(
+            f"{what}: HF_HUB_OFFLINE is set. Unset it, or name a local copy with data:"
+        )
+    if isinstance(error, errors.GatedRepoError):
+        page = f"https://huggingface.co/datasets/{parse(what)[0]}"
+        return ValueError(
+            f"{what}: access is gated. Ask for it on {page} with your account, then set HF_TOKEN "
+            "to a token of it; or name a local copy with data:"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ValueError(f"{what}: the hub has no such revision")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ValueError(
+            f"{what}: the hub has no such dataset, or it is private and HF_TOKEN is missing or may "
+            "not see it. Check the name, set HF_TOKEN, or name a local copy with data:"
+        )
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return FileNotFoundError(f"{what}: the hub has no such file")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None and status != 429 and status < 500:
+        return ValueError(f"{what}: the hub answered {status}: {error}")
+    return None
+
+
+def pause(attempt: int, error: Exception) -> float:
+    """Seconds to wait before the next attempt: what the hub asks for, else 1, 2, 4, 8, 8."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    asked = str(headers.get("Retry-After", ""))
+    return min(float(asked), MAX_PAUSE) if asked.isdigit() else min(2.0**attempt, 8.0)
 
 
 def broken() -> tuple[type[Exception], ...]:
@@ -97,11 +121,6 @@ def broken() -> tuple[type[Exception], ...]:
 
     library = import_module(type(get_session()).__module__.partition(".")[0])
     return (library.TransportError, ConnectionError, TimeoutError)
-
-
-def parse_repo(what: str) -> str:
-    """The ORG/NAME in a hub URL."""
-    return parse(what)[0] if is_hub(what) else what
 
 
 def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:

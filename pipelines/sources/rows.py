@@ -38,9 +38,10 @@ MAX_LINE = 256 << 20
 
 @dataclass(frozen=True)
 class Footer:
-    """A Parquet file's row groups: rows and uncompressed bytes of each."""
+    """A Parquet file's row groups: rows, bytes as stored and bytes in memory of each."""
 
     rows: tuple[int, ...]
+    stored: tuple[int, ...]
     num_bytes: tuple[int, ...]
 
 
@@ -88,7 +89,11 @@ def footer(file: File, source: Source) -> Footer:
         raise ValueError(f"{file.url}: not a readable Parquet file ({error})") from error
     check_columns(file, about.schema.to_arrow_schema().names, source)
     groups = [about.row_group(n) for n in range(about.num_row_groups)]
-    return Footer(tuple(g.num_rows for g in groups), tuple(g.total_byte_size for g in groups))
+    stored = [
+        sum(g.column(n).total_compressed_size for n in range(about.num_columns)) for g in groups
+    ]
+    in_memory = tuple(group.total_byte_size for group in groups)
+    return Footer(tuple(group.num_rows for group in groups), tuple(stored), in_memory)
 
 
 def parquet_rows(url: str, size: int, groups: Sequence[int]) -> Iterator[dict[str, Any]]:
