@@ -112,6 +112,8 @@ class Limit:
     """Their largest share of the mixture, in the unit of `measure`."""
     tag: str = ""
     """Samples with this tag. With no condition at all: the limit's own name is the tag."""
+    component: str = ""
+    """Samples of this component."""
     modality: Modality = ""
     """Samples of this modality."""
     category: str = ""
@@ -293,6 +295,8 @@ def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
         expect(most >= 0, f"grades.{grade}", most, "a number of samples, 0 or more")
     for name, limit in mixture.limits.items():
         expect(0 <= limit.max_ratio <= 1, f"limits.{name}.max_ratio", limit.max_ratio, "0 to 1")
+        there = limit.component in {"", *mixture.components}
+        expect(there, f"limits.{name}.component", repr(limit.component), "a component of the file")
     for name, component in mixture.components.items():
         key = f"components.{name}"
         named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is not None

@@ -36,6 +36,8 @@ def _condition(
 ) -> pl.Expr:
     """True where every condition of the limit holds."""
     tests: list[pl.Expr] = []
+    if limit.component:
+        tests.append(pl.col("component") == limit.component)
     if limit.modality:
         tests.append(pl.col("modality") == limit.modality)
     if limit.category:

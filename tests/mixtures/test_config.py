@@ -161,6 +161,7 @@ def test_subset_names_with_brackets_can_be_overridden(tmp_path):
         ("measure=token", "measure: Invalid value 'token', expected one of ['tokens'"),
         ("val_fraction=0.6", "val_fraction is 0.6; expected 0 to 0.5"),
         ("limits.cot.max_ratio=2", "limits.cot.max_ratio is 2.0; expected 0 to 1"),
+        ("limits.cot={component: vidoe, max_ratio: 0.1}", "limits.cot.component is 'vidoe'"),
         ("limits.cot.modality=audio", "limits.cot.modality"),
         ("grades.5=-1", "grades.5 is -1"),
         ("on_shortage=cry", "on_shortage: Invalid value 'cry'"),
@@ -217,7 +218,7 @@ def test_a_base_is_laid_under_once(page, tmp_path):
         read(str(grandchild))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 @given(parts=st.lists(st.integers(1, 1000), min_size=1, max_size=12))
 def test_ratios_need_to_sum_to_one(tmp_path_factory, parts):
     path = tmp_path_factory.mktemp("ratios") / "m.yaml"

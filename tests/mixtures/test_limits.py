@@ -114,6 +114,7 @@ def test_several_limits_hold_at_once():
         ({"min_seconds": 100}, pl.col("duration") >= 100),
         ({"max_seconds": 100}, pl.col("duration") < 100),
         ({"min_seconds": 50, "max_seconds": 100}, pl.col("duration").is_between(50, 100)),
+        ({"component": "image", "tag": "cot"}, COT & (pl.col("component") == "image")),
         ({"modality": "text", "tag": "cot"}, COT & (pl.col("modality") == "text")),
     ],
 )
