@@ -4,14 +4,16 @@
 |---------------|---------------------------------------------------------------------|
 | sample.py     | Sample, Source, the registry SOURCES and its decorator              |
 | cauldron.py.. | the adapters: a row of one layout -> Sample                         |
-| parts.py      | a component -> its parts (which files, which rows)                  |
+| parts.py      | a component -> its parts (which files, which rows); cutting.py      |
 | files.py      | listings of a local folder, a hub repository, an fsspec URL         |
 | repository.py | the hub; the only file that knows `huggingface_hub`                 |
 | rows.py       | Parquet, JSON, JSON lines -> rows                                   |
 | media.py      | a row's paths -> bytes, out of folders and archives                 |
 | frames.py     | videos -> frames; the only file that knows decord and PyAV          |
 | pictures.py   | encoded picture -> size, hash, contrast ...                         |
+| archives.py   | zips and tars, read in place; along.py: rows in a tar's own order   |
 | ingest.py     | a part -> SAMPLE                                                    |
+| table.py      | the registry as text                                                |
 """
 
 from typing import Any
@@ -64,6 +66,7 @@ def describe(name: str) -> dict[str, Any]:
         "revision": about.revision,
         "licence": about.licence,
         "terms": list(about.terms),
+        "layout": about.layout,
         "gating": about.gating,
         "citation": about.citation,
         "version": about.version,

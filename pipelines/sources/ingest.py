@@ -95,6 +95,20 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
         reader.media.close()
 
 
+def peek(part: Part) -> dict[str, Any] | None:
+    """The part's first whole sample, as a mapping; null where none is whole."""
+    source = SOURCES[part.source]
+    reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
+    try:
+        for label, row in part_rows(part, reader.media):
+            line = line_of(part, label, row, source, reader)
+            if line["defect"] is None:
+                return line
+    finally:
+        reader.media.close()
+    return None
+
+
 def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     """(label, row) of every row of the part; the label is unique within the subset."""
     inputs = part.inputs
