@@ -207,15 +207,15 @@ def reasoning(chart: Chart) -> tuple[str, str]:
 
 
 def tables(rng: Random, *, number: int, money: bool) -> list[dict[str, Any]]:
-    """`number` cut-outs of a table: title, header, rows of text, and questions with answers.
+    """`number` different cut-outs of a table: title, header, rows of text, questions with answers.
 
     Args:
         rng: chooses the rows.
         number: how many.
         money: share prices with arithmetic (as TAT-QA asks); else airports and cars, looked up.
     """
-    made = []
-    for _ in range(number):
+    made: list[dict[str, Any]] = []
+    while len(made) < number:
         if money:
             symbol = rng.choice(["MSFT", "AMZN", "IBM", "AAPL"])
             rows = [row for row in records("stocks") if row["symbol"] == symbol]
@@ -249,5 +249,7 @@ def tables(rng: Random, *, number: int, money: bool) -> list[dict[str, Any]]:
                 (f"How many cylinders does the {cells[4][0]} have?", f"{cells[4][1]}."),
                 ("How many of the cars come from the USA?", f"{total}."),
             ]
-        made.append({"title": title, "header": header, "rows": cells, "questions": asked})
+        table = {"title": title, "header": header, "rows": cells, "questions": asked}
+        if table not in made:
+            made.append(table)
     return made

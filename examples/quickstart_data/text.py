@@ -68,23 +68,27 @@ def exchange(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
 def everyday_conversations(number: int) -> list[dict[str, Any]]:
     """Two to five exchanges on one topic."""
     rng = Random("everyday")
-    rows = []
-    for _ in range(number):
+    rows: list[dict[str, Any]] = []
+    while len(rows) < number:
         topic = rng.choice([name for name in topics() if len(topics()[name]) >= 8])
         pairs = rng.sample(dialogues(topic), rng.randint(2, 5))
-        rows.append({"messages": exchange(pairs), "full_topic": topic.capitalize()})
+        row = {"messages": exchange(pairs), "full_topic": topic.capitalize()}
+        if row not in rows:
+            rows.append(row)
     return rows
 
 
 def systemchats(number: int) -> list[dict[str, Any]]:
     """A system message, then one to three exchanges."""
     rng = Random("system")
-    rows = []
-    for _ in range(number):
+    rows: list[dict[str, Any]] = []
+    while len(rows) < number:
         topic = rng.choice(["ai", "botprofile", "coding", "humor"])
         start = message("system", f"You are a friendly program that chats about {topic}.")
         pairs = rng.sample(dialogues(topic), rng.randint(1, 3))
-        rows.append({"messages": [start, *exchange(pairs)]})
+        row = {"messages": [start, *exchange(pairs)]}
+        if row not in rows:
+            rows.append(row)
     return rows
 
 
