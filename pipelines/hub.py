@@ -20,13 +20,14 @@ import yaml
 
 from pipelines import card as cards
 from pipelines import tables
+from pipelines.croissant import croissant
 from pipelines.finished import Finished, open_finished
 from pipelines.sources.repository import broken
 
 FORMATS = ("arrow", "parquet")
 PUBLISHED = ("report.html", "recipe.json", "stats.json", "mixture.yaml")
 """Beside the card, the index, the shards and the tokenizer; what else lies in DIR stays here."""
-OURS = ["shards/*", "index.*", "tokenizer/*", *PUBLISHED]
+OURS = ["shards/*", "index.*", "tokenizer/*", "croissant.json", *PUBLISHED]
 """What a push replaces: files of these names that are no longer of the mixture are deleted."""
 ROWS_PER_GROUP = 100
 """Of a Parquet row group: pictures are heavy, and the viewer reads whole groups."""
@@ -116,10 +117,15 @@ def staged(folder: Path) -> Iterator[Path]:
 @contextmanager
 def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Path]:
     """A folder of links to the mixture's files, its card rewritten for `repo` and `format`."""
+    from huggingface_hub import constants
+
     folder = Path(mixture.folder)
     with staged(folder) as stage:
         text = cards.card(mixture.stats, mixture.recipe, home=repo, format=format)
         (stage / "README.md").write_text(text)
+        url = f"{constants.ENDPOINT}/datasets/{repo}"
+        about = croissant(mixture.stats, mixture.recipe, repo=repo, url=url, format=format)
+        tables.write_json(stage / "croissant.json", about)
         for name in PUBLISHED:
             if (folder / name).is_file():
                 link(folder / name, stage / name)

@@ -51,7 +51,8 @@ def run(hub: Hub, home: Path, code: str, *, status: int = 0) -> str:
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "ignore",
     }
-    environment.pop("HF_HUB_OFFLINE", None)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        environment.pop(name, None)
     ran = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240
     )
@@ -107,6 +108,9 @@ def test_a_pushed_mixture_loads_with_the_same_rows(hub, folder, tmp_path, format
     assert {"README.md", "recipe.json", "stats.json", "mixture.yaml", f"index.{format}"} <= files
     assert "tokenizer/tokenizer.json" in files
     assert not (folder / ".push").exists()
+    about = json.loads(hub.file(REPO, "croissant.json"))
+    assert about["url"] == url
+    assert about["distribution"][1]["includes"] == f"shards/train-*.{format}"
     card = hub.file(REPO, "README.md").decode()
     assert f'load_dataset("{REPO}", split="train")' in card
     same_rows(folder, json.loads(run(hub, tmp_path, ROWS % ("", ""))))
@@ -186,6 +190,24 @@ except BadRequestError as error:
     assert "cut short: uploading to org/by_hand: attempt 1 of 6" in told
     assert len(hub.commits(REPO)) == 1
     assert hub.count("PUT", "/upload/") == len(large(hub))
+
+
+@pytest.mark.slow
+def test_the_trainer_and_show_read_a_pushed_mixture_from_the_hub(hub, folder, tmp_path):
+    code = f"""
+{push_code(folder)}
+from pipelines.show import show
+from trainer.data import Rows, open_mixture
+home = "hf://datasets/{REPO}"
+rows = Rows(open_mixture(home), "train")
+print("rows", len(rows), sum(len(rows[k].input_ids) for k in range(len(rows))))
+print(show(home, row=1, color=False))
+"""
+    told = run(hub, tmp_path, code)
+    shards = sorted((folder / "shards").glob("train-*.arrow"))
+    lengths = [len(ids) for path in shards for ids in tables.read(path)["input_ids"].to_pylist()]
+    assert f"rows {len(lengths)} {sum(lengths)}" in told
+    assert "train row 1 (train-00001.arrow, row 0)" in told
 
 
 @pytest.mark.slow
