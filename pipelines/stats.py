@@ -122,7 +122,7 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         "val": _amounts(index.filter((pl.col("split") == "val") & (pl.col("copies") > 0))),
         "components": components,
         "modalities": _shares(used, "modality", totals),
-        "facets": _facets(used, totals),
+        "facets": _facets(_with_categories(used, mixture), totals),
         "rejected": _rejected(index),
         "packing": {
             split: _packing(packed.filter(pl.col("split") == split), index, encoding)
@@ -210,6 +210,29 @@ def _shares(
         amounts = _amounts(rows)
         shares[str(value)] = {m: _ratio(amounts[m], totals[m]) for m in MEASURES}
     return dict(sorted(shares.items(), key=lambda item: -item[1]["tokens"]))
+
+
+def _with_categories(used: pl.DataFrame, mixture: Mapping[str, Any]) -> pl.DataFrame:
+    """The lines with a tag "category:..." more, where the mixture gives their subset a category."""
+    stated = [
+        (name, subset, f"category:{category}")
+        for name, settings in mixture["components"].items()
+        for subset in used.filter(pl.col("component") == name)["subset"].unique()
+        if (category := _category(settings, subset))
+    ]
+    if not stated:
+        return used
+    columns = {"component": pl.String, "subset": pl.String, "stated": pl.String}
+    named = pl.DataFrame(stated, schema=columns, orient="row")
+    joined = used.join(named, on=["component", "subset"], how="left", maintain_order="left")
+    more = pl.concat_list(pl.col("stated")).list.drop_nulls()
+    return joined.with_columns(tags=pl.concat_list(pl.col("tags").fill_null([]), more))
+
+
+def _category(settings: Mapping[str, Any], subset: str) -> str:
+    """The kind of task that the mixture states for a subset, else for its component."""
+    own = (settings.get("subsets") or {}).get(subset) or {}
+    return own.get("category") or settings.get("category") or ""
 
 
 def _facets(used: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:

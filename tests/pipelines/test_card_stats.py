@@ -143,6 +143,31 @@ def test_tags_become_facets():
     assert facets["tag"]["cot"]["learned_tokens"] == 30 / 50
 
 
+def test_categories_that_the_mixture_states_are_a_facet():
+    components = {
+        "pictures": {
+            "source": "cauldron",
+            "ratio": 0.75,
+            "category": "Diagrams",
+            "subsets": {"ai2d": {"category": "Science"}},
+        },
+        "words": {"source": "smoltalk", "ratio": 0.25},
+    }
+    lines = [
+        line("cauldron/ai2d/0", "pictures", 60, 10),
+        line("cauldron/vqa/0", "pictures", 20, 10),
+        line("smoltalk/all/0", "words", 20, 10, tags=["cot"]),
+    ]
+    row = [("cauldron/ai2d/0", 60, 10, []), ("cauldron/vqa/0", 20, 10, [])]
+    facts = row_facts(packed([[*row, ("smoltalk/all/0", 20, 10, [])]]), shard="train-00000.arrow")
+    facets = stats(index(lines), facts, recipe(components=components))["facets"]
+    assert {name: share["tokens"] for name, share in facets["category"].items()} == {
+        "Science": 0.6,
+        "Diagrams": 0.2,
+    }
+    assert list(facets["tag"]) == ["cot"]
+
+
 def test_stats_are_json():
     found = counted()
     assert json.loads(json.dumps(found)) == found
