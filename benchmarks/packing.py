@@ -1,4 +1,4 @@
-"""Packing beside its peers, on one synthetic mixture: `python benchmarks/packing.py [samples]`.
+"""Packing beside its peers, on one synthetic mixture: `python -m benchmarks.packing [samples]`.
 
 Every peer is a few lines written from its description, named where it stands. A row is broken where
 it has more crops than the limit; a stranger is a sample that attends to another one, which happens
