@@ -25,7 +25,7 @@ from filters import benchmarks, conversation, cot, datatrove, image, ratings, sc
 from filters.duplicates import mixture_rules
 from filters.facts import VERDICTS, facts
 from filters.rules import RULES, Rule, identity, rule, settings_of, validate
-from filters.verdicts import judge, rewrite, validate_weight
+from filters.verdicts import judge, rewrite, rewriting, seconds_per_sample, validate_weight
 
 __all__ = [
     "RULES",
@@ -42,8 +42,10 @@ __all__ = [
     "mixture_rules",
     "ratings",
     "rewrite",
+    "rewriting",
     "rule",
     "scores",
+    "seconds_per_sample",
     "settings_of",
     "text",
     "validate",

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from filters.facts import where
-from filters.rules import rule
+from filters.rules import SLICE, rule
 
 ENGLISH = "eng"
 """The word tokenizer's language, as ISO 639-3."""
@@ -32,9 +32,22 @@ def _dropped(keeps: Callable[[str], bool], text: str = "learned_text") -> pl.Exp
     return pl.col(text).map_batches(judge, return_dtype=pl.Boolean)
 
 
+@lru_cache(maxsize=1)
+def _share_words() -> None:
+    """Datatrove remembers the words of as many texts as a slice has, not of 5.
+
+    Its filters each split the text they are given, which is nearly all that they cost.
+    """
+    from datatrove.utils import text
+
+    text.split_into_parts = lru_cache(SLICE)(text.split_into_parts.__wrapped__)
+
+
 def _keeps(filter_: Any) -> Callable[[str], bool]:
     """Text -> whether a datatrove filter keeps it."""
     from datatrove.data import Document
+
+    _share_words()
 
     def keeps(text: str) -> bool:
         verdict = filter_.filter(Document(text=text, id=""))
@@ -43,7 +56,7 @@ def _keeps(filter_: Any) -> Callable[[str], bool]:
     return keeps
 
 
-@rule()
+@rule(reads_words=True)
 def gopher_quality(
     *, min_words: int = 50, max_words: int = 100_000, min_word_length: float = 3,
     max_word_length: float = 10, max_symbol_ratio: float = 0.1, max_bullet_ratio: float = 0.9,
@@ -73,7 +86,7 @@ def gopher_quality(
     return _dropped(lambda text: any(c.isalnum() for c in text) and keeps(text))
 
 
-@rule()
+@rule(reads_words=True)
 def gopher_repetition(
     *, max_line_ratio: float = 0.3, max_paragraph_ratio: float = 0.3,
     max_line_char_ratio: float = 0.2, max_paragraph_char_ratio: float = 0.2,
@@ -96,7 +109,7 @@ def gopher_repetition(
     return _dropped(_keeps(filter_))
 
 
-@rule()
+@rule(reads_words=True)
 def fineweb_quality(
     *, min_line_end_ratio: float = 0.12, max_short_line_ratio: float = 0.67,
     short_line_chars: int = 30, max_duplicate_char_ratio: float = 0.01,

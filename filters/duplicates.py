@@ -29,6 +29,7 @@ for one band at a time. Bands are independent: `run` may spread them over worker
 
 from collections.abc import Callable, Mapping
 from inspect import signature
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -305,31 +306,39 @@ def duplicates_of_embeddings(
     return _first_of_clusters(ordered, pairs)
 
 
+Rules = Mapping[str, Mapping[str, Any] | None]
+
+
 def mixture_rules(
-    verdicts: pl.DataFrame, *, settings: Mapping[str, Mapping[str, Any] | None], run: near.Map = map
+    verdicts: pl.DataFrame,
+    *,
+    settings: Rules,
+    components: Mapping[str, Rules] = MappingProxyType({}),
+    run: near.Map = map,
 ) -> pl.DataFrame:
     """`id`, `rule`, `mode` (drop or mark) and `detail` of every sample a mixture-level rule takes.
 
     Reads: VERDICTS of all parts with two more columns, `component` (string) and `priority` (int,
     the lowest stays). `settings` may hold per-sample rules too, which are passed over. Rules apply
     in their order to what is left by `rule` and by the rules before, so each sample is dropped at
-    most once; marked samples stay in play. `run` maps a function over bands, like `map`, which is
+    most once; marked samples stay in play. `components` holds the rules of single components: they
+    apply to those alone, and first. `run` maps a function over bands, like `map`, which is
     the default; one that works in parallel gives the same answer.
     """
     left = verdicts.filter(pl.col("rule").is_null())
-    taken = [
-        pl.DataFrame(
-            schema={"id": pl.String, "rule": pl.String, "mode": pl.String, "detail": pl.String}
-        )
+    schema = {"id": pl.String, "rule": pl.String, "mode": pl.String, "detail": pl.String}
+    taken = [pl.DataFrame(schema=schema)]
+    everywhere = pl.lit(value=True)
+    asked = [
+        (pl.col("component") == c, n, s) for c, own in components.items() for n, s in own.items()
     ]
-    for name, given in settings.items():
+    for among, name, given in [*asked, *((everywhere, n, s) for n, s in settings.items())]:
         if RULES[name].scope != "mixture":
             continue
         mode, own = settings_of(name, given)
         function: Callable[..., pl.DataFrame] = RULES[name].function
-        gone = function(
-            left, **own, **({"run": run} if "run" in signature(function).parameters else {})
-        )
+        how = {"run": run} if "run" in signature(function).parameters else {}
+        gone = function(left.filter(among), **own, **how)
         taken.append(gone.select("id", rule=pl.lit(name), mode=pl.lit(mode), detail="detail"))
         if mode == "drop":
             left = left.join(gone, on="id", how="anti")

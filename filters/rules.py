@@ -32,6 +32,9 @@ Scope = Literal["sample", "mixture", "index"]
 FILE_SETTINGS = ("benchmarks", "model", "image_model", "text_model", "tokenizer")
 """Settings whose values are paths: what lies there is identity, where it lies is not."""
 
+SLICE = 512
+"""Samples that are judged at a time where rules read words: bounds what is remembered of them."""
+
 JUDGE_VERSION = 1
 """Bumped when a fact, or how verdicts are put together, changes what `judge` writes."""
 
@@ -56,6 +59,9 @@ class Rule:
     """Of a rule that says more than its name: (facts, settings) -> string per sample, or null."""
     reads: tuple[str, ...] = ()
     """The facts that `detail` reads; what it returns is the column "RULE.detail"."""
+    reads_words: bool = False
+    """It splits texts into words, slowly: samples are judged in slices, within which such rules
+    share the words."""
     check: Callable[..., None] | None = None
     """(where, settings): raises where a file that the settings name is not what it should be."""
     rewrite: Callable[..., Any] | None = None
@@ -94,6 +100,7 @@ def rule(
     score: Callable[..., Any] | None = None,
     detail: Callable[..., Any] | None = None,
     reads: tuple[str, ...] = (),
+    reads_words: bool = False,
     check: Callable[..., None] | None = None,
     rewrite: Callable[..., Any] | None = None,
     hopeless: Callable[..., Any] | None = None,
@@ -104,7 +111,18 @@ def rule(
         name = function.__name__
         assert name not in RULES, f"two rules are called {name}"
         RULES[name] = Rule(
-            name, function, scope, version, needs, score, detail, reads, check, rewrite, hopeless
+            name,
+            function,
+            scope,
+            version,
+            needs,
+            score,
+            detail,
+            reads,
+            reads_words,
+            check,
+            rewrite,
+            hopeless,
         )
         return function
 

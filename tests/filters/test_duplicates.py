@@ -181,3 +181,25 @@ def test_many_blank_pictures_with_many_questions_are_told_apart_by_text():
     frame = verdicts({"near_duplicate_sample": {"similarity": 0.95}}, *rows)
     taken = mixture_rules(frame, settings={"near_duplicate_sample": {"similarity": 0.95}})
     assert {f"s/x/{n:04}" for n in range(400, 600)} <= set(taken["id"])
+
+
+def test_a_component_may_have_duplicate_rules_of_its_own():
+    rows = [sample("q", "a") | {"id": f"s/x/0{n}"} for n in range(4)]
+    frame = verdicts({"duplicate_text": {}}, *rows)
+    frame = frame.with_columns(component=pl.Series(["a", "a", "b", "b"]))
+    taken = mixture_rules(frame, settings={}, components={"b": {"duplicate_text": {}}, "a": {}})
+    assert taken["id"].to_list() == ["s/x/03"]
+
+
+def test_bands_may_be_mapped_in_parallel():
+    from concurrent.futures import ThreadPoolExecutor
+
+    rng = random.Random(1)
+    rows = [sample(f"{LONG} {rng.randint(0, 9)} {OTHER}", "a", images=[near_to(rng.randint(0, 6))])
+            | {"id": f"s/x/{n:02}"} for n in range(40)]  # fmt: skip
+    rules = {"near_duplicate_sample": {}, "near_duplicate_text": {}}
+    frame = verdicts(rules, *rows)
+    with ThreadPoolExecutor(3) as pool:
+        parallel = mixture_rules(frame, settings=rules, run=pool.map)
+    assert parallel.equals(mixture_rules(frame, settings=rules))
+    assert len(parallel)

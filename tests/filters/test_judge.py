@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters import RULES, VERDICTS, identity, judge, validate
+from filters import RULES, VERDICTS, identity, judge, rewriting, seconds_per_sample, validate
 from tests.filters.rows import picture, reasons, sample, table
 from tokenization.schema import SAMPLE
 
@@ -166,3 +166,16 @@ def test_every_rule_says_in_a_sentence_what_it_takes():
     for rule in RULES.values():
         assert rule.sentence.endswith("."), rule.name
         assert len(rule.sentence) > 20, rule.name
+
+
+def test_what_a_rule_costs_is_known_per_rule():
+    samples = table(*[sample("q", "a")] * 50)
+    rules = {"small_image": {}, "duplicate_text": {}, "too_long": {}}
+    spent = seconds_per_sample(samples, rules=rules)
+    assert list(spent) == ["small_image", "duplicate_text"]
+    assert all(0 <= seconds < 1 for seconds in spent.values())
+
+
+def test_rewriting_rules_are_those_in_that_mode():
+    rules = {"low_rating": {"mode": "rewrite"}, "personal_information": {}, "small_image": None}
+    assert rewriting(rules) == {"low_rating": {"mode": "rewrite"}}
