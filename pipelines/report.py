@@ -31,6 +31,8 @@ ROWS = 12
 """Packed rows in the gallery, chosen so that every component is in it."""
 REJECTED = 4
 """Samples shown of each rule."""
+TURNS, CHARACTERS, PICTURES = 12, 2000, 6
+"""Of a rejected sample, at most: turns, characters of each, pictures."""
 STILL, FRAME = 512, 192
 """px, longer side of a picture's copy; a video frame's."""
 MEASURED = 600
@@ -279,17 +281,16 @@ def rejected_views(
 def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) -> dict[str, Any]:
     """A sample in no shard: its reason, and its turns and pictures as read, where `work` has it."""
     line = mixture.line(sample)
-    read = mixture.sample(sample, work=work)
+    read = mixture.sample(sample, work=work) or {}
+    messages, images = read.get("messages") or [], read.get("images") or []
     turns, pictures = [], []
-    for message in (read or {}).get("messages") or []:
+    for message in messages[:TURNS]:
         parts = message["content"] or []
-        text = " ".join(
-            part["text"] or "" if part["type"] == "text" else "[picture]" for part in parts
-        )
-        turns.append({"role": message["role"], "text": text[:4000]})
-    for image in ((read or {}).get("images") or [])[:6]:
-        size = {"width": image["width"], "height": image["height"]}
+        text = " ".join("[picture]" if p["type"] == "image" else p["text"] or "" for p in parts)
+        turns.append({"role": message["role"], "text": shortened(text)})
+    for image in images[:PICTURES]:
         if image["bytes"] is None:
+            size = {"width": image["width"], "height": image["height"]}
             pictures.append({"source": "", "note": "does not decode", **size})
         else:
             pictures.append(copy_of(image["bytes"], longest=320, budget=budget))
@@ -301,10 +302,18 @@ def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) ->
         "fired": [rule for rule in line["fired"] or [] if rule != line["rule"]],
         "part": line["part"],
         "row": line["row"],
-        "found": read is not None,
+        "found": bool(read),
+        "more_turns": len(messages) - len(turns),
+        "more_pictures": len(images) - len(pictures),
         "turns": turns,
         "pictures": pictures,
     }
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning and how much was cut."""
+    over = len(text) - CHARACTERS
+    return text if over <= 0 else f"{text[:CHARACTERS]} [... {over:,} characters more]"
 
 
 def copy_of(data: bytes, *, longest: int, budget: Budget) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.finished import open_finished
 from pipelines.plots import flow_links
-from pipelines.report import Budget, chosen_rows, copy_of, page, report, write
+from pipelines.report import Budget, chosen_rows, copy_of, page, report, shortened, write
 from tests.pipelines.made import drawing, finished, png, work_of
 
 
@@ -122,6 +122,11 @@ def test_pictures_stop_at_the_budget_and_are_counted():
     assert (first["width"], first["height"]) == (900, 600)
     second = copy_of(drawing(900, 600, 2), longest=512, budget=budget)
     assert (second["source"], second["note"], budget.left_out) == ("", "left out", 1)
+
+
+def test_long_text_is_cut_and_says_how_much():
+    assert shortened("x" * 2000) == "x" * 2000
+    assert shortened("x" * 2001) == "x" * 2000 + " [... 1 characters more]"
 
 
 def test_bytes_that_are_no_picture_are_said_to_be_none():
