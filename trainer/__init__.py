@@ -10,5 +10,11 @@
 | parallel.py   | one process, DDP or FSDP2                                                   |
 | loop.py       | the training loop                                                           |
 | checkpoint.py | a `transformers` folder plus trainer state, atomic, exact to resume         |
-| evaluate.py   | held-out loss; benchmarks in VLMEvalKit's layout                            |
+| build.py      | the model a run starts from; graft.py: two pretrained backbones in one      |
+| adapter.py    | LoRA and DoRA                                                               |
+| card.py       | the model card                                                              |
+| watch.py      | log, progress, TensorBoard, messages                                        |
+| held_out.py   | loss per component                                                          |
+| answer.py     | a checkpoint answers questions about pictures                               |
+| benchmark.py  | benchmarks in VLMEvalKit's layout; metrics.py: how answers are scored       |
 """

@@ -179,7 +179,10 @@ def _weights(objective: nn.Module, here: World) -> tuple[Any, dict[str, torch.Te
         return model, model.state_dict()  # type: ignore[operator, union-attr]
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     full: dict[str, Any] = get_model_state_dict(objective, options=options)
-    return model, {key.removeprefix("model."): value for key, value in full.items()}
+    weights = {key.removeprefix("model."): value for key, value in full.items()}
+    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
+        weights.pop("lm_head.weight", None)  # gathered apart, it is no longer seen to be shared
+    return model, weights
 
 
 def _write_model(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -235,7 +238,11 @@ def load_optimizer(
         set_optimizer_state_dict(objective, optimizer, state, options=options)
         return
     state = get_optimizer_state_dict(objective, optimizer)
-    dcp.load({"optimizer": state}, checkpoint_id=str(checkpoint / "trainer" / "optimizer"))
+    dcp.load(
+        {"optimizer": state},
+        checkpoint_id=str(checkpoint / "trainer" / "optimizer"),
+        no_dist=not torch.distributed.is_initialized(),
+    )
     set_optimizer_state_dict(objective, optimizer, state)
 
 

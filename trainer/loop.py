@@ -7,12 +7,10 @@ ranks and accumulation only cut the sum into pieces.
 import dataclasses
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 import torch
@@ -23,27 +21,25 @@ from .card import card
 from .checkpoint import State
 from .config import Config, changed
 from .data import Batch, Loader, Mixture, Step, open_mixture, refuse_mismatch
-from .model import Objective, count_parameters, flops
+from .model import Objective, flops
 from .parallel import World
+from .watch import (
+    Meter,
+    describe,
+    full,
+    listed,
+    open_log,
+    peak_memory,
+    people,
+    refuse_loss,
+    tensorboard,
+    until_sigterm,
+    write,
+)
 
 
 class Preempted(Exception):
     """SIGTERM came; the run was saved before leaving."""
-
-
-@dataclass
-class Meter:
-    """What happened since the last logged step."""
-
-    sums: held_out.Sums = field(default_factory=held_out.Sums)
-    started: float = field(default_factory=time.perf_counter)
-    steps: int = 0
-    tokens: int = 0
-    learned: int = 0
-    crops: int = 0
-    flops: float = 0.0
-    waited: float = 0.0
-    """s, spent waiting for data."""
 
 
 def run_folder(config: Config, mixtures: list[Mixture]) -> Path:
@@ -110,7 +106,7 @@ def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, h
         names.update(held_out.components(mixture))
     folder = standing[-1] if standing else run
     meter = Meter()
-    with _until_sigterm() as terminated, _log(run, state.step, here) as log:
+    with until_sigterm() as terminated, open_log(run, state.step, here) as log:
         source = loader.steps(state.position, last - state.step)
         while True:
             waiting = time.perf_counter()
@@ -195,13 +191,13 @@ class _Job:
             )
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         norm = float(
-            _full(nn.utils.clip_grad_norm_(parameters, config.optim.clip or math.inf)).item()
+            full(nn.utils.clip_grad_norm_(parameters, config.optim.clip or math.inf)).item()
         )
         if not math.isfinite(norm):
             names_seen = [name for batch, _ in seen for name in batch.sample_ids]
             raise FloatingPointError(
                 f"step {number}: the gradient's norm is {norm}, the loss was finite. Samples: "
-                f"{_list(names_seen)}. Lower optim.lr, or look at them: python -m pipelines show."
+                f"{listed(names_seen)}. Lower optim.lr, or look at them: python -m pipelines show."
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -333,111 +329,6 @@ class _Job:
         return folder
 
 
-def refuse_loss(value: float, number: int, batch: Batch, per_sample: torch.Tensor) -> None:
-    """Raises FloatingPointError that names the samples whose loss is not finite."""
-    bad = [
-        name
-        for name, loss in zip(batch.sample_ids, per_sample.tolist(), strict=True)
-        if not math.isfinite(loss)
-    ]
-    raise FloatingPointError(
-        f"step {number}: the loss is {value}. Rows {_list(batch.rows)}, samples {_list(bad)}. "
-        "Look at them (python -m pipelines show DIR id=...), lower optim.lr, or go on from the "
-        "last checkpoint with a filter against them."
-    )
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
-def _full(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def peak_memory(here: World) -> float:
-    """GB: of the device on CUDA, of the process elsewhere."""
-    if here.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(here.device) / 1e9
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def people(number: float) -> str:
-    """12,345 -> 12.3 k."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f}"
-
-
-def write(log: TextIO, line: dict[str, Any]) -> None:
-    """One more line of JSON, on disk."""
-    log.write(json.dumps(line) + "\n")
-    log.flush()
-
-
-def tensorboard(run: Path, line: dict[str, Any]) -> None:
-    """The numbers of a log line are in RUN/tensorboard."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "tensorboard=true needs tensorboard, which is not installed: pip install -e '.[watch]'."
-        ) from error
-    with SummaryWriter(str(run / "tensorboard")) as writer:
-        for key, value in line.items():
-            values = value if isinstance(value, dict) else {"": value}
-            for name, number in values.items():
-                writer.add_scalar(f"{key}/{name}".rstrip("/"), number, line["step"])
-
-
-class _until_sigterm:
-    """A list that is not empty once SIGTERM has come; the old handler is back afterwards."""
-
-    def __enter__(self) -> list[int]:
-        self.received: list[int] = []
-        self.previous: Any = None
-        try:
-            self.previous = signal.signal(signal.SIGTERM, self._note)
-        except ValueError:  # not the main thread: the caller handles signals
-            self.previous = None
-        return self.received
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received.append(number)
-
-    def __exit__(self, *_: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGTERM, self.previous)
-
-
-class _log:
-    """RUN/log.jsonl, without the lines after `step` that a crash left behind."""
-
-    def __init__(self, run: Path, step: int, here: World) -> None:
-        self.file, self.step, self.here = run / "log.jsonl", step, here
-
-    def __enter__(self) -> TextIO | None:
-        self.stream: TextIO | None = None
-        if self.here.first:
-            kept = []
-            if self.file.is_file():
-                for text in self.file.read_text().splitlines(keepends=True):
-                    if text.endswith("\n") and json.loads(text)["step"] <= self.step:
-                        kept.append(text)
-            fresh = self.file.with_suffix(".arriving")
-            fresh.write_text("".join(kept))
-            fresh.replace(self.file)
-            self.stream = self.file.open("a")
-        return self.stream
-
-    def __exit__(self, *_: object) -> None:
-        if self.stream is not None:
-            self.stream.close()
-
-
 def _state(config: Config, mixtures: list[Mixture], standing: list[Path]) -> State:
     """Where the run stands, or its beginning; ValueError where settings or data have changed."""
     used = [
@@ -467,20 +358,3 @@ def _state(config: Config, mixtures: list[Mixture], standing: list[Path]) -> Sta
             f"from it with init={newest} and another output."
         )
     return state
-
-
-def describe(config: Config, model: nn.Module, mixtures: list[Mixture], run: Path) -> str:
-    """Sizes, memory and data, in four lines."""
-    counts = count_parameters(model)
-    total = sum(counts.values())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    parts = ", ".join(f"{name} {people(count)}" for name, count in counts.items())
-    # float32 weights, and for what is trained a gradient and two moments.
-    memory = (4 * total + 12 * trained) / 1e9
-    data = ", ".join(f"{m.name} ({m.fingerprint[:12]})" for m in mixtures)
-    return (
-        f"model    {config.name}: {people(total)} parameters ({parts}); {people(trained)} trained\n"
-        f"memory   {memory:.2f} GB for weights, gradients and moments, activations besides\n"
-        f"data     {data}\n"
-        f"output   {run}"
-    )

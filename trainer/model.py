@@ -189,9 +189,11 @@ class Objective(nn.Module):
         """(sum [], per sample [samples]) of the losses of the learned tokens, in natural logs."""
         hidden = self.hidden(batch)
         head = self.model.lm_head
+        # Of several chunks only one has its logits at a time: they are computed again going back.
+        again = torch.is_grad_enabled() and len(batch.targets) > self.logits_chunk
         pieces = [
             checkpoint(_token_losses, head, h, t, use_reentrant=False)
-            if torch.is_grad_enabled()
+            if again
             else _token_losses(head, h, t)
             for h, t in zip(
                 hidden[batch.predictors].split(self.logits_chunk),

@@ -139,7 +139,7 @@ def test_a_failing_save_leaves_the_older_checkpoint(
 def test_changed_settings_are_refused_by_name(settings: Settings) -> None:
     train(settings(steps=2))
     with pytest.raises(
-        ValueError, match=r"optim\.lr\.vision: 0\.002 -> 0\.1(.|\n)*output="
+        ValueError, match=r"optim\.lr\.vision: 0\.005 -> 0\.1(.|\n)*output="
     ) as error:
         train(settings(steps=2, optim__lr__vision=0.1, workers=1))
     assert "workers" not in str(error.value)

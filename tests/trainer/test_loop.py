@@ -1,0 +1,217 @@
+"""What a user sees of training: a falling loss, a log, and one message for a mistake."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.trainer.conftest import SMALL, Settings
+from tests.trainer.shards import write
+from trainer import config as config_module
+from trainer import loop, model, optim
+from trainer.__main__ import main
+from trainer.config import Config, Optim, find, load, to_yaml
+from trainer.loop import train
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_loss_falls_and_is_logged_per_component(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = {f"optim__lr__{tower}": 1e-2 for tower in ("vision", "connector", "language")}
+    run = train(settings(steps=30, **rates)).parent
+    logged = [line for line in lines(run) if "loss" in line]
+    assert [line["step"] for line in logged] == list(range(1, 31))
+    assert logged[0]["loss"] == pytest.approx(math.log(49280), rel=0.05)  # all ids alike
+    assert logged[-1]["loss"] < 0.7 * logged[0]["loss"]
+    names = set().union(*(line["losses"] for line in logged))
+    assert {name for name in names if name.startswith("component/")} == {
+        "component/pictures",
+        "component/words",
+    }
+    assert {name for name in names if name.startswith("modality/")} == {
+        "modality/image",
+        "modality/images",
+        "modality/text",
+    }
+    for line in logged:
+        assert 0 <= line["data_wait"] <= 1
+        assert line["tokens_per_second"] > line["learned_tokens_per_second"] > 0
+    (held,) = [line["held_out"] for line in lines(run) if "held_out" in line]
+    assert held["all"] < logged[0]["loss"]
+    shown = capsys.readouterr().out
+    for part in (
+        "parameters (vision",
+        "step 30/30  loss",
+        "learned/s",
+        "data wait",
+        "held out: all",
+    ):
+        assert part in shown
+
+
+def test_the_same_seed_is_the_same_run_whatever_the_workers_and_micro_batches(
+    settings: Settings, tmp_path: Path
+) -> None:
+    curves = []
+    for number, changes in enumerate(({}, {"workers": 1, "prefetch": 1}, {"micro_rows": 4})):
+        run = train(settings(steps=3, output=tmp_path / f"{number}", **changes)).parent
+        curves.append([line["loss"] for line in lines(run) if "loss" in line])
+    assert curves[0] == curves[1]
+    assert curves[2] == pytest.approx(curves[0], rel=1e-5)
+
+
+def test_several_mixtures_are_trained_by_weight(
+    settings: Settings, mixture: Path, tmp_path: Path
+) -> None:
+    from tests.trainer.shards import pack, sample
+
+    texts = pack([sample(i, "text") for i in range(60)])
+    other = write(tmp_path / "texts", texts, name="texts")
+    folder = train(settings(steps=2, data=f"{{{mixture}: 3, {other}: 1}}"))
+    state = json.loads((folder / "trainer" / "state.json").read_text())
+    assert [(m["name"], m["weight"]) for m in state["mixtures"]] == [("toy", 3.0), ("texts", 1.0)]
+
+
+def test_a_loss_that_is_not_finite_names_the_samples(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = model._token_losses
+
+    def poisoned(
+        head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        losses = plain(head, hidden, targets)
+        return torch.where(torch.arange(len(losses)) == 0, torch.nan, losses)
+
+    monkeypatch.setattr(model, "_token_losses", poisoned)
+    with pytest.raises(FloatingPointError, match=r"the loss is nan\. Rows toy/\d+.*samples toy/"):
+        train(settings())
+    assert not list(Path(settings.pairs["output"]).glob("step-*"))
+
+
+def test_a_spike_is_written_down(settings: Settings) -> None:
+    run = train(settings(steps=3, max_loss_spike=0.5)).parent
+    (first, *_) = sorted((run / "spikes").glob("*.json"))
+    spike = json.loads(first.read_text())
+    assert spike["batches"][0]["rows"][0].startswith("toy/")
+    assert set(spike["batches"][0]["loss_per_sample"]) <= {
+        name for batch in spike["batches"] for name in batch["loss_per_sample"]
+    }
+    assert spike["loss"] > 0.5 * spike["running_mean"]
+
+
+def test_tensorboard_has_the_numbers(settings: Settings) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(settings(steps=2, tensorboard=True)).parent
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    logged = [line["loss"] for line in lines(run) if "loss" in line]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(logged)
+    assert "losses/component/pictures" in events.Tags()["scalars"]
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tiny", "smolvlm_256m", "smolvlm_500m", "smolvlm_2b2"])
+def test_configs_load_and_survive_being_written(name: str, tmp_path: Path) -> None:
+    config = load(name, {"data": "out/a b: c"})
+    assert config.data == {"out/a b: c": 1.0}
+    (tmp_path / "again.yaml").write_text(to_yaml(config))
+    assert load(str(tmp_path / "again.yaml"), {}) == config
+    assert yaml.safe_load(find(name).read_text())["model"]["scale_factor"] in (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config=tny", "data=x"], "config=tny: no such config. Did you mean 'tiny'?"),
+        (["config=tiny.yaml", "data=x"], "config=tiny.yaml: no such file"),
+        (["data=x"], "config is not set"),
+        (["config=tiny"], "data is not set"),
+        (["config=tiny", "data=nowhere"], "data=nowhere: no such folder"),
+        (["config=tiny", "data=x", "optim.lr.vison=1"], "Did you mean: 'vision'?"),
+        (
+            ["config=tiny", "data=x", "batch_rows=many"],
+            "'many' of type 'str' could not be converted",
+        ),
+        (["config=tiny", "data=x", "batch_rows=0"], "batch_rows is 0, expected at least 1"),
+        (["config=tiny", "data=x", "attention=flash"], "expected one of"),
+        (["config=tiny", "data=x", "model.scale_factor=3"], "does not divide the 8 patches"),
+        (["config=tiny", "data=x", "optim.freeze=[visoin]"], "Did you mean 'vision'?"),
+        (["config=tiny", "data"], "'data': expected key=value"),
+        (["config=tiny", "data=x", "device=tpu"], "expected auto, cpu or cuda"),
+    ],
+)
+def test_mistakes_are_one_message_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_shards_for_another_model_are_refused_before_training(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [f"{k}={v}" for k, v in settings.pairs.items()]
+    assert main(["config=tiny", *pairs, "model.vision.image_size=128"]) == 2
+    error = capsys.readouterr().err
+    assert "model.vision.image_size of config 'tiny' is 128" in error
+    assert "encoding.crop_size of the shards" in error
+    assert not list(Path(settings.pairs["output"]).glob("*"))
+
+
+def test_a_bug_is_not_taken_for_a_mistake(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        json.loads("{")
+
+    monkeypatch.setattr(loop, "describe", broken)
+    pairs = [f"{k}={v}" for k, v in settings.pairs.items()]
+    with pytest.raises(json.JSONDecodeError):
+        main(["config=tiny", *pairs])
+
+
+def test_every_place_field_exists() -> None:
+    assert set(config_module.PLACE) <= set(Config.__dataclass_fields__)
+
+
+# -- schedules ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd"])
+def test_schedules_start_warm_peak_and_end(schedule: str) -> None:
+    settings = Optim(schedule=schedule, warmup=0.1, final=0.1, decay=0.25)  # type: ignore[arg-type]
+    rates = [optim.factor(step, steps=100, settings=settings) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert rates[10] == 1.0
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    end = optim.factor(100, steps=100, settings=settings)
+    assert end == pytest.approx(1.0 if schedule == "constant" else 0.1)
+    if schedule == "wsd":
+        assert rates[75] == 1.0 > rates[76]
+    if schedule == "cosine":
+        assert optim.factor(55, steps=100, settings=settings) == pytest.approx(0.55)
+    if schedule == "linear":
+        assert optim.factor(55, steps=100, settings=settings) == pytest.approx(0.55)
+
+
+def test_warmup_is_a_share_or_a_number_of_steps() -> None:
+    assert optim.warmup_steps(Optim(warmup=0.03), 1000) == 30
+    assert optim.warmup_steps(Optim(warmup=25), 1000) == 25
+    assert optim.factor(0, steps=10, settings=Optim(warmup=0)) == 1.0
+
+
+def test_small_is_small() -> None:
+    assert load("tiny", SMALL).model.language.num_hidden_layers == 2

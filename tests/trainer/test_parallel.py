@@ -1,0 +1,106 @@
+"""Two processes on gloo train what one process trains."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.conftest import Settings
+from trainer import checkpoint
+from trainer.config import Config, to_yaml
+from trainer.loop import train
+
+
+def torchrun(config: Config, folder: Path, *, ranks: int = 2) -> Path:
+    """The last checkpoint of a run under torchrun."""
+    file = folder / f"{Path(config.output).name}.yaml"
+    file.write_text(to_yaml(config))
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}",
+               "--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0",
+               "-m", "trainer", f"config={file}"]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("checkpoint ") == 1  # one process speaks
+    return checkpoint.folders(Path(config.output))[-1]
+
+
+def logged(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def close(first: Path, second: Path) -> None:
+    """The runs are the same but for the order of float32 sums."""
+    for ours, theirs in zip(logged(first.parent), logged(second.parent), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["learned_tokens"] == theirs["learned_tokens"]
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["losses"].keys() == theirs["losses"].keys()
+    one, two = checkpoint.load_weights(first), checkpoint.load_weights(second)
+    assert one.keys() == two.keys()
+    for name in one:
+        assert (one[name] - two[name]).abs().max() < 2e-3, name
+    held = [checkpoint.read_state(folder).metrics["held_out/all"] for folder in (first, second)]
+    assert held[0] == pytest.approx(held[1], rel=1e-3)
+
+
+# Some micro-batches of these ranks have no picture and others do.
+CHANGES = {"steps": 4, "micro_rows": 1, "evaluate_rows": 3}
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_ranks_train_what_one_trains(settings: Settings, tmp_path: Path, kind: str) -> None:
+    alone = train(settings(output=tmp_path / "alone", **CHANGES))
+    together = torchrun(settings(output=tmp_path / kind, parallel=kind, **CHANGES), tmp_path)
+    close(alone, together)
+
+
+def test_a_sharded_run_is_resumed_alone(settings: Settings, tmp_path: Path) -> None:
+    """Half on two ranks with FSDP, the rest in one process: the same run."""
+    alone = train(settings(output=tmp_path / "alone", **CHANGES))
+    config = settings(output=tmp_path / "moved", parallel="fsdp", stop_at=2, **CHANGES)
+    half = torchrun(config, tmp_path)
+    assert (half / "trainer" / "optimizer").is_dir()  # sharded
+    rest = train(settings(output=tmp_path / "moved", **CHANGES))
+    assert checkpoint.read_state(rest).step == 4
+    one, two = checkpoint.load_weights(alone), checkpoint.load_weights(rest)
+    for name in one:
+        assert (one[name] - two[name]).abs().max() < 2e-3, name
+
+
+def test_the_order_of_ranks_is_by_cost_not_by_chance(settings: Settings) -> None:
+    from trainer.data import Loader
+    from trainer.model import flops
+
+    config = settings(batch_rows=8, micro_rows=1)
+    cost = lambda lengths, crops, learned: flops(config.model, lengths, crops, learned)
+    sums = []
+    for rank in range(2):
+        loader = Loader(config.data, config, image_token=49190, rank=rank, ranks=2, cost=cost)
+        _, groups = loader.plan(0)
+        rows = [loader.splits[m].lengths(n) for group in groups for m, n in group]
+        sums.append(sum(cost(*row) for row in rows))
+    assert abs(sums[0] - sums[1]) / max(sums) < 0.15
+
+
+def test_modelled_flops_are_those_that_pytorch_counts(settings: Settings) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from tests.trainer.test_model import SAMPLES, batch_of, objective
+    from trainer.model import flops
+
+    config = settings()
+    ours = objective("loop", dtype=torch.float32)
+    batch = batch_of(SAMPLES)
+    with FlopCounterMode(display=False) as counter:
+        ours(batch)[0].backward()
+    counted = counter.get_total_flops()
+    modelled = flops(config.model, batch.seq_lengths, len(batch.pixels), len(batch.targets))
+    assert modelled == pytest.approx(counted, rel=0.15)

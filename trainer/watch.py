@@ -1,0 +1,158 @@
+"""What is seen of a run: its sizes, the log, TensorBoard, messages, the signal to leave."""
+
+import json
+import math
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+
+from .config import Config
+from .data import Batch, Mixture
+from .held_out import Sums
+from .model import count_parameters
+from .parallel import World
+
+
+@dataclass
+class Meter:
+    """What happened since the last logged step."""
+
+    sums: Sums = field(default_factory=Sums)
+    started: float = field(default_factory=time.perf_counter)
+    steps: int = 0
+    tokens: int = 0
+    learned: int = 0
+    crops: int = 0
+    flops: float = 0.0
+    waited: float = 0.0
+    """s, spent waiting for data."""
+
+
+def refuse_loss(value: float, number: int, batch: Batch, per_sample: torch.Tensor) -> None:
+    """Raises FloatingPointError that names the samples whose loss is not finite."""
+    bad = [
+        name
+        for name, loss in zip(batch.sample_ids, per_sample.tolist(), strict=True)
+        if not math.isfinite(loss)
+    ]
+    raise FloatingPointError(
+        f"step {number}: the loss is {value}. Rows {listed(batch.rows)}, samples {listed(bad)}. "
+        "Look at them (python -m pipelines show DIR id=...), lower optim.lr, or go on from the "
+        "last checkpoint with a filter against them."
+    )
+
+
+def listed(names: list[str]) -> str:
+    """At most 20 names, and how many more there are."""
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor as one; any other as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def peak_memory(here: World) -> float:
+    """GB: of the device on CUDA, of the process elsewhere."""
+    if here.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(here.device) / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def people(number: float) -> str:
+    """12,345 -> 12.3 k."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f}"
+
+
+def write(log: TextIO, line: dict[str, Any]) -> None:
+    """One more line of JSON, on disk."""
+    log.write(json.dumps(line) + "\n")
+    log.flush()
+
+
+def tensorboard(run: Path, line: dict[str, Any]) -> None:
+    """The numbers of a log line are in RUN/tensorboard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard=true needs tensorboard, which is not installed: pip install -e '.[watch]'."
+        ) from error
+    with SummaryWriter(str(run / "tensorboard")) as writer:
+        for key, value in line.items():
+            values = value if isinstance(value, dict) else {"": value}
+            for name, number in values.items():
+                writer.add_scalar(f"{key}/{name}".rstrip("/"), number, line["step"])
+
+
+class until_sigterm:
+    """A list that is not empty once SIGTERM has come; the old handler is back afterwards."""
+
+    def __enter__(self) -> list[int]:
+        self.received: list[int] = []
+        self.previous: Any = None
+        try:
+            self.previous = signal.signal(signal.SIGTERM, self._note)
+        except ValueError:  # not the main thread: the caller handles signals
+            self.previous = None
+        return self.received
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+
+    def __exit__(self, *_: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGTERM, self.previous)
+
+
+class open_log:
+    """RUN/log.jsonl, without the lines after `step` that a crash left behind."""
+
+    def __init__(self, run: Path, step: int, here: World) -> None:
+        self.file, self.step, self.here = run / "log.jsonl", step, here
+
+    def __enter__(self) -> TextIO | None:
+        self.stream: TextIO | None = None
+        if self.here.first:
+            kept = []
+            if self.file.is_file():
+                for text in self.file.read_text().splitlines(keepends=True):
+                    if text.endswith("\n") and json.loads(text)["step"] <= self.step:
+                        kept.append(text)
+            fresh = self.file.with_suffix(".arriving")
+            fresh.write_text("".join(kept))
+            fresh.replace(self.file)
+            self.stream = self.file.open("a")
+        return self.stream
+
+    def __exit__(self, *_: object) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+
+def describe(config: Config, model: nn.Module, mixtures: list[Mixture], run: Path) -> str:
+    """Sizes, memory and data, in four lines."""
+    counts = count_parameters(model)
+    total = sum(counts.values())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parts = ", ".join(f"{name} {people(count)}" for name, count in counts.items())
+    # float32 weights, and for what is trained a gradient and two moments.
+    memory = (4 * total + 12 * trained) / 1e9
+    data = ", ".join(f"{m.name} ({m.fingerprint[:12]})" for m in mixtures)
+    return (
+        f"model    {config.name}: {people(total)} parameters ({parts}); {people(trained)} trained\n"
+        f"memory   {memory:.2f} GB for weights, gradients and moments, activations besides\n"
+        f"data     {data}\n"
+        f"output   {run}"
+    )
