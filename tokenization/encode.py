@@ -275,6 +275,7 @@ def plan(row: Row, tools: Tools) -> Plan:
     try:
         if encoding.split_turns and chat.num_pairs(turns) > encoding.split_turns:
             sequences, splittable = _split(row, turns, grids, tools)
+            splittable &= sum(rows * cols + 1 for rows, cols in grids) <= encoding.max_crops
             grids = grids * len(sequences)
         else:
             sequences = [_pieces(row, turns, tools)]

@@ -96,6 +96,7 @@ def test_sequences_of_a_split_sample_fit_a_row_where_single_turns_do() -> None:
     made = one(encoding, long)
     assert made["splittable"]
     assert max(made["seq_lengths"]) <= 256
+    assert not one(replace(encoding, max_crops=made["num_crops"] // 9), long)["splittable"]
     too_long = one(replace(encoding, seq_len=100), long)
     assert not too_long["splittable"]
     assert len(too_long["seq_lengths"]) == 9
