@@ -215,7 +215,15 @@ def rules_of(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]:
             rules.pop(name, None)
         else:
             rules[name] = {**rules.get(name, {}), **settings}
+    if mixture.benchmarks:
+        lists = [hash_list_path(name) for name in mixture.benchmarks]
+        rules["contaminated"] = {"benchmarks": lists, **rules.get("contaminated", {})}
     return rules
+
+
+def hash_list_path(benchmark: str) -> str:
+    """Where the hash list of a benchmark lies: a path as it is, a name in the folder `hashes`."""
+    return benchmark if "/" in benchmark or "." in benchmark else f"hashes/{benchmark}.parquet"
 
 
 def encoding_of(mixture: Mixture, component: str) -> Any:

@@ -26,6 +26,7 @@ SHOWN = """\
   rule=NAME        examples of what a rule took
   component=NAME   packed samples of a component, or with rule= what the rule took of it
   work=DIR         where the build kept its samples                         (default: out/work)
+  --html           write show.html, with the pictures, instead
 """
 
 
@@ -94,16 +95,55 @@ def push(words: list[str]) -> int:
     return 0
 
 
+def sources(words: list[str]) -> int:
+    """`sources [NAME] [data=...]`."""
+    from pipelines.sources import table
+
+    if not words:
+        print(table.table())
+        return 0
+    settings = only(words[1:], {"data", "mirror"})
+    print(table.about(words[0], data=settings.get("data"), mirror=settings.get("mirror")))
+    return 0
+
+
+def hashes(words: list[str]) -> int:
+    """`hashes NAME data=...`."""
+    from pipelines.hashes import hashes as hashed
+
+    name, settings = folder_and(words, {"data", "output"})
+    if "data" not in settings:
+        raise ValueError("data= is missing: a .tsv file, a folder of pictures, or Parquet files.")
+    print(hashed(name, data=settings["data"], output=settings.get("output", "")))
+    return 0
+
+
 def show(words: list[str]) -> int:
     """`show DIR [row=N | id=ID | rule=NAME | component=NAME]`."""
     from pipelines.show import show as shown
 
-    folder, settings = folder_and(words, {"row", "split", "id", "rule", "component", "work"})
-    chosen: dict[str, Any] = {**settings, "color": sys.stdout.isatty()}
+    rest = [word for word in words if word != "--html"]
+    known = {"row", "split", "id", "rule", "component", "work"}
+    folder, settings = folder_and(rest, known)
+    chosen: dict[str, Any] = dict(settings)
     if "row" in chosen:
         chosen["row"] = whole(chosen["row"], "row")
-    print(shown(folder, **chosen))
+    if "--html" in words:
+        print(show_page(folder, chosen))
+    else:
+        print(shown(folder, **chosen, color=sys.stdout.isatty()))
     return 0
+
+
+def show_page(folder: str, chosen: dict[str, Any]) -> str:
+    """The path of a page that shows what was chosen."""
+    from pipelines import tables
+    from pipelines.finished import open_finished
+    from pipelines.report import page
+
+    path = "show.html"
+    tables.write_text(path, page(open_finished(folder), **{"work": "out/work", **chosen}))
+    return path
 
 
 def check(words: list[str]) -> int:
@@ -136,7 +176,9 @@ def clean(words: list[str]) -> int:
 def folder_and(words: list[str], known: set[str]) -> tuple[str, dict[str, str]]:
     """The folder that comes first, and the settings after it."""
     if not words or "=" in words[0]:
-        raise ValueError(f"expected a finished mixture's folder first, found {words[:1]}.")
+        raise ValueError(
+            f"expected a folder or name first, found {' '.join(words[:1]) or 'nothing'}."
+        )
     return words[0], only(words[1:], known)
 
 
@@ -237,6 +279,20 @@ COMMANDS = {
         + "  gpu=H100         for the training cost: A100, H100 or L4\n"
         + "  mfu=0.3          share of its peak that training reaches\n",
     ),
+    "sources": Command(
+        sources,
+        "sources [NAME] [data=DIR] [mirror=DIR]",
+        "every source: repository, licence, access; or one, with its columns and a sample",
+        "  data=DIR         files of one source, to show its first sample\n"
+        "  mirror=DIR       or a mirror of hub repositories\n",
+    ),
+    "hashes": Command(
+        hashes,
+        "hashes NAME data=FILE.tsv|FOLDER|FILES.parquet [output=FILE]",
+        "make the hash list of a benchmark, to be named under `benchmarks:` of a mixture",
+        "  data=...         VLMEvalKit's TSV, a folder of pictures, or a hub dataset\n"
+        "  output=FILE      (default: hashes/NAME.parquet)\n",
+    ),
     "push": Command(
         push,
         "push DIR repo=ORG/NAME [private=true]",
@@ -255,7 +311,7 @@ COMMANDS = {
     ),
     "show": Command(
         show,
-        "show DIR [row=N | id=SAMPLE_ID | rule=NAME | component=NAME]",
+        "show DIR [row=N | id=SAMPLE_ID | rule=NAME | component=NAME] [--html]",
         "look at packed rows as the model sees them, or at the story of a sample",
         SHOWN,
     ),

@@ -25,13 +25,14 @@ import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
-from mixtures.config import Mixture, encoding_of, rules_of, to_yaml
+from mixtures.config import Mixture, check_licences, encoding_of, rules_of, to_yaml
 from pipelines import card, recipe, sources, tables
 from pipelines.clean import refer
 from pipelines.finished import finished_of
 from pipelines.report import report
 from pipelines.runner import File, Report, Task, connected, run
 from pipelines.sources import Part
+from pipelines.sources.table import terms_of
 from pipelines.stages import STAGES
 from pipelines.stats import row_facts
 from pipelines.stats import stats as stats_of
@@ -86,6 +87,7 @@ def survey(mixture: Mixture, place: Place) -> Survey:
         ValueError: an unknown source, rule or subset.
         FileNotFoundError: data that is not there.
     """
+    check_licences(mixture, {n: terms_of(c.source) for n, c in mixture.components.items()})
     pieces = [p for name in mixture.components for p in pieces_of(mixture, name, place)]
     inputs = {f"{p.component}/{p.part.subset}": p.part.identity for p in pieces}
     return Survey(pieces=pieces, recipe=recipe_of(mixture, inputs))
@@ -113,9 +115,9 @@ def pieces_of(mixture: Mixture, name: str, place: Place) -> list[Piece]:
     judging = [filters.identity(dict(rules)), mixture.weight_by]
     pieces = []
     for part in parts:
-        read = recipe.fingerprint("ingest", STAGES["ingest"].version, part.identity)
-        judged = recipe.fingerprint(read, "judge", STAGES["judge"].version, judging)
-        encoded = recipe.fingerprint(read, "encode", STAGES["encode"].version, encoding)
+        read = recipe.fingerprint("ingest", STAGES["ingest"].identity, part.identity)
+        judged = recipe.fingerprint(read, "judge", STAGES["judge"].identity, judging)
+        encoded = recipe.fingerprint(read, "encode", STAGES["encode"].identity, encoding)
         file = f"{part.number:05d}.arrow"
         pieces.append(
             Piece(
@@ -143,7 +145,7 @@ def checked_rules(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]
 def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     """What `recipe.json` holds: the resolved mixture, its inputs, versions, and the fingerprint."""
     resolved = recipe.plain(mixture)
-    versions: dict[str, Any] = {name: spec.version for name, spec in STAGES.items()}
+    versions: dict[str, Any] = {name: spec.identity for name, spec in STAGES.items()}
     versions["rules"] = {
         name: filters.identity(rules_of(mixture, name)) for name in mixture.components
     }

@@ -14,7 +14,7 @@ import polars as pl
 from mixtures import pick as picking
 from mixtures import plan as costing
 from mixtures.allocate import people
-from mixtures.config import Mixture
+from mixtures.config import Mixture, check_licences
 from pipelines import sources, tables
 from pipelines.build import (
     Piece,
@@ -25,6 +25,7 @@ from pipelines.build import (
     standing,
     whole_rows,
 )
+from pipelines.sources.table import terms_of
 
 
 def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> str:
@@ -33,6 +34,7 @@ def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> 
     Raises:
         ValueError: a mistake in the mixture. FileNotFoundError: data that is not there.
     """
+    check_licences(mixture, {n: terms_of(c.source) for n, c in mixture.components.items()})
     pieces = {
         name: pieces_of(mixture, name, place)
         for name in mixture.components

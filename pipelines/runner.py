@@ -40,6 +40,12 @@ class Stage:
     """A Ray worker is replaced after so many tasks (gives leaked memory back); 0 never."""
     rows_per_batch: int = tables.ROWS_PER_BATCH
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the stage determines its output: its version, and the columns it writes."""
+        columns = {column.name: str(column.type) for column in self.writes}
+        return {"version": self.version, "columns": columns}
+
 
 STAGES: dict[str, Stage] = {}
 

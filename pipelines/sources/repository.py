@@ -1,5 +1,5 @@
-"""The Hugging Face Hub, read: repository info, trees, ranges of files. The only file that knows
-`huggingface_hub`.
+"""The Hugging Face Hub, read: repository info, trees, ranges of files, and whole datasets. The only
+file that knows `huggingface_hub` and `datasets`.
 
     hf://datasets/ORG/NAME[@REVISION][/PATH]
 
@@ -12,7 +12,7 @@ end early are tried again with back-off; `HF_TOKEN` and `HF_ENDPOINT` are those 
 import io
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -250,3 +250,24 @@ def download(url: str) -> Path:
     return Path(
         patiently(url, lambda: hf_hub_download(repo, path, repo_type="dataset", revision=revision))
     )
+
+
+def dataset_rows(name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a dataset that `datasets` can load, streamed, pictures as `{bytes, path}`.
+
+    `name`: `ORG/NAME` or a folder, with `:SPLIT` for one split (else every split in turn).
+
+    Raises:
+        FileNotFoundError: no such dataset. ValueError: no such split.
+    """
+    import datasets
+
+    path, _, split = name.partition(":")
+    if not Path(path).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        raise FileNotFoundError(f"{path}: expected a folder or a dataset's ORG/NAME.")
+    parts = datasets.load_dataset(path, streaming=True)
+    if split and split not in parts:
+        raise ValueError(f"{path}: no split {split!r}; found {', '.join(parts)}.")
+    for part in [split] if split else parts:
+        rows = parts[part]
+        yield from rows.decode(False) if hasattr(rows, "decode") else rows

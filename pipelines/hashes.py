@@ -1,0 +1,42 @@
+"""A benchmark's pictures and questions as a list of hashes, for the rule `contaminated`.
+
+The list is a small Parquet file that holds no picture and no text; a mixture names it under
+`benchmarks:`.
+"""
+
+from pathlib import Path
+
+from filters import benchmarks
+from mixtures.config import hash_list_path
+from pipelines.sources import pictures
+from pipelines.sources.repository import dataset_rows
+
+
+def hashes(name: str, *, data: str, output: str = "") -> str:
+    """The list of benchmark `name` is written; returns what was put in it.
+
+    `data`: a VLMEvalKit TSV, a folder of pictures, or a dataset as `datasets` loads it: a hub id
+    (`ORG/NAME`, `ORG/NAME:SPLIT`), or a folder of Parquet, Arrow or JSON files. `output`:
+    `hashes/NAME.parquet` unless stated.
+
+    Raises:
+        FileNotFoundError: nothing at `data`.
+        ValueError: rows without a question or picture.
+    """
+    path = Path(output or hash_list_path(name))
+    items = (
+        benchmarks.items_of(Path(data))
+        if data.endswith(".tsv") or is_picture_folder(Path(data))
+        else benchmarks.row_items(dataset_rows(data), where=data)
+    )
+    made = benchmarks.hash_list(items, name=name, decode=pictures.decode, dhash=pictures.dhash)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    counts = benchmarks.write_list(made, path)
+    found = ", ".join(f"{key.replace('_', ' ')} {count:,}" for key, count in counts.items())
+    return f"{path}: {found}\nName it in a mixture: benchmarks: [{output or name}]"
+
+
+def is_picture_folder(path: Path) -> bool:
+    """True of a folder without a table in it."""
+    tables = (".parquet", ".arrow", ".json", ".csv")
+    return path.is_dir() and not any(p.suffix in tables for p in path.rglob("*"))
