@@ -42,6 +42,8 @@ SECONDS_LIMIT = 120.0
 """s of decoding, after which a video is given up: a 1080p hour scanned whole takes about 60."""
 MEMORY_LIMIT = 8 << 30
 """Bytes of address space of the decoding child."""
+BATCH_BYTES = 128 << 20
+"""Bytes of whole frames that decord holds at once."""
 JPEG_QUALITY = 90
 DECORD_CODECS = {"h264", "mpeg4", "vp8", "vp9", "mpeg2video", "mpeg1video", "msmpeg4v3"}
 """Codecs that decord 0.6 (FFmpeg 4) decodes; AV1 it lacks, HEVC it gets wrong in 10 bit."""
@@ -198,11 +200,16 @@ def by_decord(
         stamps = reader.get_frame_timestamp(range(len(reader)))[:, 0]
         if np.abs(stamps - stamps[0] - seen.times).max() > seen.duration / len(seen.times) / 2:
             return None
-        return [fitted(Image.fromarray(reader[int(i)].asnumpy()), size) for i in chosen]
+        images: list[Image.Image] = []
+        step = max(1, BATCH_BYTES // (3 * seen.width * seen.height))
+        for start in range(0, len(chosen), step):  # one by one it would seek for every frame
+            batch = reader.get_batch(chosen[start : start + step].tolist()).asnumpy()
+            images += [fitted(Image.fromarray(pixels), size) for pixels in batch]
     except (RuntimeError, IndexError) as error:
         # decord's own errors are RuntimeErrors; PyAV, asked next, has the last word
         print(f"decord: {str(error).splitlines()[0]}", file=sys.stderr)
         return None
+    return images
 
 
 def rotated(data: bytes | str) -> bool:
