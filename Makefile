@@ -39,7 +39,8 @@ format: $(STAMP)  ## rewrite the code as `check` wants it
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## the comparisons with peers of benchmarks/README.md
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for name in $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))); do \
+		echo "== benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 proof: $(STAMP)  ## train on easy-vqa through the whole pipeline and judge it (45 minutes)
 	$(BIN)/python examples/proof.py

@@ -170,7 +170,9 @@ def punctuation_answer() -> pl.Expr:
 def too_long() -> pl.Expr:
     """The sample has more tokens than `encoding.seq_len`, or more crops than `encoding.max_crops`.
 
-    Applied by the build when tokens are counted, always; raw documents are cut instead.
+    Applied by the build when tokens are counted, always; raw documents are cut instead, and samples
+    that `split_turns` has split are packed by their sequences.
     """
     too_many_tokens = (pl.col("num_tokens") > pl.col("seq_len")) & ~pl.col("splittable")
-    return too_many_tokens | (pl.col("num_crops") > pl.col("max_crops"))
+    too_many_crops = (pl.col("num_crops") > pl.col("max_crops")) & ~pl.col("splittable")
+    return too_many_tokens | too_many_crops

@@ -317,6 +317,12 @@ def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
         expect(frames.max_frames > 0, f"{key}.frames.max_frames", frames.max_frames, "1 or more")
         _check_rules(component.filters, key=f"{key}.filters", off=True, where=where)
         _check_encoding(component.encoding, encoding=encoding, key=f"{key}.encoding", where=where)
+        edge = component.encoding.get("longest_edge")
+        crop = getattr(mixture.encoding, "crop_size", 1)
+        most = getattr(mixture.encoding, "longest_edge", edge)
+        fits = edge is None or (isinstance(edge, int) and edge % crop == 0 and edge <= most)
+        expected = f"a multiple of crop_size ({crop} px), at most the mixture's {most} px"
+        expect(fits, f"{key}.encoding.longest_edge", edge, expected)
         for subset, settings in component.subsets.items():
             inner = f"{key}.subsets.{subset}"
             expect(0 < settings.keep <= 1, f"{inner}.keep", settings.keep, "above 0, at most 1")

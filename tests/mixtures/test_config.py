@@ -238,3 +238,17 @@ def test_licences_that_are_refused_are_all_named():
         check_licences(mixture_of(ratios, licenses=Licences(forbid=["non-commercial"])), terms)
     with pytest.raises(ValueError, match=r"b \(CC-BY.*\); c \(Apache-2.0: not in"):
         check_licences(mixture_of(ratios, licenses=Licences(allow=["MIT"])), terms)
+
+
+@pytest.mark.parametrize(
+    ("edge", "right"), [(512, True), (2048, True), (700, False), (4096, False)]
+)
+def test_a_components_longest_edge_is_whole_crops_within_the_mixtures(tmp_path, edge, right):
+    path = tmp_path / "m.yaml"
+    own = f"encoding: {{longest_edge: {edge}}}"
+    path.write_text(f"components: {{a: {{source: cauldron, ratio: 1, {own}}}}}")
+    if right:
+        assert load(str(path), encoding=Encoding).components["a"].encoding["longest_edge"] == edge
+    else:
+        with pytest.raises(ValueError, match=r"components.a.encoding.longest_edge is .* multiple"):
+            load(str(path), encoding=Encoding)
