@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,11 +239,10 @@ def load_optimizer(
         set_optimizer_state_dict(objective, optimizer, state, options=options)
         return
     state = get_optimizer_state_dict(objective, optimizer)
-    dcp.load(
-        {"optimizer": state},
-        checkpoint_id=str(checkpoint / "trainer" / "optimizer"),
-        no_dist=not torch.distributed.is_initialized(),
-    )
+    with warnings.catch_warnings():
+        # Reading a sharded state in one process is meant; PyTorch warns that it is done.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        dcp.load({"optimizer": state}, checkpoint_id=str(checkpoint / "trainer" / "optimizer"))
     set_optimizer_state_dict(objective, optimizer, state)
 
 
