@@ -105,7 +105,7 @@ def allocate(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
     )
     budget = largest = _largest(frame)
     if isinstance(mixture.tokens, int):
-        budget = mixture.tokens / tokens_per_unit if tokens_per_unit else math.inf
+        budget = mixture.tokens / tokens_per_unit if tokens_per_unit else 1.0
     asked = ratio * share * budget
     target = asked
     short = shortages(frame, budget=budget)
@@ -176,7 +176,7 @@ def _explained(
         if line["units"] == 0:
             empty.append(name)
             lines.append(
-                f"{which} can give nothing: no sample of it is left after its filters, keep and "
+                f"{which} can give nothing: no {unit} of it are left after its filters, keep and "
                 f"limits, but its ratio is {line['ratio']:g}."
             )
             continue
@@ -202,7 +202,10 @@ def _explained(
         ways.append(f"set the ratio of {', '.join(empty)} to 0 and share it out, or loosen filters")
     elif largest > 0:
         ways.insert(0, f"lower tokens to {people(largest)} (tokens={math.floor(largest)})")
-    ways.append("set on_shortage=shrink or on_shortage=redistribute")
+    if not empty:
+        ways.append("set on_shortage=shrink or on_shortage=redistribute")
+    elif len(empty) < frame["component"].n_unique():
+        ways.append("set on_shortage=redistribute")
     can = ", ".join(f"{name} {people(gives)}" for name, gives in _gifts(frame).iter_rows())
     return (
         f"{mixture.name}: {' '.join(lines)} Each can give, in {unit}: {can}. "

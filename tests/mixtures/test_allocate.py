@@ -74,8 +74,20 @@ def test_a_component_with_nothing_left_is_an_error(tokens, on_shortage):
         rule=pl.when(pl.col("component") == "text").then(pl.lit("refusal"))
     )
     mixture = mixture_of({"text": 0.2, "image": 0.8}, tokens=tokens, on_shortage=on_shortage)
-    with pytest.raises(ValueError, match="text can give nothing: no sample of it is left"):
+    with pytest.raises(ValueError, match="text can give nothing: no tokens of it are left"):
         pick(index, mixture)
+
+
+@pytest.mark.parametrize("tokens", ["max", 1000])
+def test_a_mixture_with_nothing_left_at_all_is_an_error(tokens):
+    index = index_of({("text", "a"): 50, ("image", "x"): 50})
+    mixture = mixture_of({"text": 0.2, "image": 0.8}, tokens=tokens)
+    with pytest.raises(ValueError, match="image can give nothing.* text can give nothing"):
+        pick(index.clear(), mixture)
+    unlearned = index.with_columns(num_learned=pl.lit(0, pl.Int32))
+    learned = mixture_of({"text": 0.2, "image": 0.8}, tokens=tokens, measure="learned_tokens")
+    with pytest.raises(ValueError, match="text can give nothing: no learned tokens of it are left"):
+        pick(unlearned, learned)
 
 
 def test_a_weighted_subset_that_is_not_there_is_an_error():
