@@ -22,6 +22,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -255,13 +256,14 @@ def listing_file(archive: Archive) -> Path:
 
 
 def remember(archive: Archive, keys: Sequence[int]) -> None:
-    """The hashes of the paths that name a member are kept for `listing`."""
+    """The hashes of the paths that name a member are kept for `listing`, where there is room."""
     path = listing_file(archive)
-    path.parent.mkdir(parents=True, exist_ok=True)
     waiting = path.with_suffix(f".{os.getpid()}.tmp")
-    with waiting.open("wb") as stream:
-        np.save(stream, np.unique(np.array(keys, np.uint64)))
-    waiting.replace(path)
+    with suppress(OSError):  # a home that is full or read-only costs a second walk, no more
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with waiting.open("wb") as stream:
+            np.save(stream, np.unique(np.array(keys, np.uint64)))
+        waiting.replace(path)
 
 
 def listing(archive: Archive) -> np.ndarray:
