@@ -82,7 +82,7 @@ def test_a_component_with_nothing_left_is_an_error(tokens, on_shortage):
 def test_a_mixture_with_nothing_left_at_all_is_an_error(tokens):
     index = index_of({("text", "a"): 50, ("image", "x"): 50})
     mixture = mixture_of({"text": 0.2, "image": 0.8}, tokens=tokens)
-    with pytest.raises(ValueError, match="image can give nothing.* text can give nothing"):
+    with pytest.raises(ValueError, match=r"image can give nothing.* text can give nothing"):
         pick(index.clear(), mixture)
     unlearned = index.with_columns(num_learned=pl.lit(0, pl.Int32))
     learned = mixture_of({"text": 0.2, "image": 0.8}, tokens=tokens, measure="learned_tokens")
