@@ -17,17 +17,18 @@ similarity is the Jaccard index of its runs of 5 words, as MinHash estimates it 
 at 0.8). Two samples have near pictures if they have equally many and the first is within `radius`
 bits (of 64) of the first, the second of the second, and so on; a video's pictures are its frames.
 
-Near samples form clusters (near to one that is near to another ...), of which the first stays: of
-those that stay no two have near pictures, and what goes is near to a sample of its cluster. Which
-is first does not depend on the order of the rows: the component of the lowest `priority`
-number, then the smallest id. A sample that another rule rejects neither stays nor takes others
-along.
+Every sample that goes is near one that stays, which its `detail` names; no two that stay are near
+(texts: as far as their bands meet, at least 95 % of pairs). Chains do not collapse: where b is near
+a and c near b, but c not near a, only b goes. The order of the rows does not matter: the component
+of the lowest `priority` number is preferred, then the smallest id (along a chain a later one may
+stay, if the one between is near both). A sample that another rule rejects neither stays nor takes
+others along.
 
 Memory: 112 bytes a sample for near text, 8 a picture for near pictures, and a few words a sample
 for one band at a time. Bands are independent: `run` may spread them over workers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, Literal
@@ -117,6 +118,11 @@ def _groups(verdicts: pl.DataFrame, within: str) -> np.ndarray:
     )
 
 
+def _same(scope: np.ndarray) -> near.Verify:
+    """Verify: within the same scope."""
+    return lambda a, b: scope[a] == scope[b]
+
+
 def _similar(signatures: np.ndarray, similarity: float) -> near.Verify:
     """Verify: the signatures estimate a Jaccard index of `similarity` or more."""
     chance = 1 / 256  # at which bytes of other texts agree
@@ -160,48 +166,40 @@ def _all(*verifies: near.Verify) -> near.Verify:
     return verify
 
 
-def _text_pairs(
-    rows: np.ndarray, signatures: np.ndarray, scope: np.ndarray, verify: near.Verify, *,
-    similarity: float, run: near.Map,
-) -> list[np.ndarray]:  # fmt: skip
-    """Pairs of `rows` (indices) that share a band of their signatures and pass `verify`."""
-    size = near.band_rows(similarity)
+def _text_keys(signatures: np.ndarray, scope: np.ndarray, size: int) -> near.Keys:
+    """Keys: a band of `size` bytes of the signatures, within the scope."""
 
-    def band(number: int) -> np.ndarray:
-        keys = near.mix(near.band_keys(signatures[rows], rows=size, band=number))
-        return near.near_pairs(keys ^ scope[rows], verify, rows=rows)
+    def keys(band: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+        yield near.mix(near.band_keys(signatures[rows], rows=size, band=band)) ^ scope[rows]
 
-    return list(run(band, range(near.PERMUTATIONS // size)))
+    return keys
 
 
-def _picture_pairs(
-    rows: np.ndarray, hashes: np.ndarray, offsets: np.ndarray, scope: np.ndarray,
-    verify: near.Verify, *, radius: int, second: list[np.ndarray], run: near.Map,
-) -> list[np.ndarray]:  # fmt: skip
-    """Pairs of `rows` whose middle pictures are near (all must be) and that pass `verify`.
+def _picture_keys(
+    hashes: np.ndarray, offsets: np.ndarray, scope: np.ndarray, masks: list[int],
+    second: Callable[[np.ndarray], Iterable[np.ndarray]],
+) -> near.Keys:  # fmt: skip
+    """Keys: number of pictures, and of the middle one the bits under a mask, within the scope.
 
-    The middle one, because first frames and pages are often blank. `second`: keys that split
-    buckets too large to compare.
+    All pictures must be near, so one may stand for them: the middle one, because first frames and
+    pages are often blank. `second`: keys that split buckets too large to compare.
     """
-    counts = np.diff(offsets)[rows]
-    middle = hashes[offsets[rows] + counts // 2]
-    apart = scope[rows] ^ near.mix(counts.astype(np.uint64))
+    counts = np.diff(offsets)
 
-    def table(mask: int) -> np.ndarray:
-        keys = near.mix(middle & np.uint64(mask)) ^ apart
-        found = [near.near_pairs(k, verify, rows=rows) for k in near.split_large(keys, second)]
-        return np.concatenate(found)
+    def keys(band: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+        middle = hashes[offsets[rows] + counts[rows] // 2]
+        apart = near.mix(counts[rows].astype(np.uint64)) ^ scope[rows]
+        masked = near.mix(middle & np.uint64(masks[band])) ^ apart
+        yield from near.split_large(masked, lambda: second(rows))
 
-    return list(run(table, near.block_masks(radius, count=len(rows))))
+    return keys
 
 
-def _first_of_clusters(ordered: pl.DataFrame, pairs: list[np.ndarray]) -> pl.DataFrame:
-    """`id` and `detail` of every row of `ordered` that is not the first of its cluster."""
-    joined = np.concatenate([np.empty((0, 2), np.int64), *pairs])
-    first = near.clusters(joined, len(ordered))
-    gone = np.flatnonzero(first != np.arange(len(ordered)))
+def _replaced(ordered: pl.DataFrame, place: np.ndarray) -> pl.DataFrame:
+    """`id` and `detail` of every row of `ordered` in whose place another stays."""
+    gone = np.flatnonzero(place != np.arange(len(ordered)))
     ids = ordered["id"]
-    return pl.DataFrame({"id": ids[gone], "detail": "of " + ids[first[gone]]})
+    return pl.DataFrame({"id": ids[gone], "detail": "of " + ids[place[gone]]})
 
 
 def _ordered(
@@ -234,10 +232,16 @@ def near_duplicate_text(
     """
     # 0.8: Lee et al., https://arxiv.org/abs/2107.06499, section 4.2.
     ordered, scope = _ordered(verdicts, ["text_signature"], within)
-    signatures, rows = _signatures(ordered), np.arange(len(ordered))
-    verify = _similar(signatures, similarity)
-    pairs = _text_pairs(rows, signatures, scope, verify, similarity=similarity, run=run)
-    return _first_of_clusters(ordered, pairs)
+    signatures, size = _signatures(ordered), near.band_rows(similarity)
+    place = near.thinned(
+        np.arange(len(ordered)),
+        count=len(ordered),
+        bands=range(near.PERMUTATIONS // size),
+        keys=_text_keys(signatures, scope, size),
+        verify=_all(_same(scope), _similar(signatures, similarity)),
+        run=run,
+    )
+    return _replaced(ordered, place)
 
 
 @rule(scope="mixture", needs=lambda **_: ("dhashes",))
@@ -248,13 +252,21 @@ def near_duplicate_images(
 
     `radius`: bits of 64 in which two difference hashes may differ.
     """
-    # 4: finds 99 % of recompressed and resized copies; see benchmarks/duplicates.py.
+    # 4: what recompressed and resized copies stay within; measured by benchmarks/duplicates.py.
+    # Charts and tables of one template are as near, so prefer near_duplicate_sample for them.
     ordered, scope = _ordered(verdicts, ["dhashes"], within)
     hashes, offsets = _pictures(ordered)
     rows = np.flatnonzero(np.diff(offsets))
-    verify = _near_pictures(hashes, offsets, radius)
-    pairs = _picture_pairs(rows, hashes, offsets, scope, verify, radius=radius, second=[], run=run)
-    return _first_of_clusters(ordered, pairs)
+    masks = near.block_masks(radius, count=len(rows))
+    place = near.thinned(
+        rows,
+        count=len(ordered),
+        bands=range(len(masks)),
+        keys=_picture_keys(hashes, offsets, scope, masks, lambda _: ()),
+        verify=_all(_same(scope), _near_pictures(hashes, offsets, radius)),
+        run=run,
+    )
+    return _replaced(ordered, place)
 
 
 @rule(scope="mixture", needs=lambda **_: ("text_signature", "dhashes"))
@@ -271,16 +283,33 @@ def near_duplicate_sample(
     ordered = ordered.with_columns(pl.col("text_signature").fill_null(blank))
     signatures, (hashes, offsets) = _signatures(ordered), _pictures(ordered)
     size = near.band_rows(similarity)
-    verify = _all(_near_pictures(hashes, offsets, radius), _similar(signatures, similarity))
-    seeing = np.diff(offsets) > 0
-    with_pictures, without = np.flatnonzero(seeing), np.flatnonzero(~seeing)
     bands = range(near.PERMUTATIONS // size)
-    second = [near.band_keys(signatures[with_pictures], rows=size, band=n) for n in bands]
-    pairs = _picture_pairs(
-        with_pictures, hashes, offsets, scope, verify, radius=radius, second=second, run=run
+    seeing = np.diff(offsets) > 0
+    alike = _all(_same(scope), _near_pictures(hashes, offsets, radius))
+    alike = _all(alike, _similar(signatures, similarity))
+    with_pictures, without = np.flatnonzero(seeing), np.flatnonzero(~seeing)
+
+    def by_text(rows: np.ndarray) -> Iterator[np.ndarray]:
+        yield from (near.band_keys(signatures[rows], rows=size, band=band) for band in bands)
+
+    masks = near.block_masks(radius, count=len(with_pictures))
+    place = near.thinned(
+        with_pictures,
+        count=len(ordered),
+        bands=range(len(masks)),
+        keys=_picture_keys(hashes, offsets, scope, masks, by_text),
+        verify=alike,
+        run=run,
     )
-    pairs += _text_pairs(without, signatures, scope, verify, similarity=similarity, run=run)
-    return _first_of_clusters(ordered, pairs)
+    of_texts = near.thinned(
+        without,
+        count=len(ordered),
+        bands=bands,
+        keys=_text_keys(signatures, scope, size),
+        verify=alike,
+        run=run,
+    )
+    return _replaced(ordered, np.where(seeing, place, of_texts))
 
 
 def duplicates_of_embeddings(
@@ -292,18 +321,22 @@ def duplicates_of_embeddings(
     one of 37 with probability 0.95, at 0.98 with 1.00; chance meetings are 1 in 2^24 a band.
     """
     ordered, scope = _ordered(verdicts, ["embedding_signature"], within)
-    signatures, rows = _signatures(ordered, "embedding_signature"), np.arange(len(ordered))
+    signatures = _signatures(ordered, "embedding_signature")
     most = 8 * near.PERMUTATIONS * np.arccos(similarity) / np.pi
 
-    def verify(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def near_by_signs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         differ = np.bitwise_count(signatures[a] ^ signatures[b]).sum(axis=1, dtype=np.int64)
-        return (differ <= most) & (scope[a] == scope[b])
+        return differ <= most
 
-    pairs = []
-    for number in range(near.PERMUTATIONS // 3):
-        keys = near.mix(near.band_keys(signatures, rows=3, band=number)) ^ scope
-        pairs.append(near.near_pairs(keys, verify, rows=rows))
-    return _first_of_clusters(ordered, pairs)
+    place = near.thinned(
+        np.arange(len(ordered)),
+        count=len(ordered),
+        bands=range(near.PERMUTATIONS // 3),
+        keys=_text_keys(signatures, scope, 3),
+        verify=_all(_same(scope), near_by_signs),
+        run=map,
+    )
+    return _replaced(ordered, place)
 
 
 Rules = Mapping[str, Mapping[str, Any] | None]

@@ -1,7 +1,7 @@
 """Near neighbours among millions of short hashes: candidates by bands, then verified pairs.
 
     hashes --keys of a band--> buckets of candidates --compare with the bucket's first--> pairs
-    pairs of all bands --clusters--> the first member of each sample's cluster
+    pairs of all bands --thinned--> which rows go, each near one that stays
 
 Two kinds of hash: MinHash signatures (bytes that agree in proportion to the Jaccard index of two
 texts) and 64-bit difference hashes (bits that differ where two pictures do). For both, every pair
@@ -12,8 +12,8 @@ A text pair of Jaccard index s shares at least one of b bands of r bytes with pr
 
 | s    | 0.5  | 0.6  | 0.7  | 0.75 | 0.8  | 0.85 | 0.9  | 0.95 |
 |------|------|------|------|------|------|------|------|------|
-| r=8  | 0.05 | 0.21 | 0.56 | 0.77 | 0.92 | 0.99 | 1.00 | 1.00 |
-| r=7  | 0.12 | 0.36 | 0.75 | 0.90 | 0.98 | 1.00 | 1.00 | 1.00 |
+| r=8  | 0.05 | 0.22 | 0.57 | 0.78 | 0.93 | 0.99 | 1.00 | 1.00 |
+| r=7  | 0.12 | 0.37 | 0.75 | 0.90 | 0.98 | 1.00 | 1.00 | 1.00 |
 | r=4  | 0.84 | 0.98 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |
 
 Picture pairs within the radius are always candidates (pigeonhole): of B blocks of bits, at least
@@ -23,7 +23,8 @@ The scheme is that of Manku, Jain, Das Sarma, WWW 2007, https://doi.org/10.1145/
 Index 0 is the first to stay: callers order the rows by priority. N = rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations, pairwise
 from math import comb
 
@@ -38,6 +39,8 @@ LARGE_BUCKET = 256
 
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(indices [M], indices [M]) -> bool [M]: this pair is near."""
+Keys = Callable[[int, np.ndarray], Iterator[np.ndarray]]
+"""(band, rows [M]) -> uint64 [M], once or more: rows of one key are candidates for each other."""
 Map = Callable[..., Iterator[np.ndarray]]
 """Python's `map`, or one that works in parallel."""
 
@@ -96,7 +99,7 @@ def near_pairs(keys: np.ndarray, verify: Verify, *, rows: np.ndarray) -> np.ndar
 
     In each bucket all are compared with its first row; those not near it are compared with the
     first of them, and so on: a bucket of near rows costs one comparison a row, however large it is.
-    keys: uint64 [len(rows)]; rows: ascending indices.
+    keys: uint64 [len(rows)]; rows: indices, the preferred first.
     """
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]
@@ -116,25 +119,59 @@ def near_pairs(keys: np.ndarray, verify: Verify, *, rows: np.ndarray) -> np.ndar
     return np.concatenate(found)
 
 
-def split_large(keys: np.ndarray, second: list[np.ndarray]) -> Iterator[np.ndarray]:
+def split_large(
+    keys: np.ndarray, second: Callable[[], Iterable[np.ndarray]]
+) -> Iterator[np.ndarray]:
     """Keys under which rows of small buckets meet once, and rows of large ones per `second` key."""
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     large = counts[inverse] > LARGE_BUCKET
     alone = mix(np.arange(len(keys), dtype=np.uint64) + np.uint64(1) << np.uint64(1))
     yield np.where(large, alone, keys)
     if large.any():
-        for other in second:
+        for other in second():
             yield np.where(large, mix(keys ^ mix(other)), alone)
 
 
-def clusters(pairs: np.ndarray, count: int) -> np.ndarray:
-    """int64 [count]: the smallest index that each row is connected to through `pairs` [M, 2]."""
-    first = np.arange(count)
-    while True:
-        left, right = first[pairs[:, 0]], first[pairs[:, 1]]
-        low = np.minimum(left, right)
-        if (left == right).all():
-            return first
-        np.minimum.at(first, np.maximum(left, right), low)
-        while (first != first[first]).any():
-            first = first[first]
+def thinned(
+    rows: np.ndarray, *, count: int, bands: Sequence[int], keys: Keys, verify: Verify, run: Map
+) -> np.ndarray:
+    """int64 [count]: for each row the one that stays in its place, itself where it stays.
+
+    Every row that goes is near the one in its place; no two that stay and share a key are near.
+    So chains do not collapse: where b is near a and c near b, but c not near a, only b goes.
+    `rows`, ascending, are looked at, earlier ones preferred; the others stay.
+
+    A round compares those that stay so far, first, with those still open. A row that is not near an
+    earlier one stays; one that is near a row that stays goes; who was near a row that went is open
+    again. Rounds are as many as the longest such chain; after the first, few rows are left in them.
+    """
+    place = np.arange(count)
+    stays, is_open = np.zeros(count, bool), np.zeros(count, bool)
+    is_open[rows] = True
+    while is_open.any():
+        alive = np.concatenate([rows[stays[rows]], rows[is_open[rows]]])
+        found = run(partial(_pairs_of_band, alive, is_open[alive], keys, verify), bands)
+        pairs = np.concatenate([np.empty((0, 2), np.int64), *found])
+        pairs = pairs[is_open[pairs[:, 1]]]
+        is_later = np.zeros(count, bool)
+        is_later[pairs[:, 1]] = True
+        new = is_open & ~is_later
+        stays |= new
+        final = pairs[stays[pairs[:, 0]]]
+        final = final[np.lexsort((final[:, 0], final[:, 1]))]
+        gone, first = np.unique(final[:, 1], return_index=True)
+        place[gone] = final[first, 0]
+        is_open &= ~new
+        is_open[gone] = False
+    return place
+
+
+def _pairs_of_band(
+    alive: np.ndarray, is_open: np.ndarray, keys: Keys, verify: Verify, band: int
+) -> np.ndarray:
+    """near_pairs of one band, of the buckets in which a row is still open."""
+    found = [np.empty((0, 2), np.int64)]
+    for key in keys(band, alive):
+        meets = np.isin(key, key[is_open]) if not is_open.all() else np.ones(len(key), bool)
+        found.append(near_pairs(key[meets], verify, rows=alive[meets]))
+    return np.concatenate(found)

@@ -4,9 +4,9 @@
 
 To add one: write a function (samples: pa.Table, **settings) -> a float or None per sample, load
 what it needs through a cached function such as `session`, and name it in `@rule(score=...)`. The
-rule's expression reads `pl.col("RULE.score")`; `weight_by: RULE.score` lets the score weigh picks instead.
-Models are ONNX files (any export works that has the inputs named below); this file alone imports
-onnxruntime. `num_gpus` of a rule is what its worker asks of Ray, and runs the model on CUDA.
+rule's expression reads `pl.col("RULE.score")`; `weight_by: RULE.score` lets the score weigh picks
+instead. Models are ONNX files (any export works that has the inputs named below); this file alone
+imports onnxruntime. `num_gpus` of a rule is what its worker asks of Ray; it puts the model on CUDA.
 
 | rule                     | model                                | ships with            |
 |--------------------------|--------------------------------------|-----------------------|

@@ -27,31 +27,41 @@ def test_blocks_grow_with_the_rows_so_that_chance_meetings_stay_few():
     assert min(mask.bit_count() for mask in large) >= 24
 
 
-@given(
-    st.lists(st.integers(0, 3), max_size=40),
-    st.lists(st.integers(0, 9), min_size=40, max_size=40),
-)
-def test_near_pairs_find_every_row_that_is_near_the_first_of_its_bucket(keys, values):
-    keys_, values_ = np.array(keys, np.uint64), np.array(values)
-    rows = np.arange(len(keys))
-    pairs = near.near_pairs(keys_, lambda a, b: values_[a] == values_[b], rows=rows)
-    # Equality is transitive, so clusters are the groups of equal (key, value).
-    first = near.clusters(pairs, len(keys))
-    for n in rows:
-        same = [m for m in rows if keys[m] == keys[n] and values[m] == values[n]]
-        assert first[n] == min(same)
+def by_value(values):
+    """Keys and verify: two bands of overlapping buckets of width 8; near is within 2."""
+
+    def keys(band, rows):
+        yield ((values[rows] + 4 * band) // 8).astype(np.uint64)
+
+    return {
+        "bands": range(2),
+        "keys": keys,
+        "verify": lambda a, b: np.abs(values[a] - values[b]) <= 2,
+        "run": map,
+    }
 
 
-@given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))
-def test_clusters_are_connected_components_named_by_their_smallest(edges):
-    pairs = np.array(edges, np.int64).reshape(-1, 2)
-    first = near.clusters(pairs, 30)
-    reach = {n: {n} for n in range(30)}
-    for _ in range(30):
-        for a, b in edges:
-            reach[a] |= reach[b]
-            reach[b] |= reach[a]
-    assert first.tolist() == [min(reach[n]) for n in range(30)]
+@given(st.lists(st.integers(0, 60), max_size=60))
+def test_what_goes_is_near_what_stays_and_what_stays_is_apart(values):
+    values_ = np.array(values, np.int64)
+    place = near.thinned(np.arange(len(values)), count=len(values), **by_value(values_))
+    stays = place == np.arange(len(values))
+    assert stays[place].all()
+    assert (np.abs(values_ - values_[place]) <= 2).all()
+    kept = np.sort(values_[stays])
+    assert (np.diff(kept) > 2).all()
+
+
+def test_chains_do_not_collapse_and_the_first_is_preferred():
+    values = np.array([10, 12, 14, 11, 10])
+    place = near.thinned(np.arange(5), count=5, **by_value(values))
+    assert place.tolist() == [0, 0, 2, 0, 0]
+
+
+def test_rows_that_are_not_looked_at_stay():
+    values = np.array([10, 10, 10, 10])
+    place = near.thinned(np.array([1, 3]), count=4, **by_value(values))
+    assert place.tolist() == [0, 1, 2, 1]
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=2_000))
@@ -59,7 +69,7 @@ def test_split_keys_bring_together_what_agrees_on_both_keys(keys):
     keys_ = np.array(keys, np.uint64)
     second = np.arange(len(keys), dtype=np.uint64) % np.uint64(3)
     met = set()
-    for split in near.split_large(keys_, [second]):
+    for split in near.split_large(keys_, lambda: [second]):
         for key in np.unique(split):
             together = np.flatnonzero(split == key)
             met |= {(together[0], n) for n in together}
