@@ -319,7 +319,7 @@ def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
         _check_encoding(component.encoding, encoding=encoding, key=f"{key}.encoding", where=where)
         edge = component.encoding.get("longest_edge")
         crop = getattr(mixture.encoding, "crop_size", 1)
-        largest = getattr(mixture.encoding, "longest_edge", edge)
+        largest = int(getattr(mixture.encoding, "longest_edge", 0))
         fits = edge is None or (isinstance(edge, int) and edge % crop == 0 and edge <= largest)
         expected = f"a multiple of crop_size ({crop} px), at most the mixture's {largest} px"
         expect(fits, f"{key}.encoding.longest_edge", edge, expected)
