@@ -130,12 +130,17 @@ def padded(config: Config, tokenizer: Any, samples: list[Row], batch_size: int) 
             data_collator=pad, callbacks=[clock],
         )  # fmt: skip
         in_order = torch.utils.data.SequentialSampler(samples)  # type: ignore[arg-type]
-        trainer._get_train_sampler = lambda *_: in_order  # type: ignore[assignment, method-assign]
+        trainer._get_train_sampler = lambda *_: in_order
         trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    return {"seconds": clock.seconds, "tokens": spent["tokens"], "learned": spent["learned"],
-            "decoding": spent["decoding"] / clock.seconds,
-            "padding": 1 - spent["tokens"] / spent["cells"], "last_loss": float(losses[-1])}  # fmt: skip
+    return {
+        "seconds": clock.seconds,
+        "tokens": spent["tokens"],
+        "learned": spent["learned"],
+        "decoding": spent["decoding"] / clock.seconds,
+        "padding": 1 - spent["tokens"] / spent["cells"],
+        "last_loss": float(losses[-1]),
+    }
 
 
 def main(arguments: list[str]) -> None:
