@@ -1,4 +1,4 @@
-"""Ask a checkpoint about one picture: `python -m examples.ask CHECKPOINT PICTURE "question"`.
+"""Ask a checkpoint about one picture: `python examples/ask.py CHECKPOINT PICTURE "question"`.
 
 CHECKPOINT is a checkpoint folder or a run (then its newest one). With `data=MIXTURE` in place
 of a picture, the first picture of its val shards is shown, with its own question and answer.
