@@ -254,9 +254,9 @@ def whole_rows(pieces: Sequence[Piece]) -> dict[tuple[str, str], int]:
     """(component, subset) -> rows of the subset, where only some of its parts are read."""
     rows: dict[tuple[str, str], float] = {}
     for p in pieces:
-        if p.part.share < 1 and p.part.rows is not None:
+        if p.part.share < 1:
             key = (p.component, p.part.subset)
-            rows[key] = rows.get(key, 0.0) + p.part.rows / p.part.share
+            rows[key] = rows.get(key, 0.0) + tables.num_rows(p.verdicts) / p.part.share
     return {key: round(count) for key, count in rows.items()}
 
 

@@ -93,6 +93,8 @@ class Report:
     seconds: float
     peak_bytes: int
     """Peak resident memory of the worker's process so far."""
+    node: str = ""
+    """Ray's id of the node that did it; empty: this process."""
 
 
 @dataclass
@@ -161,7 +163,15 @@ def perform(task: Task) -> Report:
         bytes=written,
         seconds=time.monotonic() - started,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        node=_node(),
     )
+
+
+def _node() -> str:
+    ray = sys.modules.get("ray")  # importing it here would cost builds without Ray a second
+    if ray is None or not ray.is_initialized():
+        return ""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 @contextmanager
@@ -193,7 +203,9 @@ def connected(address: str, *, workers: int | None) -> Iterator[int]:
             **quiet,
         )
     else:
-        ray.init(address=address, runtime_env={"py_modules": _packages()}, **quiet)
+        # A submitted job brings its code by its own runtime environment (or the image).
+        code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
+        ray.init(address=address, runtime_env=code, **quiet)
     try:
         yield workers or int(ray.cluster_resources().get("CPU", 1))
     finally:
