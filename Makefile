@@ -14,20 +14,20 @@ help:  ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (minutes the first time; once per change of pyproject.toml or constraints.txt)"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,watch,s3,dev,demo]"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,watch,s3,score,bench,dev,demo]"
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## make data, build a mixture, train a tiny SmolVLM on it, ask it a question
 	$(BIN)/python examples/quickstart.py examples/data
 	$(BIN)/python -m pipelines build mixture=quickstart
 	$(BIN)/python -m trainer config=tiny data=out/quickstart
-	$(BIN)/python examples/ask.py out/runs/tiny-quickstart
+	$(BIN)/python examples/ask.py checkpoint=out/runs/tiny-quickstart data=out/quickstart
 
 test: check  ## check, then every test but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: check  ## check, then every test
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: $(STAMP)  ## ruff, ruff format, mypy
 	$(BIN)/ruff check .

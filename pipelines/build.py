@@ -25,7 +25,7 @@ import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
-from mixtures.config import Mixture, check_licences, encoding_of, rules_of, to_yaml
+from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of, to_yaml
 from pipelines import card, recipe, sources, tables
 from pipelines.clean import refer
 from pipelines.finished import finished_of
@@ -112,12 +112,13 @@ def pieces_of(mixture: Mixture, name: str, place: Place) -> list[Piece]:
         frames={**asdict(component.frames), "size": encoding.crop_size},
         seed=mixture.seed,
     )
+    repairs = filters.identity(filters.rewriting(dict(rules)))
     judging = [filters.identity(dict(rules)), mixture.weight_by]
     pieces = []
     for part in parts:
         read = recipe.fingerprint("ingest", STAGES["ingest"].identity, part.identity)
         judged = recipe.fingerprint(read, "judge", STAGES["judge"].identity, judging)
-        encoded = recipe.fingerprint(read, "encode", STAGES["encode"].identity, encoding)
+        encoded = recipe.fingerprint(read, "encode", STAGES["encode"].identity, encoding, repairs)
         file = f"{part.number:05d}.arrow"
         pieces.append(
             Piece(
@@ -138,6 +139,7 @@ def checked_rules(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]
     """The component's rules in order, each known and each setting of its type; else ValueError."""
     filters.validate(mixture.filters, where=f"{mixture.name}: filters")
     rules = rules_of(mixture, component)
+    filters.validate_weight(mixture.weight_by, rules=rules, where=mixture.name)
     filters.validate(rules, where=f"{mixture.name}: components.{component}.filters")
     return rules
 
@@ -155,13 +157,21 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
         "fingerprint": recipe.fingerprint(recipe.identity(content)),
         "mixture": resolved,
         "sources": {
-            name: sources.describe(component.source)
+            name: described(name, component, inputs)
             for name, component in mixture.components.items()
         },
         "inputs": inputs,
         "versions": versions,
         "packages": packages(),
     }
+
+
+def described(name: str, component: Component, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the card says of a component's source; its revision is the commit that was read."""
+    about = sources.describe(component.source)
+    mine = [value for key, value in inputs.items() if key.startswith(f"{name}/")]
+    commits = [identity["revision"] for identity in mine if "revision" in identity]
+    return {**about, "revision": commits[0]} if commits else about
 
 
 def packages() -> dict[str, str]:
@@ -286,7 +296,11 @@ def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
             Task(
                 stage=STAGES["encode"],
                 part=part,
-                settings={"samples": samples, "encoding": p.encoding},
+                settings={
+                    "samples": samples,
+                    "encoding": p.encoding,
+                    "rewriting": list(filters.rewriting(dict(p.rules)).items()),
+                },
                 out=p.tokens,
                 after=(p.samples,),
             ),
@@ -329,8 +343,17 @@ def index_of(pieces: Sequence[Piece], mixture: Mixture) -> pl.DataFrame:
     too_long = filters.RULES["too_long"].function()
     problem = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")))
     index = index.with_columns(rule=problem, priority=priorities(mixture))
-    taken = filters.mixture_rules(index, settings=mixture.filters)
+    own = {name: c.filters for name, c in mixture.components.items()}
+    taken = filters.mixture_rules(index, settings=mixture.filters, components=without_off(own))
     return with_taken(index, taken)
+
+
+def without_off(rules: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Component -> its own rules, without those of the mixture that it turns off."""
+    return {
+        name: {rule: settings for rule, settings in own.items() if settings is not False}
+        for name, own in rules.items()
+    }
 
 
 def priorities(mixture: Mixture) -> pl.Expr:

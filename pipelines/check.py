@@ -96,12 +96,12 @@ def _ratios(mixture: Finished) -> Iterator[str]:
     )
     train = mixture.index.filter(split="train").with_columns(unit=unit)
     used = train.with_columns(used=pl.col("unit") * pl.col("copies"))
-    whole = used["used"].sum()
+    whole = int(used["used"].sum())
     for name, component in settings["components"].items():
         mine = used.filter(component=name)
-        got, target = mine["used"].sum(), component["ratio"] * whole
+        got, target = int(mine["used"].sum()), component["ratio"] * whole
         # One sample of its own, and its share of the sample by which the whole may miss.
-        largest = used.filter(pl.col("copies") > 0)["unit"].max() or 0
+        largest = max(used.filter(pl.col("copies") > 0)["unit"].to_list(), default=0)
         if abs(got - target) > largest:
             yield (
                 f"component {name}: {got:,} {settings['measure']}, its ratio {component['ratio']} "

@@ -189,7 +189,7 @@ def connected(address: str, *, workers: int | None) -> Iterator[int]:
     )  # Ray asks to choose; GPUs untouched
     import ray
 
-    quiet = {"logging_level": "ERROR", "log_to_driver": True}
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": True}
     if ray.is_initialized():
         yield int(ray.cluster_resources().get("CPU", 1))
         return

@@ -40,9 +40,11 @@ def judge(samples: pa.Table, rules: list[tuple[str, dict]], weight_by: str) -> p
 
 
 @stage(writes=TOKENS, version=1)
-def encode(samples: pa.Table, encoding: Encoding) -> pa.Table:
-    """Every sample has its ids, loss mask and crop grids, or the problem that prevents them."""
-    return tokens.encode(samples, encoding=encoding)
+def encode(samples: pa.Table, encoding: Encoding, rewriting: list[tuple[str, dict]]) -> pa.Table:
+    """Every sample, as rules that rewrite leave it, has its ids, loss mask and crop grids, or the
+    problem that prevents them.
+    """
+    return tokens.encode(filters.rewrite(samples, rules=dict(rewriting)), encoding=encoding)
 
 
 @stage(writes=PACKED_WRITTEN, version=1, rows_per_batch=16)

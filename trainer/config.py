@@ -121,8 +121,6 @@ class Adapter:
     """Weight-decomposed (arXiv 2402.09353); false: LoRA."""
     targets: str = "all-linear"
     """`all-linear`, or a regular expression on module names."""
-    quantize: bool = False
-    """Base weights in 4 bits (QLoRA); needs bitsandbytes and a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

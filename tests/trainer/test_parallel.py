@@ -55,13 +55,14 @@ def close(first: Path, second: Path) -> None:
 CHANGES = {"steps": 4, "micro_rows": 1, "evaluate_rows": 3}
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_ranks_train_what_one_trains(settings: Settings, tmp_path: Path, kind: str) -> None:
     alone = train(settings(output=tmp_path / "alone", **CHANGES))
     together = torchrun(settings(output=tmp_path / kind, parallel=kind, **CHANGES), tmp_path)
     close(alone, together)
 
 
+@pytest.mark.slow
 def test_a_sharded_run_is_resumed_alone(settings: Settings, tmp_path: Path) -> None:
     """Half on two ranks with FSDP, the rest in one process: the same run."""
     alone = train(settings(output=tmp_path / "alone", **CHANGES))
