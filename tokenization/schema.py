@@ -62,6 +62,7 @@ SAMPLE = pa.schema(
         ("tags", pa.list_(pa.string())),  # e.g. "cot"
         ("ratings", RATINGS),
         ("answer", pa.string()),  # the gold answer where the source states one apart; else null
+        ("header_seconds", pa.float32()),  # that the video's header states; null: it states none
     ]
 )
 

@@ -20,21 +20,20 @@
 import atexit
 import io
 import os
-import pickle
-import select
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipelines.sources import pipes
 from pipelines.sources.sample import Defect
+from pipelines.sources.stated import stated_seconds
 
 MAX_BYTES = 4 << 30
 """Encoded bytes of a video, at most."""
@@ -56,11 +55,14 @@ TRUNCATED = 0.9
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of a video as JPEG, and the second of each; `duration` in seconds of what was read."""
+    """Frames of a video as JPEG, and the second of each; `duration` in seconds of what was read,
+    `stated` what the file's header says of it, null where it says nothing.
+    """
 
     frames: tuple[bytes, ...]
     seconds: tuple[float, ...]
     duration: float
+    stated: float | None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Probe:
     width: int
     height: int
     keyframes: int
+    stated: float | None
+    """s, by the file's header."""
 
 
 def instants(duration: float, *, fps: float, max_frames: int, last: float) -> np.ndarray:
@@ -142,6 +146,11 @@ def probe(data: bytes | str) -> Probe:
             width=context.width,
             height=context.height,
             keyframes=keyframes,
+            stated=stated_seconds(
+                data,
+                container=container.format.name,
+                duration=None if container.duration is None else container.duration / av.time_base,
+            ),
         )
 
 
@@ -169,7 +178,9 @@ def decode(
     except (av.FFmpegError, ValueError, IndexError, EOFError) as error:
         raise Defect("undecodable_video", f"{type(error).__name__}: {error}") from error
     frames = tuple(jpeg(image) for image in images)
-    return Clip(frames, tuple(float(seen.times[i] - start) for i in chosen), float(duration))
+    stated = None if seen.stated is None else max(0.0, min(seen.stated, end) - start)
+    seconds = tuple(float(seen.times[i] - start) for i in chosen)
+    return Clip(frames, seconds, float(duration), stated)
 
 
 def pictures_of(data: bytes | str, seen: Probe, chosen: np.ndarray, size: int) -> list[Image.Image]:
@@ -290,10 +301,9 @@ def serve() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
-    while header := requests.read(8):
-        data, settings = pickle.loads(requests.read(struct.unpack("<Q", header)[0]))
+    for data, settings in pipes.requests(sys.stdin.buffer):
         answer: Clip | tuple[str, str]
         try:
             answer = decode(data, **settings)
@@ -301,9 +311,7 @@ def serve() -> None:
             answer = (defect.reason, str(defect))
         except MemoryError:
             answer = ("undecodable_video", "more memory than a decoder may take")
-        body = pickle.dumps(answer)
-        answers.write(struct.pack("<Q", len(body)) + body)
-        answers.flush()
+        pipes.answer(answers, answer)
 
 
 # ------------------------------------------------------------------ in the worker
@@ -363,35 +371,8 @@ def asked(process: subprocess.Popen[bytes], request: object, deadline: float) ->
     """The child's answer; raises TimeoutError after the deadline, EOFError where it died."""
     assert process.stdin is not None
     assert process.stdout is not None
-    body = pickle.dumps(request)
-    write_all(process.stdin, struct.pack("<Q", len(body)) + body, deadline)
-    size = struct.unpack("<Q", read_exactly(process.stdout, 8, deadline))[0]
-    return pickle.loads(read_exactly(process.stdout, size, deadline))
-
-
-def write_all(pipe: Any, data: bytes, deadline: float) -> None:
-    """All of `data` into the pipe before the deadline."""
-    view = memoryview(data)
-    while view:
-        _, ready, _ = select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise TimeoutError
-        view = view[os.write(pipe.fileno(), view[:65536]) :]
-
-
-def read_exactly(pipe: BinaryIO | Any, size: int, deadline: float) -> bytes:
-    """`size` bytes of the pipe before the deadline."""
-    parts = []
-    while size:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise TimeoutError
-        part = os.read(pipe.fileno(), min(size, 1 << 20))
-        if not part:
-            raise EOFError
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+    pipes.send(process.stdin, request, deadline)
+    return pipes.received(process.stdout, deadline)
 
 
 def stop() -> None:

@@ -167,6 +167,7 @@ def line_of(part: Part, label: str, row: object, source: Source, reader: Reader)
         "tags": [],
         "ratings": [],
         "answer": None,
+        "header_seconds": None,
     }
     try:
         sample = source.adapter(whole(row))
@@ -204,7 +205,7 @@ def encodable(text: str) -> bool:
 
 def told(sample: Sample, reader: Reader) -> dict[str, Any]:
     """The sample's columns, its media read and decoded."""
-    messages, images, durations = [], [], []
+    messages, images, lengths = [], [], []
     defect = None
     for turn in sample.turns:
         content: list[dict[str, str | None]] = []
@@ -213,31 +214,35 @@ def told(sample: Sample, reader: Reader) -> dict[str, Any]:
                 content.append({"type": "text", "text": part})
                 continue
             try:
-                found, duration = read(part, reader)
+                found, length = read(part, reader)
             except Defect as error:
                 defect = defect or error.reason
-                found, duration = [pictures.EMPTY] if isinstance(part, Still) else [], None
+                found, length = [pictures.EMPTY] if isinstance(part, Still) else [], None
             images.extend(found)
             content.extend({"type": "image", "text": None} for _ in found)
-            if duration is not None:
-                durations.append(duration)
+            if length is not None:
+                lengths.append(length)
         messages.append({"role": turn.role, "content": content})
+    stated = [seconds for _, seconds in lengths if seconds is not None]
     return {
         "messages": messages,
         "images": images,
-        "duration": sum(durations) if durations else None,
+        "duration": sum(seconds for seconds, _ in lengths) if lengths else None,
         "defect": defect,
         "tags": list(sample.tags),
         "ratings": [dict(rating) for rating in sample.ratings],
         "answer": sample.answer,
+        "header_seconds": sum(stated) if lengths and len(stated) == len(lengths) else None,
     }
 
 
-Pictures = tuple[list[dict[str, Any]], float | None]
+Length = tuple[float, float | None]
+"""(s that a video lasts, s that its header states or null)."""
+Pictures = tuple[list[dict[str, Any]], Length | None]
 
 
 def read(medium: Medium, reader: Reader) -> Pictures:
-    """(the medium's pictures, its duration in s where it is a video)."""
+    """(the medium's pictures, its length where it is a video)."""
     if medium.data is None and not medium.path:
         raise Defect("missing_media", "an empty cell")
     if medium.path is None:
@@ -268,9 +273,10 @@ def leafed(data: bytes) -> list[dict[str, Any]]:
 
 
 def filmed(medium: Video, reader: Reader) -> Pictures:
-    """(the frames of a video with their seconds, its duration)."""
+    """(the frames of a video with their seconds, its length)."""
     local = reader.media.local(medium.path) if medium.data is None and medium.path else None
     video = local or bytes_of(medium, reader, video_frames.MAX_BYTES)
     clip = video_frames.frames(video, **reader.settings, start=medium.start, end=medium.end)
     shots = zip(clip.frames, clip.seconds, strict=True)
-    return [pictures.picture(data, seconds=second) for data, second in shots], clip.duration
+    found = [pictures.picture(data, seconds=second) for data, second in shots]
+    return found, (clip.duration, clip.stated)

@@ -4,6 +4,7 @@ import ast
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.sources import frames
+from pipelines.sources import frames, stated
 from pipelines.sources.sample import Defect
 from tests.sources.making import levels, video
 
@@ -101,15 +102,78 @@ def test_variable_frame_rate_goes_by_the_timestamps(tmp_path):
     assert shown(clip) == pytest.approx([s * 25 for s in clip.seconds], abs=5)
 
 
+def overwritten(data: bytes, box: bytes, offset: int, value: bytes) -> bytes:
+    """The file with `value` at `offset` bytes after the name of its first such box."""
+    at = data.index(box) + len(box) + offset
+    return data[:at] + value + data[at + len(value) :]
+
+
 def test_a_header_that_lies_about_the_rate_is_not_believed(tmp_path):
-    path = video(tmp_path / "v.mp4", seconds=5, fps=10)
-    data = path.read_bytes()
+    data = video(tmp_path / "v.mp4", seconds=5, fps=10).read_bytes()
     at = data.index(b"mdhd") + 4 + 12
     scale = int.from_bytes(data[at : at + 4], "big")
-    duration = data[: at + 4] + (scale * 3600).to_bytes(4, "big") + data[at + 8 :]
-    clip = frames.frames(duration, **ALL)
+    clip = frames.frames(overwritten(data, b"mdhd", 16, (scale * 3600).to_bytes(4, "big")), **ALL)
     assert clip.duration == pytest.approx(5)
     assert len(clip.frames) == 5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "says"),
+    [
+        # movie header: created, modified, units a second, duration
+        ("mp4", "mpeg4", lambda data: overwritten(data, b"mvhd", 12, struct.pack(">II", 10, 620))),
+        # Segment/Info/Duration, a float of ms
+        ("mkv", "libx264", lambda d: overwritten(d, b"\x44\x89\x88", 0, struct.pack(">d", 62e3))),
+    ],
+)
+def test_what_a_header_states_is_told_beside_the_real_length(tmp_path, suffix, codec, says):
+    path = video(tmp_path / f"v.{suffix}", seconds=5, fps=10, codec=codec)
+    honest = frames.frames(path, **ALL)
+    assert (honest.duration, honest.stated) == pytest.approx((5, 5), abs=0.03)
+    lying = says(path.read_bytes())
+    clip = frames.frames(lying, **ALL)
+    assert (clip.duration, clip.stated) == pytest.approx((5, 62), abs=0.03)
+    assert clip.frames == honest.frames
+    span = frames.frames(lying, **ALL, start=1, end=4)
+    assert (span.duration, span.stated) == pytest.approx((3, 3), abs=0.03)
+    rest = frames.frames(lying, **ALL, start=1)
+    assert (rest.duration, rest.stated) == pytest.approx((4, 61), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "rate"),
+    [("ts", "libx264", 25), ("mpg", "mpeg2video", 25), ("gif", "gif", 10)],
+)
+def test_a_container_whose_header_states_no_length(tmp_path, suffix, codec, rate):
+    pixels = "rgb8" if codec == "gif" else "yuv420p"
+    path = video(tmp_path / f"v.{suffix}", seconds=4, fps=rate, codec=codec, pixels=pixels)
+    assert frames.frames(path, **ALL).stated is None
+
+
+@pytest.mark.parametrize(("version", "wide"), [(0, 4), (1, 8)])
+def test_both_versions_of_the_movie_header(version, wide):
+    def header(units: int, length: int) -> io.BytesIO:
+        fields = bytes([version, 0, 0, 0]) + bytes(2 * wide)
+        fields += units.to_bytes(4, "big") + length.to_bytes(wide, "big") + bytes(80)
+        movie = boxed(b"udta", b"x") + boxed(b"mvhd", fields)
+        return io.BytesIO(boxed(b"ftyp", b"isom") + boxed(b"free", b"") + boxed(b"moov", movie))
+
+    assert stated.movie_header(header(600, 900)) == 1.5
+    assert stated.movie_header(header(600, 0)) is None  # fragmented: told elsewhere
+    assert stated.movie_header(header(600, (1 << 8 * wide) - 1)) is None  # unknown
+    assert stated.movie_header(header(0, 900)) is None
+
+
+def boxed(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + name + content
+
+
+@given(st.binary(max_size=64), st.sampled_from([b"", b"\0\0\0\x10ftypisom\0\0\0\0"]))
+def test_a_broken_movie_header_states_nothing_or_a_number_and_always_ends(noise, head):
+    for size in (0, 1, 7, 8, 9, 40, 2**32 - 1):
+        movie = struct.pack(">I", size) + b"moov" + boxed(b"mvhd", noise)
+        found = stated.movie_header(io.BytesIO(head + movie))
+        assert found is None or found > 0
 
 
 def test_a_span_of_a_video(tmp_path):

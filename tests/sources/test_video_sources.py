@@ -2,13 +2,16 @@
 
 import io
 import json
+import struct
 import tarfile
 import zipfile
 
 import pyarrow as pa
 import pytest
 
+from filters import judge
 from tests.sources.making import png, read, said, video, write, write_lines, write_parquet
+from tokenization.schema import SAMPLE
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,26 @@ def test_video_star_takes_its_videos_from_a_folder_you_name(tmp_path, clip):
     samples = read("video_star", **settings)
     assert [s["subset"] for s in samples] == ["finediving", "starb", "starb"]
     assert defects(samples) == [None, None, "missing_media"]
+
+
+def test_a_sample_holds_what_the_headers_of_its_videos_state(tmp_path, clip):
+    """The clip lasts 2 s; the copy's movie header says 9 (and 0, as a fragmented file's does)."""
+    at = clip.index(b"mvhd") + 4 + 12
+    says = lambda seconds: clip[:at] + struct.pack(">II", 10, seconds * 10) + clip[at + 8 :]
+    for name, data in (("true", clip), ("lies", says(9)), ("none", says(0))):
+        write(tmp_path / "videos" / f"{name}.mp4", data)
+    videos = [["true"], ["lies"], ["none"], ["true", "lies"], ["lies", "none"], ["gone"]]
+    rows = [
+        asked("<video>\n" * len(names) + "Q", video=[f"{name}.mp4" for name in names])
+        for names in videos
+    ]
+    write(tmp_path / "rows.json", rows)
+    samples = read("llava", data=str(tmp_path / "rows.json"), media=str(tmp_path / "videos"))
+    assert [s["duration"] for s in samples] == [2, 2, 2, 4, 4, None]
+    assert [s["header_seconds"] for s in samples] == [2, 9, None, 11, None, None]
+    table = pa.Table.from_pylist(samples, schema=SAMPLE)
+    verdicts = judge(table, rules={"wrong_duration": {}})["rule"].to_pylist()
+    assert verdicts == [None, "wrong_duration", None, "wrong_duration", None, "missing_media"]
 
 
 def test_vista_by_annotation_file_and_by_pairs(tmp_path, clip):
