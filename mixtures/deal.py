@@ -3,10 +3,11 @@
     picked samples --order of a stream--> q in [0, 1) --copies--> place (q + j) / copies --> shards
 
 A *stream* is what should be spread evenly: the samples of one subset that are used the same number
-of times. Inside it, parts are taken in windows of a few (so that a shard opens few), samples of a
-window in the order of their hash. A sample's q is its place in the stream by units before it,
-so that any stretch [a, b) of places holds (b - a) of every stream, to a sample. Copy j of c lies at
-(q + j) / c: copies are 1/c of the whole apart, which is about one epoch of the subset.
+of times. Inside it, parts are taken in windows of a few (so that a shard opens few), the blocks of
+rows of a window in the order of their hash, the samples of a few blocks mixed by theirs. A sample's
+q is its place in the stream by units before it, so that any stretch [a, b) of places holds (b - a)
+of every stream, to a sample. Copy j of c lies at (q + j) / c: copies are 1/c of the whole apart,
+which is about one epoch of the subset.
 
 Shards are equal stretches. There are at least as many as any sample has copies, so no shard, and
 with it no packed row, holds a sample twice.
@@ -20,6 +21,11 @@ import polars as pl
 from mixtures import draw
 from mixtures.config import Mixture
 
+BLOCK_ROWS = 16
+"""Rows of a part that stay near each other: a record batch of a samples file, so that a shard reads
+whole batches (an object store gives no less) and each batch is read by few shards."""
+BLOCKS_MIXED = 4
+"""Blocks whose samples are mixed with each other."""
 TOKEN_BYTES = 5
 """Bytes of a token in a shard: an int32 id and (one byte, rounded up) its bit of the loss mask."""
 
@@ -97,7 +103,8 @@ def _places(
         .to_series()
         .to_numpy()
     )
-    order = np.lexsort((draw.again(keys, "order"), window, stream))
+    group = _groups(used, window)
+    order = np.lexsort((draw.again(keys, "order"), group, window, stream))
     sizes, streams = unit[order], stream[order]
     total = np.bincount(streams, sizes)
     through = np.cumsum(sizes)
@@ -107,6 +114,22 @@ def _places(
     q = np.empty(len(order))
     q[order] = np.clip((through - sizes - base + jitter * sizes) / total[streams], 0, 1 - 1e-9)
     return q
+
+
+def _groups(used: pl.DataFrame, window: np.ndarray) -> np.ndarray:
+    """[N] int64: the group of blocks in which the sample is mixed, by the hashes of the blocks."""
+    blocks = used.select("component", "subset", "part", block=pl.col("row") // BLOCK_ROWS)
+    blocks = blocks.with_columns(window=pl.Series(window))
+    unique = blocks.unique(maintain_order=True)
+    names = unique.select(pl.concat_str("part", pl.lit("/"), pl.col("block").cast(pl.String)))
+    hashed = draw.again(draw.keys(names.to_series(), seed=0), "block")
+    rank = pl.col("hashed").rank("ordinal").over("component", "subset", "window")
+    unique = unique.with_columns(hashed=pl.Series(hashed)).with_columns(
+        group=(rank.cast(pl.Int64) - 1) // BLOCKS_MIXED
+    )
+    on = ["component", "subset", "part", "block", "window"]
+    found = blocks.join(unique, on=on, how="left", maintain_order="left")
+    return found["group"].to_numpy()
 
 
 def _gapless(val: np.ndarray, shard: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
 __all__ = ["STAGES", "encode", "ingest", "judge", "pack"]
 
 
-@stage(writes=SAMPLE, version=1, rows_per_batch=64, max_calls=64)
+@stage(writes=SAMPLE, version=1, rows_per_batch=16, max_calls=64)
 def ingest(part: Part) -> pa.Table:
     """Every row of the part is a sample, whole or with its defect."""
     return sources.ingest(part)

@@ -5,7 +5,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixtures.deal import deal, with_shards
+from mixtures.deal import BLOCK_ROWS, deal, with_shards
 from mixtures.pick import pick
 from tests.mixtures.synthetic import index_of, mixture_of
 
@@ -108,7 +108,25 @@ def test_neighbours_come_from_many_parts():
     dealt = deal(picked, mixture, part_window=4).filter(split="train")
     parts = picked["part"].gather(dealt["index_row"]).to_list()
     same = np.mean([a == b for a, b in itertools.pairwise(parts)])
-    assert 0.15 < same < 0.35  # one in four, as parts are mixed by fours
+    # Four blocks of rows are mixed: one in four is of the same block, and of four parts in a window
+    # a fourth of the other blocks is of the same part.
+    assert 0.25 < same < 0.5
+
+
+def test_record_batches_are_read_by_few_shards():
+    index = index_of({("image", "x"): 20_000}, part_rows=1000)
+    mixture = mixture_of({"image": 1.0}, tokens="max", max_epochs=1, shard_bytes=40_000_000)
+    picked = pick(index, mixture)
+    dealt = deal(picked, mixture).filter(split="train")
+    lines = picked.select("part", "row", "num_bytes").with_columns(
+        batch=pl.col("row") // BLOCK_ROWS
+    )
+    written = lines[dealt["index_row"]]["num_bytes"].sum()
+    size = lines.group_by("part", "batch").agg(size=pl.col("num_bytes").sum())
+    touched = lines[dealt["index_row"]].with_columns(dealt["shard"])
+    touched = touched.unique(["part", "batch", "shard"]).join(size, on=["part", "batch"])
+    assert dealt["shard"].max() >= 5
+    assert touched["size"].sum() <= 1.3 * written
 
 
 def test_shards_have_about_the_size_asked_for():
