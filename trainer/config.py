@@ -278,6 +278,10 @@ def _override(key: str, value: str) -> Any:
         return OmegaConf.create({"data": {value: 1.0}})
     if key in PATHS and key != "data":
         return OmegaConf.create({key: value})
+    if not value:  # `key=` is the empty string, which YAML would read as null
+        empty = OmegaConf.create({})
+        OmegaConf.update(empty, key, "")
+        return empty
     return OmegaConf.from_dotlist([f"{key}={value}"])
 
 

@@ -129,6 +129,15 @@ def test_configs_load_and_survive_being_written(name: str, tmp_path: Path) -> No
     assert yaml.safe_load(find(name).read_text())["model"]["scale_factor"] in (2, 3, 4)
 
 
+def test_an_empty_value_is_an_empty_name() -> None:
+    """`model.vision.pretrained=` is how random weights are asked for."""
+    config = load("smolvlm_256m", {"model.vision.pretrained": "", "init": ""})
+    assert config.model.vision.pretrained == config.init == ""
+    assert config.model.vision.hidden_size == 768
+    with pytest.raises(ValueError, match="steps=: Value ''"):
+        load("tiny", {"steps": ""})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
