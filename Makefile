@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## make data, build a mixture, train a tiny SmolVLM on it, ask it a question
 	$(BIN)/python examples/quickstart.py examples/data
 	$(BIN)/python -m pipelines build mixture=quickstart
-	$(BIN)/python -m trainer config=tiny data=out/quickstart
+	$(BIN)/python -m trainer config=tiny data=out/quickstart epochs=0.4
 	$(BIN)/python examples/ask.py checkpoint=out/runs/tiny-quickstart data=out/quickstart
 
 test: check  ## check, then every test but the slow ones
