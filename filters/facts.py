@@ -24,6 +24,7 @@ fact is computed only if a rule (or VERDICTS) names it.
 | contrasts, dhashes, seconds   | list    | per picture, in order; see IMAGES                 |
 | min_contrast, min_sharpness,  | float32 | of the least (most) picture; see IMAGES           |
 | min_edges, max_edges          |         |                                                   |
+| any_broken_exif               | bool    | of a picture the EXIF cannot be read; see IMAGES  |
 | relevance_mean, _min, and of  | float32 | over the turns; see RATINGS                       |
 | the other three ratings       |         |                                                   |
 """
@@ -128,6 +129,7 @@ FACTS: dict[str, pl.Expr] = {
     "min_sharpness": _of_pictures(_picture.field("sharpness")).list.min(),
     "min_edges": _of_pictures(_picture.field("edges")).list.min(),
     "max_edges": _of_pictures(_picture.field("edges")).list.max(),
+    "any_broken_exif": _of_pictures(_picture.field("broken_exif")).list.any(),
     "dhashes": _of_pictures(_picture.field("dhash")),
     "seconds": _of_pictures(_picture.field("seconds")),
     **{

@@ -33,6 +33,15 @@ def huge_image(*, max_pixels: int = 89_478_485) -> pl.Expr:
 
 
 @rule()
+def broken_exif() -> pl.Expr:
+    """A picture's EXIF is broken, so that it may lie on its side or upside down.
+
+    It was taken as it lies. What cannot be decoded for its EXIF is the defect unreadable_exif.
+    """
+    return pl.col("any_broken_exif")
+
+
+@rule()
 def uniform_image(*, max_contrast: float = 2.0) -> pl.Expr:
     """A still is nearly uniform, such as a blank page: the deviation of its luminance is below
     `max_contrast` (0 to 127.5).

@@ -34,6 +34,7 @@ IMAGES = pa.list_(
             ("contrast", pa.float32()),  # standard deviation of luminance, 0..127.5
             ("sharpness", pa.float32()),  # variance of the Laplacian of luminance at thumbnail size
             ("edges", pa.float32()),  # share of thumbnail pixels on an edge, 0..1
+            ("broken_exif", pa.bool_()),  # its EXIF cannot be read: it may lie on its side
         ]
     )
 )

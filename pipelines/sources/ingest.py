@@ -13,6 +13,7 @@ is an exception, with the part and the row in its note.
 | missing_media, remote_media        | named but not there; an http(s) address                  |
 | unsafe_path                        | a path that leaves its folder                            |
 | undecodable_image, undecodable_pdf | not a whole picture or PDF                               |
+| unreadable_exif                    | whole pixels behind EXIF at which decoders give up       |
 | undecodable_video, truncated_video | no frames; fewer than its own table lists                |
 | video_timeout, decoder_crash       | the decoder hung or died                                 |
 | too_many_pixels, _bytes, _pages    | beyond the bounds                                        |

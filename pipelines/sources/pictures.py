@@ -2,14 +2,29 @@
 
 Every still is decoded whole here, so that the trainer never meets a broken one. The bytes are kept
 as they came; sizes and hashes are of the picture as the model sees it (orientation applied,
-transparency on white), through the same `tokenization.images.open_image` that makes the crops.
+transparency on white), through the same `tokenization.images.open_image` that makes the crops:
+
+| Pillow's mode             | becomes RGB by                                                       |
+|---------------------------|----------------------------------------------------------------------|
+| RGB; L, 1; YCbCr, LAB     | itself; the same value thrice; the colour space's formula            |
+| CMYK                      | 255 less the ink, black on top; no colour profile                    |
+| P                         | its palette                                                          |
+| RGBA, LA, PA, clear P     | alpha laid on white                                                  |
+| I;16, I, F                | clipped to 0..255, as transformers does: 16-bit grey is nearly white |
+| several frames (GIF, ...) | the first alone                                                      |
+
+EXIF is needed for one thing, which side is up. Where the block is broken but Pillow reads on, the
+picture is taken as it lies and `broken_exif` is true: the rule of that name decides. Where Pillow
+gives up on the whole picture (PNG, WebP), so would `datasets` on reading the shards: the sample has
+the defect `unreadable_exif`.
 """
 
+import io
 import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipelines.sources.sample import Defect
 
@@ -22,15 +37,29 @@ THUMBNAIL = 128
 EDGE = 32
 """Difference of luminance between neighbours from which a thumbnail pixel is on an edge."""
 
+POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+"""How EPS begins, for which Pillow would start Ghostscript: programs of strangers are not run."""
+EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif")
+"""What announces EXIF in JPEG, PNG, WebP and old PNG; TIFF is EXIF itself."""
+
+METERED_BYTES = 1 << 20
+MAX_READS = 100_000
+"""Reads that a header may take in a file of more than METERED_BYTES: real ones take hundreds, a
+flood of empty chunks, comments or fill bytes takes millions (half a second per MB in Python)."""
+
 EMPTY: dict[str, Any] = dict.fromkeys(
-    ("bytes", "width", "height", "dhash", "seconds", "contrast", "sharpness", "edges")
-)
+    (
+        "bytes", "width", "height", "dhash", "seconds", "contrast", "sharpness", "edges",
+        "broken_exif",
+    )
+)  # fmt: skip
 """A picture that could not be read."""
 
 
 def picture(data: bytes, *, seconds: float | None = None) -> dict[str, Any]:
     """The IMAGES element of encoded bytes; raises Defect where they are no whole picture."""
-    return {**EMPTY, "bytes": data, "seconds": seconds, **facts(decode(data))}
+    known = facts(decode(data))  # first: it turns bombs away
+    return {**known, "bytes": data, "seconds": seconds, "broken_exif": has_broken_exif(data)}
 
 
 def decode(data: bytes) -> Image.Image:
@@ -39,6 +68,10 @@ def decode(data: bytes) -> Image.Image:
 
     if len(data) > MAX_BYTES:
         raise Defect("too_many_bytes", f"{len(data)} bytes")
+    if data.startswith(POSTSCRIPT):
+        raise Defect("undecodable_image", "PostScript, a program rather than a picture")
+    if len(data) > METERED_BYTES:
+        check_header(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the picture decodes
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -46,8 +79,69 @@ def decode(data: bytes) -> Image.Image:
             return open_image(data)
         except ValueError as error:
             bomb = (Image.DecompressionBombWarning, Image.DecompressionBombError)
-            reason = "too_many_pixels" if isinstance(error.__cause__, bomb) else "undecodable_image"
+            if isinstance(error.__cause__, bomb):
+                raise Defect("too_many_pixels", str(error)) from error
+            exif = has_broken_exif(data) and decodes_apart_from_exif(data)
+            reason = "unreadable_exif" if exif else "undecodable_image"
             raise Defect(reason, str(error)) from error
+
+
+class Metered(io.BytesIO):
+    """Bytes of which no more than MAX_READS reads are given; then it raises Defect."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise Defect("undecodable_image", f"a header of more than {MAX_READS} reads")
+        return super().read(size)
+
+
+def check_header(data: bytes) -> None:
+    """Raises Defect where Pillow would read its way through a flood before the first pixel."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            Image.open(Metered(data))
+        except (Defect, MemoryError):
+            raise
+        except Exception:  # whatever it is, decoding meets it again and names it
+            return
+
+
+def has_broken_exif(data: bytes) -> bool:
+    """Whether the picture has an EXIF block that cannot be read to its end, or whose orientation is
+    no number from 0 (unknown) to 8.
+    """
+    if not any(mark in data for mark in EXIF_MARKS):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow warns of what is cut off, and reads on
+        try:
+            image = Image.open(io.BytesIO(data))
+            image.getexif()  # of a PNG, reads up to it
+            block = image.info.get("exif")
+            exif = Image.Exif()
+            exif.load(block or b"")  # again: that of a JPEG, opening it has read and let pass
+            orientation = exif.get(ExifTags.Base.Orientation, 1)
+        except MemoryError:
+            raise
+        except Exception:  # whatever a broken block leads Pillow to
+            return True
+    return orientation not in range(9)
+
+
+def decodes_apart_from_exif(data: bytes) -> bool:
+    """Whether the pixels are whole."""
+    try:
+        Image.open(io.BytesIO(data)).load()
+    except MemoryError:
+        raise
+    except Exception:  # as above
+        return False
+    return True
 
 
 def facts(image: Image.Image) -> dict[str, Any]:
