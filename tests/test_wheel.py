@@ -1,0 +1,129 @@
+"""An installed wheel is complete: commands, configs, tokenizer, templates; no checkout needed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA = (".yaml", ".xz", ".jinja", ".html", ".css", ".js", ".txt", ".json", ".csv", ".parquet")
+"""Endings of what the packages read besides Python."""
+
+EVERYTHING = """
+import sys
+from pathlib import Path
+
+import pipelines, mixtures, filters, tokenization, trainer
+from mixtures.config import load
+from mixtures.reading import FOLDER
+from tokenization.schema import Encoding
+from tokenization.vocab import load_tokenizer
+from trainer import config
+
+for package in (pipelines, mixtures, filters, tokenization, trainer):
+    assert Path(package.__file__).is_relative_to(sys.argv[1]), package.__file__
+for file in sorted(FOLDER.rglob("*.yaml")):
+    name = str(file.relative_to(FOLDER).with_suffix(""))
+    assert load(name, encoding=Encoding).components
+    print("mixture", name)
+for file in sorted(config.CONFIGS.glob("*.yaml")):
+    print("config", config.load(file.stem, {}).name)
+print("tokens", len(load_tokenizer("builtin")))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the wheel's content and nothing else."""
+    made = tmp_path_factory.mktemp("wheel")
+    source = made / "source"  # setuptools writes build/ and *.egg-info beside what it builds
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    call([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(made), str(source)], made)
+    (wheel,) = made.glob("*.whl")
+    target = made / "installed"
+    call([*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)], made)
+    return target
+
+
+def call(command: list[str], folder: Path, **variables: str) -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **variables}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def python(installed: Path, folder: Path, *arguments: str) -> str:
+    """What Python prints that finds the packages only in the installed folder."""
+    return call([sys.executable, "-P", *arguments], folder, PYTHONPATH=str(installed))
+
+
+@pytest.mark.slow
+def test_every_file_that_the_packages_read_is_in_the_wheel(installed: Path) -> None:
+    rooms = [path.name for path in installed.iterdir() if (ROOT / path.name).is_dir()]
+    assert sorted(rooms) == ["filters", "mixtures", "pipelines", "tokenization", "trainer"]
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", *rooms], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    read = [name for name in tracked if name.endswith((".py", *DATA))]
+    assert len(read) > 60
+    assert [name for name in read if not (installed / name).is_file()] == []
+    assert not list(installed.glob("tests*"))
+
+
+@pytest.mark.slow
+def test_the_commands_run_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    shown = python(installed, tmp_path, "-m", "pipelines", "--help")
+    for command in ("build", "plan", "sources", "push", "show"):
+        assert f"  {command}" in shown
+        assert "key=value" in shown
+        own = python(installed, tmp_path, "-m", "pipelines", command, "--help")
+        assert own.startswith(f"python -m pipelines {command}")
+    assert "cauldron" in python(installed, tmp_path, "-m", "pipelines", "sources")
+    planned = python(installed, tmp_path, "-m", "pipelines", "plan", "mixture=sft_v2")
+    assert "sft_v2" in planned
+    assert "video" in planned
+    assert "config=NAME" in python(installed, tmp_path, "-m", "trainer", "--help")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_mixtures_configs_and_the_tokenizer_load(installed: Path, tmp_path: Path) -> None:
+    shown = python(installed, tmp_path, "-c", EVERYTHING, str(installed)).splitlines()
+    for room, kind in (("mixtures", "mixture"), ("trainer", "config")):
+        files = list((ROOT / room).rglob("*.yaml"))
+        assert len([line for line in shown if line.startswith(kind)]) == len(files) > 0
+    assert any(line.startswith("mixture ablations/") for line in shown)
+    assert shown[-1] == "tokens 49280"
+
+
+@pytest.mark.slow
+def test_the_card_and_the_report_find_their_templates(
+    installed: Path, mix: Path, tmp_path: Path
+) -> None:
+    page = python(
+        installed, tmp_path, "-m", "pipelines", "show", str(mix), f"work={mix.parent / 'work'}",
+        "--html",
+    )  # fmt: skip
+    assert "<style>" in (tmp_path / page.strip()).read_text()
+    code = (
+        "import sys; from pipelines.card import card; from pipelines.finished import open_finished;"
+        "m = open_finished(sys.argv[1]); print(card(m.stats, m.recipe), end='')"
+    )
+    assert python(installed, tmp_path, "-c", code, str(mix)) == (mix / "README.md").read_text()
+    run = (
+        "from trainer.config import Config; from trainer.page import page;"
+        "print(page(Config(name='here'), [], [], steps=1, mixtures=['m']))"
+    )
+    assert "<h1>here</h1>" in python(installed, tmp_path, "-c", run)
