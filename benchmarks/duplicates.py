@@ -5,7 +5,8 @@
 Every tenth sample is a planted copy of an earlier one: its text with a share of words replaced, its
 picture's hash with some bits flipped. Truth is brute force on the planted pairs: the exact Jaccard
 index of their 5-word runs and the exact Hamming distance. A sample that goes without being planted
-near another is wrong. One process, on a machine shared with others: CPU seconds.
+near another is wrong. One process, on a machine shared with others: CPU seconds. Memory is that of
+the process, before a rule (the verdicts themselves) and at the rule's peak.
 
 Then MinHash libraries on the same texts, and how many recompressed, resized and cropped pictures of
 scikit-image a benchmark's hash list knows again.
@@ -13,10 +14,10 @@ scikit-image a benchmark's hash list knows again.
 
 import io
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -24,31 +25,57 @@ import polars as pl
 from filters import RULES, hashes, near
 
 WORDS = 30
+VOCABULARY = 50_000
+CHUNK = 250_000
+"""Samples whose text is held at once: like a build, which reads a part, hashes it and lets go."""
 
 
-def planted(count: int, seed: int = 0) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
-    """(id, text, dhashes, ...; of whom each row is a copy, or -1; its share of replaced words)."""
+def planted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(words, uint16 [N, WORDS]; dhashes, uint64 [N]; of whom each row is a copy, or -1)."""
     rng = np.random.default_rng(seed)
-    words = rng.integers(0, 50_000, (count, WORDS))
+    words = rng.integers(0, VOCABULARY, (count, WORDS), dtype=np.uint16)
     pictures = rng.integers(0, 2**64, count, dtype=np.uint64)
     of = np.full(count, -1)
     copies = np.arange(9, count, 10)
     of[copies] = (rng.random(len(copies)) * (copies // 10)).astype(np.int64) * 10
-    words[copies] = words[of[copies]]
-    pictures[copies] = pictures[of[copies]]
-    for row in copies:
-        for place in rng.integers(0, WORDS, rng.integers(0, 4)):
-            words[row, place] = rng.integers(0, 50_000)
-        for bit in rng.choice(64, rng.integers(0, 7), replace=False):
-            pictures[row] ^= np.uint64(1) << np.uint64(bit)
-    text = [" ".join(f"w{w}" for w in row) for row in words.tolist()]
-    frame = pl.DataFrame({"text": text, "pictures": pictures}).with_columns(
-        id=pl.format("made/made/{}", pl.int_range(pl.len()).cast(pl.String).str.zfill(9)),
-        dhashes=pl.concat_list("pictures"),
-        component=pl.lit("made"),
-        priority=0,
-    )
-    return frame, of, words
+    for at in range(0, len(copies), CHUNK):
+        rows = copies[at : at + CHUNK]
+        changed = words[of[rows]]
+        replaced = rng.integers(0, 4, len(rows))
+        for n in range(3):
+            some = np.flatnonzero(replaced > n)
+            places = rng.integers(0, WORDS, len(some))
+            changed[some, places] = rng.integers(0, VOCABULARY, len(some), dtype=np.uint16)
+        words[rows] = changed
+        bits = rng.random((len(rows), 64)).argsort(axis=1)[:, :6].astype(np.uint64)
+        flipped = np.arange(6) < rng.integers(0, 7, len(rows))[:, None]
+        flips = np.where(flipped, np.uint64(1) << bits, np.uint64(0))
+        pictures[rows] = pictures[of[rows]] ^ np.bitwise_or.reduce(flips, axis=1)
+    return words, pictures, of
+
+
+def texts_of(words: np.ndarray) -> list[str]:
+    return [" ".join([f"w{w}" for w in row]) for row in words.tolist()]
+
+
+def signed(words: np.ndarray, pictures: np.ndarray) -> tuple[pl.DataFrame, float]:
+    """(the columns of VERDICTS that the rules read; CPU seconds that the signatures took)."""
+    seconds, frames = 0.0, []
+    for at in range(0, len(words), CHUNK):
+        texts = pl.DataFrame({"text": texts_of(words[at : at + CHUNK])})
+        spent, signatures = timed(lambda f=texts: hashes.text_signature(f))
+        seconds += spent
+        frames.append(
+            pl.DataFrame({"pictures": pictures[at : at + CHUNK]}).select(
+                pl.format("made/made/{}", (pl.int_range(pl.len()) + at).cast(pl.String)
+                          .str.zfill(9)).alias("id"),
+                signatures,
+                dhashes=pl.concat_list("pictures"),
+                component=pl.lit("made"),
+                priority=0,
+            )
+        )  # fmt: skip
+    return pl.concat(frames), seconds
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
@@ -66,18 +93,35 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
     return time.process_time() - start, result
 
 
+def memory(field: str) -> int:
+    """MB of this process: VmRSS now, VmHWM the most since `forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) // 1024
+
+
+def forget_peak() -> None:
+    """VmHWM is what is held now: https://docs.kernel.org/filesystems/proc.html, clear_refs."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def scale(counts: list[int]) -> None:
-    line("rule", "samples", "CPU s", "us / sample", "peak MB", "recall", "precision")
+    line(
+        "rule", "samples", "CPU s", "us / sample", "held MB", "peak MB", "more, B each", "recall",
+        "precision",
+    )  # fmt: skip
     for count in counts:
-        frame, of, words = planted(count)
+        words, pictures, of = planted(count)
         copies = np.flatnonzero(of >= 0)
-        similar = np.array([jaccard(words[n], words[of[n]]) for n in copies])
-        differ = np.bitwise_count(
-            frame["pictures"].to_numpy()[copies] ^ frame["pictures"].to_numpy()[of[copies]]
+        similar = np.array(
+            [
+                jaccard(a.tolist(), words[o].tolist())
+                for a, o in zip(words[copies], of[copies], strict=True)
+            ]
         )
-        seconds, signatures = timed(lambda f=frame: hashes.text_signature(f))
-        frame = frame.drop("text").with_columns(signatures)
-        line("(signatures)", count, f"{seconds:.1f}", f"{seconds / count * 1e6:.1f}", "", "", "")
+        differ = np.bitwise_count(pictures[copies] ^ pictures[of[copies]])
+        frame, seconds = signed(words, pictures)
+        del words, pictures
+        line("(signatures)", count, f"{seconds:.1f}", f"{seconds / count * 1e6:.1f}")
         truth = {
             "near_duplicate_text": similar >= 0.8,
             "near_duplicate_images": differ <= 4,
@@ -90,20 +134,25 @@ def scale(counts: list[int]) -> None:
             "near_duplicate_sample": (similar >= 0.6) & (differ <= 6),
         }
         for name, is_near in truth.items():
+            forget_peak()
+            held = memory("VmRSS")
             seconds, taken = timed(lambda f=frame, n=name: RULES[n].function(f))
-            gone = {int(i.rsplit("/", 1)[1]) for i in taken["id"]}
-            wanted = set(copies[is_near].tolist())
-            allowed = set(copies[loose[name]].tolist()) | set(of[copies[loose[name]]].tolist())
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            peak = memory("VmHWM")
+            gone, allowed = np.zeros(count, bool), np.zeros(count, bool)
+            gone[taken["id"].str.slice(-9).cast(pl.Int64).to_numpy()] = True
+            allowed[copies[loose[name]]] = allowed[of[copies[loose[name]]]] = True
             line(
                 name,
                 count,
                 f"{seconds:.1f}",
                 f"{seconds / count * 1e6:.1f}",
-                f"{peak:.0f}",
-                f"{len(gone & wanted) / len(wanted):.4f}",
-                f"{len(gone & allowed) / max(len(gone), 1):.4f}",
+                held,
+                peak,
+                f"{(peak - held) * 2**20 / count:.0f}",
+                f"{gone[copies[is_near]].mean():.4f}",
+                f"{(gone & allowed).sum() / max(gone.sum(), 1):.4f}",
             )
+            del taken
 
 
 def libraries(count: int = 1000) -> None:
@@ -112,8 +161,8 @@ def libraries(count: int = 1000) -> None:
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
     from datatrove.utils.hashing import HashConfig
 
-    frame, _, _ = planted(count)
-    texts = frame["text"].to_list()
+    texts = texts_of(planted(count)[0])
+    frame = pl.DataFrame({"text": texts})
 
     def sketch() -> None:
         for text in texts:
