@@ -5,8 +5,8 @@ sample of the pool, then random ones while there is much room, and its last few 
 dynamic program over (tokens, crops), one bit per reachable state, picks the subset that comes
 closest to what a row should hold: the mean of what is left, in each dimension; in the dimension
 that binds, that mean is the limit itself. So rows cost about the same compute and stay mixed.
-Where crops bind, the sizes are few and coarse, and sorting by them does better: the shorter of the
-two packings is taken (measured beside peers: benchmarks/packing.py).
+Where crops bind and a row holds few samples, a linear program over patterns of sizes does better
+(tokenization/patterns.py). Measured beside peers: benchmarks/packing.py.
 
 Subset sums by bit sets are folklore; fixing the largest item and closing the bin exactly is the
 minimum bin slack heuristic (Gupta & Ho 1999, https://doi.org/10.1080/095372899232902).
@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from tokenization.patterns import least_by_patterns, rows_of_patterns
 
 POOL = 1024
 """Samples in view when a row is filled."""
@@ -27,6 +29,10 @@ LAYERS = 14
 """Steps into which the crops of a mean row are divided where they need only be balanced."""
 WINDOW = 20_000
 """Samples that best-fit decreasing sorts at once."""
+FEW = 8
+"""Mean samples a row from which on patterns are not worth their while."""
+ENOUGH = 1.005
+"""Share of the least rows of the program at which no other way is tried."""
 SKEW = 0.3
 """Share of `max_crops` by which a row may run ahead of its crops while it is filled at random."""
 
@@ -65,13 +71,19 @@ def _dual_feasible(sizes: np.ndarray, counts: np.ndarray, capacity: int) -> floa
     if len(epsilons) > 200:
         epsilons = epsilons[np.linspace(0, len(epsilons) - 1, 200).astype(int)]
     for epsilon in epsilons:
-        used = np.where(share > 1 - epsilon, 1.0, np.where(share < epsilon, 0.0, share))
+        used = np.where(share > 1 - epsilon + 1e-9, 1.0, np.where(share < epsilon, 0.0, share))
         best = max(best, float(counts @ used))
         for k in range(1, 12):
             scaled = used * (k + 1)
             whole = np.abs(scaled - np.rint(scaled)) < 1e-9
             best = max(best, float(counts @ np.where(whole, used, np.floor(scaled + 1e-9) / k)))
     return best
+
+
+def _crops_bind(tokens: np.ndarray, crops: np.ndarray, seq_len: int, max_crops: int) -> bool:
+    """Whether crops need more rows than tokens do, and rows are of few samples."""
+    need = float(crops.sum()) / max(max_crops, 1)
+    return need > float(tokens.sum()) / seq_len and len(tokens) < FEW * need
 
 
 def least_rows(
@@ -88,6 +100,8 @@ def least_rows(
     bounds = []
     for sizes, capacity in ((tokens, seq_len), (crops, max(max_crops, 1))):
         bounds.append(_dual_feasible(*np.unique(sizes, return_counts=True), capacity))
+    if _crops_bind(tokens, crops, seq_len, max_crops):
+        bounds.append(least_by_patterns(tokens, crops, seq_len=seq_len, max_crops=max_crops))
     return int(np.ceil(max(bounds) - 1e-6))
 
 
@@ -259,6 +273,35 @@ def _decreasing(
     return [np.array(row) for row in rows]
 
 
+def _coarse(
+    tokens: np.ndarray,
+    crops: np.ndarray,
+    *,
+    seq_len: int,
+    max_crops: int,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Rows where crops bind: by patterns; the fewest of all ways where that is not close."""
+    limits = {"seq_len": seq_len, "max_crops": max_crops}
+    order = rng.permutation(len(tokens))
+    t, c = tokens[order], crops[order]
+    found = []
+    solved = rows_of_patterns(t, c, rng=rng, **limits)
+    if solved:
+        made, left, least = solved
+        rest = np.array(left, dtype=np.int64)
+        ends = _decreasing(
+            t[rest], c[rest], key=np.maximum(t[rest] / seq_len, c[rest] / max_crops), **limits
+        )
+        found.append([order[row] for row in made] + [order[rest[row]] for row in ends])
+        if len(found[0]) <= ENOUGH * least:
+            return found[0]
+    for key in (c * (seq_len + 1) + t, np.maximum(t / seq_len, c / max_crops)):
+        found.append([order[row] for row in _decreasing(t, c, key=key, **limits)])
+    found.append(_pooled(tokens, crops, seq_len=seq_len, cap=max_crops, rng=rng))
+    return min(found, key=len)
+
+
 def pack_rows(
     num_tokens: Sequence[int] | np.ndarray,
     num_crops: Sequence[int] | np.ndarray,
@@ -270,8 +313,7 @@ def pack_rows(
     """The samples of each row, as positions in the input; every sample is in exactly one row.
 
     No row has more than `seq_len` tokens or `max_crops` crops. Rows, and samples in a row, come in
-    random order. Where crops are what binds, best-fit decreasing by crops and by the larger share
-    are tried too, and the fewest rows win. Raises ValueError where a sample alone is above a limit.
+    random order. Raises ValueError where a sample alone is above a limit.
     """
     tokens, crops = _checked(num_tokens, num_crops, seq_len, max_crops)
     if not len(tokens):
@@ -279,14 +321,10 @@ def pack_rows(
     rng = np.random.default_rng(seed)
     density = crops.sum() / tokens.sum()
     if float((crops / tokens).max()) * seq_len > max_crops:
-        found = [_pooled(tokens, crops, seq_len=seq_len, cap=max_crops, rng=rng)]
-        if density * seq_len > max_crops:
-            order = rng.permutation(len(tokens))
-            t, c = tokens[order], crops[order]
-            for key in (c * (seq_len + 1) + t, np.maximum(t / seq_len, c / max_crops)):
-                made = _decreasing(t, c, seq_len=seq_len, max_crops=max_crops, key=key)
-                found.append([order[row] for row in made])
-        rows = min(found, key=len)
+        if not _crops_bind(tokens, crops, seq_len, max_crops):
+            rows = _pooled(tokens, crops, seq_len=seq_len, cap=max_crops, rng=rng)
+        else:
+            rows = _coarse(tokens, crops, seq_len=seq_len, max_crops=max_crops, rng=rng)
     else:
         # Even the densest samples cannot reach the crop limit. Crops are then only balanced, in
         # units of a LAYERS-th of the mean row.

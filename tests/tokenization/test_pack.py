@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Features, Image, List, Value, load_dataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.tokenization.rows import (
@@ -24,11 +24,13 @@ from tests.tokenization.rows import (
 from tokenization.check import violations
 from tokenization.encode import encode
 from tokenization.pack import fill_bound, least_rows, pack, pack_rows, row_flops
+from tokenization.patterns import least_by_patterns
 from tokenization.schema import FEATURES, PACKED, PACKED_WRITTEN
 
 counts = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 20)), max_size=120)
 
 
+@example(sizes=[(83, 0), (100, 0)], seq_len=183, max_crops=20, seed=0)
 @settings(max_examples=300, deadline=None)
 @given(counts, st.integers(100, 400), st.integers(20, 60), st.integers(0, 5))
 def test_rows_partition_the_samples_within_both_limits(
@@ -73,6 +75,23 @@ def test_the_bound_is_a_bound_of_the_best_packing(sizes: list[tuple[int, int]]) 
     bound = least_rows(tokens, crops, seq_len=10, max_crops=6)
     assert bound <= best <= len(pack_rows(tokens, crops, seq_len=10, max_crops=6, seed=0))
     assert fill_bound(tokens, crops, seq_len=10, max_crops=6) == tokens.sum() / (10 * bound)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 9)), min_size=1, max_size=6))
+def test_the_bound_by_patterns_is_a_bound_of_the_best_packing(sizes: list[tuple[int, int]]) -> None:
+    tokens, crops = (np.array(x) for x in zip(*sizes, strict=True))
+    best = exact_rows(sizes, 64, 9)
+    assert least_by_patterns(tokens, crops, seq_len=64, max_crops=9) <= best + 1e-6
+
+
+def test_rows_of_few_samples_whose_crops_bind_are_close_to_the_bound() -> None:
+    tokens, crops = realistic(6000, 4096)
+    small = crops <= 32
+    tokens, crops = tokens[small], crops[small]
+    limits = {"seq_len": 4096, "max_crops": 32}
+    rows = pack_rows(tokens, crops, seed=1, **limits)
+    assert least_rows(tokens, crops, **limits) >= 0.98 * len(rows)
 
 
 def realistic(number: int, seq_len: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
