@@ -2,8 +2,9 @@
 
 A config is a folder (`0_30_s_academic_v0_1`) with `*cap*.json`, `*oe*.json` and `*mc*.json`
 (its splits caption, open_ended and multi_choice: name `CONFIG/caption` as the subset to take one
-of them) and `*.tar.gz` whose members are the `video` paths. `llava_hound`'s videos lie in another
-repository: name their folder with `media:`.
+of them) and `*.tar.gz` whose members are the `video` paths. The folders of the four configs
+`..._activitynet` are called `..._activitynetqa`, against the globs of the card. `llava_hound`'s
+videos lie in another repository: name their folder with `media:`.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ SETS = [
     licence="unknown; research use",
     terms=("research-only",),
     citation="https://arxiv.org/abs/2410.02713",
-    verified="configs, splits and their globs in the card's YAML header",
+    verified="configs and splits in the card's YAML header, folders in the repository's listing",
     columns=("conversations", "video"),
     files=(
         "{subset}/*.json",
@@ -39,8 +40,9 @@ SETS = [
     ),
     places={
         "/caption": ("{subset}/*cap*.json",),
-        "/open_ended": ("{subset}/*oe*.json",),
+        "/open_ended": ("{subset}/*oe*.json", "{subset}qa/*oe*.json"),
         "/multi_choice": ("{subset}/*mc*.json",),
+        **{f"{length}_activitynet": ("{subset}/*.json", "{subset}qa/*.json") for length in LENGTHS},
     },
     subsets={**dict.fromkeys(SETS, 0), "llava_hound": 255_000},
     rows_per_part=128,

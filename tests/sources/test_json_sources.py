@@ -218,6 +218,17 @@ def test_rows_that_share_a_video_stand_in_one_part_and_decode_it_once(tmp_path, 
     assert [said(s)[0][1] for s in captions] == ["[i][i][i][i]cap?"] * 3
 
 
+def test_activitynet_of_llava_video_lies_in_a_folder_that_its_card_does_not_name(tmp_path):
+    folder = tmp_path / "0_30_s_activitynetqa"
+    video(folder / "activitynet" / "a.mp4")
+    rows = [asked("<image>\nQ", video="activitynet/a.mp4"), asked("<image>\nQ", video="b.mp4")]
+    write(folder / "0_30_s_activitynetqa_oe_qa_processed.json", rows)
+    for name in ("0_30_s_activitynet", "0_30_s_activitynet/open_ended"):
+        samples = read("llava_video", data=str(tmp_path), subsets=[name])
+        assert [s["subset"] for s in samples] == [name] * 2
+        assert [s["defect"] for s in samples] == [None, "missing_media"]
+
+
 def test_llava_video_in_tar_gz_is_read_in_one_pass(tmp_path, monkeypatch):
     folder = tmp_path / "0_30_s_academic_v0_1"
     clips = {n: video(tmp_path / "made" / f"{n}.mp4", seconds=n + 1).read_bytes() for n in range(4)}
