@@ -1,4 +1,4 @@
-"""Refresh what the pages of docs/ take from the code: settings, columns, sources.
+"""Refresh what README.md and the pages of docs/ take from the code: settings, columns, sources.
 
     python docs/generate.py            rewrites the blocks between markers
     python docs/generate.py --check    exit status 1 and the names of pages that are out of date
@@ -8,6 +8,7 @@ A page holds `<!-- begin NAME -->` ... `<!-- end NAME -->`; NAME says where the 
     settings FILE CLASS      a dataclass: its fields, types, defaults, the docstring under each
     columns FILE NAME        a pyarrow schema: columns, types, the comment beside each
     sources                  the registered sources
+    verified                 the same with their layout and what of it was verified
     commands                 `python -m pipelines --help`
 """
 
@@ -107,10 +108,18 @@ def commands() -> str:
     return f"```text\n{told.stdout.rstrip()}\n```\n"
 
 
+def verified() -> str:
+    """The registered sources with their layout, licence, and what was verified of them."""
+    from pipelines.sources.table import markdown
+
+    return markdown() + "\n"
+
+
 MAKERS: dict[str, Callable[..., str]] = {
     "settings": settings,
     "columns": columns,
     "sources": sources,
+    "verified": verified,
     "commands": commands,
 }
 
@@ -129,7 +138,7 @@ def main(arguments: list[str]) -> int:
     """Rewrites the pages, or with --check names those that would change."""
     sys.path.insert(0, str(ROOT))
     stale = []
-    for path in sorted((ROOT / "docs").glob("*.md")):
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         page = path.read_text(encoding="utf-8")
         fresh = refreshed(page)
         if fresh != page:
@@ -139,7 +148,7 @@ def main(arguments: list[str]) -> int:
     if stale and "--check" in arguments:
         print(f"Out of date: {', '.join(stale)}. Run `python docs/generate.py`.")
         return 1
-    print(f"Rewritten: {', '.join(stale)}." if stale else "Every page of docs/ is current.")
+    print(f"Rewritten: {', '.join(stale)}." if stale else "Every page is current.")
     return 0
 
 
