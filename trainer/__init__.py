@@ -15,6 +15,7 @@
 | card.py       | the model card                                                              |
 | watch.py      | log, progress, TensorBoard, messages                                        |
 | held_out.py   | loss per component                                                          |
+| page.py       | RUN/run.html; said.py: val samples and what the model says to them          |
 | answer.py     | a checkpoint answers questions about pictures                               |
 | benchmark.py  | benchmarks in VLMEvalKit's layout; metrics.py: how answers are scored       |
 """

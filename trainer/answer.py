@@ -135,7 +135,28 @@ def answers(
     batch_size: int,
 ) -> list[str]:
     """The greedy answers, in the order of the questions; batches hold prompts of similar length."""
-    asked = prompts(questions, encoding)
+    return continued(
+        model,
+        tokenizer,
+        prompts(questions, encoding),
+        [question.images for question in questions],
+        encoding=encoding,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+
+
+def continued(
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Prompt],
+    images: Sequence[list[bytes]],
+    *,
+    encoding: Encoding,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """What the model says greedily after each prompt, in their order."""
     by_length = sorted(range(len(asked)), key=lambda i: (len(asked[i].ids), i))
     said = [""] * len(asked)
     with generating(model), torch.no_grad():
@@ -145,7 +166,7 @@ def answers(
                 model,
                 tokenizer,
                 [asked[i] for i in chosen],
-                [questions[i].images for i in chosen],
+                [images[i] for i in chosen],
                 encoding=encoding,
                 max_new_tokens=max_new_tokens,
             )

@@ -7,6 +7,7 @@ RUN/step-000100/  config.json model.safetensors generation_config.json README.md
                   trainer/  state.json config.yaml optimizer.pt (optimizer/, sharded, under FSDP)
 RUN/best          a link to the checkpoint that is best so far
 RUN/log.jsonl     one line per logged step
+RUN/run.html      the run to look at: curves, and what the model says to val samples
 ```
 
 A checkpoint appears whole or not at all: written under another name, flushed to disk, renamed.

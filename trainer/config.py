@@ -194,6 +194,8 @@ class Config:
     max_loss_spike: float = 0.0
     """Write down the rows of a step whose loss is this many times the running mean; 0: never."""
     tensorboard: bool = False
+    page_samples: int = 4
+    """Val samples that the model answers at every checkpoint, for RUN/run.html; 0: no such page."""
     peak_tflops: float = 0.0
     """Of one device, for the model FLOPs utilisation; 0 does not report it."""
 
@@ -202,7 +204,7 @@ PLACE = (
     "output", "micro_rows", "workers", "prefetch", "device", "attention", "parallel",
     "gradient_checkpointing", "compile", "logits_chunk", "threads", "log_every", "save_every",
     "keep_last", "evaluate_every", "evaluate_rows", "select", "stop_at", "max_loss_spike",
-    "tensorboard", "peak_tflops", "name",
+    "tensorboard", "page_samples", "peak_tflops", "name",
 )  # fmt: skip
 """Fields that may change between a run and its resumption."""
 

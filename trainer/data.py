@@ -262,6 +262,20 @@ def learned(loss_mask: np.ndarray, seq_lengths: np.ndarray) -> np.ndarray:
     return mask
 
 
+def pictures_per_sample(
+    is_image: np.ndarray,
+    seq_lengths: np.ndarray,
+    grids: Sequence[tuple[int, int]],
+    *,
+    tokens_per_crop: int,
+) -> np.ndarray:
+    """How many pictures each sample holds: those that end within the image tokens to its end."""
+    owners = np.repeat(np.arange(len(seq_lengths)), seq_lengths)
+    ends = np.cumsum([rows * cols + 1 for rows, cols in grids]) * tokens_per_crop
+    upto = np.cumsum(np.bincount(owners[is_image], minlength=len(seq_lengths)))
+    return np.diff(np.searchsorted(ends, upto, side="right"), prepend=0)
+
+
 def _mix(values: np.ndarray) -> np.ndarray:
     """SplitMix64 (Steele, Lea, Flood 2014): 64 well-mixed bits, the same on every machine."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
@@ -349,10 +363,12 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
             f"(samples {packed[0].sample_ids[:3]}...): {expected} image tokens, but "
             f"{filled} crops x {tokens} tokens. The shards break their contract."
         )
-    # Pictures per sample: how many end within the image tokens up to the sample's end.
-    ends = np.cumsum([rows * cols + 1 for row in packed for rows, cols in row.grids]) * tokens
-    upto = np.cumsum(np.bincount(owners[input_ids == image_token], minlength=len(seq_lengths)))
-    sample_images = np.diff(np.searchsorted(ends, upto, side="right"), prepend=0)
+    sample_images = pictures_per_sample(
+        input_ids == image_token,
+        seq_lengths,
+        [grid for row in packed for grid in row.grids],
+        tokens_per_crop=tokens,
+    )
     return Batch(
         input_ids=torch.from_numpy(input_ids)[None],
         position_ids=torch.from_numpy(positions)[None],

@@ -9,14 +9,14 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch import nn
 
-from . import build, checkpoint, held_out, optim, parallel
+from . import build, checkpoint, held_out, optim, page, parallel, said
 from .card import card
 from .checkpoint import State
 from .config import Config, changed
@@ -101,6 +101,8 @@ def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, h
         print(f"resuming {standing[-1]} at step {state.step} of {steps}")
 
     job = _Job(config, mixtures, tokenizer, run, here, objective, wrapped, optimizer, steps)
+    if here.first and config.page_samples:
+        job.shown = said.choose(mixtures, tokenizer, count=config.page_samples)
     names: dict[str, str] = {}
     for mixture in mixtures:
         names.update(held_out.components(mixture))
@@ -135,6 +137,8 @@ def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, h
             stop = any(parallel.gather(here, bool(terminated)))
             if state.step % config.save_every == 0 or done or stop:
                 folder = job.save(state)
+                if not stop or done:  # on SIGTERM seconds count
+                    job.show(log, state)
                 meter.started = time.perf_counter()
             if stop and not done:
                 raise Preempted(f"SIGTERM: saved {folder}. The same command goes on from there.")
@@ -156,6 +160,7 @@ class _Job:
     steps: int
     step_tokens: int = 0
     running_loss: float = math.nan
+    shown: list[said.Shown] = field(default_factory=list)
 
     def step(
         self, number: int, step: Step, batches: Iterator[Batch], meter: Meter, names: dict[str, str]
@@ -327,6 +332,15 @@ class _Job:
                 checkpoint.point_best(self.run, folder)
             checkpoint.prune(self.run, keep_last=self.config.keep_last)
         return folder
+
+    def show(self, log: TextIO | None, state: State) -> None:
+        """RUN/run.html is of this state; what the model says to its samples is in the log."""
+        if log is None or not self.config.page_samples:
+            return
+        if self.shown and self.here.kind != "fsdp":  # generation needs the whole model on a rank
+            words = said.said(self.objective.model, self.tokenizer, self.shown)
+            write(log, {"step": state.step, "said": words})
+        page.write(self.run, self.config, self.shown, steps=self.steps, mixtures=self.mixtures)
 
 
 def _state(config: Config, mixtures: list[Mixture], standing: list[Path]) -> State:

@@ -21,6 +21,7 @@ SMALL = {
     "steps": "10",
     "save_every": "1000",
     "log_every": "1",
+    "page_samples": "0",
     "threads": "1",
     "device": "cpu",
 }
