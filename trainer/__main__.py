@@ -12,10 +12,29 @@ from collections.abc import Sequence
 from .config import load, split_pairs
 
 USAGE = """\
-python -m trainer config=NAME|FILE.yaml data=DIR [output=DIR] [init=CHECKPOINT] [key=value ...]
-python -m trainer evaluate CHECKPOINT bench=FILE.tsv [metric=exact] [key=value ...]
+python -m trainer config=NAME|FILE.yaml data=DIR [output=DIR] [key=value ...]
 
-configs: tiny, smolvlm_256m, smolvlm_500m, smolvlm_2b2; every field: docs/trainer.md
+Train a SmolVLM on a finished mixture. The same command again goes on from the newest checkpoint.
+
+  config=NAME      tiny, smolvlm_256m, smolvlm_500m, smolvlm_2b2, or a YAML file
+  data=DIR         a finished mixture; '{A: 3, B: 1}' mixes several by share of rows
+  output=DIR       the run                    (default: out/runs/<config name>-<mixture name>)
+  init=CHECKPOINT  the stage before: start from its weights
+
+Any other key=value overrides the config, with dots: optim.lr.vision=5e-6. Those asked for most:
+
+  steps=N, epochs=1       how long; steps wins
+  batch_rows=64           packed rows per step, over all processes
+  micro_rows=1            of them at one time in memory
+  save_every=500          steps between checkpoints; each updates RUN/run.html
+  evaluate_every=0        steps between held-out losses; 0: at the end
+  device=auto, threads=0  where it runs
+  optim.freeze=[vision]   towers that stay as they are: vision, connector, language
+  adapter.rank=0          above 0: train low-rank adapters
+
+Several devices: torchrun --nproc-per-node=8 -m trainer config=... data=... [parallel=fsdp]
+Judge a checkpoint: python -m trainer evaluate CHECKPOINT bench=FILE.tsv; evaluate --help says more.
+Every field: trainer/config.py; what they mean: docs/trainer.md.
 """
 
 
@@ -24,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if arguments else 2
+    if arguments[0] != "evaluate" and {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
     try:
         return _run(arguments)
     except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError) as error:

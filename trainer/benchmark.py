@@ -182,12 +182,37 @@ def vlmevalkit(folder: Path, benchmark: str) -> dict[str, Any]:
     }
 
 
+USAGE = """\
+python -m trainer evaluate CHECKPOINT bench=FILE.tsv [key=value ...]
+
+Ask a checkpoint the questions of a benchmark and score what it says. CHECKPOINT is a checkpoint's
+folder, or a run's: then its newest one.
+
+  bench=FILE.tsv     VLMEvalKit's layout: index, image, question, answer, options A, B, ...
+  metric=auto        exact, multiple_choice, anls, relaxed, yes_no; auto: options make it
+                     multiple_choice, answers of yes and no yes_no, anything else exact
+  pictures=own       shuffled: every question gets another one's picture; what is then still
+                     right, the questions alone gave away
+  limit=0            only the first N questions; 0: all
+  batch=16           questions at one time
+  max_new_tokens=32  of an answer
+  device=auto        auto, cpu or cuda
+  threads=0          of torch on CPUs; 0: its own choice
+  output=DIR         (default: CHECKPOINT/evaluations)
+
+Writes there FILE.json (the score, and one per category), FILE.tsv (every question, its answer,
+what the model said, its score) and FILE.vlmevalkit.json (for `run.py --config` of VLMEvalKit).
+"""
+
 OPTIONS = {"bench": "", "metric": "auto", "pictures": "own", "limit": "0", "batch": "16",
            "max_new_tokens": "32", "device": "auto", "output": "", "threads": "0"}  # fmt: skip
 
 
 def command(arguments: Sequence[str]) -> int:
     """`evaluate CHECKPOINT bench=FILE.tsv ...`; the exit status."""
+    if {"-h", "--help", "help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
     if not arguments or "=" in arguments[0]:
         raise ValueError(
             "evaluate: expected a checkpoint: python -m trainer evaluate RUN bench=F.tsv"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from tests.trainer.shards import write
 from trainer import config as config_module
 from trainer import loop, model, optim
 from trainer.__main__ import main
+from trainer.benchmark import OPTIONS
 from trainer.config import Config, Optim, find, load, to_yaml
 from trainer.loop import train
+from trainer.metrics import METRICS
 
 
 def lines(run: Path) -> list[dict]:
@@ -189,6 +192,33 @@ def test_a_bug_is_not_taken_for_a_mistake(
     pairs = [f"{k}={v}" for k, v in settings.pairs.items()]
     with pytest.raises(json.JSONDecodeError):
         main(["config=tiny", *pairs])
+
+
+def test_help_names_every_config_and_real_fields_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 100
+    for config in config_module.CONFIGS.glob("*.yaml"):
+        assert config.stem in shown
+    for key, value in re.findall(r"^  ([a-z_.]+)=([0-9.]+|auto)(?=,? )", shown, re.MULTILINE):
+        standing: object = Config()
+        for name in key.split("."):
+            standing = getattr(standing, name)
+        assert str(standing) == value, f"{key} is {standing} by default, the help says {value}"
+    assert main(["config=tiny", "--help"]) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_help_of_evaluate_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--help"]) == 0
+    shown = capsys.readouterr().out
+    named = dict(re.findall(r"^  ([a-z_]+)=(\S+)", shown, re.MULTILINE))
+    assert {key: named[key] for key in OPTIONS if OPTIONS[key]} == {
+        key: default for key, default in OPTIONS.items() if default
+    }
+    assert set(named) == set(OPTIONS)
+    for metric in METRICS:
+        assert metric in shown
 
 
 def test_every_place_field_exists() -> None:
