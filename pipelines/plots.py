@@ -68,7 +68,7 @@ def histogram(counts: Mapping[str, Sequence[float]], *, title: str, unit: str) -
     axes.bar(range(len(values)), values, width=0.92, align="edge", color=colour(0))
     step = max(1, len(edges) // 7)
     places = range(0, len(edges), step)
-    axes.set_xticks(list(places), [_short(edges[k]) for k in places])
+    axes.set_xticks(list(places), [_edge(edges[k]) for k in places])
     axes.set_xlabel(unit, color=INK, fontsize=9)
     axes.yaxis.set_major_locator(_whole_numbers())
     axes.yaxis.set_major_formatter(lambda value, _: _short(value))
@@ -79,6 +79,11 @@ def _whole_numbers() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(nbins=4, integer=True)
+
+
+def _edge(number: float) -> str:
+    """An edge as it is, 1024 and not 1.02k, where that is at most five characters."""
+    return f"{number:.5g}" if abs(number) < 1e5 else _short(number)
 
 
 def _short(number: float) -> str:
@@ -108,10 +113,11 @@ def sizes(widths: Sequence[int], heights: Sequence[int], *, title: str) -> str:
     axes.scatter(widths, heights, s=9, color=colour(0), alpha=0.45, linewidths=0)
     axes.set(xscale="log", yscale="log")
     for axis, values in ((axes.xaxis, widths), (axes.yaxis, heights)):
-        places = [2**k for k in range(3, 15)]
-        shown = [p for p in places if min(values) / 2 <= p <= max(values) * 2]
+        low, high = min(values) / 1.3, max(values) * 1.3
+        shown = [2**k for k in range(15) if low <= 2**k <= high]
         axis.set_ticks(shown, [str(p) for p in shown])
         axis.set_ticks([], minor=True)
+        axis.set_view_interval(low, high, ignore=True)
     axes.set_xlabel("width, px", color=INK, fontsize=9)
     axes.set_ylabel("height, px", color=INK, fontsize=9)
     return svg(figure, label=title)
