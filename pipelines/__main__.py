@@ -241,7 +241,7 @@ def load(settings: dict[str, str], overrides: list[str]):  # type: ignore[no-unt
 
 def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-def]
     """Where to run, from the command line's words."""
-    from pipelines.build import Place
+    from pipelines.survey import Place
 
     return Place(
         output=settings.get("output", f"out/{name}"),

@@ -16,16 +16,10 @@ from mixtures import plan as costing
 from mixtures.allocate import people
 from mixtures.config import Mixture, check_licences
 from pipelines import sources, tables
-from pipelines.build import (
-    Piece,
-    Place,
-    index_of,
-    licences_of,
-    pieces_of,
-    standing,
-    whole_rows,
-)
+from pipelines.build import standing
+from pipelines.index import index_of, whole_rows
 from pipelines.sources.table import terms_of
+from pipelines.survey import Piece, Place, licences_of, pieces_of
 
 
 def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> str:
@@ -120,7 +114,7 @@ def table(needs: pl.DataFrame, mixture: Mixture, pieces: dict[str, list[Piece]])
         lines.append(
             f"{line['component'][:21]:<22}{100 * line['ratio']:>7.4g} %"
             f"{people(line['samples']):>10}{people(line['needs']):>9}{people(line['gives']):>9}{epochs:>8}"
-            f"{people(line['used_tokens']):>9}{done:>9}  {line['basis'][:14]}{mark}"
+            f"{people(line['used_tokens']):>9}{done:>9}  {line['basis'][:11]}{mark}"
         )
     unit = {"samples": "samples"}.get(mixture.measure, mixture.measure.replace("_", " "))
     lines.append(f"(needs and gives in {unit}; cached: parts of those that are known)")
@@ -170,8 +164,11 @@ def cost_lines(
     cores = os.cpu_count() or 1
     known = supply.with_columns(pl.col("modality").fill_null("image"))
     hours = costing.build_hours(known, expected, mixture, cores=cores, speed=costing.Speed())
-    parts = ", ".join(f"{stage} {h:.3g} h" for stage, h in hours.items() if stage != "all")
-    lines = [f"build         about {hours['all']:.3g} h on {cores} cores from nothing ({parts})"]
+    parts = ", ".join(f"{stage} {h:.2g} h" for stage, h in hours.items() if stage != "all")
+    lines = [
+        f"build         about {hours['all']:.2g} h on {cores} cores from nothing",
+        f"              {parts}",
+    ]
     for name, flops, spent in (
         costing.training_cost(expected, gpu=gpu, mfu=mfu)
         .select("model", "flops", "gpu_hours")

@@ -2,7 +2,7 @@ import dataclasses
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mixtures.limits import masks
@@ -47,7 +47,7 @@ def test_a_tag_is_capped_over_all_components_and_used_up_to_the_cap(most, measur
         RATIOS, tokens=tokens, measure=measure, seed=seed, limits={"cot": {"max_ratio": most}}
     )
     before, after = (pick(INDEX_3, mixture) for mixture in (free, capped))
-    assert part_of(before, COT, measure) > 0.06
+    assume(part_of(before, COT, measure) > 1.2 * most)  # small mixtures vary; else nothing binds
     assert part_of(after, COT, measure) <= most * (1 + 1e-3)
     assert set(after["rule"].drop_nulls()) == {"limit_cot"}
     assert after.filter(pl.col("rule") == "limit_cot").select(COT.all()).item()

@@ -1,0 +1,40 @@
+"""The plan says what is measured and what recorded, and runs nothing."""
+
+from pipelines.__main__ import main
+from tests.test_build import digests
+
+
+def test_a_cached_mixture_is_planned_from_what_was_measured(world, mix, capsys):
+    before = digests(mix.parent)
+    words = [f"mixture={world}", f"work={mix}/../work", f"output={mix}"]
+    assert main(["plan", *words]) == 0
+    said = capsys.readouterr().out
+    assert said.count("measured") == 2
+    assert "would run     0 of 3 parts" in said
+    assert all(len(line) <= 100 for line in said.splitlines()[1:])  # the first names a folder
+    assert digests(mix.parent) == before
+
+
+def test_what_was_never_read_says_so(world, tmp_path, capsys):
+    words = [f"mixture={world}", f"work={tmp_path}/work", f"output={tmp_path}/mix"]
+    assert main(["plan", *words]) == 0
+    said = capsys.readouterr().out
+    assert "a build measures it" in said
+    assert "would run     3 of 3 parts" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_flagship_is_planned_from_recorded_sizes_without_network(capsys, tmp_path):
+    assert main(["plan", "mixture=sft_v2", f"output={tmp_path}/x"]) == 0
+    said = capsys.readouterr().out
+    assert "recorded" in said
+    assert "text 14.00 %" in said
+    assert "FLOPs" in said
+
+
+def test_a_forbidden_licence_is_refused_before_anything_runs(world, tmp_path, capsys):
+    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={tmp_path}/w", "workers=0"]
+    assert main(["build", *words, "licenses.forbid=[Apache-2.0]"]) == 2
+    said = capsys.readouterr().err
+    assert "text (Apache-2.0" in said
+    assert list(tmp_path.iterdir()) == []
