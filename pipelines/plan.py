@@ -102,7 +102,7 @@ def heading(mixture: Mixture, place: Place) -> str:
 def table(needs: pl.DataFrame, mixture: Mixture, pieces: dict[str, list[Piece]]) -> list[str]:
     """Supply and demand, a line per component."""
     head = (
-        f"{'component':<22}{'ratio':>9}{'samples':>10}{'needs':>9}{'gives':>9}"
+        f"{'component':<20}{'ratio':>9}{'samples':>10}{'needs':>9}{'gives':>9}"
         f"{'epochs':>8}{'tokens':>9}{'cached':>9}  figures"
     )
     lines = [head, "-" * len(head)]
@@ -112,7 +112,7 @@ def table(needs: pl.DataFrame, mixture: Mixture, pieces: dict[str, list[Piece]])
         mark = " binds" if line["binds"] else ""
         epochs = f"{line['epochs']:.2f}" if line["epochs"] is not None else "-"
         lines.append(
-            f"{line['component'][:21]:<22}{100 * line['ratio']:>7.4g} %"
+            f"{line['component'][:19]:<20}{100 * line['ratio']:>7.4g} %"
             f"{people(line['samples']):>10}{people(line['needs']):>9}{people(line['gives']):>9}{epochs:>8}"
             f"{people(line['used_tokens']):>9}{done:>9}  {line['basis'][:11]}{mark}"
         )
@@ -153,7 +153,8 @@ def size_lines(expected: dict[str, float], mixture: Mixture, supply: pl.DataFram
                 "modality", "share_of_samples", "share_of_tokens"
             ).iter_rows()
         ]
-        lines.append(f"              {', '.join(parts)} of samples (tokens)")
+        lines.append("              shares of samples (of tokens):")
+        lines += [f"              {', '.join(parts[i : i + 3])}" for i in range(0, len(parts), 3)]
     return lines
 
 
