@@ -176,15 +176,18 @@ def test_larger_models_cost_more():
     assert cost["gpu_hours"].is_sorted()
 
 
+SLOW = Speed(stills_per_second=25.0, frames_per_second=40.0)
+
+
 def test_build_time_is_shared_by_cores():
     mixture = mixture_of({"v": 1.0}, tokens=1000)
     table = pl.DataFrame(
         {"modality": ["image", "video"], "samples": [100.0, 10.0], "crops": [1300.0, 640.0]}
     )
     whole = {"bytes": 1.5e9, "tokens": 0.0}
-    one = build_hours(table, whole, mixture, cores=1, speed=Speed())
+    one = build_hours(table, whole, mixture, cores=1, speed=SLOW)
     assert one["ingest"] == pytest.approx((100 / 25 + 640 / 40) / 3600)
     assert one["pack"] == pytest.approx(10 / 3600)
     assert one["all"] == pytest.approx(sum(one.values()) - one["all"])
-    four = build_hours(table, whole, mixture, cores=4, speed=Speed())
+    four = build_hours(table, whole, mixture, cores=4, speed=SLOW)
     assert four["all"] == pytest.approx(one["all"] / 4)
