@@ -2,8 +2,8 @@
 
 `python -m benchmarks.scale [10000 100000 ...] [workers=2]`. Three of four samples have a small real
 JPEG (of a pool of 500), one is text; lengths are log-normal, as conversations are. Each size is
-built from nothing in a process of its own; figures come from its timings.json and the system's
-accounting. `simulate` says what the measured task times predict for more workers.
+built from nothing in a process of its own; figures come from the `timings` of its stats.json and
+the system's accounting. `simulate` says what the measured task times predict for more workers.
 """
 
 import io
@@ -160,7 +160,9 @@ def main(words: list[str]) -> None:
             root = Path(folder)
             write(root / "data", count)
             wall, driver = build(root / "data", root / "out", workers)
-            found = json.loads((root / "out" / "mix" / "timings.json").read_text())["tasks"]
+            found = json.loads((root / "out" / "mix" / "stats.json").read_text())["timings"][
+                "tasks"
+            ]
             spent = {
                 stage: sum(t["seconds"] for t in found if t["stage"] == stage)
                 for stage in ("ingest", "judge", "encode", "pack")

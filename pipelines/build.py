@@ -11,11 +11,9 @@
 """
 
 import fcntl
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +29,12 @@ from pipelines.clean import refer
 from pipelines.finished import finished_of
 from pipelines.index import picked
 from pipelines.report import report
-from pipelines.runner import File, Report, Task, connected, run
-from pipelines.stages import STAGES
+from pipelines.runner import File, Task, connected, run
+from pipelines.stages import COST, STAGES
 from pipelines.stats import row_facts
 from pipelines.stats import stats as stats_of
 from pipelines.survey import Piece, Place, Survey, survey
+from pipelines.timings import timings
 from tokenization.schema import Encoding
 
 
@@ -97,9 +96,9 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
             index = picking.with_shards(index, copies)
             clear(place, todo.fingerprint)
             reports += run(pack_tasks(copies, index, todo.pieces, mixture, place), slots=slots)
-        stats = publish(index, todo, mixture, place)
-    write_timings(reports, place, seconds=time.monotonic() - begun)
-    return stats
+        seconds = time.monotonic() - begun
+        took = timings(reports, seconds=seconds, rules=costs(todo.pieces))
+        return publish(index, todo, mixture, place, took=took)
 
 
 def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
@@ -130,7 +129,32 @@ def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
             ),
         ):
             tasks.setdefault(task.out, task)
+    for p in timed(pieces):
+        rules = {"samples": p.samples, "rules": p.rules}
+        task = Task(
+            stage=COST, part=p.component, settings=rules, out=costs_of(p), after=(p.samples,)
+        )
+        tasks.setdefault(task.out, task)
     return list(tasks.values())
+
+
+def timed(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces on which the cost of rules is measured: the first of each component."""
+    return list({p.component: p for p in reversed(pieces) if p.rules}.values())[::-1]
+
+
+def costs_of(piece: Piece) -> str:
+    """The file of COSTS, beside the verdicts of the same rules."""
+    return tables.join(piece.verdicts.rpartition("/")[0], "costs.arrow")
+
+
+def costs(pieces: Sequence[Piece]) -> dict[str, dict[str, float]]:
+    """Component -> rule -> CPU seconds per sample, as measured when its verdicts were made."""
+    found = {p.component: tables.read(costs_of(p)).to_pydict() for p in timed(pieces)}
+    return {
+        component: dict(zip(cost["rule"], cost["seconds"], strict=True))
+        for component, cost in found.items()
+    }
 
 
 def clear(place: Place, fingerprint: str) -> None:
@@ -183,8 +207,13 @@ def pack_tasks(
     return tasks
 
 
-def publish(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> dict[str, Any]:
-    """Everything beside the shards is written, `recipe.json` last; returns the stats."""
+def publish(
+    index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place, *, took: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything beside the shards is written, `recipe.json` last; returns the stats.
+
+    `took` (see `timings`) stands in stats.json alone, so that all other files are determined.
+    """
     shards = tables.join(place.output, "shards")
     facts = [
         row_facts(tables.read(tables.join(shards, name)), shard=name)
@@ -194,7 +223,7 @@ def publish(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -
     narrow = picking.as_table(index)
     found = stats_of(pl.DataFrame(narrow), pl.concat(facts), todo.recipe)
     tables.write(narrow, tables.join(place.output, "index.arrow"), rows_per_batch=1 << 16)
-    tables.write_json(tables.join(place.output, "stats.json"), found)
+    tables.write_json(tables.join(place.output, "stats.json"), {**found, "timings": took})
     tables.write_text(tables.join(place.output, "mixture.yaml"), to_yaml(mixture))
     tables.write_text(tables.join(place.output, "README.md"), card.card(found, todo.recipe))
     save_tokenizer(mixture.encoding, place)
@@ -218,9 +247,3 @@ def save_tokenizer(encoding: Encoding, place: Place) -> None:
             if Path(path).is_file():
                 target = tables.join(place.output, "tokenizer", Path(path).name)
                 tables.write_text(target, Path(path).read_text())
-
-
-def write_timings(reports: Sequence[Report], place: Place, *, seconds: float) -> None:
-    """`DIR/timings.json`: what each task of this run took. Not part of the mixture's identity."""
-    value = {"seconds": round(seconds, 3), "tasks": [asdict(report) for report in reports]}
-    tables.write_text(tables.join(place.output, "timings.json"), json.dumps(value, indent=1) + "\n")

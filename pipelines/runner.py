@@ -9,19 +9,19 @@ after the tasks that are running have finished, so that their work is kept.
 
 import heapq
 import os
-import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
-from pipelines import tables
+from pipelines import tables, timings
+from pipelines.progress import Progress
+from pipelines.timings import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,70 +82,10 @@ class File:
     path: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a task took; nothing in it enters an output."""
-
-    stage: str
-    part: str
-    rows: int
-    bytes: int
-    seconds: float
-    peak_bytes: int
-    """Peak resident memory of the worker's process so far."""
-    node: str = ""
-    """Ray's id of the node that did it; empty: this process."""
-
-
-@dataclass
-class Progress:
-    """One bar per stage on a terminal, a line every `interval` seconds elsewhere."""
-
-    totals: Counter[str]
-    interval: float = 10.0
-    bars: dict[str, Any] = field(default_factory=dict)
-    rows: Counter[str] = field(default_factory=Counter)
-    done: Counter[str] = field(default_factory=Counter)
-    started: dict[str, float] = field(default_factory=dict)
-    said: dict[str, float] = field(default_factory=dict)
-
-    def start(self, name: str) -> None:
-        """The stage's clock runs, and on a terminal its bar is there."""
-        if name not in self.started:
-            self.started[name] = self.said[name] = time.monotonic()
-            if sys.stderr.isatty():
-                total = self.totals[name]
-                place = len(self.bars)
-                self.bars[name] = tqdm(total=total, desc=f"{name:>7}", unit="part", position=place)
-
-    def advance(self, report: Report) -> None:
-        """Counts a finished task."""
-        name = report.stage
-        self.rows[name] += report.rows
-        self.done[name] += 1
-        now = time.monotonic()
-        rate = self.rows[name] / max(now - self.started[name], 1e-9)
-        said = f"{self.rows[name]:,} rows, {rate:,.0f} rows/s"
-        if name in self.bars:
-            self.bars[name].set_postfix_str(said, refresh=False)
-            self.bars[name].update()
-        elif self.done[name] == self.totals[name] or now - self.said[name] >= self.interval:
-            self.said[name] = now
-            seconds = now - self.started[name]
-            left = seconds / self.done[name] * (self.totals[name] - self.done[name])
-            parts = f"{self.done[name]:,} of {self.totals[name]:,} parts"
-            eta = f", {left:,.0f} s left" if left >= 1 else f", {seconds:,.1f} s"
-            print(f"{name:>7}  {parts}, {said}{eta}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """The bars stay on the screen as they are."""
-        for bar in self.bars.values():
-            bar.close()
-
-
 def perform(task: Task) -> Report:
     """The task's file is there, whole; called where the work is done."""
     started = time.monotonic()
+    timings.forget_peak()
     spec = task.stage
     try:
         read = {
@@ -162,7 +102,7 @@ def perform(task: Task) -> Report:
         rows=table.num_rows,
         bytes=written,
         seconds=time.monotonic() - started,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_bytes=timings.peak_bytes(),
         node=_node(),
     )
 

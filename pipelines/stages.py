@@ -1,4 +1,4 @@
-"""The four stages that do a build's heavy work: ingest, judge, encode, pack.
+"""The four stages that do a build's heavy work: ingest, judge, encode, pack (and cost).
 
 | stage  | from                         | to       | one task                         |
 |--------|------------------------------|----------|----------------------------------|
@@ -6,8 +6,10 @@
 | judge  | SAMPLE                       | VERDICTS | the same part                    |
 | encode | SAMPLE                       | TOKENS   | the same part                    |
 | pack   | picked rows of many parts    | PACKED   | a shard                          |
+| cost   | the first rows of a part     | COSTS    | the first part of a component    |
 
-Each is a pure function on tables, made of what lives in `sources`, `filters`, `tokenization`.
+Each but the last, which measures, is a pure function on tables, made of what lives in `sources`,
+`filters`, `tokenization`.
 """
 
 from collections.abc import Sequence
@@ -18,13 +20,13 @@ import pyarrow as pa
 import filters
 from filters.facts import VERDICTS
 from pipelines import sources, tables
-from pipelines.runner import STAGES, stage
+from pipelines.runner import STAGES, Stage, stage
 from pipelines.sources import Part
 from tokenization import encode as tokens
 from tokenization import pack as packing
 from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
 
-__all__ = ["STAGES", "encode", "ingest", "judge", "pack"]
+__all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
 
 
 @stage(writes=SAMPLE, version=1, rows_per_batch=16, max_calls=64)
@@ -71,3 +73,23 @@ def pack(
         start += len(rows)
     pieces = pa.concat_tables(gathered).combine_chunks().take(pa.array(place))
     return packing.pack(pieces, encoding=encoding, seed=seed)
+
+
+COSTS = pa.schema([("rule", pa.string()), ("seconds", pa.float64())])
+COST_ROWS = (16, 1024)
+"""Samples that rules are timed on: the few, and where those took little, the many."""
+COST_SECONDS = 10.0
+"""CPU seconds that the many may take."""
+
+
+def cost(samples: str, rules: list[tuple[str, dict]]) -> pa.Table:
+    """CPU seconds that each rule adds to judging one sample, measured on the first of the file."""
+    found: dict[str, float] = {}
+    for count in COST_ROWS:
+        if sum(found.values()) * count < COST_SECONDS:
+            found = filters.seconds_per_sample(tables.head(samples, count), rules=dict(rules))
+    return pa.table({"rule": list(found), "seconds": list(found.values())}, schema=COSTS)
+
+
+COST = Stage(name="cost", call=cost, writes=COSTS, version=1)
+"""Not among STAGES: what it writes determines nothing."""

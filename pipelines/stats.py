@@ -3,7 +3,7 @@
 | function  | reads                                   | gives                                  |
 |-----------|-----------------------------------------|----------------------------------------|
 | row_facts | a shard (PACKED)                        | FACTS: one narrow line per packed row  |
-| stats     | the index, all FACTS, the recipe        | `stats.json`: the numbers, as one dict |
+| stats     | the index, all FACTS, the recipe        | `stats.json` but for its `timings`     |
 
 Shares are of the `train` split unless a key says `val`. A ratio is asked for in one measure
 (`mixture.measure`) and reported in all three: tokens, learned_tokens, samples.

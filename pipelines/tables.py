@@ -214,6 +214,15 @@ def read(path: str | Path, *, columns: Sequence[str] = ()) -> pa.Table:
     return pa.ipc.open_file(source, options=options).read_all().select(list(columns))
 
 
+def head(path: str | Path, rows: int) -> pa.Table:
+    """The file's first `rows` rows, or all; only the batches they lie in are touched."""
+    reader = open_file(path)
+    batches: list[pa.RecordBatch] = []
+    while sum(map(len, batches)) < rows and len(batches) < reader.num_record_batches:
+        batches.append(reader.get_batch(len(batches)))
+    return pa.Table.from_batches(batches, schema=reader.schema).slice(0, rows)
+
+
 def num_rows(path: str | Path) -> int:
     """Rows of the file, without reading a column."""
     reader = open_file(path)

@@ -16,15 +16,26 @@ import pytest
 from pipelines import tables
 from pipelines.__main__ import main
 
-NOT_IDENTITY = {"timings.json", ".lock"}
-
 
 def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file; of stats.json, of what is determined: all but its `timings`."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): hashlib.sha256(determined(path)).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in NOT_IDENTITY
+        if path.is_file() and path.name != ".lock"
     }
+
+
+def determined(path: Path) -> bytes:
+    if path.name != "stats.json":
+        return path.read_bytes()
+    stats = json.loads(path.read_text())
+    del stats["timings"]
+    return json.dumps(stats).encode()
+
+
+def stages_run(mix: Path) -> set[str]:
+    return set(json.loads((mix / "stats.json").read_text())["timings"]["stages"])
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
@@ -111,14 +122,11 @@ def test_a_changed_ratio_redoes_only_pick_and_pack(world, tmp_path):
     mix = build(world, tmp_path, "workers=0")
     words = ["components.pictures.ratio=0.6", "components.text.ratio=0.4"]
     build(world, tmp_path, "workers=0", "overwrite=true", *words)
-    tasks = json.loads((mix / "timings.json").read_text())["tasks"]
-    assert {task["stage"] for task in tasks} == {"pack"}
+    assert stages_run(mix) == {"pack"}
     build(world, tmp_path, "workers=0", "overwrite=true", "encoding.system_prompts=none")
-    tasks = json.loads((mix / "timings.json").read_text())["tasks"]
-    assert {task["stage"] for task in tasks} == {"encode", "pack"}
+    assert stages_run(mix) == {"encode", "pack"}
     build(world, tmp_path, "workers=0", "overwrite=true", "filters.small_image.min_side=50")
-    tasks = json.loads((mix / "timings.json").read_text())["tasks"]
-    assert {task["stage"] for task in tasks} == {"judge", "pack"}
+    assert stages_run(mix) == {"judge", "cost", "pack"}
     assert index_of(mix).filter(rule="small_image").height == 30
 
 
@@ -169,6 +177,24 @@ def test_a_killed_build_resumes_to_the_same_bytes(mix, world, tmp_path, seed):
     assert kills
     assert run("build", *words).returncode == 0
     assert digests(tmp_path / "mix") == digests(mix)
+
+
+def test_stats_say_what_every_part_took_and_what_a_rule_costs(mix):
+    timings = json.loads((mix / "stats.json").read_text())["timings"]
+    index = index_of(mix)
+    for stage in ("ingest", "judge", "encode"):
+        mine = [task for task in timings["tasks"] if task["stage"] == stage]
+        assert sorted(task["part"] for task in mine) == sorted(index["part"].unique())
+        rows = dict(index.group_by("part").len().iter_rows())
+        assert {task["part"]: task["rows"] for task in mine} == rows
+    sizes = [task["bytes"] for task in timings["tasks"] if task["stage"] == "pack"]
+    assert sorted(sizes) == sorted(p.stat().st_size for p in (mix / "shards").iterdir())
+    assert all(task["seconds"] > 0 < task["peak_bytes"] for task in timings["tasks"])
+    assert timings["seconds"] >= sum(stage["seconds"] for stage in timings["stages"].values())
+    assert set(timings["rules"]) == {"pictures", "text"}
+    for costs in timings["rules"].values():
+        assert set(costs) == {"empty_answer", "duplicate_sample"}
+        assert all(0 <= seconds < 0.01 for seconds in costs.values())
 
 
 def test_load_dataset_reads_the_folder(mix):

@@ -51,7 +51,7 @@ def test_two_nodes_give_the_same_bytes(world, mix, tmp_path, cluster):
     said = process.communicate(timeout=240)[0]
     assert process.returncode == 0, said
     assert digests(tmp_path / "mix") == digests(mix)
-    tasks = json.loads((tmp_path / "mix" / "timings.json").read_text())["tasks"]
+    tasks = json.loads((tmp_path / "mix" / "stats.json").read_text())["timings"]["tasks"]
     assert len({task["node"] for task in tasks}) == 2
 
 
