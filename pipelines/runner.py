@@ -1,10 +1,11 @@
 """Runs tasks, in this process or on Ray: the only file that knows Ray.
 
-A *stage* is a pure function that returns a table; a *task* is one call of it with the file to
-write. `run` does everything else, once: order, a bounded window of submissions, resources, atomic
-writes, schema checks, progress, errors that say stage and part. A task whose file is there is not
-run. A worker that dies is replaced and its task tried again by Ray; an exception ends the run
-after the tasks that are running have finished, so that their work is kept.
+A *stage* is a pure function that returns a table (or its pieces, one by one); a *task* is one call
+of it with the file to write. `run` does everything else, once: order, a bounded window of
+submissions, resources, atomic writes, schema checks, progress, errors that say stage and part. A
+task whose file is there is not run. A worker that dies is replaced and its task tried again by Ray;
+an exception ends the run after the tasks that are running have finished, so that their work is
+kept.
 """
 
 import heapq
@@ -29,7 +30,8 @@ class Stage:
     """A pure function on tables, and what the runner must know of it."""
 
     name: str
-    call: Callable[..., pa.Table]
+    call: Callable[..., pa.Table | Iterator[pa.Table]]
+    """Gives its table whole, or in pieces where it is too large to hold."""
     writes: pa.Schema
     version: int
     """Bumped when the output would change; enters fingerprints. Code is never hashed."""
@@ -53,7 +55,7 @@ STAGES: dict[str, Stage] = {}
 def stage(*, writes: pa.Schema, version: int, **settings: Any) -> Callable[..., Any]:
     """Registers a function as the stage of its name and leaves the function as it is."""
 
-    def register(call: Callable[..., pa.Table]) -> Callable[..., pa.Table]:
+    def register(call: Callable[..., Any]) -> Callable[..., Any]:
         name = call.__name__
         STAGES[name] = Stage(name=name, call=call, writes=writes, version=version, **settings)
         return call
@@ -91,16 +93,22 @@ def perform(task: Task) -> Report:
         read = {
             k: tables.read(v.path) if isinstance(v, File) else v for k, v in task.settings.items()
         }
-        table = tables.conform(spec.call(**read), spec.writes, writer=f"stage {spec.name}")
-        written = tables.write(table, task.out, rows_per_batch=spec.rows_per_batch)
+        made = spec.call(**read)
+        pieces = (
+            tables.conform(piece, spec.writes, writer=f"stage {spec.name}")
+            for piece in ([made] if isinstance(made, pa.Table) else made)
+        )
+        rows = tables.write_pieces(
+            pieces, spec.writes, task.out, rows_per_batch=spec.rows_per_batch
+        )
     except Exception as error:
         error.add_note(f"stage {spec.name}, part {task.part}")
         raise
     return Report(
         stage=spec.name,
         part=task.part,
-        rows=table.num_rows,
-        bytes=written,
+        rows=rows,
+        bytes=tables.size(task.out),
         seconds=time.monotonic() - started,
         peak_bytes=timings.peak_bytes(),
         node=_node(),

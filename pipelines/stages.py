@@ -12,7 +12,7 @@ Each but the last, which measures, is a pure function on tables, made of what li
 `filters`, `tokenization`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +30,9 @@ __all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
 
 
 @stage(writes=SAMPLE, version=1, rows_per_batch=16, max_calls=64)
-def ingest(part: Part) -> pa.Table:
-    """Every row of the part is a sample, whole or with its defect."""
-    return sources.ingest(part)
+def ingest(part: Part) -> Iterator[pa.Table]:
+    """Every row of the part is a sample, whole or with its defect; an archive's are many."""
+    return (pa.Table.from_batches([batch]) for batch in sources.ingest_batches(part))
 
 
 @stage(writes=VERDICTS, version=1)

@@ -9,7 +9,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -176,11 +176,34 @@ def write(table: pa.Table, path: str | Path, *, rows_per_batch: int = ROWS_PER_B
 
     Equal tables give equal files, however their columns were chunked.
     """
-    with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:
-        for start in range(0, table.num_rows, rows_per_batch):
-            rows = table.slice(start, rows_per_batch).combine_chunks()
-            writer.write_table(_compact(rows), max_chunksize=rows_per_batch)
+    write_pieces([table], table.schema, path, rows_per_batch=rows_per_batch)
     return size(path)
+
+
+def write_pieces(
+    pieces: Iterable[pa.Table], schema: pa.Schema, path: str | Path, *, rows_per_batch: int
+) -> int:
+    """The same file as `write` makes of all pieces joined; returns its rows.
+
+    Of the pieces, one and the rows that fill no batch yet are in memory.
+    """
+    num_rows = 0
+    with atomic(path) as file, pa.ipc.new_file(file, schema) as writer:
+        rest = schema.empty_table()
+        for piece in pieces:
+            num_rows += piece.num_rows
+            waiting = pa.concat_tables([rest, piece]) if rest.num_rows else piece
+            whole = waiting.num_rows - waiting.num_rows % rows_per_batch
+            for start in range(0, whole, rows_per_batch):
+                _write_batch(writer, waiting.slice(start, rows_per_batch))
+            rest = _compact(waiting.slice(whole).combine_chunks())
+        if rest.num_rows:
+            _write_batch(writer, rest)
+    return num_rows
+
+
+def _write_batch(writer: pa.ipc.RecordBatchFileWriter, rows: pa.Table) -> None:
+    writer.write_table(_compact(rows.combine_chunks()), max_chunksize=rows.num_rows)
 
 
 def _compact(table: pa.Table) -> pa.Table:
