@@ -12,6 +12,7 @@
 
 import fcntl
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,13 +30,20 @@ from pipelines.clean import refer
 from pipelines.finished import finished_of
 from pipelines.index import picked
 from pipelines.report import report
-from pipelines.runner import File, Task, connected, run
+from pipelines.runner import File, Needs, Task, connected, run
+from pipelines.sources import SOURCES
 from pipelines.stages import COST, STAGES
 from pipelines.stats import row_facts
 from pipelines.stats import stats as stats_of
 from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.timings import timings
 from tokenization.schema import Encoding
+
+MAY_HOLD_VIDEOS = ("video", "json", "tar")
+VIDEO = Needs(memory=2 << 30, max_calls=8)
+"""Of parts in these layouts: a decoder's peak (2.1 GB measured), and memory given back often."""
+PACK_COPIES = 3
+"""A shard in memory while it is packed: rows gathered, in deal order, and as packed."""
 
 
 def standing(place: Place) -> dict[str, Any] | None:
@@ -96,25 +104,38 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
             index = picking.with_shards(index, copies)
             clear(place, todo.fingerprint)
             reports += run(pack_tasks(copies, index, todo.pieces, mixture, place), slots=slots)
+        still_ours(place, todo.fingerprint)
         seconds = time.monotonic() - begun
         took = timings(reports, seconds=seconds, rules=costs(todo.pieces))
         return publish(index, todo, mixture, place, took=took)
 
 
 def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
-    """Ingest, judge and encode of every part; equal files of two components are made once."""
+    """Ingest, judge and encode of every part; equal files of two components are made once.
+
+    Components run side by side and end at about the same time: their parts are interleaved.
+    """
     tasks: dict[str, Task] = {}
-    for p in pieces:
+    costed = {costs_of(p) for p in timed(pieces)}
+    for p in side_by_side(pieces):
         part = p.part.name
         samples = File(p.samples)
+        judging = Needs(num_gpus=max((s.get("num_gpus", 0) for _, s in p.rules), default=0))
         for task in (
-            Task(stage=STAGES["ingest"], part=part, settings={"part": p.part}, out=p.samples),
+            Task(
+                stage=STAGES["ingest"],
+                part=part,
+                settings={"part": p.part},
+                out=p.samples,
+                needs=VIDEO if SOURCES[p.part.source].layout in MAY_HOLD_VIDEOS else None,
+            ),
             Task(
                 stage=STAGES["judge"],
                 part=part,
                 settings={"samples": samples, "rules": p.rules, "weight_by": p.weight_by},
                 out=p.verdicts,
                 after=(p.samples,),
+                needs=judging,
             ),
             Task(
                 stage=STAGES["encode"],
@@ -127,15 +148,31 @@ def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
                 out=p.tokens,
                 after=(p.samples,),
             ),
+            Task(
+                stage=COST,
+                part=part,
+                settings={"samples": p.samples, "rules": p.rules},
+                out=costs_of(p),
+                after=(p.samples,),
+                needs=judging,
+            ),
         ):
-            tasks.setdefault(task.out, task)
-    for p in timed(pieces):
-        rules = {"samples": p.samples, "rules": p.rules}
-        task = Task(
-            stage=COST, part=p.component, settings=rules, out=costs_of(p), after=(p.samples,)
-        )
-        tasks.setdefault(task.out, task)
+            if task.stage is not COST or task.out in costed:
+                tasks.setdefault(task.out, task)
     return list(tasks.values())
+
+
+def side_by_side(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces in the order to run them: each component as far on as the others, and of those
+    equally far the largest part first.
+    """
+    of = Counter(p.component for p in pieces)
+    seen: Counter[str] = Counter()
+    places = []
+    for p in pieces:
+        places.append((seen[p.component] / of[p.component], -(p.part.num_bytes or 0)))
+        seen[p.component] += 1
+    return [pieces[i] for i in sorted(range(len(pieces)), key=places.__getitem__)]
 
 
 def timed(pieces: Sequence[Piece]) -> list[Piece]:
@@ -162,9 +199,25 @@ def clear(place: Place, fingerprint: str) -> None:
     marker = tables.join(place.output, ".building.json")
     if tables.exists(marker) and tables.read_json(marker) == {"fingerprint": fingerprint}:
         return
+    found = standing(place)
+    if found is not None and found["fingerprint"] == fingerprint:
+        return  # another build of the same, on a store without locks, has just finished
     for name in ("recipe.json", "shards"):
         tables.remove(tables.join(place.output, name))
     tables.write_json(marker, {"fingerprint": fingerprint})
+
+
+def still_ours(place: Place, fingerprint: str) -> None:
+    """Raises ValueError where a build of another recipe has taken `output` over (on a store
+    without locks): nothing of this one is published into it.
+    """
+    marker = tables.join(place.output, ".building.json")
+    now = tables.read_json(marker) if tables.exists(marker) else standing(place)
+    if now is None or now["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"{place.output}: a build of another recipe ({now and now['fingerprint']}) writes here "
+            "at the same time. Give each an output= of its own, and run both again."
+        )
 
 
 def shard_path(place: Place, split: str, shard: int) -> str:
@@ -202,6 +255,7 @@ def pack_tasks(
                     "seed": mixture.seed + int(shard),
                 },
                 out=shard_path(place, str(split), int(shard)),
+                needs=Needs(memory=PACK_COPIES * mixture.shard_bytes),
             )
         )
     return tasks

@@ -9,6 +9,7 @@ kept.
 """
 
 import heapq
+import math
 import os
 import sys
 import time
@@ -20,9 +21,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import tables, timings
+from pipelines import tables, timings, versions
 from pipelines.progress import Progress
 from pipelines.timings import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a task asks of Ray; nothing of it counts where the task runs in this process."""
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory: int = 512 << 20
+    """Bytes reserved; lowered to what the largest node has."""
+    max_calls: int = 0
+    """A worker is replaced after so many tasks (gives leaked memory back); 0: never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +43,11 @@ class Stage:
     """A pure function on tables, and what the runner must know of it."""
 
     name: str
-    call: Callable[..., pa.Table | Iterator[pa.Table]]
-    """Gives its table whole, or in pieces where it is too large to hold."""
+    call: Callable[..., pa.Table]
     writes: pa.Schema
     version: int
     """Bumped when the output would change; enters fingerprints. Code is never hashed."""
-    num_cpus: float = 1
-    memory: int = 0
-    """Bytes reserved on Ray per task; 0 reserves none."""
-    max_calls: int = 0
-    """A Ray worker is replaced after so many tasks (gives leaked memory back); 0 never."""
+    needs: Needs = Needs()
     rows_per_batch: int = tables.ROWS_PER_BATCH
 
     @property
@@ -50,6 +58,12 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {}
+RETRIES = 3
+"""Times that a task is tried again whose worker or node died."""
+OOM_RETRIES = 10
+"""Times that a task is tried again which Ray ended because its node ran out of memory."""
+LOOK_SECONDS = 10.0
+"""s between looks at a cluster's size and at tasks that take long."""
 
 
 def stage(*, writes: pa.Schema, version: int, **settings: Any) -> Callable[..., Any]:
@@ -75,6 +89,8 @@ class Task:
     out: str
     after: tuple[str, ...] = ()
     """Files of other tasks that must be there first."""
+    needs: Needs | None = None
+    """Where other than its stage's."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +148,15 @@ def connected(address: str, *, workers: int | None) -> Iterator[int]:
     if workers == 0:
         yield 0
         return
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # Ray asks to choose; GPUs untouched
+    # Ray asks to choose: GPUs stay visible to tasks that ask for none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # By default a part that never fits is tried for ever.
+    os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": True}
     if ray.is_initialized():
-        yield int(ray.cluster_resources().get("CPU", 1))
+        yield _cpus()
         return
     if address == "local":
         # Tables travel as files; the object store holds only small tables of picks.
@@ -153,11 +170,27 @@ def connected(address: str, *, workers: int | None) -> Iterator[int]:
     else:
         # A submitted job brings its code by its own runtime environment (or the image).
         code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
-        ray.init(address=address, runtime_env=code, **quiet)
+        try:
+            ray.init(address=address, runtime_env=code, **quiet)
+        except ConnectionError as error:
+            raise ValueError(
+                f"ray={address}: no cluster answers there ({error}). Start one with `ray start "
+                "--head`, or leave ray= out to use this machine alone."
+            ) from error
+        except RuntimeError as error:  # Ray compares its own version and Python's
+            if "ersion mismatch" not in str(error):
+                raise
+            raise ValueError(f"ray={address}: {error}") from error
     try:
-        yield workers or int(ray.cluster_resources().get("CPU", 1))
+        yield workers or _cpus()
     finally:
         ray.shutdown()
+
+
+def _cpus() -> int:
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 1))
 
 
 def _packages() -> list[Any]:
@@ -209,7 +242,7 @@ def run(tasks: Sequence[Task], *, slots: int) -> list[Report]:
                 progress.start(tasks[i].stage.name)
                 finish(i, perform(tasks[i]))
         else:
-            _run_on_ray(tasks, ready, finish, progress, window=2 * slots)
+            _run_on_ray(tasks, ready, finish, progress, slots=slots)
     finally:
         progress.close()
     return [reports[i] for i in sorted(reports)]
@@ -221,40 +254,70 @@ def _run_on_ray(
     finish: Callable[[int, Report], None],
     progress: Progress,
     *,
-    window: int,
+    slots: int,
 ) -> None:
     import ray
 
-    remote: dict[str, Any] = {}
-    for spec in {t.stage.name: t.stage for t in tasks}.values():
-        options: dict[str, Any] = {"num_cpus": spec.num_cpus, "max_retries": 3}
-        if spec.memory:
-            options["memory"] = spec.memory
-        if spec.max_calls:
-            options["max_calls"] = spec.max_calls
-        remote[spec.name] = ray.remote(**options)(perform)
-    running: dict[Any, int] = {}
+    here = versions.packages()
+    remote: dict[tuple[str, Needs], Any] = {}
+    running: dict[Any, tuple[int, float]] = {}  # -> task, since when
     failure: Exception | None = None
+    asked_for_less = slots < _cpus()
+    window, looked = 0, -math.inf
     while running or (ready and failure is None):
+        if time.monotonic() - looked > LOOK_SECONDS:
+            # Two a CPU: none is idle, an autoscaler sees what waits, and no more is in flight.
+            window, looked = slots if asked_for_less else 2 * _cpus(), time.monotonic()
+            waited = [(tasks[i].stage.name, tasks[i].part, t) for i, t in running.values()]
+            progress.watch(waited)
         while ready and failure is None and len(running) < window:
             i = heapq.heappop(ready)
             task = tasks[i]
-            progress.start(task.stage.name)
-            submit = remote[task.stage.name].options(name=f"{task.stage.name} {task.part}")
-            running[submit.remote(task)] = i
-        done, _ = ray.wait(list(running), num_returns=1)
-        i = running.pop(done[0])
-        try:
-            report = ray.get(done[0])
-        except ray.exceptions.RayTaskError as error:
-            failure = failure or _cause(error, tasks[i])
-        except ray.exceptions.RayError as error:
-            error.add_note(f"stage {tasks[i].stage.name}, part {tasks[i].part}")
-            failure = failure or error
-        else:
-            finish(i, report)
+            name, needs = task.stage.name, task.needs or task.stage.needs
+            if (name, needs) not in remote:
+                remote[name, needs] = ray.remote(**_options(name, needs))(_perform_for)
+            progress.start(name)
+            submit = remote[name, needs].options(name=f"{name} {task.part}")
+            running[submit.remote(task, here)] = i, time.monotonic()
+        done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
+        for ref in done:
+            i, _ = running.pop(ref)
+            try:
+                report = ray.get(ref)
+            except ray.exceptions.RayTaskError as error:
+                failure = failure or _cause(error, tasks[i])
+            except ray.exceptions.RayError as error:
+                error.add_note(f"stage {tasks[i].stage.name}, part {tasks[i].part}")
+                failure = failure or error
+            else:
+                finish(i, report)
     if failure is not None:
         raise failure
+
+
+def _perform_for(task: Task, drivers: dict[str, str]) -> Report:
+    versions.check(drivers)
+    return perform(task)
+
+
+def _options(name: str, needs: Needs) -> dict[str, Any]:
+    """Ray's options for tasks of these needs; raises ValueError where no node has the GPUs."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = max(node.get("GPU", 0) for node in nodes)
+    if needs.num_gpus > gpus:
+        raise ValueError(
+            f"stage {name} asks for {needs.num_gpus:g} GPUs (a rule's num_gpus), but the largest "
+            f"node has {gpus:g}. Start the node with the GPU first, or leave num_gpus out."
+        )
+    options: dict[str, Any] = {
+        "num_cpus": needs.num_cpus,
+        "num_gpus": needs.num_gpus,
+        "memory": min(needs.memory, max(int(node.get("memory", 0)) for node in nodes)),
+        "max_retries": RETRIES,
+    }
+    return {**options, "max_calls": needs.max_calls} if needs.max_calls else options
 
 
 def _cause(error: Any, task: Task) -> Exception:
@@ -262,6 +325,8 @@ def _cause(error: Any, task: Task) -> Exception:
     cause = getattr(error, "cause", None)
     if not isinstance(cause, Exception):
         cause = error
+    if isinstance(cause, versions.OtherVersionsError):
+        return cause
     note = f"stage {task.stage.name}, part {task.part}"
     if note not in getattr(cause, "__notes__", ()):
         cause.add_note(note)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import filters
 from filters.facts import VERDICTS
 from pipelines import sources, tables
-from pipelines.runner import STAGES, Stage, stage
+from pipelines.runner import STAGES, Needs, Stage, stage
 from pipelines.sources import Part
 from tokenization import encode as tokens
 from tokenization import pack as packing
@@ -29,7 +29,7 @@ from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
 __all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
 
 
-@stage(writes=SAMPLE, version=1, rows_per_batch=16, max_calls=64)
+@stage(writes=SAMPLE, version=1, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
 def ingest(part: Part) -> Iterator[pa.Table]:
     """Every row of the part is a sample, whole or with its defect; an archive's are many."""
     return (pa.Table.from_batches([batch]) for batch in sources.ingest_batches(part))

@@ -9,7 +9,7 @@ from typing import Any
 
 import filters
 from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of
-from pipelines import recipe, sources, tables
+from pipelines import recipe, sources, tables, versions
 from pipelines.sources import Part
 from pipelines.sources.table import terms_of
 from pipelines.stages import STAGES
@@ -124,11 +124,11 @@ def checked_rules(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]
 def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     """What `recipe.json` holds: the resolved mixture, its inputs, versions, and the fingerprint."""
     resolved = recipe.plain(mixture)
-    versions: dict[str, Any] = {name: spec.identity for name, spec in STAGES.items()}
-    versions["rules"] = {
+    made_by: dict[str, Any] = {name: spec.identity for name, spec in STAGES.items()}
+    made_by["rules"] = {
         name: filters.identity(rules_of(mixture, name)) for name in mixture.components
     }
-    content = {"mixture": resolved, "inputs": inputs, "versions": versions}
+    content = {"mixture": resolved, "inputs": inputs, "versions": made_by}
     return {
         "name": mixture.name,
         "fingerprint": recipe.fingerprint(recipe.identity(content)),
@@ -138,8 +138,8 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
             for name, component in mixture.components.items()
         },
         "inputs": inputs,
-        "versions": versions,
-        "packages": packages(),
+        "versions": made_by,
+        "packages": versions.packages(),
     }
 
 
@@ -149,23 +149,6 @@ def described(name: str, component: Component, inputs: dict[str, Any]) -> dict[s
     mine = [value for key, value in inputs.items() if key.startswith(f"{name}/")]
     commits = [identity["revision"] for identity in mine if "revision" in identity]
     return {**about, "revision": commits[0]} if commits else about
-
-
-def packages() -> dict[str, str]:
-    """Versions of the packages whose behaviour shows in the result."""
-    from importlib.metadata import version
-
-    names = (
-        "datasets",
-        "datatrove",
-        "pillow",
-        "polars",
-        "pyarrow",
-        "ray",
-        "tokenizers",
-        "transformers",
-    )
-    return {name: version(name) for name in names}
 
 
 def licences_of(mixture: Mixture) -> dict[str, str]:
