@@ -43,7 +43,8 @@ class Stage:
     """A pure function on tables, and what the runner must know of it."""
 
     name: str
-    call: Callable[..., pa.Table]
+    call: Callable[..., pa.Table | Iterator[pa.Table]]
+    """Gives its table whole, or in pieces where it is too large to hold."""
     writes: pa.Schema
     version: int
     """Bumped when the output would change; enters fingerprints. Code is never hashed."""
