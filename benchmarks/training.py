@@ -19,8 +19,9 @@ import torch
 
 from trainer import build, optim
 from trainer.config import Config, load, split_pairs
-from trainer.data import Row, Rows, collate, open_mixture
+from trainer.data import collate
 from trainer.model import Objective, flops, normalise, random_model, use_attention
+from trainer.shards import Row, Rows, open_mixture
 from trainer.watch import peak_memory
 
 

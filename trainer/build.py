@@ -9,9 +9,9 @@ import torch
 from . import checkpoint, optim
 from .attention import choose
 from .config import Config, load
-from .data import Mixture
 from .model import random_model, save_memory, use_attention
 from .parallel import World
+from .shards import Mixture
 
 
 def tokenizer_of(mixtures: list[Mixture]) -> Any:

@@ -4,8 +4,8 @@ from typing import Any
 
 from .checkpoint import State
 from .config import Config
-from .data import Mixture
 from .model import count_parameters
+from .shards import Mixture
 
 
 def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> str:

@@ -9,8 +9,9 @@ from torch import nn
 
 from . import parallel
 from .config import Config
-from .data import Batch, Mixture, Rows, collate
+from .data import Batch, collate
 from .parallel import World
+from .shards import Mixture, Rows
 
 
 def components(mixture: Mixture) -> dict[str, str]:

@@ -20,9 +20,10 @@ from . import build, checkpoint, held_out, optim, page, parallel, said
 from .card import card
 from .checkpoint import State
 from .config import Config, changed
-from .data import Batch, Loader, Mixture, Step, open_mixture, refuse_mismatch
+from .data import Batch, Loader, Step
 from .model import Objective, flops
 from .parallel import World
+from .shards import Mixture, open_mixture, refuse_mismatch
 from .watch import (
     Meter,
     describe,

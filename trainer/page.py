@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from .config import Config
-from .data import Mixture
 from .said import NEW_TOKENS, Shown
+from .shards import Mixture
 from .watch import people
 
 INK, FAINT = "#010101", "#020202"

@@ -14,7 +14,8 @@ from tokenization.schema import Encoding
 
 from . import held_out
 from .answer import Prompt, continued
-from .data import Mixture, Row, Rows, pictures_per_sample
+from .data import pictures_per_sample
+from .shards import Mixture, Row, Rows
 
 LOOKED_AT = 64
 """Val rows of a mixture among which samples are chosen."""

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from .config import Config
-from .data import Batch, Mixture
+from .data import Batch
 from .held_out import Sums
 from .model import count_parameters
 from .parallel import World
+from .shards import Mixture
 
 
 @dataclass

@@ -197,7 +197,7 @@ def test_the_trainer_and_show_read_a_pushed_mixture_from_the_hub(hub, folder, tm
     code = f"""
 {push_code(folder)}
 from pipelines.show import show
-from trainer.data import Rows, open_mixture
+from trainer.shards import Rows, open_mixture
 home = "hf://datasets/{REPO}"
 rows = Rows(open_mixture(home), "train")
 print("rows", len(rows), sum(len(rows[k].input_ids) for k in range(len(rows))))

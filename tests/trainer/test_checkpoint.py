@@ -15,9 +15,10 @@ import torch
 from tests.trainer.conftest import Settings
 from trainer import checkpoint
 from trainer.config import Config, to_yaml
-from trainer.data import Rows, collate, open_mixture
+from trainer.data import collate
 from trainer.loop import train
 from trainer.model import Objective, use_attention
+from trainer.shards import Rows, open_mixture
 
 IMAGE = 49190
 

@@ -16,19 +16,9 @@ from hypothesis import strategies as st
 from tests.trainer.conftest import Settings
 from tests.trainer.shards import ENCODING, pack, sample, write
 from trainer.config import Config
-from trainer.data import (
-    MIX_BLOCK,
-    Loader,
-    Rows,
-    collate,
-    learned,
-    open_mixture,
-    order,
-    refuse_mismatch,
-    row_at,
-    share_out,
-    shares,
-)
+from trainer.data import Loader, collate
+from trainer.order import MIX_BLOCK, order, row_at, share_out, shares
+from trainer.shards import Rows, learned, open_mixture, refuse_mismatch
 
 IMAGE = 49190
 
@@ -54,6 +44,7 @@ def test_epochs_and_seeds_differ_and_the_order_is_pinned() -> None:
     assert order(10, 17, 0).tolist() == [0, 9, 5, 2, 3, 7, 4, 8, 6, 1]
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=4), st.data(), st.integers(0, 9))
 def test_positions_draw_each_mixture_by_weight_and_each_row_equally(
     sizes: list[int], data: st.DataObject, seed: int

@@ -12,7 +12,7 @@ from tokenization.schema import PACKED
 from tokenization.vocab import load_tokenizer
 from trainer import attention, optim
 from trainer.config import load
-from trainer.data import Batch, Row, collate
+from trainer.data import Batch, collate
 from trainer.model import (
     Objective,
     count_parameters,
@@ -21,6 +21,7 @@ from trainer.model import (
     save_memory,
     use_attention,
 )
+from trainer.shards import Row
 
 IMAGE = 49190
 TOLERANCE = 1e-6

@@ -20,10 +20,10 @@ from tokenization.vocab import load_tokenizer
 from trainer import said
 from trainer.answer import Prompt
 from trainer.config import Config
-from trainer.data import open_mixture
 from trainer.loop import train
 from trainer.page import CHARACTERS, POINTS, averaged, page, spread, visible
 from trainer.said import Shown, choose
+from trainer.shards import open_mixture
 
 HOSTILE = (
     "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }}\u202e\x1b["
