@@ -47,7 +47,7 @@ def open_image(data: bytes) -> Image.Image:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
