@@ -24,14 +24,22 @@ a sample which ingest found defective is always rejected, with the defect as the
 from filters import benchmarks, conversation, cot, datatrove, image, ratings, scores, text, video
 from filters.duplicates import mixture_rules
 from filters.facts import VERDICTS, facts
+from filters.near import Compare
 from filters.rules import RULES, Rule, identity, rule, settings_of, validate
+from filters.search import PAIRS, Run, Search, candidates, comparing, pairs_of_band
 from filters.verdicts import judge, rewrite, rewriting, seconds_per_sample, validate_weight
 
 __all__ = [
+    "PAIRS",
     "RULES",
     "VERDICTS",
+    "Compare",
     "Rule",
+    "Run",
+    "Search",
     "benchmarks",
+    "candidates",
+    "comparing",
     "conversation",
     "cot",
     "datatrove",
@@ -40,6 +48,7 @@ __all__ = [
     "image",
     "judge",
     "mixture_rules",
+    "pairs_of_band",
     "ratings",
     "rewrite",
     "rewriting",

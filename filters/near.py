@@ -1,6 +1,6 @@
 """Near neighbours among millions of short hashes: candidates by bands, then verified pairs.
 
-    hashes --keys of a band--> buckets of candidates --compare with the bucket's first--> pairs
+    keys of a band --packed, in_buckets--> buckets of candidates --near_pairs--> pairs
     pairs of all bands --thinned--> which rows go, each near one that stays
 
 Two kinds of hash: MinHash signatures (bytes that agree in proportion to the Jaccard index of two
@@ -20,11 +20,11 @@ Picture pairs within the radius are always candidates (pigeonhole): of B blocks 
 B - radius are equal, so one of C(B, radius) tables, each keyed by B - radius blocks, holds both.
 The scheme is that of Manku, Jain, Das Sarma, WWW 2007, https://doi.org/10.1145/1242572.1242592.
 
-Index 0 is the first to stay: callers order the rows by priority. N = rows.
+Rows are known by their rank, 0 the first to stay. N = rows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache
 from itertools import combinations, pairwise
 from math import comb
 
@@ -34,15 +34,11 @@ PERMUTATIONS = 112
 """Bytes of a signature: 14 x 8, as FineWeb, https://arxiv.org/abs/2406.17557, section 3.4."""
 NGRAM = 5
 """Words of a shingle, FineWeb's again."""
-LARGE_BUCKET = 256
-"""Candidates from which a bucket is split by a second key, where there is one."""
-
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(indices [M], indices [M]) -> bool [M]: this pair is near."""
-Keys = Callable[[int, np.ndarray], Iterator[np.ndarray]]
-"""(band, rows [M]) -> uint64 [M], once or more: rows of one key are candidates for each other."""
-Map = Callable[..., Iterator[np.ndarray]]
-"""Python's `map`, or one that works in parallel."""
+Compare = Callable[[np.ndarray, int], np.ndarray]
+"""(ranks in order of preference [A], how many of the first ones are settled) -> int [M, 2]: near
+pairs of all bands, (preferred, other). No pair of two settled ones need be found."""
 
 
 def band_probability(similarity: float, rows: int) -> float:
@@ -64,14 +60,15 @@ def band_keys(signatures: np.ndarray, *, rows: int, band: int) -> np.ndarray:
     return padded.view(np.uint64)[:, 0]
 
 
-def block_masks(radius: int, *, count: int) -> list[int]:
+@lru_cache(maxsize=16)
+def block_masks(radius: int, *, count: int) -> tuple[int, ...]:
     """64-bit masks such that two words within `radius` bits agree under at least one of them.
 
     The number of blocks is the one with the least work for `count` random words: a sort per table
     plus the pairs that meet by chance.
     """
     if radius == 0:
-        return [(1 << 64) - 1]
+        return ((1 << 64) - 1,)
 
     def work(blocks: int) -> float:
         bits = 64 * (blocks - radius) / blocks
@@ -80,11 +77,11 @@ def block_masks(radius: int, *, count: int) -> list[int]:
     blocks = min(range(radius + 1, radius + 9), key=work)
     edges = [round(64 * n / blocks) for n in range(blocks + 1)]
     block = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
-    return [sum(chosen) for chosen in combinations(block, blocks - radius)]
+    return tuple(sum(chosen) for chosen in combinations(block, blocks - radius))
 
 
 def mix(words: np.ndarray) -> np.ndarray:
-    """uint64 [N], scattered: SplitMix64's finalizer, https://doi.org/10.1145/2714064.2660195."""
+    """uint64, scattered: SplitMix64's finalizer, https://doi.org/10.1145/2714064.2660195."""
     words = words.astype(np.uint64, copy=True)
     words ^= words >> np.uint64(30)
     words *= np.uint64(0xBF58476D1CE4E5B9)
@@ -94,15 +91,52 @@ def mix(words: np.ndarray) -> np.ndarray:
     return words
 
 
-def near_pairs(keys: np.ndarray, verify: Verify, *, rows: np.ndarray) -> np.ndarray:
-    """[M, 2] of (earlier, later) among `rows` that share a key and are near.
+def packed(keys: np.ndarray, positions: np.ndarray, *, count: int) -> np.ndarray:
+    """uint64 [N]: the position in the low bits that `count` rows need, the key's high bits above.
 
-    In each bucket all are compared with its first row; those not near it are compared with the
-    first of them, and so on: a bucket of near rows costs one comparison a row, however large it is.
-    keys: uint64 [len(rows)]; rows: indices, the preferred first.
+    So one sort of plain numbers, ten times as fast as one of indices, orders rows by key and within
+    a key by position. The bits of a key that are cut off make strangers meet, seldom: 45 pairs of
+    10 M rows. keys: uint64, scattered.
     """
-    order = np.argsort(keys, kind="stable")
-    keys, rows = keys[order], rows[order]
+    low = np.uint64(position_bits(count))
+    return keys >> low << low | positions.astype(np.uint64)
+
+
+def position_bits(count: int) -> int:
+    """Low bits of a packed word that hold a position below `count`."""
+    return max(1, (count - 1).bit_length())
+
+
+def in_buckets(words: np.ndarray, *, count: int, settled: int) -> np.ndarray:
+    """The packed words whose key another one has, sorted; those of settled rows only where an open
+    row (of a position from `settled` on) may have their key.
+    """
+    bits = np.uint64(position_bits(count))
+    if settled:
+        top = np.uint64(64 - _FILTER_BITS)
+        is_open = (words & ((np.uint64(1) << bits) - np.uint64(1))) >= settled
+        sought = np.zeros(1 << _FILTER_BITS, bool)
+        sought[words[is_open] >> top] = True
+        words = words[sought[words >> top]]
+    words.sort()
+    again = words[1:] >> bits == words[:-1] >> bits
+    shared = np.zeros(len(words), bool)
+    shared[1:] = again
+    shared[:-1] |= again
+    return words[shared]
+
+
+_FILTER_BITS = 22
+"""4 MB of flags: stays in a core's cache."""
+
+
+def near_pairs(keys: np.ndarray, verify: Verify) -> np.ndarray:
+    """[M, 2] of (earlier, later) indices of `keys`, sorted, that share a key and are near.
+
+    In each bucket all are compared with its first; those not near it are compared with the first of
+    them, and so on: a bucket of near rows costs one comparison a row, however large it is.
+    """
+    rows = np.arange(len(keys))
     found = [np.empty((0, 2), np.int64)]
     while len(keys):
         first = np.ones(len(keys), bool)
@@ -119,39 +153,23 @@ def near_pairs(keys: np.ndarray, verify: Verify, *, rows: np.ndarray) -> np.ndar
     return np.concatenate(found)
 
 
-def split_large(
-    keys: np.ndarray, second: Callable[[], Iterable[np.ndarray]]
-) -> Iterator[np.ndarray]:
-    """Keys under which rows of small buckets meet once, and rows of large ones per `second` key."""
-    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    large = counts[inverse] > LARGE_BUCKET
-    alone = mix(np.arange(len(keys), dtype=np.uint64) + np.uint64(1) << np.uint64(1))
-    yield np.where(large, alone, keys)
-    if large.any():
-        for other in second():
-            yield np.where(large, mix(keys ^ mix(other)), alone)
-
-
-def thinned(
-    rows: np.ndarray, *, count: int, bands: Sequence[int], keys: Keys, verify: Verify, run: Map
-) -> np.ndarray:
-    """int64 [count]: for each row the one that stays in its place, itself where it stays.
+def thinned(count: int, compare: Compare) -> np.ndarray:
+    """int64 [count]: for each rank the one that stays in its place, itself where it stays.
 
     Every row that goes is near the one in its place; no two that stay and share a key are near.
     So chains do not collapse: where b is near a and c near b, but c not near a, only b goes.
-    `rows`, ascending, are looked at, earlier ones preferred; the others stay.
 
     A round compares those that stay so far, first, with those still open. A row that is not near an
     earlier one stays; one that is near a row that stays goes; who was near a row that went is open
     again. Rounds are as many as the longest such chain; after the first, few rows are left in them.
     """
     place = np.arange(count)
-    stays, is_open = np.zeros(count, bool), np.zeros(count, bool)
-    is_open[rows] = True
+    stays, is_open = np.zeros(count, bool), np.ones(count, bool)
     while is_open.any():
-        alive = np.concatenate([rows[stays[rows]], rows[is_open[rows]]])
-        found = run(partial(_pairs_of_band, alive, is_open[alive], keys, verify), bands)
-        pairs = np.concatenate([np.empty((0, 2), np.int64), *found])
+        settled = np.flatnonzero(stays)
+        pairs = compare(
+            np.concatenate([settled, np.flatnonzero(is_open)]).astype(np.int32), len(settled)
+        )
         pairs = pairs[is_open[pairs[:, 1]]]
         is_later = np.zeros(count, bool)
         is_later[pairs[:, 1]] = True
@@ -164,14 +182,3 @@ def thinned(
         is_open &= ~new
         is_open[gone] = False
     return place
-
-
-def _pairs_of_band(
-    alive: np.ndarray, is_open: np.ndarray, keys: Keys, verify: Verify, band: int
-) -> np.ndarray:
-    """near_pairs of one band, of the buckets in which a row is still open."""
-    found = [np.empty((0, 2), np.int64)]
-    for key in keys(band, alive):
-        meets = np.isin(key, key[is_open]) if not is_open.all() else np.ones(len(key), bool)
-        found.append(near_pairs(key[meets], verify, rows=alive[meets]))
-    return np.concatenate(found)

@@ -31,6 +31,7 @@ from filters.duplicates import Within, duplicates_of_embeddings
 from filters.facts import facts
 from filters.near import PERMUTATIONS
 from filters.rules import rule
+from filters.search import Run, here
 
 BATCH = 32
 """Pictures or texts per call of a model."""
@@ -302,6 +303,7 @@ def _planes(size: int) -> np.ndarray:
 
 @rule(
     scope="mixture",
+    version=2,
     needs=lambda **_: ("embedding_signature",),
     score=embedding_signatures,
     check=_is_model,
@@ -309,6 +311,7 @@ def _planes(size: int) -> np.ndarray:
 def near_duplicate_embedding(
     verdicts: pl.DataFrame, *, image_model: str, similarity: float = 0.95,
     normalise: Normalise = "clip", within: Within = "mixture", num_gpus: float = 0,
+    run: Run = here,
 ) -> pl.DataFrame:  # fmt: skip
     """Another sample has nearly the same pictures by an image embedding of yours.
 
@@ -316,4 +319,4 @@ def near_duplicate_embedding(
     0.01 at 0.95).
     """
     # 0.95: FineVision, https://arxiv.org/abs/2510.17269, with SSCD embeddings.
-    return duplicates_of_embeddings(verdicts, similarity=similarity, within=within)
+    return duplicates_of_embeddings(verdicts, similarity=similarity, within=within, run=run)

@@ -4,7 +4,8 @@
 |---------|------------------------------------------------------------------------|
 | survey  | the parts of every component and what determines each; nothing is read |
 | run     | ingest, judge, encode of every part that was not in `work`       (Ray) |
-| index   | one line per sample ever read, with its verdict and counts             |
+| index   | one line per sample ever read, with its verdict and counts; near       |
+|         | duplicates are compared by tasks                                 (Ray) |
 | pick    | how often each sample is used; its copies are dealt to shards          |
 | run     | pack: the shards are written                                     (Ray) |
 | publish | index, card and, last, `recipe.json`, which marks the mixture finished |
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from pipelines import card, recipe, tables
 from pipelines.clean import refer
 from pipelines.finished import finished_of
 from pipelines.index import picked
+from pipelines.near import by_tasks
 from pipelines.report import report
 from pipelines.runner import File, Needs, Task, connected, run
 from pipelines.sources import SOURCES
@@ -99,7 +102,8 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
                 refuse_drift(found, todo.recipe, place)
         with connected(place.ray, workers=place.workers) as slots:
             reports = run(tasks_of(todo.pieces), slots=slots)
-            index = picked(todo.pieces, mixture)
+            searching = partial(by_tasks, work=place.work, slots=slots, reports=reports)
+            index = picked(todo.pieces, mixture, searching=searching)
             copies = picking.deal(index, mixture)
             index = picking.with_shards(index, copies)
             clear(place, todo.fingerprint)

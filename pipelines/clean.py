@@ -12,7 +12,7 @@ import fsspec
 
 from pipelines import tables
 
-KINDS = ("samples", "verdicts", "tokens")
+KINDS = ("samples", "verdicts", "tokens", "pairs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ verdicts + counts --index_of--> rule of the sample, its encoding, the whole mixt
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import polars as pl
 
@@ -13,12 +12,18 @@ import filters
 from mixtures import pick as picking
 from mixtures.config import Mixture
 from pipelines import tables
+from pipelines.near import Searching, in_memory
 from pipelines.survey import Piece, licences_of
 
+SIGNATURES = ("text_signature", "dhashes", "embedding_signature")
+"""The wide columns of VERDICTS."""
 
-def picked(pieces: Sequence[Piece], mixture: Mixture) -> pl.DataFrame:
+
+def picked(
+    pieces: Sequence[Piece], mixture: Mixture, *, searching: Searching = in_memory
+) -> pl.DataFrame:
     """The index with the reason, split and number of copies of every sample read."""
-    index = index_of(pieces, mixture)
+    index = index_of(pieces, mixture, searching=searching)
     return picking.pick(index, mixture, rows=whole_rows(pieces), licences=licences_of(mixture))
 
 
@@ -32,16 +37,21 @@ def whole_rows(pieces: Sequence[Piece]) -> dict[tuple[str, str], int]:
     return {key: round(count) for key, count in rows.items()}
 
 
-def index_of(pieces: Sequence[Piece], mixture: Mixture) -> pl.DataFrame:
+def index_of(
+    pieces: Sequence[Piece], mixture: Mixture, *, searching: Searching = in_memory
+) -> pl.DataFrame:
     """One line per sample read, with the first reason it must go, before anything is picked.
 
     Reads: verdicts and the counts beside the ids. The order of reasons: the defect or rule of the
     sample itself, then what prevents its encoding, `too_long`, then the rules on the whole mixture.
+    What near rows are compared by (112 bytes a sample, 8 a picture) is not read here, but by
+    `searching`, where they are compared.
     """
     frames = []
+    narrow = [name for name in filters.VERDICTS.names if name not in SIGNATURES]
     counts = ["id", "num_tokens", "num_learned", "num_crops", "problem", "splittable"]
     for number, p in enumerate(pieces):
-        verdicts = pl.DataFrame(tables.read(p.verdicts))
+        verdicts = pl.DataFrame(tables.read(p.verdicts, columns=narrow))
         tokens = pl.DataFrame(tables.read(p.tokens, columns=counts))
         if not verdicts["id"].equals(tokens["id"]):
             raise AssertionError(f"{p.verdicts} and {p.tokens} hold other rows")
@@ -67,16 +77,10 @@ def index_of(pieces: Sequence[Piece], mixture: Mixture) -> pl.DataFrame:
     problem = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")))
     index = index.with_columns(rule=problem, priority=priorities(mixture))
     own = {name: c.filters for name, c in mixture.components.items()}
-    taken = filters.mixture_rules(index, settings=mixture.filters, components=without_off(own))
+    taken = filters.mixture_rules(
+        index, settings=mixture.filters, components=own, run=searching(pieces)
+    )
     return with_taken(index, taken)
-
-
-def without_off(rules: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Component -> its own rules, without those of the mixture that it turns off."""
-    return {
-        name: {rule: settings for rule, settings in own.items() if settings is not False}
-        for name, own in rules.items()
-    }
 
 
 def priorities(mixture: Mixture) -> pl.Expr:

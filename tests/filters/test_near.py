@@ -1,5 +1,7 @@
 """Near neighbours against brute force, and bands against their formula."""
 
+from itertools import groupby
+
 import numpy as np
 import polars as pl
 import pytest
@@ -28,23 +30,29 @@ def test_blocks_grow_with_the_rows_so_that_chance_meetings_stay_few():
 
 
 def by_value(values):
-    """Keys and verify: two bands of overlapping buckets of width 8; near is within 2."""
+    """Compare: two bands of overlapping buckets of width 8; near is within 2."""
 
-    def keys(band, rows):
-        yield ((values[rows] + 4 * band) // 8).astype(np.uint64)
+    def compare(order, settled):
+        found = []
+        for band in range(2):
+            keys = near.mix(((values[order] + 4 * band) // 8).astype(np.uint64))
+            words = near.packed(keys, np.arange(len(order)), count=len(order))
+            met = near.in_buckets(words, count=len(order), settled=settled)
+            bits = np.uint64(near.position_bits(len(order)))
+            ranks = order[(met & ((np.uint64(1) << bits) - np.uint64(1))).astype(int)]
+            pairs = near.near_pairs(
+                met >> bits, lambda a, b, r=ranks: np.abs(values[r[a]] - values[r[b]]) <= 2
+            )
+            found.append(ranks[pairs])
+        return np.concatenate(found)
 
-    return {
-        "bands": range(2),
-        "keys": keys,
-        "verify": lambda a, b: np.abs(values[a] - values[b]) <= 2,
-        "run": map,
-    }
+    return compare
 
 
 @given(st.lists(st.integers(0, 60), max_size=60))
 def test_what_goes_is_near_what_stays_and_what_stays_is_apart(values):
     values_ = np.array(values, np.int64)
-    place = near.thinned(np.arange(len(values)), count=len(values), **by_value(values_))
+    place = near.thinned(len(values), by_value(values_))
     stays = place == np.arange(len(values))
     assert stays[place].all()
     assert (np.abs(values_ - values_[place]) <= 2).all()
@@ -54,30 +62,23 @@ def test_what_goes_is_near_what_stays_and_what_stays_is_apart(values):
 
 def test_chains_do_not_collapse_and_the_first_is_preferred():
     values = np.array([10, 12, 14, 11, 10])
-    place = near.thinned(np.arange(5), count=5, **by_value(values))
-    assert place.tolist() == [0, 0, 2, 0, 0]
+    assert near.thinned(5, by_value(values)).tolist() == [0, 0, 2, 0, 0]
 
 
-def test_rows_that_are_not_looked_at_stay():
-    values = np.array([10, 10, 10, 10])
-    place = near.thinned(np.array([1, 3]), count=4, **by_value(values))
-    assert place.tolist() == [0, 1, 2, 1]
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=2_000))
-def test_split_keys_bring_together_what_agrees_on_both_keys(keys):
-    keys_ = np.array(keys, np.uint64)
-    second = np.arange(len(keys), dtype=np.uint64) % np.uint64(3)
-    met = set()
-    for split in near.split_large(keys_, lambda: [second]):
-        for key in np.unique(split):
-            together = np.flatnonzero(split == key)
-            met |= {(together[0], n) for n in together}
-    for key in range(6):
-        for other in range(3):
-            agree = np.flatnonzero((keys_ == key) & (second == other))
-            assert all((agree[0], n) in met or (np.flatnonzero(keys_ == key)[0], n) in met
-                       for n in agree)  # fmt: skip
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=200), st.integers(0, 200))
+def test_buckets_hold_all_that_share_a_key_and_a_settled_row_only_beside_an_open_one(keys, settled):
+    count = len(keys)
+    words = near.packed(near.mix(np.array(keys, np.uint64)), np.arange(count), count=count)
+    bits = near.position_bits(count)
+    met = near.in_buckets(words.copy(), count=count, settled=min(settled, count))
+    found = (met & np.uint64((1 << bits) - 1)).astype(int).tolist()
+    by_key = {key: [n for n in range(count) if keys[n] == key] for key in set(keys)}
+    wanted = {n for rows in by_key.values() for n in rows if len(rows) > 1 and rows[-1] >= settled}
+    assert wanted <= set(found)
+    assert all(len(by_key[keys[n]]) > 1 for n in found)
+    groups = [list(rows) for _, rows in groupby(found, key=lambda n: keys[n])]
+    assert len(groups) == len({keys[rows[0]] for rows in groups})
+    assert all(rows == sorted(rows) for rows in groups)
 
 
 @pytest.mark.parametrize("similarity", [0.5, 0.7, 0.8, 0.9, 0.95])
