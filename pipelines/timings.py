@@ -36,9 +36,11 @@ class Report:
 
 def _processes() -> list[Path]:
     """`/proc/PID` of this process and of those it started; empty where there is no `/proc`."""
-    threads = Path("/proc/self/task").glob("*/children")
-    children = [pid for thread in threads for pid in thread.read_text().split()]
-    return [p for pid in (os.getpid(), *children) if (p := Path(f"/proc/{pid}")).is_dir()]
+    found = [str(os.getpid())]
+    for thread in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # the thread ended just now
+            found += thread.read_text().split()
+    return [p for pid in found if (p := Path(f"/proc/{pid}")).is_dir()]
 
 
 def forget_peak() -> None:

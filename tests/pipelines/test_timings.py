@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -33,6 +35,21 @@ def test_a_decoder_that_is_kept_counts():
         child.stdout.readline()
         assert peak_bytes() > alone + 90 * MB
         child.communicate(b"\n")
+
+
+def test_threads_that_end_meanwhile_do_no_harm():
+    def breed() -> None:
+        while not done.is_set():
+            threading.Thread(target=time.sleep, args=(0.0001,)).start()
+
+    done = threading.Event()
+    breeder = threading.Thread(target=breed)
+    breeder.start()
+    try:
+        assert all(peak_bytes() > 0 for _ in range(200))
+    finally:
+        done.set()
+        breeder.join()
 
 
 def test_stages_sum_over_their_tasks():
