@@ -40,13 +40,15 @@ def test_a_decoder_that_is_kept_counts():
 def test_threads_that_end_meanwhile_do_no_harm():
     def breed() -> None:
         while not done.is_set():
-            threading.Thread(target=time.sleep, args=(0.0001,)).start()
+            for _ in range(20):
+                threading.Thread(target=time.sleep, args=(0.001,)).start()
+            time.sleep(0.001)
 
     done = threading.Event()
     breeder = threading.Thread(target=breed)
     breeder.start()
     try:
-        assert all(peak_bytes() > 0 for _ in range(200))
+        assert all(peak_bytes() > 0 for _ in range(500))
     finally:
         done.set()
         breeder.join()
