@@ -36,7 +36,7 @@ from pipelines.report import report
 from pipelines.runner import File, Needs, Task, connected, run
 from pipelines.sources import SOURCES
 from pipelines.stages import COST, STAGES
-from pipelines.stats import row_facts
+from pipelines.stats import FACTS_READ, row_facts
 from pipelines.stats import stats as stats_of
 from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.timings import timings
@@ -274,7 +274,7 @@ def publish(
     """
     shards = tables.join(place.output, "shards")
     facts = [
-        row_facts(tables.read(tables.join(shards, name)), shard=name)
+        row_facts(tables.read(tables.join(shards, name), columns=FACTS_READ), shard=name)
         for name in tables.listing(shards)
         if name.endswith(".arrow")
     ]

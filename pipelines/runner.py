@@ -214,7 +214,7 @@ def run(tasks: Sequence[Task], *, slots: int) -> list[Report]:
             were running have ended. Finished files stay.
     """
     made = {task.out for task in tasks}
-    present = {task.out for task in tasks if tables.exists(task.out)}
+    present = tables.present([task.out for task in tasks])
     waiting = {
         i: {p for p in t.after if p in made and p not in present} for i, t in enumerate(tasks)
     }

@@ -33,6 +33,7 @@ FACTS: dict[str, Any] = {
     "sample_learned": pl.List(pl.Int32),  # per sample of the row
     "grids": pl.List(pl.String),  # per image, "3x4"; "0x0" = global view only
 }
+FACTS_READ = ["input_ids", "loss_mask", "seq_lengths", "grids", "sample_ids"]
 PREFIX_POINTS = 50
 """Places along the train rows at which the balance so far is taken."""
 
@@ -40,9 +41,9 @@ PREFIX_POINTS = 50
 def row_facts(table: pa.Table, *, shard: str) -> pl.DataFrame:
     """FACTS of a shard, one line per packed row in order; `shard` is its file ("val-00003.arrow").
 
-    Reads: input_ids (lengths only), loss_mask, seq_lengths, grids, sample_ids of PACKED.
+    Reads: FACTS_READ of PACKED, of input_ids the lengths only.
     """
-    table = table.select(["input_ids", "loss_mask", "seq_lengths", "grids", "sample_ids"])
+    table = table.select(FACTS_READ)
     parts = [_batch_facts(batch) for batch in table.to_batches() if batch.num_rows]
     split, number = shard.removesuffix(".arrow").split("-")
     frame = pl.concat(parts) if parts else pl.DataFrame(schema=FACTS).drop("split", "shard", "row")

@@ -21,6 +21,9 @@ import pyarrow as pa
 ROWS_PER_BATCH = 256
 """Small enough that one row costs little to reach, large enough that 1 M rows are 4,000 batches."""
 
+BLOCK_BYTES = 8 << 20
+"""Read ahead on an object store; a file of at most so many bytes is fetched whole."""
+
 ATTEMPTS = 5
 """Tries at a remote write or read before its error is passed on, 1, 2, 4, 8 s apart."""
 
@@ -39,19 +42,31 @@ def _local(path: str | Path) -> Path:
     return Path(str(path).removeprefix("file://").removeprefix("local://"))
 
 
+PASSING = frozenset({"408", "429", "500", "502", "503", "504"})
+"""Statuses of HTTP that may pass by themselves."""
+
+
 def retrying(call: Callable[[], Any], *, what: str) -> Any:
     """What `call` returns, tried again with back-off on errors that may pass (connections, 5xx)."""
     for attempt in range(ATTEMPTS):
         try:
             return call()
-        except (FileNotFoundError, PermissionError):
-            raise
-        except (OSError, TimeoutError) as error:
+        except Exception as error:
+            if not may_pass(error):
+                raise
             if attempt == ATTEMPTS - 1:
                 error.add_note(f"{what}: failed {ATTEMPTS} times")
                 raise
             time.sleep(2**attempt)
     raise AssertionError("unreachable")
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether another attempt may succeed, whichever store's package raised it."""
+    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
+        return False
+    connection = any(kind.__module__.startswith("aiohttp") for kind in type(error).__mro__)
+    return isinstance(error, OSError) or connection or str(getattr(error, "code", "")) in PASSING
 
 
 def exists(path: str | Path) -> bool:
@@ -63,12 +78,19 @@ def exists(path: str | Path) -> bool:
     return retrying(lambda: fs.exists(name), what=f"looking for {path}")
 
 
+def present(paths: Sequence[str]) -> set[str]:
+    """Those of the files that are there, by one listing per folder rather than a look per file."""
+    folders = {path.rpartition("/")[0] for path in paths}
+    there = {join(folder, name) for folder in folders for name in listing(folder)}
+    return there.intersection(paths)
+
+
 def size(path: str | Path) -> int:
     """Bytes of the file."""
     if not is_remote(path):
         return _local(path).stat().st_size
     fs, name = fsspec.core.url_to_fs(str(path))
-    return int(fs.size(name))
+    return int(retrying(lambda: fs.size(name), what=f"looking for {path}"))
 
 
 def listing(folder: str | Path) -> list[str]:
@@ -79,7 +101,7 @@ def listing(folder: str | Path) -> list[str]:
     fs, name = fsspec.core.url_to_fs(str(folder))
     fs.invalidate_cache()
     try:
-        found = fs.ls(name, detail=False)
+        found = retrying(lambda: fs.ls(name, detail=False), what=f"listing {folder}")
     except FileNotFoundError:
         return []
     return sorted(str(p).rstrip("/").rsplit("/", 1)[-1] for p in found)
@@ -87,9 +109,9 @@ def listing(folder: str | Path) -> list[str]:
 
 def remove(path: str | Path) -> None:
     """The file or folder at `path`, if any, is gone."""
-    fs, name = fsspec.core.url_to_fs(str(path))
-    if fs.exists(name):
-        fs.rm(name, recursive=True)
+    if exists(path):
+        fs, name = fsspec.core.url_to_fs(str(path))
+        retrying(lambda: fs.rm(name, recursive=True), what=f"removing {path}")
 
 
 @contextmanager
@@ -212,29 +234,40 @@ def _compact(table: pa.Table) -> pa.Table:
     return table.take(pa.array(np.arange(table.num_rows)))
 
 
-def open_file(path: str | Path) -> pa.RecordBatchFileReader:
-    """A reader of the file: memory-mapped on a disk, by ranged reads on an object store."""
-    if not is_remote(path):
-        return pa.ipc.open_file(pa.memory_map(str(_local(path)), "r"))
-    fs, name = fsspec.core.url_to_fs(str(path))
-    return pa.ipc.open_file(pa.PythonFile(fs.open(name, "rb", block_size=8 << 20), mode="r"))
+def open_file(path: str | Path, *, columns: Sequence[str] = ()) -> pa.RecordBatchFileReader:
+    """A reader of the file, memory-mapped on a disk; with `columns`, of those alone.
 
-
-def read(path: str | Path, *, columns: Sequence[str] = ()) -> pa.Table:
-    """The file's table (memory-mapped on a disk); with `columns`, only those."""
+    Of an object store's file, what is asked for is fetched by ranges; a small one whole.
+    """
+    source = _source(path)
     if not columns:
-        return open_file(path).read_all()
-    if is_remote(path):
-        fs, name = fsspec.core.url_to_fs(str(path))
-        source = pa.PythonFile(fs.open(name, "rb", block_size=8 << 20), mode="r")
-    else:
-        source = pa.memory_map(str(_local(path)), "r")
+        return pa.ipc.open_file(source)
     schema = pa.ipc.open_file(source).schema
     wanted = [schema.get_field_index(name) for name in columns]
     if -1 in wanted:
         raise ValueError(f"{path}: found columns {schema.names}, expected {list(columns)}.")
-    options = pa.ipc.IpcReadOptions(included_fields=sorted(wanted))
-    return pa.ipc.open_file(source, options=options).read_all().select(list(columns))
+    return pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=sorted(wanted)))
+
+
+def _source(path: str | Path) -> pa.NativeFile:
+    if not is_remote(path):
+        return pa.memory_map(str(_local(path)), "r")
+    fs, name = fsspec.core.url_to_fs(str(path))
+
+    def opened() -> pa.NativeFile:
+        file = fs.open(name, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+        if file.size > BLOCK_BYTES:
+            return pa.PythonFile(file, mode="r")
+        with file:
+            return pa.BufferReader(file.read())
+
+    return retrying(opened, what=f"opening {path}")
+
+
+def read(path: str | Path, *, columns: Sequence[str] = ()) -> pa.Table:
+    """The file's table (memory-mapped on a disk); with `columns`, only those, in that order."""
+    table = open_file(path, columns=columns).read_all()
+    return table.select(list(columns)) if columns else table
 
 
 def head(path: str | Path, rows: int) -> pa.Table:
