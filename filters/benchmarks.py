@@ -40,7 +40,7 @@ from filters.items import Item as Item
 from filters.items import items_of as items_of
 from filters.items import row_items as row_items
 from filters.near import block_masks
-from filters.rules import rule
+from filters.rules import check_nearness, rule
 
 VERSION = 1
 """Of hash lists: what is hashed, and how. Bumped when lists made before no longer compare."""
@@ -279,7 +279,8 @@ def leaks(frame: pl.DataFrame, *, benchmarks: tuple[str, ...], radius: int, by: 
     return pl.Series(found, dtype=pl.String)
 
 
-def _are_lists(at: str, *, benchmarks: tuple[str, ...], **_: Any) -> None:
+def _are_lists(at: str, *, benchmarks: tuple[str, ...], radius: int, **_: Any) -> None:
+    check_nearness(at, radius=radius)
     if not benchmarks:
         raise ValueError(f"{at}.benchmarks is empty, expected paths of hash lists. {_MAKE}")
     for path in benchmarks:

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from filters.facts import where
-from filters.rules import rule
+from filters.rules import check_patterns, rule
 
 SPECIAL_TOKENS = (
     # SmolVLM's own vocabulary (tokenizer.json of HuggingFaceTB/SmolVLM2-500M-Video-Instruct) ...
@@ -87,7 +87,7 @@ def placeholder_mismatch() -> pl.Expr:
     return pl.col("num_placeholders").fill_null(0) != pl.col("num_images").fill_null(0)
 
 
-@rule()
+@rule(check=check_patterns)
 def leaked_special_token(*, patterns: tuple[str, ...] = SPECIAL_TOKENS) -> pl.Expr:
     """The text spells a special token of some chat format, left over from another pipeline.
 
@@ -97,7 +97,7 @@ def leaked_special_token(*, patterns: tuple[str, ...] = SPECIAL_TOKENS) -> pl.Ex
     return pl.col("text").str.contains("|".join(patterns))
 
 
-@rule()
+@rule(check=check_patterns)
 def leaked_system_text(*, patterns: tuple[str, ...] = SYSTEM_TEXT) -> pl.Expr:
     """An answer recites a system prompt.
 
@@ -106,7 +106,7 @@ def leaked_system_text(*, patterns: tuple[str, ...] = SYSTEM_TEXT) -> pl.Expr:
     return _any_of("answers", "(?i)" + "|".join(f"(?:{p})" for p in patterns))
 
 
-@rule()
+@rule(check=check_patterns)
 def refusal(*, patterns: tuple[str, ...] = REFUSALS) -> pl.Expr:
     """An answer refuses, or speaks about being a model.
 

@@ -36,7 +36,7 @@ import numpy as np
 import polars as pl
 
 from filters import near
-from filters.rules import RULES, rule, settings_of
+from filters.rules import RULES, check_nearness, rule, settings_of
 from filters.search import Run, Search, here
 
 Within = Literal["subset", "component", "mixture"]
@@ -111,7 +111,7 @@ def _near(verdicts: pl.DataFrame, search: Search, *, within: Within, run: Run) -
     return pl.DataFrame({"id": first[gone], "detail": "of " + first[place[gone]]})
 
 
-@rule(scope="mixture", version=2, needs=lambda **_: ("text_signature",))
+@rule(scope="mixture", version=2, check=check_nearness, needs=lambda **_: ("text_signature",))
 def near_duplicate_text(
     verdicts: pl.DataFrame, *, within: Within = "mixture", similarity: float = 0.8, run: Run = here
 ) -> pl.DataFrame:
@@ -124,7 +124,7 @@ def near_duplicate_text(
     return _near(verdicts, search, within=within, run=run)
 
 
-@rule(scope="mixture", version=2, needs=lambda **_: ("dhashes",))
+@rule(scope="mixture", version=2, check=check_nearness, needs=lambda **_: ("dhashes",))
 def near_duplicate_images(
     verdicts: pl.DataFrame, *, within: Within = "mixture", radius: int = 4, run: Run = here
 ) -> pl.DataFrame:
@@ -138,7 +138,12 @@ def near_duplicate_images(
     return _near(verdicts, search, within=within, run=run)
 
 
-@rule(scope="mixture", version=2, needs=lambda **_: ("text_signature", "dhashes"))
+@rule(
+    scope="mixture",
+    version=2,
+    check=check_nearness,
+    needs=lambda **_: ("text_signature", "dhashes"),
+)
 def near_duplicate_sample(
     verdicts: pl.DataFrame, *, within: Within = "mixture", similarity: float = 0.8, radius: int = 4,
     run: Run = here,

@@ -26,17 +26,27 @@ from hashlib import sha256
 from typing import Any, Literal, get_args, get_origin
 
 import fsspec
+import polars as pl
 
 Scope = Literal["sample", "mixture", "index"]
 
 FILE_SETTINGS = ("benchmarks", "model", "image_model", "text_model", "tokenizer")
 """Settings whose values are paths: what lies there is identity, where it lies is not."""
 
+PLACE_SETTINGS = ("num_gpus",)
+"""Settings that say where a rule runs, not what it does: no identity."""
+
 SLICE = 512
 """Samples that are judged at a time where rules read words: bounds what is remembered of them."""
 
 JUDGE_VERSION = 1
 """Bumped when a fact, or how verdicts are put together, changes what `judge` writes."""
+
+
+MAX_RADIUS = 8
+MIN_SIMILARITY = 0.3
+"""Bounds of what bands can find: at a radius of 8, 495 tables of 21 bits; at a similarity of 0.3,
+bands of two bytes."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,34 @@ def rule(
     return register
 
 
+def check_patterns(at: str, *, patterns: tuple[str, ...]) -> None:
+    """Every pattern is a regular expression as Polars reads them; else ValueError."""
+    for pattern in patterns:
+        try:
+            pl.Series([""]).str.contains(pattern)
+        except pl.exceptions.ComputeError as error:
+            raise ValueError(
+                f"{at}.patterns: {pattern!r} is no regular expression of Rust's regex syntax "
+                f"({str(error).splitlines()[-1].strip()})."
+            ) from error
+
+
+def check_nearness(
+    at: str, *, radius: int = 0, similarity: float = MIN_SIMILARITY, **_: Any
+) -> None:
+    """Near rows can be found without comparing all with all; else ValueError."""
+    if radius > MAX_RADIUS:
+        raise ValueError(
+            f"{at}.radius is {radius}, expected at most {MAX_RADIUS} of 64 bits: beyond it "
+            "pictures that have little in common are near, and finding them takes ever longer."
+        )
+    if similarity < MIN_SIMILARITY:
+        raise ValueError(
+            f"{at}.similarity is {similarity}, expected {MIN_SIMILARITY} or more: below it too "
+            "many must be compared with too many."
+        )
+
+
 def did_you_mean(found: str, known: list[str]) -> str:
     """The end of a message about a name that does not exist."""
     close = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
@@ -218,13 +256,14 @@ def identity(filters: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
     """Everything that determines what these rules do, JSON-able: their share of the fingerprint.
 
     Settings that name files (`model`, `benchmarks`) are followed by a digest of the content, so
-    that another list under the same name is another fingerprint.
+    that another list under the same name is another fingerprint. `num_gpus` is not in it.
     """
     rules: list[dict[str, Any]] = []
     for name, given in filters.items():
         mode, own = settings_of(name, given)
         entry: dict[str, Any] = {"rule": name, "version": RULES[name].version, "mode": mode}
-        entry["settings"] = {key: _placeless(key, value) for key, value in own.items()}
+        settings = {key: value for key, value in own.items() if key not in PLACE_SETTINGS}
+        entry["settings"] = {key: _placeless(key, value) for key, value in settings.items()}
         rules.append(entry)
     return json.loads(json.dumps({"judge": JUDGE_VERSION, "rules": rules}))
 

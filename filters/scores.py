@@ -30,7 +30,7 @@ import pyarrow as pa
 from filters.duplicates import Within, duplicates_of_embeddings
 from filters.facts import facts
 from filters.near import PERMUTATIONS
-from filters.rules import rule
+from filters.rules import check_nearness, rule
 from filters.search import Run, here
 
 BATCH = 32
@@ -61,15 +61,25 @@ def session(path: str, *, num_gpus: float = 0) -> Any:
 
 
 def _is_model(at: str, **settings: Any) -> None:
-    """Every file that the settings name is there."""
+    """Every file that the settings name is there, and looks like what it should be."""
     if util.find_spec("onnxruntime") is None:
         raise ValueError(f"{at} needs onnxruntime: pip install onnxruntime.")
     for key in ("image_model", "text_model", "model", "tokenizer"):
-        if key in settings and not Path(settings[key]).is_file():
+        if key not in settings:
+            continue
+        what, first = ("tokenizer.json", b"{") if key == "tokenizer" else ("ONNX model", b"\x08")
+        if not Path(settings[key]).is_file():
             raise FileNotFoundError(
-                f"{at}.{key}: no file {settings[key]!r}; expected an exported "
-                f"{'tokenizer.json' if key == 'tokenizer' else 'ONNX model'}."
+                f"{at}.{key}: no file {settings[key]!r}; expected an exported {what}."
             )
+        with Path(settings[key]).open("rb") as file:  # b"\x08": ModelProto's first field
+            found = file.read(64).lstrip()
+        if not found.startswith(first):
+            raise ValueError(
+                f"{at}.{key}: {settings[key]!r} begins with {found[:12]!r}, which no {what} does. "
+                "A file of a few lines is a pointer of Git LFS: run `git lfs pull`."
+            )
+    check_nearness(at, similarity=settings.get("similarity", 1.0))
 
 
 def rgb(data: bytes) -> Any:

@@ -19,7 +19,28 @@ def _detector() -> Any:
     return LangDetector(LangDetectConfig(model="lite", max_input_length=1000))
 
 
-@rule()
+_CODES = """
+af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co
+cs cv cy da de diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi
+hif hr hsb ht hu hy ia id ie ilo io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li
+lmo lo lrc lt lv mai mg mhr min mk ml mn mr mrj ms mt mwl my myv mzn nah nap nds ne new nl nn no
+oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn sco sd sh si sk sl so sq sr su
+sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo yue zh
+"""
+"""The labels of lid.176, https://fasttext.cc/docs/en/language-identification.html."""
+
+
+def _are_known(at: str, *, languages: tuple[str, ...], **_: Any) -> None:
+    known = _CODES.split()
+    unknown = [code for code in languages if code not in known]
+    if unknown or not languages:
+        raise ValueError(
+            f"{at}.languages is {list(languages)}, expected codes such as en, de, zh (ISO 639-1): "
+            f"{', '.join(unknown) or 'without one, every text'} would be taken for foreign."
+        )
+
+
+@rule(check=_are_known)
 def language(
     *, languages: tuple[str, ...] = ("en",), min_score: float = 0.65, min_words: int = 5
 ) -> pl.Expr:

@@ -33,7 +33,7 @@ def frozen_video(*, max_bits: int = 2) -> pl.Expr:
 
     A video of one frame does not fire; see too_few_frames.
     """
-    # 2: what re-encoding one and the same frame changes at most; ours, see test_video.py.
+    # 2: what re-encoding one and the same frame changes at most; ours, see test_defaults.py.
     frame = pl.element().fill_null(0)
     moved = pl.col("dhashes").list.eval((frame ^ frame.shift()).bitwise_count_ones()).list.max()
     return where(_is_video & (pl.col("num_images") > 1), moved <= max_bits)

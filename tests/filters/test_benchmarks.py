@@ -20,7 +20,7 @@ QUESTION = "How many of the passengers in the picture are wearing a red hat on t
 SHORT = "What colour is the car that stands behind the second house?"
 
 
-def drawn(seed: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
+def drawn(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     """A smooth picture with structure, different for every seed."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
@@ -74,7 +74,7 @@ def test_a_picture_of_a_benchmark_is_found_however_it_was_saved_and_the_item_is_
         seeing(two, kind="JPEG", quality=30),
         seeing(one.resize((200, 150)), kind="WEBP", quality=60),
         seeing(one.convert("L").convert("RGB")),
-        seeing(one.crop((0, 0, 600, 480))),
+        seeing(one.crop((0, 0, 300, 240))),
         seeing(drawn(3)),
         sample("q", "a", images=[picture(dhash=0), ingested(encoded(two))]),
     )

@@ -140,6 +140,12 @@ def test_reasons_and_kept_add_up_to_what_was_read(samples, rules):
         ({"too_short": {}}, "too_short: needs min_seconds. Write too_short: {min_seconds: ...}."),
         ({"refusal": {"patterns": "no"}}, "patterns is 'no' (str), expected a list of text."),
         ({"duplicate_sample": {"within": "part"}}, "expected one of subset, component, mixture."),
+        ({"refusal": {"patterns": ["a", "("]}}, "'(' is no regular expression of Rust's regex"),
+        ({"language": {"languages": ["en", "english"]}}, "english would be taken for foreign."),
+        ({"language": {"languages": []}}, "without one, every text would be taken for foreign."),
+        ({"near_duplicate_images": {"radius": 9}}, "radius is 9, expected at most 8 of 64 bits"),
+        ({"near_duplicate_text": {"similarity": 0.29}}, "is 0.29, expected 0.3 or more"),
+        ({"contaminated": {"benchmarks": ["x"], "radius": 20}}, "radius is 20, expected at most"),
     ],
 )
 def test_a_mistake_in_the_filters_is_named_with_the_way_out(filters, message):
@@ -160,6 +166,11 @@ def test_identity_is_json_and_follows_settings_order_and_mode():
     assert one != identity({"empty_answer": {}, "small_image": {}})
     assert one != identity({"small_image": {"min_side": 29}, "empty_answer": {}})
     assert one != identity({"small_image": {"mode": "mark"}, "empty_answer": {}})
+
+
+def test_where_a_model_runs_is_no_identity():
+    assert identity({"unsafe_image": {"num_gpus": 1}}) == identity({"unsafe_image": {}})
+    assert identity({"unsafe_image": {"max_score": 0.5}}) != identity({"unsafe_image": {}})
 
 
 def test_every_rule_says_in_a_sentence_what_it_takes():

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -185,6 +186,12 @@ def test_an_absent_model_is_named_with_the_setting(stand_in):
     rules = {"low_agreement": stand_in | {"min_score": 0.2, "text_model": "/no/model.onnx"}}
     with pytest.raises(FileNotFoundError, match=r"low_agreement\.text_model: no file '/no/model"):
         validate(rules, where="sft.yaml: filters")
+    pointer = Path(stand_in["tokenizer"]).with_name("pointer.onnx")
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    for key, value in (("image_model", str(pointer)), ("tokenizer", stand_in["image_model"])):
+        rules = {"low_agreement": stand_in | {"min_score": 0.2, key: value}}
+        with pytest.raises(ValueError, match=rf"low_agreement\.{key}: .* begins with .*Git LFS"):
+            validate(rules, where="sft.yaml: filters")
     with pytest.raises(ValueError, match="num_gpus is 1, but this onnxruntime runs on"):
         scores.session(stand_in["image_model"], num_gpus=1)
 
