@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines import tables
-from pipelines.runner import File, Stage, Task, connected, run
+from pipelines import tables, versions
+from pipelines.runner import File, Needs, Stage, Task, connected, run
 
 NUMBERS = pa.schema([("n", pa.int64())])
 
@@ -39,6 +39,16 @@ def slow(marker: str) -> pa.Table:
     time.sleep(1.5)
     Path(marker).touch()
     return count(1)
+
+
+def alone(folder: str) -> pa.Table:
+    """How many such tasks run at once, this one included."""
+    mine = Path(folder) / str(os.getpid())
+    mine.touch()
+    time.sleep(0.2)
+    found = len(list(Path(folder).iterdir()))
+    mine.unlink()
+    return count(found)
 
 
 def stage_of(call) -> Stage:
@@ -111,3 +121,36 @@ def test_running_tasks_end_before_the_error_is_raised(tmp_path, slots):
     with pytest.raises(KeyError):
         run([long, bad], slots=slots)
     assert (tmp_path / "long").exists()
+
+
+def test_memory_that_no_node_has_is_lowered_and_gpus_that_none_has_are_an_error(tmp_path, slots):
+    def task(**needs) -> Task:
+        asked, out = Needs(**needs), str(tmp_path / "x")
+        return Task(stage=stage_of(count), part="p", settings={"until": 2}, out=out, needs=asked)
+
+    with pytest.raises(ValueError, match=r"stage count asks for 8 GPUs .* largest node has 0"):
+        run([task(num_gpus=8)], slots=slots)
+    assert [r.rows for r in run([task(memory=1 << 60, max_calls=1)], slots=slots)] == [2]
+
+
+def test_fewer_workers_than_the_cluster_has_are_no_more_at_once(tmp_path, slots):
+    (tmp_path / "now").mkdir()
+    settings = {"folder": str(tmp_path / "now")}
+    todo = [
+        Task(stage=stage_of(alone), part=str(i), settings=settings, out=str(tmp_path / f"{i}"))
+        for i in range(3)
+    ]
+    assert [r.rows for r in run(todo, slots=1)] == [1, 1, 1]
+
+
+def test_a_node_of_other_versions_is_refused_by_name(tmp_path, slots, monkeypatch):
+    here = versions.packages()
+    monkeypatch.setattr(versions, "packages", lambda: {**here, "pillow": "1.0"})
+    task = tasks(tmp_path, 1)[0]
+    with pytest.raises(versions.OtherVersionsError) as caught:
+        run([task], slots=slots)
+    assert f"pillow {here['pillow']} here, 1.0 at the driver" in str(caught.value)
+    assert "the same on every machine" in str(caught.value)
+    # A user's mistake: the command line says it without a traceback.
+    assert not any(note.startswith("stage ") for note in getattr(caught.value, "__notes__", ()))
+    assert not Path(task.out).exists()
