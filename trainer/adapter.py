@@ -1,9 +1,16 @@
-"""Low-rank adapters through `peft`: trained beside frozen weights, saved merged into them."""
+"""Low-rank adapters through `peft`: trained beside frozen weights, saved merged into them.
+
+`quantize=nf4` holds the frozen weights in 4 bits (QLoRA, arXiv 2305.14314, by bitsandbytes): the
+adapters learn beside what is left of the weights, and the checkpoint is the sum of the two.
+"""
 
 import copy
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from .config import Adapter
 
@@ -12,6 +19,9 @@ LINEAR = (
     r"(q_proj|k_proj|v_proj|o_proj|out_proj|fc1|fc2|gate_proj|up_proj|down_proj)"
 )
 """Every linear layer of both towers."""
+
+NAME = "default"
+"""Of the one adapter, which `peft` calls so."""
 
 
 def is_adapted(model: Any) -> bool:
@@ -27,20 +37,75 @@ def adapt(model: Any, settings: Adapter) -> Any:
         raise ValueError(
             "adapter.rank above 0 needs peft, which is not installed: pip install -e '.[lora]'."
         ) from error
+    targets = LINEAR if settings.targets == "all-linear" else settings.targets
     settings_peft = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_dora=settings.dora,
-        target_modules=LINEAR if settings.targets == "all-linear" else settings.targets,
+        target_modules=targets,
     )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    if settings.quantize == "nf4":
+        quantize(model, targets)
+        model.is_loaded_in_4bit = True  # peft then takes its layers for 4 bits
     adapted = inject_adapter_in_model(settings_peft, model)
+    if settings.quantize == "nf4":
+        del model.is_loaded_in_4bit
     for name, parameter in adapted.named_parameters():
         if ".connector." in name:
             parameter.requires_grad_(True)
     return adapted
+
+
+def quantize(model: nn.Module, targets: str) -> None:
+    """Linear layers named by `targets` hold their weights in NF4, scales of blocks in 8 bits."""
+    bnb = _bitsandbytes()
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.Linear) and re.fullmatch(targets, name):
+            kind = {"compress_statistics": True, "quant_type": "nf4"}
+            small = bnb.nn.Linear4bit(
+                layer.in_features, layer.out_features, bias=layer.bias is not None,
+                compute_dtype=torch.float32, device="meta", **kind,
+            )  # fmt: skip
+            # Its packing for some CPUs happens in evaluation and stays for the steps after it.
+            small.support_avx512bf16_for_cpu = False
+            small.weight = bnb.nn.Params4bit(
+                layer.weight.data, requires_grad=False, module=small, **kind
+            ).to("cpu")
+            small.bias = layer.bias
+            model.set_submodule(name, small)
+
+
+def _bitsandbytes() -> Any:
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise ValueError(
+            "adapter.quantize=nf4 needs bitsandbytes, which is not installed: "
+            "pip install -e '.[quantize]', or leave adapter.quantize empty."
+        ) from error
+    return bitsandbytes
+
+
+def num_weights(parameter: torch.Tensor) -> int:
+    """How many weights a parameter stands for; two of 4 bits lie in one byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+
+
+def load(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """An adapted model holds the weights that an adapted model of the same settings had."""
+    rest = dict(weights)
+    for name, module in model.named_modules():
+        prefix = f"{name}.weight"
+        if type(module).__name__ == "Linear4bit" and f"{prefix}.absmax" in rest:
+            stats = {key: rest.pop(key) for key in weights if key.startswith(f"{prefix}.")}
+            module.weight = type(module.weight).from_prequantized(
+                rest[prefix], stats, requires_grad=False, device="cpu", module=module
+            )
+    model.load_state_dict(rest)
 
 
 def merged(model: Any, weights: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -49,13 +114,28 @@ def merged(model: Any, weights: dict[str, torch.Tensor]) -> tuple[Any, dict[str,
         return model, weights
     from peft.tuners.lora import LoraLayer
 
-    plain = copy.deepcopy(model)
-    plain.load_state_dict(weights)
+    plain = copy.deepcopy(model).cpu()
+    load(plain, weights)
     for name, module in list(plain.named_modules()):
         if isinstance(module, LoraLayer):
-            module.merge()
-            parent = plain.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+            plain.set_submodule(name, _merged_layer(module))
     del plain.peft_config
     plain._hf_peft_config_loaded = False
     return plain, plain.state_dict()
+
+
+def _merged_layer(module: Any) -> nn.Linear:
+    from peft.utils.integrations import dequantize_module_weight
+
+    base = module.get_base_layer()
+    weight = dequantize_module_weight(base).data
+    variant = module.lora_variant.get(NAME)  # DoRA
+    sum_ = (
+        variant.merge_safe(module, NAME, weight)
+        if variant is not None
+        else weight + module.get_delta_weight(NAME)
+    )
+    layer = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
+    layer.weight = nn.Parameter(sum_.to(torch.float32), requires_grad=False)
+    layer.bias = base.bias
+    return layer

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, optim
+from . import adapter, checkpoint, optim
 from .attention import choose
 from .config import Config, load
 from .model import random_model, save_memory, use_attention
@@ -51,15 +51,12 @@ def build(config: Config, tokenizer: Any, *, resume: Path | None) -> Any:
 
         graft(model, config.model, tokenizer, seed=config.seed)
     if config.adapter.rank:
-        from .adapter import adapt
-
-        model = adapt(model, config.adapter)
-    else:
-        optim.freeze(model, config.optim.freeze)
+        model = adapter.adapt(model, config.adapter)
+    optim.freeze(model, config.optim.freeze)
     if resume is not None:
         unmerged = resume / "trainer" / "unmerged.pt"
         if unmerged.is_file():
-            model.load_state_dict(torch.load(unmerged, map_location="cpu", weights_only=True))
+            adapter.load(model, torch.load(unmerged, map_location="cpu", weights_only=True))
         else:
             load_into(model, checkpoint.load_weights(resume), str(resume))
     return model

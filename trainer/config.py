@@ -106,7 +106,7 @@ class Optim:
     neftune: float = 0.0
     """Alpha of the uniform noise on text embeddings (arXiv 2310.05914; SmolVLM used 5)."""
     name: Literal["adamw", "adamw_8bit"] = "adamw"
-    """`adamw_8bit` needs bitsandbytes and a GPU."""
+    """`adamw_8bit` keeps its moments in 8 bits (arXiv 2110.02861; needs bitsandbytes)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +121,8 @@ class Adapter:
     """Weight-decomposed (arXiv 2402.09353); false: LoRA."""
     targets: str = "all-linear"
     """`all-linear`, or a regular expression on module names."""
+    quantize: Literal["", "nf4"] = ""
+    """`nf4` holds the adapted layers' own weights in 4 bits (QLoRA; needs bitsandbytes)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,9 @@ class Config:
     epochs: float = 1.0
     batch_rows: int = 64
     """Packed rows per step, over all ranks."""
+    shuffle_shards: int = 0
+    """Shards whose rows are shuffled with each other, a few after a few in an order of each epoch's
+    own, so that only these need to be at hand; 0: all."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """What is multiplied in; weights and optimizer stay float32."""
 
@@ -163,6 +168,10 @@ class Config:
     """Threads that decode and crop."""
     prefetch: int = 4
     """Micro-batches that are ready or being made, at most."""
+    cache: str = ""
+    """Folder on this machine for what is read of `data` at a URL; empty: a temporary one."""
+    cache_bytes: int = 0
+    """Of shards in the cache, at most: the least recently used go; 0: no bound."""
     device: str = "auto"
     """auto | cpu | cuda."""
     attention: Literal["auto", "loop", "sdpa", "flex", "varlen"] = "auto"
@@ -201,14 +210,15 @@ class Config:
 
 
 PLACE = (
-    "output", "micro_rows", "workers", "prefetch", "device", "attention", "parallel",
+    "output", "micro_rows", "workers", "prefetch", "cache", "cache_bytes", "device", "attention",
+    "parallel",
     "gradient_checkpointing", "compile", "logits_chunk", "threads", "log_every", "save_every",
     "keep_last", "evaluate_every", "evaluate_rows", "select", "stop_at", "max_loss_spike",
     "tensorboard", "page_samples", "peak_tflops", "name",
 )  # fmt: skip
 """Fields that may change between a run and its resumption."""
 
-PATHS = ("data", "output", "init")
+PATHS = ("data", "output", "init", "cache")
 """Keys whose value is taken as it stands: a path may hold what YAML would read otherwise."""
 
 
@@ -314,6 +324,16 @@ def check(config: Config, *, where: str) -> None:
         if tower not in ("vision", "connector", "language"):
             hint = did_you_mean(tower, ("vision", "connector", "language"))
             raise ValueError(f"{where}: optim.freeze: unknown tower '{tower}'. {hint}")
+    if config.adapter.quantize and not config.adapter.rank:
+        raise ValueError(
+            f"{where}: adapter.quantize={config.adapter.quantize} keeps weights that cannot be "
+            "trained: set adapter.rank above 0, or leave adapter.quantize empty."
+        )
+    if config.parallel == "fsdp" and (config.adapter.quantize or config.optim.name == "adamw_8bit"):
+        raise ValueError(
+            f"{where}: parallel=fsdp cannot shard bitsandbytes tensors. Use parallel=ddp, or "
+            "optim.name=adamw and an empty adapter.quantize."
+        )
     positive = {"batch_rows": config.batch_rows, "micro_rows": config.micro_rows,
                 "workers": config.workers, "prefetch": config.prefetch,
                 "logits_chunk": config.logits_chunk, "log_every": config.log_every,
@@ -321,6 +341,12 @@ def check(config: Config, *, where: str) -> None:
     for key, value in positive.items():
         if value < 1:
             raise ValueError(f"{where}: {key} is {value}, expected at least 1.")
+    for key, value in (
+        ("shuffle_shards", config.shuffle_shards),
+        ("cache_bytes", config.cache_bytes),
+    ):
+        if value < 0:
+            raise ValueError(f"{where}: {key} is {value}, expected 0 or more.")
     if config.steps < 0 or (config.steps == 0 and config.epochs <= 0):
         raise ValueError(
             f"{where}: steps {config.steps}, epochs {config.epochs}: nothing to train."

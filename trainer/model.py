@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from . import attention
+from .adapter import num_weights
 from .config import Model
 from .data import Batch
 
@@ -105,10 +106,11 @@ def save_memory(model: "SmolVLMForConditionalGeneration") -> None:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters per tower, shared ones once."""
+    """Parameters per tower, shared ones once, without adapters, which are merged on saving."""
     counts = dict.fromkeys(TOWERS, 0)
     for name, parameter in model.named_parameters():
-        counts[tower(name)] += parameter.numel()
+        if ".lora_" not in name:
+            counts[tower(name)] += num_weights(parameter)
     return counts
 
 

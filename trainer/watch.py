@@ -142,14 +142,21 @@ class open_log:
             self.stream.close()
 
 
+def needed(config: Config, model: nn.Module) -> int:
+    """Bytes of the weights, and for what is trained of a gradient and two moments."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    moments = 2 if config.optim.name == "adamw_8bit" else 8
+    return weights + (4 + moments) * trained
+
+
 def describe(config: Config, model: nn.Module, mixtures: list[Mixture], run: Path) -> str:
     """Sizes, memory and data, in four lines."""
     counts = count_parameters(model)
     total = sum(counts.values())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parts = ", ".join(f"{name} {people(count)}" for name, count in counts.items())
-    # float32 weights, and for what is trained a gradient and two moments.
-    memory = (4 * total + 12 * trained) / 1e9
+    memory = needed(config, model) / 1e9
     data = ", ".join(f"{m.name} ({m.fingerprint[:12]})" for m in mixtures)
     return (
         f"model    {config.name}: {people(total)} parameters ({parts}); {people(trained)} trained\n"
