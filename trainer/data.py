@@ -11,8 +11,9 @@ T tokens, C crops, S px a side, L learned tokens.
 import collections
 import concurrent.futures
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from tokenization.images import pixels as crops
 
 from .config import Config
 from .order import row_at, share_out
-from .shards import Row, Rows, learned, open_mixture
+from .shards import Row, Rows, learned, opened
+
+FETCHERS = 4
+"""Shards that are read from URLs at a time."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,36 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
     )
 
 
+def look_ahead(splits: Sequence[Rows], config: Config) -> int:
+    """Positions ahead of the step at which shards at URLs are asked for; 0: not before the step.
+
+    Half a window of `shuffle_shards`, where the cache has room for the next one too.
+
+    Raises:
+        ValueError: the cache cannot hold the shards whose rows are shuffled with each other.
+    """
+    remote = [rows for rows in splits if rows.mixture.remote is not None]
+    if not remote:
+        return 0
+    most = max(len(rows.shards) for rows in remote)
+    window = min(config.shuffle_shards or most, most)
+
+    def held(windows: int) -> int:
+        sizes = [sorted(rows.shard_bytes)[-windows * window :] for rows in remote]
+        return sum(map(sum, sizes))
+
+    if config.cache_bytes and held(1) > config.cache_bytes:
+        raise ValueError(
+            f"cache_bytes is {config.cache_bytes:,}, but the shards whose rows are shuffled with "
+            f"each other ({window} of each mixture) have {held(1):,} bytes. Set cache_bytes to "
+            f"that, or shuffle_shards below {window} to shuffle fewer at a time."
+        )
+    if config.cache_bytes and held(2) > config.cache_bytes:
+        return 0
+    rows_of_window = min(sum(rows.shard_rows[:window]) for rows in remote)
+    return max(config.batch_rows, rows_of_window // 2)
+
+
 class Loader:
     """Steps and their micro-batches for one rank, made ahead by threads, at most `prefetch`.
 
@@ -128,7 +162,6 @@ class Loader:
 
     def __init__(
         self,
-        mixtures: Mapping[str, float],
         config: Config,
         *,
         image_token: int,
@@ -136,10 +169,13 @@ class Loader:
         ranks: int = 1,
         cost: Callable[[np.ndarray, int, int], float],
     ) -> None:
-        self.splits = [Rows(open_mixture(folder), "train") for folder in mixtures]
-        self.weights = list(mixtures.values())
+        self.splits = [Rows(mixture, "train") for mixture in opened(config)]
+        self.weights = list(config.data.values())
         self.config, self.image_token, self.cost = config, image_token, cost
         self.rank, self.ranks = rank, ranks
+        self.ahead = look_ahead(self.splits, config)
+        self.fetcher = concurrent.futures.ThreadPoolExecutor(FETCHERS, "shards")
+        self.coming: dict[tuple[int, int], concurrent.futures.Future[Path]] = {}
         if config.batch_rows % ranks:
             raise ValueError(
                 f"batch_rows is {config.batch_rows}, not a multiple of the {ranks} ranks. "
@@ -156,11 +192,8 @@ class Loader:
 
     def plan(self, position: int) -> tuple[Step, list[list[tuple[int, int]]]]:
         """The step at a position and this rank's rows per micro-batch; reads no picture."""
-        sizes = [len(rows) for rows in self.splits]
-        chosen = [
-            row_at(p, sizes, self.weights, self.config.seed)
-            for p in range(position, position + self.config.batch_rows)
-        ]
+        chosen = self._rows(position)
+        self._fetch(position, chosen)
         measured = [self.splits[m].lengths(number) for m, number in chosen]
         costs = [self.cost(*each) for each in measured]
         mine = share_out(costs, self.ranks)[self.rank]
@@ -173,6 +206,29 @@ class Loader:
             rows=[f"{self.splits[m].mixture.name}/{number}" for m, number in chosen],
         )
         return step, groups
+
+    def _rows(self, position: int) -> list[tuple[int, int]]:
+        shards = [rows.shard_rows for rows in self.splits]
+        seed, window = self.config.seed, self.config.shuffle_shards
+        return [
+            row_at(p, shards, self.weights, seed, window=window)
+            for p in range(position, position + self.config.batch_rows)
+        ]
+
+    def _fetch(self, position: int, chosen: Sequence[tuple[int, int]]) -> None:
+        """The shards of these rows are here; those of rows further on are on their way."""
+        if all(rows.mixture.remote is None for rows in self.splits):
+            return
+        now = self._shards(chosen)
+        later = self._shards(self._rows(position + self.ahead)) if self.ahead else set()
+        for shard in [*now, *(later - now)]:
+            if shard not in self.coming:
+                self.coming[shard] = self.fetcher.submit(self.splits[shard[0]].fetch, shard[1])
+        for shard in [s for s, future in self.coming.items() if s in now or future.done()]:
+            self.coming.pop(shard).result()
+
+    def _shards(self, chosen: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        return {(m, self.splits[m].shard_of(number)) for m, number in chosen}
 
     def make(self, group: Sequence[tuple[int, int]]) -> Batch:
         """One micro-batch."""

@@ -23,7 +23,7 @@ from .config import Config, changed
 from .data import Batch, Loader, Step
 from .model import Objective, flops
 from .parallel import World
-from .shards import Mixture, open_mixture, refuse_mismatch
+from .shards import Mixture, opened, refuse_mismatch
 from .watch import (
     Meter,
     describe,
@@ -59,7 +59,7 @@ def train(config: Config) -> Path:
 
     logging.disable_progress_bar()
     with parallel.world(config) as here:
-        mixtures = [open_mixture(folder) for folder in config.data]
+        mixtures = opened(config)
         tokenizer = build.tokenizer_of(mixtures)
         for mixture in mixtures:
             refuse_mismatch(config, mixture, vocabulary=len(tokenizer))
@@ -87,7 +87,7 @@ def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, h
         checkpoint.load_optimizer(standing[-1], objective, optimizer)
     image_token = tokenizer.convert_tokens_to_ids("<image>")
     loader = Loader(
-        config.data, config, image_token=image_token, rank=here.rank, ranks=here.ranks,
+        config, image_token=image_token, rank=here.rank, ranks=here.ranks,
         cost=lambda lengths, crops, learned: flops(config.model, lengths, crops, learned),
     )  # fmt: skip
     steps = config.steps or max(

@@ -46,19 +46,50 @@ def shares(weights: Sequence[float], block: int) -> list[int]:
     return whole
 
 
+@lru_cache(maxsize=8)
+def rows_in_order(shards: tuple[int, ...], seed: int, epoch: int, window: int) -> np.ndarray:
+    """A permutation of the rows of shards of these sizes, for one epoch.
+
+    `window` 0 takes all rows alike. Else the shards come in an order of the epoch's own, `window`
+    at a time, and the rows of those few are taken alike: only they need to be at hand.
+    """
+    if window == 0 or window >= len(shards):
+        return order(sum(shards), seed, epoch)
+    place = np.empty(len(shards), np.int64)
+    place[order(len(shards), ~seed, epoch)] = np.arange(len(shards))
+    keys = _mix(np.arange(sum(shards), dtype=np.uint64) ^ _hashed(seed, epoch))
+    return np.lexsort((keys, np.repeat(place // window, shards)))
+
+
+@lru_cache(maxsize=8)
+def _turns(weights: tuple[float, ...], seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """(mixture, how many of its rows came before in this block) of each position of a block."""
+    counts = shares(weights, MIX_BLOCK)
+    owners = np.repeat(np.arange(len(counts)), counts)[order(MIX_BLOCK, seed, block)]
+    before = np.empty(MIX_BLOCK, np.int64)
+    for mixture, count in enumerate(counts):
+        before[owners == mixture] = np.arange(count)
+    return owners, before
+
+
 def row_at(
-    position: int, sizes: Sequence[int], weights: Sequence[float], seed: int
+    position: int,
+    mixtures: Sequence[tuple[int, ...]],
+    weights: Sequence[float],
+    seed: int,
+    *,
+    window: int = 0,
 ) -> tuple[int, int]:
-    """(mixture, row) at a position of the endless global order."""
+    """(mixture, row) at a position of the endless global order; `mixtures`: rows of each shard."""
     mixture, inside = 0, position
-    if len(sizes) > 1:
-        counts = shares(weights, MIX_BLOCK)
+    if len(mixtures) > 1:
         block, slot = divmod(position, MIX_BLOCK)
-        owners = np.repeat(np.arange(len(counts)), counts)[order(MIX_BLOCK, seed + 1, block)]
+        owners, before = _turns(tuple(weights), seed + 1, block)
         mixture = int(owners[slot])
-        inside = block * counts[mixture] + int((owners[:slot] == mixture).sum())
-    epoch, place = divmod(inside, sizes[mixture])
-    return mixture, int(order(sizes[mixture], seed + 2 + mixture, epoch)[place])
+        inside = block * shares(weights, MIX_BLOCK)[mixture] + int(before[slot])
+    shards = mixtures[mixture]
+    epoch, place = divmod(inside, sum(shards))
+    return mixture, int(rows_in_order(shards, seed + 2 + mixture, epoch, window)[place])
 
 
 def share_out(costs: Sequence[float], ranks: int) -> list[list[int]]:

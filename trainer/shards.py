@@ -1,11 +1,12 @@
-"""A finished mixture, opened: its recipe, and its packed rows by number, one memory map a shard."""
+"""A finished mixture, opened: its recipe, and its packed rows by number, one memory map a shard.
 
-import hashlib
+One at a URL (`s3://`, `gs://`, `hf://`) is read through this machine's cache (cache.py): a shard
+comes when one of its rows is asked for, or ahead of that where the loader expects it.
+"""
+
 import json
-import os
-import tempfile
+import threading
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,26 @@ import pyarrow as pa
 
 from tokenization.schema import Encoding
 
+from . import cache as caching
+from .cache import Remote
 from .config import Config, did_you_mean
+
+REOPENED = 5
+"""Times that a shard may go between its arrival and its opening, under a bound that is too small
+for all that share it."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A finished mixture on disk."""
+    """A finished mixture."""
 
     folder: Path
+    """Here, or its place in the cache."""
     name: str
     fingerprint: str
     encoding: Encoding
     recipe: dict[str, Any]
+    remote: Remote | None = None
 
 
 @dataclass(frozen=True)
@@ -48,35 +57,12 @@ class Row:
         return sum(rows * cols + 1 for rows, cols in self.grids)
 
 
-def local(folder: str) -> Path:
-    """A local folder that holds `folder`; an fsspec URL is copied, once per content."""
-    if "://" not in folder:
-        return Path(folder)
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(folder)
-    if not filesystem.exists(f"{path}/recipe.json"):
-        raise FileNotFoundError(
-            f"data={folder}: no recipe.json there, so it is no finished mixture."
-        )
-    recipe = filesystem.cat_file(f"{path}/recipe.json")
-    cache = Path(tempfile.gettempdir()) / f"mixture-{hashlib.sha256(recipe).hexdigest()[:32]}"
-    for source in filesystem.find(path):
-        name = source.rpartition(path.strip("/") + "/")[2]
-        target = cache / name
-        if name.split("/")[0] in ("recipe.json", "index.arrow", "shards", "tokenizer") and (
-            not target.exists()
-        ):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            arriving = target.with_name(f".{target.name}.{os.getpid()}.arriving")
-            filesystem.get_file(source, str(arriving))
-            arriving.replace(target)
-    return cache
-
-
-def open_mixture(folder: str) -> Mixture:
-    """The mixture in `folder`; ValueError or FileNotFoundError where it is none."""
-    path = local(folder)
+def open_mixture(folder: str, *, cache: str = "", cache_bytes: int = 0) -> Mixture:
+    """The mixture in `folder` or at that URL; ValueError or FileNotFoundError where it is none."""
+    remote = None
+    if "://" in folder:
+        remote = caching.follow(folder, cache=cache, max_bytes=cache_bytes)
+    path = remote.folder if remote else Path(folder)
     file = path / "recipe.json"
     if not path.is_dir():
         raise FileNotFoundError(
@@ -102,7 +88,15 @@ def open_mixture(folder: str) -> Mixture:
                 f"{file}: mixture.encoding holds '{key}', unknown here. {did_you_mean(key, known)} "
                 "Was it built by another version? Build it again."
             )
-    return Mixture(path, name, fingerprint, Encoding(**written), recipe)
+    return Mixture(path, name, fingerprint, Encoding(**written), recipe, remote)
+
+
+def opened(config: Config) -> list[Mixture]:
+    """The mixtures of `config.data`, in order."""
+    return [
+        open_mixture(folder, cache=config.cache, cache_bytes=config.cache_bytes)
+        for folder in config.data
+    ]
 
 
 def refuse_mismatch(config: Config, mixture: Mixture, *, vocabulary: int) -> None:
@@ -141,34 +135,82 @@ class Rows:
 
     def __init__(self, mixture: Mixture, split: str) -> None:
         self.mixture = mixture
-        self.files = sorted((mixture.folder / "shards").glob(f"{split}-*.arrow"))
-        if not self.files and split == "train":
+        self._open: dict[int, pa.ipc.RecordBatchFileReader] = {}
+        self._lock = threading.Lock()
+        here = mixture.remote.sizes if mixture.remote else _names(mixture.folder / "shards")
+        self.shards = sorted(n for n in here if n.startswith(f"{split}-") and n.endswith(".arrow"))
+        if not self.shards and split == "train":
             raise FileNotFoundError(
                 f"{mixture.folder / 'shards'}: no {split}-*.arrow in it. Was the build "
                 "interrupted? Run it again: it goes on where it stopped."
             )
-        self._batches: list[tuple[int, int]] = []  # file, batch
-        starts = [0]
-        for number in range(len(self.files)):
-            reader = self._reader(number)
-            for batch in range(reader.num_record_batches):
-                self._batches.append((number, batch))
-                starts.append(starts[-1] + reader.get_batch(batch).num_rows)
-        self._starts = np.array(starts, dtype=np.int64)
+        counts = self._batch_rows()
+        self.shard_rows = tuple(sum(batches) for batches in counts)
+        """Rows of each shard, in order."""
+        self._batches = [
+            (n, batch) for n, found in enumerate(counts) for batch in range(len(found))
+        ]
+        self._starts = np.cumsum([0, *(rows for found in counts for rows in found)])
         if split == "train" and len(self) == 0:
             raise ValueError(f"{mixture.folder / 'shards'}: the {split} shards hold no row.")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @lru_cache(maxsize=4096)  # noqa: B019 - a reader is a file mapping, held as long as the rows
-    def _reader(self, number: int) -> pa.ipc.RecordBatchFileReader:
-        return pa.ipc.open_file(pa.memory_map(str(self.files[number])))
+    def _batch_rows(self) -> list[list[int]]:
+        if self.mixture.remote:
+            return caching.batch_rows(self.mixture.remote, self.shards)
+        readers = [self._reader(number) for number in range(len(self.shards))]
+        return [[r.get_batch(n).num_rows for n in range(r.num_record_batches)] for r in readers]
+
+    def fetch(self, shard: int) -> Path:
+        """The shard's file is here; returns its path."""
+        if self.mixture.remote:
+            return caching.fetch(self.mixture.remote, self.shards[shard])
+        return self.mixture.folder / "shards" / self.shards[shard]
+
+    @property
+    def shard_bytes(self) -> list[int]:
+        """Bytes of each shard."""
+        if self.mixture.remote:
+            return [self.mixture.remote.sizes[name] for name in self.shards]
+        return [self.fetch(n).stat().st_size for n in range(len(self.shards))]
+
+    def shard_of(self, number: int) -> int:
+        """The shard that holds a row."""
+        return self._batches[self._batch_of(number)][0]
+
+    def _reader(self, shard: int) -> pa.ipc.RecordBatchFileReader:
+        found = self._open.get(shard)
+        for _ in range(REOPENED):
+            if found is not None:
+                return found
+            try:
+                found = pa.ipc.open_file(pa.memory_map(str(self.fetch(shard))))
+            except FileNotFoundError:
+                if self.mixture.remote is None:
+                    raise
+        if found is None:
+            raise FileNotFoundError(
+                f"{self.fetch(shard)}: it went {REOPENED} times before it could be opened. "
+                "Too many runs share this cache: raise cache_bytes, or name another with cache=."
+            )
+        with self._lock:  # what has gone from the cache is let go, or its disk space stays taken
+            if self.mixture.remote:
+                folder = self.mixture.folder / "shards"
+                gone = [n for n in self._open if not (folder / self.shards[n]).exists()]
+                for n in gone:
+                    del self._open[n]
+            self._open[shard] = found
+        return found
+
+    def _batch_of(self, number: int) -> int:
+        return int(np.searchsorted(self._starts, number, side="right")) - 1
 
     def _find(self, number: int) -> tuple[pa.RecordBatch, int]:
-        which = int(np.searchsorted(self._starts, number, side="right")) - 1
-        file, batch = self._batches[which]
-        return self._reader(file).get_batch(batch), number - int(self._starts[which])
+        which = self._batch_of(number)
+        shard, batch = self._batches[which]
+        return self._reader(shard).get_batch(batch), number - int(self._starts[which])
 
     def lengths(self, number: int) -> tuple[np.ndarray, int, int]:
         """(seq_lengths, crops, learned tokens) of a row, no picture touched."""
@@ -195,6 +237,10 @@ class Rows:
             grids=[(g["rows"], g["cols"]) for g in batch.column("grids")[i].as_py()],
             sample_ids=batch.column("sample_ids")[i].as_py(),
         )
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("*.arrow")]
 
 
 def learned(loss_mask: np.ndarray, seq_lengths: np.ndarray) -> np.ndarray:

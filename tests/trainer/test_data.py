@@ -17,7 +17,7 @@ from tests.trainer.conftest import Settings
 from tests.trainer.shards import ENCODING, pack, sample, write
 from trainer.config import Config
 from trainer.data import Loader, collate
-from trainer.order import MIX_BLOCK, order, row_at, share_out, shares
+from trainer.order import MIX_BLOCK, order, row_at, rows_in_order, share_out, shares
 from trainer.shards import Rows, learned, open_mixture, refuse_mismatch
 
 IMAGE = 49190
@@ -28,12 +28,31 @@ def cost(lengths: np.ndarray, crops: int, learned: int) -> float:
 
 
 def loader(config: Config, *, rank: int = 0, ranks: int = 1) -> Loader:
-    return Loader(config.data, config, image_token=IMAGE, rank=rank, ranks=ranks, cost=cost)
+    return Loader(config, image_token=IMAGE, rank=rank, ranks=ranks, cost=cost)
 
 
 @given(st.integers(1, 300), st.integers(0, 2**63), st.integers(0, 5))
 def test_an_epoch_holds_every_row_once(rows: int, seed: int, epoch: int) -> None:
     assert sorted(order(rows, seed, epoch)) == list(range(rows))
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any),
+    st.integers(0, 2**63),
+    st.integers(0, 3),
+    st.integers(1, 14),
+)
+def test_rows_are_shuffled_a_few_shards_at_a_time(
+    shards: list[int], seed: int, epoch: int, window: int
+) -> None:
+    found = rows_in_order(tuple(shards), seed, epoch, window)
+    assert sorted(found) == list(range(sum(shards)))
+    if window >= len(shards):
+        assert found.tolist() == order(sum(shards), seed, epoch).tolist()
+    owners = np.repeat(np.arange(len(shards)), shards)[found]
+    spans = [(at[0], at[-1]) for n in range(len(shards)) if len(at := np.flatnonzero(owners == n))]
+    for place in range(len(found)):  # shards that are begun and not yet done with
+        assert sum(first <= place <= last for first, last in spans) <= window
 
 
 def test_epochs_and_seeds_differ_and_the_order_is_pinned() -> None:
@@ -50,7 +69,7 @@ def test_positions_draw_each_mixture_by_weight_and_each_row_equally(
     sizes: list[int], data: st.DataObject, seed: int
 ) -> None:
     weights = [data.draw(st.floats(0.1, 5)) for _ in sizes]
-    drawn = [row_at(p, sizes, weights, seed) for p in range(MIX_BLOCK)]
+    drawn = [row_at(p, [(size,) for size in sizes], weights, seed) for p in range(MIX_BLOCK)]
     count = collections.Counter(m for m, _ in drawn)
     expected = shares(weights, MIX_BLOCK) if len(sizes) > 1 else [MIX_BLOCK]
     assert [count[m] for m in range(len(sizes))] == expected

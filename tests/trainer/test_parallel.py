@@ -84,7 +84,7 @@ def test_the_order_of_ranks_is_by_cost_not_by_chance(settings: Settings) -> None
     cost = lambda lengths, crops, learned: flops(config.model, lengths, crops, learned)
     sums = []
     for rank in range(2):
-        loader = Loader(config.data, config, image_token=49190, rank=rank, ranks=2, cost=cost)
+        loader = Loader(config, image_token=49190, rank=rank, ranks=2, cost=cost)
         _, groups = loader.plan(0)
         rows = [loader.splits[m].lengths(n) for group in groups for m, n in group]
         sums.append(sum(cost(*row) for row in rows))
