@@ -29,10 +29,14 @@ LAYERS = 14
 """Steps into which the crops of a mean row are divided where they need only be balanced."""
 WINDOW = 20_000
 """Samples that best-fit decreasing sorts at once."""
-FEW = 8
+MANY = 200
+"""Samples below which a program is not worth its time."""
+FEW = 16
 """Mean samples a row from which on patterns are not worth their while."""
+SCARCE = 0.75
+"""Rows that crops need, as a share of those that tokens need, from which on patterns are tried."""
 ENOUGH = 1.005
-"""Share of the least rows of the program at which no other way is tried."""
+"""Share of the rows of the program at which no other way is tried."""
 SKEW = 0.3
 """Share of `max_crops` by which a row may run ahead of its crops while it is filled at random."""
 
@@ -80,10 +84,11 @@ def _dual_feasible(sizes: np.ndarray, counts: np.ndarray, capacity: int) -> floa
     return best
 
 
-def _crops_bind(tokens: np.ndarray, crops: np.ndarray, seq_len: int, max_crops: int) -> bool:
-    """Whether crops need more rows than tokens do, and rows are of few samples."""
-    need = float(crops.sum()) / max(max_crops, 1)
-    return need > float(tokens.sum()) / seq_len and len(tokens) < FEW * need
+def _crops_matter(tokens: np.ndarray, crops: np.ndarray, seq_len: int, max_crops: int) -> bool:
+    """Whether crops need about as many rows as tokens do or more, and rows are of few samples."""
+    by_crops = float(crops.sum()) / max(max_crops, 1)
+    by_tokens = float(tokens.sum()) / seq_len
+    return by_crops > SCARCE * by_tokens and len(tokens) < FEW * max(by_crops, by_tokens)
 
 
 def least_rows(
@@ -100,8 +105,9 @@ def least_rows(
     bounds = []
     for sizes, capacity in ((tokens, seq_len), (crops, max(max_crops, 1))):
         bounds.append(_dual_feasible(*np.unique(sizes, return_counts=True), capacity))
-    if _crops_bind(tokens, crops, seq_len, max_crops):
-        bounds.append(least_by_patterns(tokens, crops, seq_len=seq_len, max_crops=max_crops))
+    if _crops_matter(tokens, crops, seq_len, max_crops):
+        limits = {"seq_len": seq_len, "max_crops": max_crops}
+        bounds.append(least_by_patterns(tokens, crops, known=max(bounds), **limits))
     return int(np.ceil(max(bounds) - 1e-6))
 
 
@@ -281,23 +287,24 @@ def _coarse(
     max_crops: int,
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
-    """Rows where crops bind: by patterns; the fewest of all ways where that is not close."""
-    limits = {"seq_len": seq_len, "max_crops": max_crops}
-    order = rng.permutation(len(tokens))
-    t, c = tokens[order], crops[order]
+    """Rows of few samples where crops matter: by patterns, or filled one by one where patterns
+    are not close to the program and take more. Fewer than MANY samples: the best of three ways.
+    """
     found = []
-    solved = rows_of_patterns(t, c, rng=rng, **limits)
+    limits = {"seq_len": seq_len, "max_crops": max_crops}
+    if len(tokens) < MANY:
+        key = np.maximum(tokens / seq_len, crops / max_crops)
+        found.append(_decreasing(tokens, crops, key=key, **limits))
+        found.append(_decreasing(tokens, crops, key=crops * (seq_len + 1) + tokens, **limits))
+    solved = len(tokens) >= MANY and rows_of_patterns(tokens, crops, rng=rng, **limits)
     if solved:
         made, left, least = solved
         rest = np.array(left, dtype=np.int64)
-        ends = _decreasing(
-            t[rest], c[rest], key=np.maximum(t[rest] / seq_len, c[rest] / max_crops), **limits
-        )
-        found.append([order[row] for row in made] + [order[rest[row]] for row in ends])
+        key = np.maximum(tokens[rest] / seq_len, crops[rest] / max_crops)
+        ends = _decreasing(tokens[rest], crops[rest], seq_len=seq_len, max_crops=max_crops, key=key)
+        found.append([np.array(row) for row in made] + [rest[row] for row in ends])
         if len(found[0]) <= ENOUGH * least:
             return found[0]
-    for key in (c * (seq_len + 1) + t, np.maximum(t / seq_len, c / max_crops)):
-        found.append([order[row] for row in _decreasing(t, c, key=key, **limits)])
     found.append(_pooled(tokens, crops, seq_len=seq_len, cap=max_crops, rng=rng))
     return min(found, key=len)
 
@@ -320,11 +327,10 @@ def pack_rows(
         return []
     rng = np.random.default_rng(seed)
     density = crops.sum() / tokens.sum()
-    if float((crops / tokens).max()) * seq_len > max_crops:
-        if not _crops_bind(tokens, crops, seq_len, max_crops):
-            rows = _pooled(tokens, crops, seq_len=seq_len, cap=max_crops, rng=rng)
-        else:
-            rows = _coarse(tokens, crops, seq_len=seq_len, max_crops=max_crops, rng=rng)
+    if _crops_matter(tokens, crops, seq_len, max_crops):
+        rows = _coarse(tokens, crops, seq_len=seq_len, max_crops=max_crops, rng=rng)
+    elif float((crops / tokens).max()) * seq_len > max_crops:
+        rows = _pooled(tokens, crops, seq_len=seq_len, cap=max_crops, rng=rng)
     else:
         # Even the densest samples cannot reach the crop limit. Crops are then only balanced, in
         # units of a LAYERS-th of the mean row.

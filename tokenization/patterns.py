@@ -3,31 +3,40 @@
 Where crops bind, a row holds a handful of samples of few sizes, and filling rows one by one wastes
 what fits together badly at the end. So samples are put into kinds (crops, tokens in steps), and the
 fewest fractional rows that hold all kinds are found by column generation: prices per kind from the
-simplex method, and the pattern of highest price that both limits allow from a dynamic program
-(Gilmore & Gomory 1961, https://doi.org/10.1287/opre.9.6.849). Prices bound the rows of any packing
-from below, at every step (Farley 1990, https://doi.org/10.1287/opre.38.5.922).
+program over the patterns known so far, and the pattern of highest price that both limits allow from
+a dynamic program (Gilmore & Gomory 1961, https://doi.org/10.1287/opre.9.6.849), at prices drawn
+towards the best ones so far (Wentges 1997, Weighted Dantzig-Wolfe decomposition, International
+Transactions in Operational Research 4). Prices bound the rows of any packing from below, at every
+step (Farley 1990, https://doi.org/10.1287/opre.38.5.922).
+
+A kind is as long as the mean of its samples when rows are made, and as short as its shortest one
+when they are bounded: no real row is then missing among the patterns.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-STEPS = 16
+STEPS = 64
 """Steps into which the tokens of a row are divided."""
-KINDS = 220
-"""Above so many kinds a program is not solved: it would cost more than it gains."""
+LEVELS = 32
+"""Ranges of tokens, of equal width, that make kinds of samples when rows are made."""
+KINDS = 420
+"""Above so many kinds ranges are made wider."""
 RARE = 0.0005
 """Share of the samples below which a kind is put together with the next longer one."""
-ROUNDS = 1000
+RARE_IN_BOUND = 0.0002
+"""The same where rows are bounded."""
+ROUNDS = 300
 """Times that prices are made at most."""
 TRIES = 60
 """Patterns that are looked at for the same prices."""
-NEAR = 1.001
-"""Share of rows known to be needed at which looking for better patterns is over."""
-PIVOTS = 3000
-"""Exchanges of patterns after which the best prices and patterns so far are used."""
-WORK = 250_000
-"""Kinds times (tokens, crops) of a row above which steps are made coarser."""
+DRAWN = 0.7
+"""Weight of the best prices so far in those that patterns are sought for."""
+CLOSE = 5e-4
+"""Share of rows between program and bound at which the program is solved."""
+WORK = 8_000_000
+"""Kinds times (tokens, crops) of a row above which ranges and steps are made coarser."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +53,7 @@ class Kinds:
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """Patterns, one a column; how often each; and what they prove."""
+    """Patterns, one a column; how often each, none never; and what they prove."""
 
     patterns: np.ndarray
     amounts: np.ndarray
@@ -53,12 +62,13 @@ class Solution:
 
 
 def kinds_of(
-    tokens: np.ndarray, crops: np.ndarray, *, step: int, smallest: float, below: bool
+    tokens: np.ndarray, crops: np.ndarray, *, level: int, step: int, smallest: float, below: bool
 ) -> Kinds:
-    """Samples of equal crops and similar tokens, at least `smallest` of them where there are.
+    """Samples of equal crops and tokens of one range of `level`, at least `smallest` of them where
+    there are.
 
-    Their size is that of the smallest of them, rounded down, where `below`; else their mean,
-    rounded up.
+    Their size in steps of `step` is that of the shortest of them, rounded down, where `below`; else
+    their mean, rounded to the nearest.
     """
     label = np.full(len(tokens), -1, dtype=np.int64)
     steps: list[int] = []
@@ -67,15 +77,14 @@ def kinds_of(
     for size in np.unique(crops).tolist():
         members = np.flatnonzero(crops == size)
         members = members[np.argsort(tokens[members], kind="stable")]
-        level = tokens[members] // step
         cuts = [0]
-        for cut in (np.flatnonzero(np.diff(level)) + 1).tolist():
+        for cut in (np.flatnonzero(np.diff(tokens[members] // level)) + 1).tolist():
             if cut - cuts[-1] >= smallest:
                 cuts.append(cut)
         for begin, end in zip(cuts, [*cuts[1:], len(members)], strict=True):
             part = members[begin:end]
-            mean = -(-int(tokens[part].sum()) // (step * len(part)))
-            height = int(level[begin]) if below else mean
+            mean = int(tokens[part].sum() / (step * len(part)) + 0.5)
+            height = int(tokens[part[0]]) // step if below else max(mean, 1)
             if not height and not size:
                 continue
             label[part] = len(steps)
@@ -99,7 +108,7 @@ def _worth(prices: np.ndarray, kinds: Kinds) -> np.ndarray:
 
 
 def _best_patterns(
-    prices: np.ndarray, kinds: Kinds, used: np.ndarray, width: int, height: int
+    prices: np.ndarray, kinds: Kinds, used: np.ndarray, *, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(highest price, last kind taken or -1) of every room [height + 1 crops, width + 1 steps]."""
     best = np.full((height + 1, 2 * width + 1), -np.inf)  # the left half is out of the row
@@ -151,89 +160,96 @@ def _pattern(last: np.ndarray, crops: int, steps: int, kinds: Kinds) -> np.ndarr
     return pattern
 
 
+def _program(columns: list[np.ndarray], number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(how often each pattern, price of each kind): the fewest rows that hold all kinds."""
+    from scipy.optimize import linprog
+    from scipy.sparse import csc_matrix
+
+    found = linprog(
+        np.ones(len(columns)),
+        A_ub=-csc_matrix(np.stack(columns, axis=1)),
+        b_ub=-number,
+        method="highs-ds",
+    )
+    assert found.status == 0, found.message  # patterns of one kind each always hold all
+    return found.x, np.maximum(-found.ineqlin.marginals, 0.0)
+
+
 def solve(
-    kinds: Kinds, *, width: int, max_crops: int, close: float, known: float = 0.0
+    kinds: Kinds, *, width: int, max_crops: int, within: float, known: float = 0.0
 ) -> Solution:
-    """The fewest fractional rows, to within a share `close` or as far as PIVOTS exchanges lead.
+    """The fewest fractional rows, to a share CLOSE or `within` rows, or as far as ROUNDS lead.
 
     `known` is a number of rows below which no packing can go, for stopping early.
-    Every kind must have a size within `width` steps and `max_crops`.
+    Every kind must have a size, within `width` steps and `max_crops`.
     """
+    most = np.maximum(kinds.number, 1).astype(np.int64)
+    fits = np.where(kinds.steps > 0, width // np.maximum(kinds.steps, 1), most)
     fits = np.minimum(
-        width // np.maximum(kinds.steps, 1) + np.where(kinds.steps == 0, 10**6, 0),
-        max_crops // np.maximum(kinds.crops, 1) + np.where(kinds.crops == 0, 10**6, 0),
-    ).astype(float)
-    patterns, inverse = np.diag(fits), np.diag(1 / fits)
-    amounts = kinds.number / fits
-    least, done, seen = known, 0, -1
+        fits, np.where(kinds.crops > 0, max_crops // np.maximum(kinds.crops, 1), most)
+    )
+    columns = list(np.diag(np.minimum(fits, most).astype(float)))
+    alone = len(columns)
+    least, ideal = 0.0, np.zeros(0)
     for _ in range(ROUNDS):
-        if done == seen:  # rounding errors have added up
-            inverse = np.linalg.inv(patterns)
-        prices = inverse.sum(axis=0)
-        used = _worth(prices, kinds)
-        best, last = _best_patterns(prices, kinds, used, width, max_crops)
-        highest = max(float(best[max_crops, width]), 1.0)
-        least = max(least, float(np.maximum(prices, 0) @ kinds.number) / highest)
-        if (
-            highest < 1 + 1e-7
-            or max(least, known * NEAR) >= amounts.sum() * (1 - close)
-            or done >= PIVOTS
-        ):
-            return Solution(patterns=patterns, amounts=amounts, least=least)
-        stuck, seen = done == seen, done
-        value = np.maximum(prices, 0) + best[max_crops - kinds.crops, width - kinds.steps]
-        for n in np.argsort(-value, kind="stable")[:TRIES].tolist():
-            if value[n] < 1 + 1e-7:
-                break
-            pattern = _pattern(
-                last, max_crops - int(kinds.crops[n]), width - int(kinds.steps[n]), kinds
+        amounts, prices = _program(columns, kinds.number)
+        new: list[np.ndarray] = []
+        for drawn in (DRAWN, 0.0) if len(ideal) else (0.0,):
+            asked = drawn * ideal + (1 - drawn) * prices if drawn else prices
+            best, last = _best_patterns(
+                asked, kinds, _worth(asked, kinds), width=width, height=max_crops
             )
-            pattern[n] += 1
-            if prices @ pattern < 1 + 1e-7 + 0.3 * (highest - 1):
-                continue
-            of = np.flatnonzero(pattern)
-            change = (inverse[:, of] * pattern[of]).sum(axis=1)
-            rises = change > 1e-9
-            ratio = np.where(rises, amounts / np.where(rises, change, 1.0), np.inf)
-            leaves = int(ratio.argmin())
-            step = ratio[leaves]
-            patterns[:, leaves] = pattern
-            done += 1
-            if done % 250:
-                line = inverse[leaves] / change[leaves]
-                inverse -= np.outer(change, line)
-                inverse[leaves] = line
-                amounts = np.maximum(amounts - step * change, 0)
-                amounts[leaves] = step
-            else:
-                inverse = np.linalg.inv(patterns)
-                amounts = np.maximum(inverse @ kinds.number, 0)
-            prices = inverse.sum(axis=0)
-        if stuck and done == seen:
+            highest = max(float(best[max_crops, width]), 1.0)
+            bound = float(asked @ kinds.number) / highest
+            if bound > least:
+                least, ideal = bound, asked / highest
+            value = asked + best[max_crops - kinds.crops, width - kinds.steps]
+            for n in np.argsort(-value, kind="stable")[:TRIES].tolist():
+                pattern = _pattern(
+                    last, max_crops - int(kinds.crops[n]), width - int(kinds.steps[n]), kinds
+                )
+                pattern[n] += 1
+                if prices @ pattern > 1 + 1e-7:
+                    new.append(pattern)
+            if new:
+                break
+        if not new or max(least, known) >= amounts.sum() * (1 - CLOSE) - within:
             break
-    return Solution(patterns=patterns, amounts=amounts, least=least)
+        if len(columns) > 6 * alone:
+            dear = 1 - np.stack(columns[alone:], axis=1).T @ prices
+            kept = np.sort(np.argsort(dear, kind="stable")[: 3 * alone])
+            columns = columns[:alone] + [columns[alone + n] for n in kept.tolist()]
+        columns += new
+    made = np.flatnonzero(amounts > 1e-9)
+    patterns = np.stack([columns[n] for n in made.tolist()], axis=1)
+    return Solution(patterns=patterns, amounts=amounts[made], least=least)
 
 
 def least_by_patterns(
-    tokens: np.ndarray,
-    crops: np.ndarray,
-    *,
-    seq_len: int,
-    max_crops: int,
-    with_tokens: bool = True,
+    tokens: np.ndarray, crops: np.ndarray, *, seq_len: int, max_crops: int, known: float = 0.0
 ) -> float:
-    """Rows below which no packing can go, from prices of kinds rounded down; 0 if out of reach.
+    """Rows below which no packing can go, from prices of kinds rounded down; at least `known`.
 
-    From crops alone and, where `with_tokens` and not too much WORK, from crops and tokens.
+    From crops alone and, as finely as WORK and KINDS allow, from crops and tokens.
     """
-    best = 0.0
-    for steps in (1, STEPS) if with_tokens else (1,):
+    best = known
+    for steps in (1, STEPS, STEPS // 4):
         step = -(-seq_len // steps)
-        kinds = kinds_of(tokens, crops, step=step, smallest=1, below=True)
+        kinds = kinds_of(
+            tokens,
+            crops,
+            level=step,
+            step=step,
+            smallest=RARE_IN_BOUND * len(tokens),
+            below=True,
+        )
         width, number = seq_len // step, len(kinds.number)
-        if 0 < number <= KINDS and (max_crops + 1) * (width + 1) * number <= WORK / 2:
-            found = solve(kinds, width=width, max_crops=max_crops, close=1e-4)
-            best = max(best, found.least)
+        if 0 < number <= KINDS and (max_crops + 1) * (width + 1) * number <= WORK:
+            best = max(
+                best, solve(kinds, width=width, max_crops=max_crops, within=0.25, known=best).least
+            )
+            if steps > 1:
+                break
     return best
 
 
@@ -247,13 +263,18 @@ def rows_of_patterns(
 ) -> tuple[list[list[int]], list[int], float] | None:
     """(rows, samples no row has room for, rows of the program), or None where it is out of reach.
 
-    Rows keep both limits. Rows with most room for tokens get the longest samples of each kind.
+    Rows keep both limits.
     """
     order = rng.permutation(len(tokens))
-    for steps in (STEPS, STEPS // 2):
-        step = -(-seq_len // steps)
+    for coarser in (1, 2, 4):
+        step = -(-seq_len * coarser // STEPS)
         kinds = kinds_of(
-            tokens[order], crops[order], step=step, smallest=RARE * len(tokens), below=False
+            tokens[order],
+            crops[order],
+            level=-(-seq_len * coarser // LEVELS),
+            step=step,
+            smallest=RARE * len(tokens),
+            below=False,
         )
         number = len(kinds.number)
         width = max(seq_len // step, int(kinds.steps.max(initial=0)))
@@ -261,41 +282,73 @@ def rows_of_patterns(
             break
     else:
         return None
-    known = least_by_patterns(
-        tokens, crops, seq_len=seq_len, max_crops=max_crops, with_tokens=False
-    )
-    found = solve(kinds, width=width, max_crops=max_crops, close=2e-3, known=known)
-    lists: list[list[int]] = []
-    for n in range(len(kinds.number)):
+    known = max(float(tokens.sum()) / seq_len, float(crops.sum()) / max_crops)
+    found = solve(kinds, width=width, max_crops=max_crops, within=0.3, known=known)
+    shelves = []
+    for n in range(number):
         members = order[kinds.label == n]
-        lists.append(members[np.argsort(-tokens[members], kind="stable")].tolist())
-    left = order[kinds.label < 0].tolist()
+        shelves.append(members[np.argsort(tokens[members], kind="stable")].tolist())
     rows: list[list[int]] = []
+    left = order[kinds.label < 0].tolist()
+    length, cropped = tokens.tolist(), crops.tolist()
     whole = np.floor(found.amounts + 1e-6).astype(np.int64)
     rest = found.amounts - whole
     tight = np.argsort(-(kinds.steps @ found.patterns), kind="stable").tolist()
-    likely = np.argsort(-rest, kind="stable").tolist()
-    turns = [(n, int(whole[n])) for n in tight] + [(n, 1) for n in likely if rest[n] > 0.1]
-    for turn, (column, times) in enumerate(turns):
-        pattern = found.patterns[:, column]
-        slots = np.repeat(np.arange(len(lists)), pattern.astype(int)).tolist()
-        for _ in range(times):
-            if turn >= len(tight) and any(len(lists[n]) < pattern[n] for n in slots):
+    likely = [n for n in np.argsort(-rest, kind="stable").tolist() if rest[n] > 0.1]
+    for turn, column in enumerate(tight + likely):
+        pattern = found.patterns[:, column].astype(np.int64)
+        slots = [(int(n), int(pattern[n])) for n in np.flatnonzero(pattern)]
+        for _ in range(int(whole[column]) if turn < len(tight) else 1):
+            if turn >= len(tight) and any(len(shelves[n]) < count for n, count in slots):
                 continue
-            row = [lists[n].pop() for n in slots if lists[n]]
-            while (over := int(tokens[row].sum()) - seq_len) > 0:
-                enough = [n for n in row if tokens[n] >= over] or row
-                out = min(enough, key=lambda n: (crops[n], tokens[n]))
+            row = _taken(shelves, slots, length, seq_len, rng)
+            while (over := sum(length[n] for n in row) - seq_len) > 0:
+                enough = [n for n in row if length[n] >= over] or row
+                out = min(enough, key=lambda n: (cropped[n], length[n]))
                 row.remove(out)
                 left.append(out)
             if row:
                 rows.append(row)
-    left += [n for kind in lists for n in kind]
-    return (
-        rows,
-        _inserted(rows, left, tokens, crops, seq_len, max_crops),
-        max(known, found.least if steps == STEPS else 0.0),
-    )
+    left += [n for shelf in shelves for n in shelf]
+    remaining = _inserted(rows, left, tokens, crops, seq_len, max_crops)
+    return rows, remaining, max(known, float(found.amounts.sum()))
+
+
+def _taken(
+    shelves: list[list[int]],
+    slots: list[tuple[int, int]],
+    length: list[int],
+    seq_len: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    """So many samples off each shelf, all as far up it: as far as the row has room for, anywhere
+    where it has room for the longest.
+    """
+    slots = [(n, min(count, len(shelves[n]))) for n, count in slots]
+
+    def at(share: float) -> list[int]:
+        chosen = []
+        for n, count in slots:
+            place = int(share * (len(shelves[n]) - count))
+            chosen += shelves[n][place : place + count]
+        return chosen
+
+    share = 1.0
+    if sum(length[n] for n in at(share)) <= seq_len:
+        share = rng.random()
+    else:
+        share, above = 0.0, 1.0
+        for _ in range(8):
+            middle = (share + above) / 2
+            if sum(length[n] for n in at(middle)) <= seq_len:
+                share = middle
+            else:
+                above = middle
+    row = at(share)
+    for n, count in slots:
+        place = int(share * (len(shelves[n]) - count))
+        del shelves[n][place : place + count]
+    return row
 
 
 def _inserted(
