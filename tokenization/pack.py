@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from tokenization.fit import fill_bound, least_rows, pack_rows, row_flops
 from tokenization.images import stored
+from tokenization.order import even_order, features_of, strata_of
 from tokenization.schema import PACKED, PACKED_WRITTEN, Encoding
 
 __all__ = ["fill_bound", "least_rows", "pack", "pack_rows", "row_flops", "sequences"]
@@ -185,7 +186,8 @@ def _parts_of(pieces: pa.Table, encoding: Encoding) -> _Parts:
 
 
 def pack(pieces: pa.Table, *, encoding: Encoding, seed: int) -> pa.Table:
-    """PACKED rows of these samples, one row of `pieces` per copy, in random order.
+    """PACKED rows of these samples, one row of `pieces` per copy, in an order in which every
+    stretch holds all subsets and crops evenly, else random.
 
     Under `pack: none` each sample (each sequence of a splittable one) is a row, in the order given.
     No row holds a sample twice. Raises ValueError where one piece is above `seq_len` or
@@ -199,7 +201,12 @@ def pack(pieces: pa.Table, *, encoding: Encoding, seed: int) -> pa.Table:
         limits = {"seq_len": encoding.seq_len, "max_crops": encoding.max_crops}
         rows = pack_rows(parts.length, parts.crops, seed=seed, **limits)
         sizes = np.stack([parts.length, parts.crops], axis=1)
-        _apart(rows, [ids[s] for s in parts.sample], sizes, np.array(list(limits.values())))
+        names = [ids[s] for s in parts.sample]
+        _apart(rows, names, sizes, np.array(list(limits.values())))
+        if rows:
+            strata = strata_of(names, parts.length)
+            features = features_of(rows, strata, parts.length, parts.crops)
+            rows = [rows[n] for n in even_order(features, rng=np.random.default_rng(seed))]
     token, token_starts = _flat(pieces["input_ids"])
     mask, _ = _flat(pieces["loss_mask"])
     grids = pieces["grids"].to_pylist()
