@@ -11,6 +11,7 @@ kept.
 import heapq
 import math
 import os
+import socket
 import sys
 import time
 from collections import Counter
@@ -172,8 +173,9 @@ def connected(address: str, *, workers: int | None) -> Iterator[int]:
         # A submitted job brings its code by its own runtime environment (or the image).
         code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
         try:
+            knock(address)
             ray.init(address=address, runtime_env=code, **quiet)
-        except ConnectionError as error:
+        except (ConnectionError, TimeoutError) as error:
             raise ValueError(
                 f"ray={address}: no cluster answers there ({error}). Start one with `ray start "
                 "--head`, or leave ray= out to use this machine alone."
@@ -186,6 +188,18 @@ def connected(address: str, *, workers: int | None) -> Iterator[int]:
         yield workers or _cpus()
     finally:
         ray.shutdown()
+
+
+def knock(address: str) -> None:
+    """Raises ConnectionError or TimeoutError where nothing listens at `HOST:PORT`: Ray itself
+    keeps trying for minutes.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except socket.gaierror as error:
+            raise ConnectionError(f"{host}: {error.strerror}") from error
 
 
 def _cpus() -> int:

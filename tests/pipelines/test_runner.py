@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import tables, versions
-from pipelines.runner import File, Needs, Stage, Task, connected, run
+from pipelines.runner import File, Needs, Stage, Task, connected, knock, run
 
 NUMBERS = pa.schema([("n", pa.int64())])
 
@@ -154,3 +155,14 @@ def test_a_node_of_other_versions_is_refused_by_name(tmp_path, slots, monkeypatc
     # A user's mistake: the command line says it without a traceback.
     assert not any(note.startswith("stage ") for note in getattr(caught.value, "__notes__", ()))
     assert not Path(task.out).exists()
+
+
+def test_an_address_where_nothing_listens_is_found_out_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConnectionError):
+            knock(address)
+        taken.listen()
+        knock(address)
+    knock("auto")
