@@ -7,14 +7,16 @@ are expected in one archive each.
 """
 
 import json
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipelines.sources import frames
 from pipelines.sources.archives import (
+    PICTURE,
     Archive,
     keys_of,
     listing,
@@ -24,6 +26,9 @@ from pipelines.sources.archives import (
 )
 from pipelines.sources.media import Media
 from pipelines.sources.sample import Defect
+
+FOLDER_BYTES = 1 << 30
+"""Encoded bytes of a folder of frames, at most: they are held until the last has passed."""
 
 
 def read_along(
@@ -36,7 +41,7 @@ def read_along(
     while a row that needs them is out.
     """
     wanted = np.bincount(owners, minlength=len(first))  # different media per row
-    seen: list[int] = []
+    seen = array("Q")
     needs: dict[int, set[int]] = {}
     users: dict[int, set[int]] = defaultdict(set)
     done: set[int] = set()
@@ -48,17 +53,16 @@ def read_along(
             if not users[key]:
                 media.at_hand.pop(key, None)
 
-    for name, data in walked(archive, limit=frames.MAX_BYTES):
-        if not name:
-            continue  # it breaks off here: rows that miss a member are told apart below
+    def wanting(key: int) -> list[int]:
+        low = np.searchsorted(keys, np.uint64(key), side="left")
+        high = np.searchsorted(keys, np.uint64(key), side="right")
+        return [row for row in owners[low:high].tolist() if row not in done]
+
+    for named, data in with_folders(archive, lambda named: any(map(wanting, named))):
         ready: list[int] = []
-        for key in keys_of(archive, name):
+        for key in named:
             seen.append(key)
-            low = np.searchsorted(keys, np.uint64(key), side="left")
-            high = np.searchsorted(keys, np.uint64(key), side="right")
-            for row in owners[low:high].tolist():
-                if row in done:
-                    continue
+            for row in wanting(key):
                 media.at_hand.setdefault(key, data)
                 users[key].add(row)
                 needs.setdefault(row, set()).add(key)
@@ -73,6 +77,53 @@ def read_along(
             yield row
         release(row)
     remember(archive, seen)
+
+
+Passing = bytes | Defect | dict[str, bytes]
+"""A file, or the pictures of a folder by name."""
+
+
+def with_folders(
+    archive: Archive, wants: Callable[[list[int]], bool]
+) -> Iterator[tuple[list[int], Passing]]:
+    """(hashes of every path that names it, content) of each member, and of each folder of pictures
+    once the last of them has passed; of a folder that nothing `wants`, empty.
+
+    Raises ValueError where the pictures of a wanted folder do not stand together.
+    """
+    at, named, gathers = "", list[int](), False
+    pictures: dict[str, bytes] = {}
+    num_bytes = 0
+    defect: Defect | None = None
+    past = set[str]()
+    for name, data in walked(archive, limit=frames.MAX_BYTES):
+        parent, _, base = name.rpartition("/")
+        if named and (parent != at or not PICTURE.match(name)):
+            broken = data if not name and isinstance(data, Defect) else None
+            yield named, defect or broken or pictures
+            past.update([at] if gathers else [])
+            named, pictures, num_bytes, defect = [], {}, 0, None
+        if not name:
+            return  # it breaks off here: rows that miss a member are told apart by what is missing
+        if PICTURE.match(name):
+            if not named:
+                at, named = parent, keys_of(archive, parent)
+                gathers = wants(named)
+                if parent in past:
+                    raise ValueError(
+                        f"{archive.name}: the frames in {parent} do not stand together, and the "
+                        "archive is read once, in order. Unpack it, or pack it by folders"
+                    )
+            if gathers and isinstance(data, bytes):
+                pictures[base] = data
+                num_bytes += len(data)
+                if num_bytes > FOLDER_BYTES:
+                    defect, pictures = Defect("too_many_bytes", parent), {}
+            elif gathers and isinstance(data, Defect):
+                defect = defect or data
+        yield keys_of(archive, name), data
+    if named:
+        yield named, defect or pictures
 
 
 def in_no_archive(

@@ -21,6 +21,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ ARCHIVE = re.compile(
     r"(?P<piece>\.?(?:part[-_.]?\w+|\d{3}))?\Z",
     re.IGNORECASE,
 )
+PICTURE = re.compile(r".*\.(jpe?g|png|webp|bmp)\Z", re.IGNORECASE)
+"""A member that may be a frame of a folder of frames."""
 BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -125,6 +128,11 @@ def keys_of(archive: Archive, member: str) -> list[int]:
     return [key_of(path) for path in paths]
 
 
+def name_of(member: Any) -> str:
+    """The name of a member of a zip or tar."""
+    return str(member.filename if isinstance(member, zipfile.ZipInfo) else member.name)
+
+
 class Members:
     """The members of archives that can be read at random, found by path; `close` when done."""
 
@@ -134,6 +142,7 @@ class Members:
         self.streams: list[BinaryIO] = []
         self.broken: list[str] = []
         self.by_base: dict[str, list[tuple[int, Any]]] = {}
+        self.by_folder: dict[str, dict[tuple[int, str], list[Any]]] | None = None
         for number, archive in enumerate(archives):
             try:
                 for name, member in self.members(number):
@@ -169,10 +178,28 @@ class Members:
         """Where the member that `path` names lies, if there is one."""
         wanted = clean(path)
         for number, member in self.by_base.get(wanted.rpartition("/")[2], ()):
-            name = member.filename if isinstance(member, zipfile.ZipInfo) else member.name
-            if any(names_it(full, wanted) for full in full_names(self.archives[number], name)):
+            fulls = full_names(self.archives[number], name_of(member))
+            if any(names_it(full, wanted) for full in fulls):
                 return number, member
         return None
+
+    def folder(self, path: str) -> list[tuple[str, tuple[int, Any]]]:
+        """(name, place) of the pictures right below the folder that `path` names; none: empty."""
+        if self.by_folder is None:
+            self.by_folder = {}
+            for places in self.by_base.values():
+                for number, member in places:
+                    if PICTURE.match(name := clean(name_of(member))):
+                        parent, _, base = name.rpartition("/")
+                        below = self.by_folder.setdefault(parent.rpartition("/")[2], {})
+                        below.setdefault((number, parent), []).append((base, (number, member)))
+        wanted = clean(path)
+        found = self.by_folder.get(wanted.rpartition("/")[2], {})
+        for number, parent in sorted(found):
+            fulls = full_names(self.archives[number], parent)
+            if any(names_it(full, wanted) for full in fulls):
+                return found[number, parent]
+        return []
 
     def read(self, place: tuple[int, Any], limit: int) -> bytes:
         """The member's bytes, at most `limit`; raises Defect where it is larger or broken."""
@@ -244,15 +271,23 @@ def taken(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes | 
 # ------------------------------------------------------------------ which names an archive has
 
 
-def listing_file(archive: Archive) -> Path:
-    """Where the names of a streamed archive are remembered on this machine, by its content id.
+LISTING = 2
+"""Bumped when other names would be remembered of the same archive."""
 
-    A cache and no more: where it is missing the archive is walked again.
+
+def cache_folder() -> Path:
+    """Where what was learned of large files is remembered on this machine.
+
+    Caches and no more: where one is missing its file is read again.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    about = repr([[file.name, file.size, file.stamp, file.url] for file in archive.files])
-    name = blake2b(about.encode(), digest_size=12).hexdigest()
-    return Path(base, "smolvlm-pipelines", f"{name}.npy")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "smolvlm-pipelines")
+
+
+def listing_file(archive: Archive) -> Path:
+    """Where the names of a streamed archive are remembered, by its content id."""
+    files = [[file.name, file.size, file.stamp, file.url] for file in archive.files]
+    about = repr([LISTING, files])
+    return cache_folder() / f"{blake2b(about.encode(), digest_size=12).hexdigest()}.npy"
 
 
 def remember(archive: Archive, keys: Sequence[int]) -> None:
@@ -271,10 +306,12 @@ def listing(archive: Archive) -> np.ndarray:
     path = listing_file(archive)
     if path.is_file():
         return cast(np.ndarray, np.load(path))
-    keys: list[int] = []
+    keys, parent = array("Q"), ""
     for name, _ in walked(archive, limit=0):
         if name:
             keys.extend(keys_of(archive, name))
+            if PICTURE.match(name) and parent != (parent := name.rpartition("/")[0]):
+                keys.extend(keys_of(archive, parent))  # a folder of frames can be named too
     remember(archive, keys)
     return np.unique(np.array(keys, np.uint64))
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources import rows
+from pipelines.sources import annotations, rows
+from pipelines.sources.annotations import Every
 from pipelines.sources.archives import ARCHIVE, Archive, archives_of
 from pipelines.sources.files import File, Tree, translate
 from pipelines.sources.sample import Source
@@ -83,7 +84,12 @@ def cut(about: Source, files: Sequence[File], media: MediaHere) -> list[dict[str
     if kind == "parquet":
         return cut_parquet(about, files)
     if kind == "json":
-        return cut_archives(about, files, media) if media.streams else cut_json(about, files)
+        if media.streams:
+            return cut_archives(about, files, media)
+        small = annotations.is_small(files, about)
+        return cut_json(about, files) if small else cut_blocks(about, files)
+    if kind == "csv":
+        return cut_csv(about, files)
     if kind == "tar":
         tars = archives_of(files)
         return [piece_of("tar", None, tar.size, archive=tar, file=n) for n, tar in enumerate(tars)]
@@ -100,17 +106,22 @@ def piece_of(kind: str, count: int | None, num_bytes: int, **inputs: Any) -> dic
 
 def cut_archives(about: Source, files: Sequence[File], media: MediaHere) -> list[dict[str, Any]]:
     """A piece per archive that must be read in order, then the rows that are in none."""
-    total = sum(len(rows.scan(file, about.name).offsets) for file in files)
+    small = annotations.is_small(files, about)
+    shared = {"files": tuple(files), "small": small, "every": Every()}
+    if small:
+        total: float = sum(len(annotations.scan(file, about.name).offsets) for file in files)
+    else:
+        total = sum(annotations.about_rows(files, about.name))
     size = sum(archive.size for archive in media.streams)
     pieces = []
     for archive in media.streams:
-        piece = piece_of("archive", None, archive.size, archive=archive, files=tuple(files))
+        piece = piece_of("archive", None, archive.size, archive=archive, **shared)
         pieces.append({**piece, "about_rows": round(total * archive.size / max(1, size))})
     loose = sum(f.size for f in media.listed or ()) - size
     count = 1 + loose // PART_BYTES
     for number in range(count):
         share = {"share": (number, count), "streams": tuple(media.streams)}
-        piece = piece_of("loose", None, loose // count, files=tuple(files), **share)
+        piece = piece_of("loose", None, loose // count, **shared, **share)
         pieces.append({**piece, "about_rows": 0})
     return pieces
 
@@ -123,6 +134,8 @@ def kind_of(file: File) -> str:
         return "compressed"
     if file.name.endswith((".json", ".jsonl")):
         return "json"
+    if file.name.endswith(".csv"):
+        return "csv"
     if ARCHIVE.match(file.name) and not file.name.endswith(".zip"):
         return "tar"
     raise ValueError(f"{file.url}: expected .parquet, .json, .jsonl, .jsonl.gz or .jsonl.zst")
@@ -160,7 +173,8 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
 
 def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     """Rows gathered by their first medium, so that one named by many rows is read once."""
-    refs, keys = rows.refs_of(files, about.name)
+    found = annotations.index(tuple(files), about.name, Every())
+    refs, keys = found.refs, found.first
     order = by_medium(keys)
     refs, keys = refs[order], keys[order]
     pieces, start = [], 0
@@ -172,6 +186,33 @@ def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
         inputs = {"kind": "json", "files": tuple(files), "refs": part}
         pieces.append({"rows": len(part), "bytes": int(part[:, 3].sum()), "inputs": inputs})
         start = stop
+    return pieces
+
+
+def cut_blocks(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Stretches of bytes that hold about `rows_per_part` rows, of which none is read yet."""
+    pieces = []
+    for number, file in enumerate(files):
+        row_bytes = max(1.0, annotations.probe(file, about.name).row_bytes)
+        size = annotations.BLOCK
+        step = max(1, min(PART_BYTES, int(about.rows_per_part * row_bytes)) // size) * size
+        for start in range(0, file.size, step):
+            stop = min(file.size, start + step)
+            place = {"files": tuple(files), "file": number, "bytes": (start, stop)}
+            piece = piece_of("block", None, stop - start, **place)
+            pieces.append({**piece, "about_rows": round((stop - start) / row_bytes)})
+    return pieces
+
+
+def cut_csv(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Rows in their order, `rows_per_part` at a time."""
+    pieces = []
+    for number, file in enumerate(files):
+        count = rows.csv_header(file, about)
+        for start in range(0, count, about.rows_per_part):
+            here = min(about.rows_per_part, count - start)
+            place = {"url": file.url, "size": file.size, "file": number, "first": start}
+            pieces.append(piece_of("csv", here, file.size * here // count, **place))
     return pieces
 
 

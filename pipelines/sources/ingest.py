@@ -23,13 +23,16 @@ is an exception, with the part and the row in its note.
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from pipelines.sources import annotations, cutting, folders, pictures, rows
 from pipelines.sources import frames as video_frames
-from pipelines.sources import pictures, rows
 from pipelines.sources.along import grouped, in_no_archive, read_along
+from pipelines.sources.annotations import LineReader, label
 from pipelines.sources.media import Media
 from pipelines.sources.parts import Part
 from pipelines.sources.sample import SOURCES, Defect, Medium, Pdf, Sample, Source, Still, Video
@@ -118,35 +121,54 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
         for url, size, groups, first in inputs["reads"]:
             yield from labelled(rows.parquet_rows(url, size, groups), "", first)
     elif kind in ("json", "archive", "loose"):
-        lines = rows.LineReader(inputs["files"])
-        try:
-            for number, row in numbered(part, lines, media):
-                yield f"{number:06d}", row
-        finally:
-            lines.close()
+        yield from annotated(part, media)
+    elif kind == "block":
+        yield from blocked(part)
     elif kind == "tar":
         yield from labelled(grouped(inputs["archive"]), f"{inputs['file']:05d}-", 0)
     elif kind == "compressed":
         found = rows.compressed_rows(inputs["url"], inputs["size"])
         yield from labelled(found, f"{inputs['file']:05d}-", 0)
+    elif kind == "csv":
+        first = inputs["first"]
+        lines = islice(rows.csv_rows(inputs["url"], inputs["size"]), first, first + part.rows)
+        yield from labelled(lines, f"{inputs['file']:05d}-", first)
     else:
         raise AssertionError(f"a part of kind {kind!r}")
 
 
-def numbered(part: Part, lines: rows.LineReader, media: Media) -> Iterator[tuple[int, object]]:
-    """(row in the subset, value) of the rows of annotation files that are this part's."""
+def annotated(part: Part, media: Media) -> Iterator[tuple[str, object]]:
+    """(label, value) of the rows of annotation files that are this part's."""
     inputs = part.inputs
+    chosen: Iterable[np.ndarray]
     if inputs["kind"] == "json":
-        yield from lines.read(inputs["refs"])
-        return
-    refs, first = rows.refs_of(inputs["files"], part.source)
-    if inputs["kind"] == "archive":
-        keys, owners = rows.owners_of(inputs["files"], part.source)
-        archive_rows = read_along(inputs["archive"], first, keys, owners, media)
+        small, reader, chosen = True, LineReader(inputs["files"]), [inputs["refs"]]
     else:
-        archive_rows = in_no_archive(inputs["streams"], first, *inputs["share"])
-    for row in archive_rows:
-        yield from lines.read(refs[row : row + 1])
+        small = inputs["small"]
+        found = annotations.index(inputs["files"], part.source, inputs["every"])
+        if inputs["kind"] == "archive":
+            order = read_along(inputs["archive"], found.first, found.keys, found.owners, media)
+        else:
+            order = in_no_archive(inputs["streams"], found.first, *inputs["share"])
+        reader = LineReader(inputs["files"], found.spool)
+        chosen = (found.refs[row : row + 1] for row in order)
+    try:
+        for refs in chosen:
+            for file, number, row in reader.read(refs):
+                yield label(file, number, small=small), row
+    finally:
+        reader.close()
+
+
+def blocked(part: Part) -> Iterator[tuple[str, object]]:
+    """(label, value) of the rows of a block of bytes, those that share a medium together."""
+    inputs = part.inputs
+    number, source = inputs["file"], SOURCES[part.source]
+    found = list(annotations.block(inputs["files"][number], part.source, *inputs["bytes"]))
+    keys = [(annotations.media_keys(row, source) or [0])[0] for _, _, row in found]
+    for place in cutting.by_medium(np.array(keys, np.uint64)):
+        offset, _, row = found[place]
+        yield label(number, offset, small=False), row
 
 
 def labelled(values: Iterable[object], prefix: str, first: int) -> Iterator[tuple[str, object]]:
@@ -275,9 +297,19 @@ def leafed(data: bytes) -> list[dict[str, Any]]:
 
 def filmed(medium: Video, reader: Reader) -> Pictures:
     """(the frames of a video with their seconds, its length)."""
-    local = reader.media.local(medium.path) if medium.data is None and medium.path else None
-    video = local or bytes_of(medium, reader, video_frames.MAX_BYTES)
-    clip = video_frames.frames(video, **reader.settings, start=medium.start, end=medium.end)
+    settings = {**reader.settings, "start": medium.start, "end": medium.end}
+    try:
+        local = reader.media.local(medium.path) if medium.data is None and medium.path else None
+        video = local or bytes_of(medium, reader, video_frames.MAX_BYTES)
+    except Defect as defect:
+        if defect.reason not in ("missing_media", "broken_archive") or medium.path is None:
+            raise
+        folder = reader.media.folder(medium.path, medium.above, pictures.MAX_BYTES)
+        if folder is None:
+            raise
+        clip = folders.clip(folder, rate=medium.rate, **settings)
+    else:
+        clip = video_frames.frames(video, **settings)
     shots = zip(clip.frames, clip.seconds, strict=True)
     found = [pictures.picture(data, seconds=second) for data, second in shots]
     return found, (clip.duration, clip.stated)

@@ -96,7 +96,9 @@ def listed(value: object) -> list[Any]:
 
 
 def video_of(value: object) -> Video:
-    """The video in a cell: a path, bytes, or {bytes, path}."""
+    """The video in a cell: a path, bytes, or {bytes, path}; itself where it is one."""
+    if isinstance(value, Video):
+        return value
     if isinstance(value, Mapping):
         data, path = value.get("bytes"), value.get("path")
         return Video(data=data, path=None if data is not None else path)

@@ -3,15 +3,19 @@
 A config is a folder (`0_30_s_academic_v0_1`) with `*cap*.json`, `*oe*.json` and `*mc*.json`
 (its splits caption, open_ended and multi_choice: name `CONFIG/caption` as the subset to take one
 of them) and `*.tar.gz` whose members are the `video` paths. The folders of the four configs
-`..._activitynet` are called `..._activitynetqa`, against the globs of the card. `llava_hound`'s
-videos lie in another repository: name their folder with `media:`.
+`..._activitynet` are called `..._activitynetqa`, against the globs of the card.
+
+`llava_hound`'s videos lie in another repository, each as a folder of pictures, two a second, in
+tar.gz archives: `media: hf://datasets/ShareGPTVideo/train_video_and_instruction/train_300k` (or a
+folder: of the archives, or unpacked). The records put `shareVideoGPTV/frames/all_frames/` in front
+of a video's name, where the archives are to be unpacked: inside them it stands alone.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.sources.llava import record
-from pipelines.sources.sample import Sample, source
+from pipelines.sources.sample import Sample, Video, source
 
 LENGTHS = ("0_30_s", "30_60_s", "1_2_m", "2_3_m")
 SETS = [
@@ -20,16 +24,23 @@ SETS = [
     *(f"{length}_perceptiontest" for length in LENGTHS[:2]),
     "llava_hound",
 ]
+HOUND = "shareVideoGPTV/"
+HOUND_RATE = 2.0
+"""Frames a second that LLaVA-Hound cut: its `decode2frame`, and LLaVA-NeXT's loader, which reads so
+many (github.com/RifleZhang/LLaVA-Hound-DPO, github.com/LLaVA-VL/LLaVA-NeXT)."""
 
 
 @source(
     "llava_video",
+    version=2,
     hub="lmms-lab/LLaVA-Video-178K",
     layout="json",
-    licence="unknown; research use",
+    licence="Apache-2.0",
     terms=("research-only",),
     citation="https://arxiv.org/abs/2410.02713",
-    verified="configs and splits in the card's YAML header, folders in the repository's listing",
+    verified="configs, splits, licence and its limit to research on the card; folders in the "
+    "repository's listing; llava_hound's folders of frames, their 2 a second and where its chunks "
+    "are unpacked in LLaVA-NeXT's loader and in public scripts that fetch them",
     columns=("conversations", "video"),
     files=(
         "{subset}/*.json",
@@ -52,4 +63,12 @@ def llava_video(row: Mapping[str, Any]) -> Sample:
     first = (row.get("conversations") or [{}])[0]
     asked = first.get("value", "") if isinstance(first, Mapping) else ""
     caption = isinstance(asked, str) and "describ" in asked.lower()
-    return record(row, tags=("caption",) if caption else ())
+    return record({**row, "video": hound(row.get("video"))}, tags=("caption",) if caption else ())
+
+
+def hound(video: object) -> object:
+    """The folder of frames that a record of `llava_hound` names; any other cell as it is."""
+    if not isinstance(video, str) or not video.startswith(HOUND):
+        return video
+    above, _, name = video.rstrip("/").rpartition("/")
+    return Video(path=name, above=above, rate=HOUND_RATE)

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.sources.archives import Archive, Members, key_of
+from pipelines.sources.archives import PICTURE, Archive, Members, key_of
 from pipelines.sources.files import exists, is_url, open_file
+from pipelines.sources.folders import Folder, natural
 from pipelines.sources.sample import Defect
 
 
@@ -29,14 +30,15 @@ def relative(path: str, roots: Sequence[str]) -> str:
 class Media:
     """The media of a part, opened as they are needed; `close` when done.
 
-    Looked up in order: what was put at hand (members of the archive being read), the folders, the
-    archives that can be read at random.
+    Looked up in order: what was put at hand (members of the archive being read), folders on disk,
+    archives that can be read at random, folders elsewhere (where each look is a request).
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.roots: list[str] = list(spec["roots"])
         self.archives: list[Archive] = list(spec["archives"])
-        self.at_hand: dict[int, bytes | Defect] = {}
+        self.at_hand: dict[int, bytes | Defect | Mapping[str, bytes]] = {}
+        """By hash of the path: a file, why it is none, or the pictures of a folder by name."""
         self._members: Members | None = None
 
     @property
@@ -46,9 +48,10 @@ class Media:
             self._members = Members([a for a in self.archives if not a.streams])
         return self._members
 
-    def loose(self, name: str) -> str | None:
-        """The URL of the file in the folders, if there is one."""
-        return next((f"{root}/{name}" for root in self.roots if exists(f"{root}/{name}")), None)
+    def loose(self, name: str, *, remote: bool) -> str | None:
+        """Where the file lies in the folders on disk (or the `remote` ones), if it does."""
+        roots = (root for root in self.roots if is_url(root) == remote)
+        return next((f"{root}/{name}" for root in roots if exists(f"{root}/{name}")), None)
 
     def read(self, path: str, limit: int) -> bytes:
         """The bytes that `path` names, at most `limit`; raises Defect where there are none."""
@@ -56,28 +59,63 @@ class Media:
         held = self.at_hand.get(key_of(name))
         if isinstance(held, Defect):
             raise held
-        if held is not None:
+        if isinstance(held, bytes):
             return held
-        place = self.loose(name)
-        if place is not None:
-            with open_file(place) as stream:
-                data = stream.read(limit + 1)
-            if len(data) > limit:
-                raise Defect("too_many_bytes", path[:200])
-            return data
-        found = self.members.find(name)
-        if found is not None:
+        place = self.loose(name, remote=False)
+        if place is None and (found := self.members.find(name)) is not None:
             return self.members.read(found, limit)
-        reason = "broken_archive" if self.members.broken else "missing_media"
-        raise Defect(reason, path[:200])
+        place = place or self.loose(name, remote=True)
+        if place is None:
+            raise Defect("broken_archive" if self.members.broken else "missing_media", path[:200])
+        with open_file(place) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise Defect("too_many_bytes", path[:200])
+        return data
 
     def local(self, path: str) -> Path | None:
         """The file on this machine's disk, where it lies there as it is; else null."""
         name = relative(path, self.roots)
-        place = None if key_of(name) in self.at_hand else self.loose(name)
-        return None if place is None or is_url(place) else Path(place)
+        place = None if key_of(name) in self.at_hand else self.loose(name, remote=False)
+        return None if place is None else Path(place)
+
+    def folder(self, path: str, above: str, limit: int) -> Folder | None:
+        """The pictures right below the folder that `path` names, if there are any; each is at most
+        `limit` bytes. `above`: as of `Video`.
+        """
+        name = relative(path, self.roots)
+        held = self.at_hand.get(key_of(name))
+        if isinstance(held, Mapping):
+            names = sorted(held, key=natural)
+            return Folder(tuple(names), lambda n: held[names[n]])
+        disk = [root for root in self.roots if not is_url(root)]
+        inside = dict.fromkeys([relative(f"{above}/{path}", self.roots) if above else name, name])
+        for place in (Path(root, folder) for root in disk for folder in inside):
+            if place.is_dir() and (folder := listed(place, limit)) is not None:
+                return folder
+        members = sorted(self.members.folder(name), key=lambda member: natural(member[0]))
+        if not members:
+            return None
+        return Folder(
+            tuple(base for base, _ in members), lambda n: self.members.read(members[n][1], limit)
+        )
 
     def close(self) -> None:
         """Archives are closed."""
         if self._members is not None:
             self._members.close()
+
+
+def listed(place: Path, limit: int) -> Folder | None:
+    """The pictures right below a folder on disk, if there are any; each at most `limit` bytes."""
+    found = [path for path in place.iterdir() if PICTURE.match(path.name)]
+    found.sort(key=lambda path: natural(path.name))
+
+    def read(number: int) -> bytes:
+        with found[number].open("rb") as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise Defect("too_many_bytes", found[number].name)
+        return data
+
+    return Folder(tuple(path.name for path in found), read) if found else None

@@ -8,6 +8,8 @@
   hold the rows asked for; the same parts from a mirror as from the hub. `Part.share` is the
   fraction of the subset's rows that was selected, so that the index can trim to the exact `keep`:
   of the rows read, `keep / share`.
+* Where a single archive holds far more than is asked for and its annotations are large, every n-th
+  block of them is read and no more.
 * `Part.identity` is all that determines the subset's samples; where files lie is in `inputs` only.
 """
 
@@ -19,14 +21,20 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from pipelines.sources import repository
-from pipelines.sources.cutting import GROUPING, PART_BYTES, cut, media_of
+from pipelines.sources import annotations, repository
+from pipelines.sources.annotations import Every
+from pipelines.sources.cutting import GROUPING, PART_BYTES, cut, kind_of, media_of
 from pipelines.sources.files import File, Tree, is_url, list_tree, local_file, matching, translate
 from pipelines.sources.sample import SOURCES, Source
 
 FRAMES = {"fps": 1.0, "max_frames": 64, "size": 512}
 ENOUGH = 1.25
 """Of `max_samples`, how many rows are read, since filters will reject some."""
+
+
+SPARE = 2
+"""Where one archive has far more rows than are read, so many times the rows are looked for in its
+annotations: they may lie unevenly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +109,7 @@ def list_parts(
         whole = subset_parts(
             about, tree, subset, files, component=component, media=media_tree, frames=settings
         )
-        parts += selected(whole, seed=seed, **wanted)
+        parts += with_annotations(selected(whole, seed=seed, **wanted))
     return parts
 
 
@@ -231,7 +239,7 @@ def subset_parts(
     """Every part of one subset."""
     media_here = media_of(about, tree, subset, files, media)
     pieces = cut(about, files, media_here)
-    total = sum(piece["rows"] or 0 for piece in pieces)
+    total = sum(rows_of(piece) or 0 for piece in pieces)
     identity = {
         "source": about.name,
         "version": about.version,
@@ -239,6 +247,8 @@ def subset_parts(
         "files": {"count": len(files), "listing": digest([file.identity for file in files])},
         "parts": [GROUPING, PART_BYTES, about.rows_per_part],
     }
+    if not annotations.is_small(files, about) and kind_of(files[0]) == "json":
+        identity["blocks"] = [annotations.SCANNED, annotations.PROBE, annotations.BLOCK]
     if tree.commit:
         identity["revision"] = tree.commit
     if media_here.listed is not None:
@@ -250,8 +260,8 @@ def subset_parts(
     parts = []
     for number, piece in enumerate(pieces):
         num_bytes = piece["bytes"]
-        if total and piece["rows"] and piece["inputs"]["kind"] == "json":
-            num_bytes += media_here.num_bytes * piece["rows"] // total
+        if total and piece["inputs"]["kind"] in ("json", "block", "csv"):
+            num_bytes += media_here.num_bytes * rows_of(piece) // total
         parts.append(
             Part(
                 name=f"{about.name}/{subset}/{number:05d}",
@@ -260,7 +270,7 @@ def subset_parts(
                 component=component,
                 number=number,
                 rows=piece["rows"],
-                about_rows=piece.get("about_rows", piece["rows"]),
+                about_rows=rows_of(piece),
                 num_bytes=num_bytes,
                 share=1.0,
                 identity=identity,
@@ -268,6 +278,11 @@ def subset_parts(
             )
         )
     return parts
+
+
+def rows_of(piece: Mapping[str, Any]) -> Any:
+    """How many rows a piece has, or about how many; null: unknown."""
+    return piece.get("about_rows", piece["rows"])
 
 
 def digest(listing: object) -> str:
@@ -289,15 +304,40 @@ def selected(
     need = keep * total
     if max_samples is not None and counted:
         need = min(need, ENOUGH * max_samples)
-    taken, have = set[int](), 0.0
+    taken, have = list[int](), 0.0
     for number in sorted(range(len(whole)), key=lambda n: part_hash(seed, whole[n])):
         if have >= need:
             break
-        taken.add(number)
+        taken.append(number)
         have += sizes[number]
+    if len(taken) == 1 and (step := int(have / (SPARE * max(need, 1)))) > 1:
+        alone = whole[taken[0]]
+        if alone.inputs["kind"] == "archive" and not alone.inputs["small"]:
+            return [thinned(alone, step, share=have / step / total, seed=seed)]
     if len(taken) == len(whole):
         return parts
-    return [replace(part, share=have / total) for n, part in enumerate(whole) if n in taken]
+    return [replace(whole[n], share=have / total) for n in sorted(taken)]
+
+
+def thinned(part: Part, step: int, *, share: float, seed: int) -> Part:
+    """The part of an archive with the rows of every `step`-th block of its annotations alone."""
+    phase = int.from_bytes(part_hash(seed, part), "big") % step
+    return replace(
+        part,
+        share=share,
+        about_rows=round((part.about_rows or 0) / step),
+        identity={**part.identity, "every": [step, phase]},
+        inputs={**part.inputs, "every": Every(step, phase)},
+    )
+
+
+def with_annotations(parts: list[Part]) -> list[Part]:
+    """The same; the first says besides its own the bytes of annotations that all of them share."""
+    if not parts or parts[0].inputs["kind"] != "archive" or parts[0].inputs["small"]:
+        return parts
+    inputs = parts[0].inputs
+    size = sum(file.size for file in inputs["files"]) // inputs["every"].step
+    return [replace(parts[0], num_bytes=(parts[0].num_bytes or 0) + size), *parts[1:]]
 
 
 def part_hash(seed: int, part: Part) -> bytes:

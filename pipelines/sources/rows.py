@@ -1,39 +1,31 @@
-"""Annotation files to rows: Parquet, JSON arrays, JSON lines, plain or compressed.
+"""Files of rows other than plain JSON (annotations.py): Parquet, compressed JSON lines, CSV.
 
-| file                    | counted at planning             | read by a part     | row label     |
-|-------------------------|---------------------------------|--------------------|---------------|
-| *.parquet               | footer only                     | its row groups     | row in subset |
-| *.json, *.jsonl         | scanned once: offset and medium | its rows by offset | row in subset |
-| *.jsonl.gz, *.jsonl.zst | not at all                      | the whole file     | file-row      |
+| file                    | counted at planning | read by a part | row label     |
+|-------------------------|---------------------|----------------|---------------|
+| *.parquet               | footer only         | its row groups | row in subset |
+| *.jsonl.gz, *.jsonl.zst | not at all          | the whole file | file-row      |
+| *.csv                   | read once           | its rows       | file-row      |
 
 A row that does not parse is yielded as its text, and becomes a sample with a defect. A file that
 has none of the columns of its layout is a ValueError.
 """
 
-import json
+import csv
+import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-
-from pipelines.sources import repository
-from pipelines.sources.archives import key_of
 from pipelines.sources.files import File, open_file
-from pipelines.sources.sample import SOURCES, Defect, Source
+from pipelines.sources.sample import Defect, Source
+from pipelines.sources.spans import MAX_LINE, parsed
 from pipelines.sources.streams import lines, uncompressed
 
-CHUNK = 8 << 20
 BATCH_BYTES = 32 << 20
 """Bytes of Parquet rows decoded at once."""
 COMPRESSED = re.compile(r"\.jsonl?\.(gz|zst)\Z")
-DECODER = json.JSONDecoder()
-SPACE = re.compile(r"[\s,]*")
-MAX_LINE = 256 << 20
-"""Bytes of one JSON row, at most."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +35,6 @@ class Footer:
     rows: tuple[int, ...]
     stored: tuple[int, ...]
     num_bytes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Lines:
-    """A JSON file's rows: where each starts and how long it is, int64 [rows]; and the hashes of
-    its media's paths, uint64 [media] with the row of each, int64 [media], in order.
-    """
-
-    offsets: np.ndarray
-    lengths: np.ndarray
-    keys: np.ndarray
-    rows: np.ndarray
-
-    @property
-    def first_keys(self) -> np.ndarray:
-        """The hash of each row's first medium, 0 where it names none: uint64 [rows]."""
-        first = np.zeros(len(self.offsets), np.uint64)
-        first[self.rows[::-1]] = self.keys[::-1]
-        return first
 
 
 def check_columns(file: File, found: Sequence[str], source: Source) -> None:
@@ -110,177 +83,6 @@ def parquet_rows(url: str, size: int, groups: Sequence[int]) -> Iterator[dict[st
                 yield from batch.to_pylist()
 
 
-def media_keys(row: object, source: Source) -> list[int]:
-    """The hashes of the paths of a row's media, in order."""
-    if not isinstance(row, dict):
-        return []
-    try:
-        media = source.adapter(row).media
-    except Defect:
-        return []
-    return [key_of(medium.path) for medium in media if medium.path]
-
-
-def opened(url: str, size: int) -> BinaryIO:
-    """The annotation file; one on the hub comes to the client's cache, since parts share it."""
-    if repository.is_hub(url):
-        return repository.download(url).open("rb")
-    return open_file(url, size)
-
-
-@lru_cache(maxsize=1024)
-def scan(file: File, name: str) -> Lines:
-    """Where the rows of a JSON or JSON-lines file lie; raises ValueError where it is neither."""
-    source = SOURCES[name]
-    offsets: list[int] = []
-    lengths: list[int] = []
-    keys: list[int] = []
-    owners: list[int] = []
-    found: set[str] = set()
-    with opened(file.url, file.size) as stream:
-        by_line = file.name.endswith(".jsonl")
-        if source.row_files:
-            whole = stream.read(MAX_LINE)
-            found_rows: Iterable[tuple[int, int, object]] = [(0, len(whole), parsed(whole))]
-        else:
-            found_rows = spans(stream, file.url, by_line=by_line)
-        for offset, length, row in found_rows:
-            offsets.append(offset)
-            lengths.append(length)
-            media = media_keys(row, source)
-            keys.extend(media)
-            owners.extend([len(offsets) - 1] * len(media))
-            if isinstance(row, dict):
-                found.update(row)
-    if offsets and not source.row_files:
-        check_columns(file, sorted(found), source)
-    return Lines(
-        np.array(offsets, np.int64),
-        np.array(lengths, np.int64),
-        np.array(keys, np.uint64),
-        np.array(owners, np.int64),
-    )
-
-
-def refs_of(files: Sequence[File], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(refs [rows, 4]: file, row in the subset, offset, length; each row's first key [rows])."""
-    scans = [scan(file, name) for file in files]
-    counts = [len(found.offsets) for found in scans]
-    refs = np.column_stack(
-        [
-            np.repeat(np.arange(len(files)), counts),
-            np.arange(sum(counts)),
-            np.concatenate([found.offsets for found in scans]),
-            np.concatenate([found.lengths for found in scans]),
-        ]
-    ).astype(np.int64)
-    return refs, np.concatenate([found.first_keys for found in scans])
-
-
-def owners_of(files: Sequence[File], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(hash of every medium's path, sorted, uint64 [media]; its row in the subset, int64 [media]),
-    no pair twice.
-    """
-    scans = [scan(file, name) for file in files]
-    starts = np.cumsum([0, *(len(found.offsets) for found in scans)])
-    keys = np.concatenate([found.keys for found in scans])
-    owners = np.concatenate([s + found.rows for s, found in zip(starts, scans, strict=False)])
-    order = np.lexsort((owners, keys))
-    keys, owners = keys[order], owners[order]
-    new = np.ones(len(keys), bool)
-    new[1:] = (keys[1:] != keys[:-1]) | (owners[1:] != owners[:-1])
-    return keys[new], owners[new]
-
-
-def spans(stream: BinaryIO, url: str, *, by_line: bool) -> Iterator[tuple[int, int, object]]:
-    """(offset, length, row) of every row; a line that does not parse yields its text."""
-    head = stream.read(CHUNK).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    stream.seek(0)
-    if by_line or head == b"{":
-        yield from line_spans(stream, url, strict=not by_line)
-    elif head == b"[":
-        yield from array_spans(stream, url)
-    elif head:
-        raise ValueError(f"{url}: starts with {head!r}; expected a JSON array or JSON lines")
-
-
-def line_spans(stream: BinaryIO, url: str, *, strict: bool) -> Iterator[tuple[int, int, object]]:
-    """The rows of JSON lines; `strict`: the first line must be a whole row."""
-    offset = 0
-    while line := stream.readline(MAX_LINE):
-        if line.strip(b"\xef\xbb\xbf \t\r\n"):
-            row = parsed(line)
-            if strict and isinstance(row, str):
-                raise ValueError(
-                    f"{url}: neither JSON lines nor an array: the first line is not a whole row. "
-                    "A single object cannot be read as rows"
-                )
-            strict = False
-            yield offset, len(line), row
-        offset += len(line)
-
-
-def parsed(line: bytes) -> object:
-    """The JSON value of a line, or the line's text where it is none."""
-    try:
-        return json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        return line.decode("utf-8", "replace")
-
-
-def array_spans(stream: BinaryIO, url: str) -> Iterator[tuple[int, int, object]]:
-    """The rows of a JSON array, read in chunks; raises ValueError where it is broken.
-
-    The buffer is latin-1 text, one character per byte, so that positions are byte offsets; JSON's
-    own syntax is ASCII, and each row is decoded as UTF-8 afterwards.
-    """
-    base = 0
-    buffer = stream.read(CHUNK).decode("latin-1")
-    start = buffer.index("[") + 1
-    position = start
-    while True:
-        space = SPACE.match(buffer, position)
-        position = space.end() if space else position
-        try:
-            if buffer[position : position + 1] == "]":
-                return
-            row, end = DECODER.raw_decode(buffer, position)
-        except json.JSONDecodeError as error:
-            more = stream.read(max(CHUNK, len(buffer) - position))
-            if not more:
-                raise ValueError(
-                    f"{url}: broken JSON at byte {base + error.pos}: {error.msg}"
-                ) from error
-            base += position
-            buffer, position = buffer[position:] + more.decode("latin-1"), 0
-            continue
-        span = buffer[position:end]
-        row = row if span.isascii() else parsed(span.encode("latin-1"))
-        yield base + position, end - position, row
-        position = end
-
-
-class LineReader:
-    """Rows of JSON files by offset, the files kept open until `close`."""
-
-    def __init__(self, files: Sequence[File]) -> None:
-        self.files = files
-        self.streams: dict[int, BinaryIO] = {}
-
-    def read(self, refs: np.ndarray) -> Iterator[tuple[int, object]]:
-        """(row, value) of the rows at `refs` [n, 4]: file, row, offset, length."""
-        for number, row, offset, length in refs.tolist():
-            if number not in self.streams:
-                self.streams[number] = opened(self.files[number].url, self.files[number].size)
-            self.streams[number].seek(offset)
-            yield row, parsed(self.streams[number].read(length))
-
-    def close(self) -> None:
-        """Every file is closed."""
-        for stream in self.streams.values():
-            stream.close()
-
-
 def compressed_rows(url: str, size: int) -> Iterator[object]:
     """The rows of a compressed JSON-lines file, in order; a line that does not parse is its text.
 
@@ -297,3 +99,42 @@ def compressed_rows(url: str, size: int) -> Iterator[object]:
             if isinstance(error, ConnectionError):
                 raise
             yield Defect("truncated_file", f"{url}: {error}")
+
+
+def open_text(url: str, size: int) -> io.TextIOWrapper:
+    """The file as text, with its line breaks as they are; what is no UTF-8 is replaced."""
+    return io.TextIOWrapper(open_file(url, size), "utf-8-sig", "replace", newline="")
+
+
+def csv_rows(url: str, size: int) -> Iterator[object]:
+    """The rows of a CSV file with a header, in order, as `datasets` reads a metadata.csv: comma,
+    quotes doubled, UTF-8; an empty cell is null. A line of too many or too few cells is a Defect.
+    """
+    with (
+        open_file(url, size) as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text,
+    ):
+        reader = csv.reader(text)
+        names = next(reader, [])
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:  # a cell beyond the reader's bound, a NUL
+                yield Defect("wrong_schema", f"{url}: line {reader.line_num}: {error}")
+                continue
+            if cells:
+                row = dict(zip(names, (cell or None for cell in cells), strict=False))
+                whole = len(cells) == len(names)
+                yield row if whole else Defect("wrong_schema", f"{len(cells)} cells")
+
+
+def csv_header(file: File, source: Source) -> int:
+    """How many rows a CSV file has; raises ValueError where it is not of the source's layout."""
+    with (
+        open_file(file.url, file.size) as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", newline="") as text,
+    ):
+        check_columns(file, next(csv.reader(text), []), source)
+    return sum(1 for _ in csv_rows(file.url, file.size))

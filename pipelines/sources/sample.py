@@ -31,12 +31,18 @@ class Still:
 
 @dataclass(frozen=True)
 class Video:
-    """A video: its encoded bytes or its path, and which seconds of it (`end` inf: to the end)."""
+    """A video: its encoded bytes or its path, and which seconds of it (`end` inf: to the end).
+
+    The path may be that of a folder of pictures, `rate` of them a second; `above` are the folders
+    in front of it that archives do not know.
+    """
 
     data: bytes | None = None
     path: str | None = None
     start: float = 0.0
     end: float = float("inf")
+    rate: float = 1.0
+    above: str = ""
 
 
 @dataclass(frozen=True)

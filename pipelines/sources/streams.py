@@ -60,6 +60,48 @@ class Joined(io.RawIOBase):
         super().close()
 
 
+class Window(io.RawIOBase):
+    """A stretch of a file, read in one go, and what follows it as it is asked for.
+
+    For files where every read is a request: nothing before the stretch can be read.
+    """
+
+    def __init__(self, inner: Any, start: int, stop: int) -> None:
+        super().__init__()
+        inner.seek(start)
+        self.inner, self.start, self.position = inner, start, start
+        self.held = bytes(inner.read(stop - start))
+
+    def readable(self) -> bool:
+        """True: it reads."""
+        return True
+
+    def seekable(self) -> bool:
+        """True: it seeks, from the start of the stretch on."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, from the start of the file; returns the new position."""
+        assert whence == io.SEEK_SET
+        assert offset >= self.start
+        self.position = offset
+        return self.position
+
+    def tell(self) -> int:
+        """The position, bytes from the start of the file."""
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the position; returns how many bytes, 0 at the end."""
+        here = self.position - self.start
+        if here >= len(self.held):
+            self.held += self.inner.read(max(len(buffer), here - len(self.held) + 1))
+        data = self.held[here : here + len(buffer)]
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+
 class Uncompressed(io.RawIOBase):
     """What is in a gzip (of one or many members), bzip2 or xz stream, read in order.
 

@@ -1,8 +1,9 @@
 """VISTA-400K: questions and captions about long and high-resolution synthetic videos.
 
 A subset is a folder of tars (`two_needle_niah_qa/two_needle_niah_qa_1.tar` ... of 21.5 GB) and an
-annotation file `SUBSET.json` of LLaVA records beside the folders. A repository without the JSON is
-read as WebDataset pairs: NAME.json (or .txt) with NAME.mp4 in the same tar.
+annotation file `SUBSET.json` of LLaVA records beside the folders; the key `image` holds the video's
+path inside the folder, and no placeholder stands for it. A repository without the JSON is read as
+WebDataset pairs: NAME.json (or .txt) with NAME.mp4 in the same tar.
 """
 
 from collections.abc import Mapping
@@ -30,12 +31,15 @@ SUBSETS = {
 
 @source(
     "vista_400k",
+    version=2,
     hub="TIGER-Lab/VISTA-400K",
     layout="json",
     licence="MIT",
     citation="https://arxiv.org/abs/2412.00927",
     verified="folders, tar names and sizes, and that 12 files were added beside them, on the "
-    "repository's pages; rows in the published mixture tables; the record is accepted as LLaVA's",
+    "repository's pages; SUBSET.json beside its folder and the record in its authors' published "
+    "training code; rows in the published mixture tables",
+    columns=("conversations|json|txt",),
     files=("{subset}.json", "{subset}.jsonl", "{subset}/*.json", "{subset}/*.tar", "*.tar"),
     media_files={"": ("{subset}/**",)},
     subsets=SUBSETS,
@@ -43,5 +47,8 @@ SUBSETS = {
 )
 def vista_400k(row: Mapping[str, Any]) -> Sample:
     """Questions about one video, or its caption."""
-    sample = webdataset(row) if "__key__" in row else record(row)
-    return sample
+    if "__key__" in row:
+        return webdataset(row)
+    if "video" in row or not isinstance(row.get("image"), str):
+        return record(row)
+    return record({**row, "image": None, "video": row["image"]})

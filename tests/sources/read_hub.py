@@ -7,13 +7,15 @@ import json
 import sys
 
 from pipelines import sources
-from pipelines.sources import cutting, repository
+from pipelines.sources import annotations, cutting, repository, spans
 
 
 def main(settings: dict) -> dict:
     """What was planned and read, or the error that a user would see."""
     first = settings.pop("parts", None)
     cutting.PART_BYTES = settings.pop("part_bytes", cutting.PART_BYTES)
+    for name, value in settings.pop("annotations", {}).items():
+        setattr(spans if name == "AHEAD" else annotations, name, value)
     repository.BLOCK = settings.pop("block", repository.BLOCK)
     try:
         parts = sources.list_parts(**settings)

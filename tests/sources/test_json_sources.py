@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import sources
-from pipelines.sources import llava, rows
+from pipelines.sources import llava, spans
 from pipelines.sources.archives import archives_of, walked
 from pipelines.sources.files import list_tree
 from pipelines.sources.sample import Defect, Still, Video
@@ -179,8 +179,8 @@ def test_broken_files_are_errors_that_say_where(tmp_path):
 def test_array_rows_are_found_at_their_bytes_whatever_the_chunks(values, chunk, ascii_only):
     data = json.dumps(values, indent=1, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "CHUNK", chunk)
-        found = list(rows.array_spans(io.BytesIO(data), "made"))
+        patch.setattr(spans, "CHUNK", chunk)
+        found = list(spans.array_spans(io.BytesIO(data), "made"))
     assert [row for _, _, row in found] == values
     for offset, length, row in found:
         assert json.loads(data[offset : offset + length]) == row

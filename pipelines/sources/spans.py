@@ -1,0 +1,175 @@
+"""Where the rows of a JSON array or of JSON lines lie, found from any byte on.
+
+    block 0      block 1      block 2          a row belongs to the block that it starts in
+    |[{..},{..},{|..},{..}, 7,|{..},{..}]|
+
+A file too large to read at planning is cut into blocks of bytes. A reader of JSON lines starts
+after the first line break at or after its block's start (the block before reads the line across).
+A reader of an array starts at the first *whole* row: an object that decodes and has the columns of
+its layout. Objects inside a row have not those columns, and one quoted in a string does not decode
+(its quotes are escaped), so what is found is a row. What stands between two whole rows belongs to
+the first of them.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+CHUNK = 8 << 20
+"""Bytes read at once of a file that is read whole."""
+AHEAD = 64 << 10
+"""Bytes read at once beyond a block: its last row ends in the next one."""
+MAX_LINE = 256 << 20
+"""Bytes of one JSON row, at most."""
+DECODER = json.JSONDecoder()
+SPACE = re.compile(r"[\s,]*")
+BEFORE = 64
+"""Bytes before a block that are looked at: is its first object the value of a key?"""
+CUT = 16
+"""Bytes: an error so near the end of what was read may be of the cut, not of the JSON."""
+
+Span = tuple[int, int, object]
+"""(offset, length, row); a row that does not parse is its text."""
+
+
+def parsed(line: bytes) -> object:
+    """The JSON value of a line, or the line's text where it is none."""
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        return line.decode("utf-8", "replace")
+
+
+def is_array(head: bytes, url: str) -> bool:
+    """Whether a file that starts with `head` is an array (else lines); ValueError: neither."""
+    first = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if first not in (b"", b"{", b"["):
+        raise ValueError(f"{url}: starts with {first!r}; expected a JSON array or JSON lines")
+    return first == b"["
+
+
+def spans(stream: BinaryIO, url: str, *, by_line: bool) -> Iterator[Span]:
+    """Every row of the file; raises ValueError where it is no JSON array or lines."""
+    array = not by_line and is_array(stream.read(AHEAD), url)
+    stream.seek(0)
+    if array:
+        yield from array_spans(stream, url)
+    else:
+        yield from line_spans(stream, url, strict=not by_line)
+
+
+def line_spans(stream: BinaryIO, url: str, *, strict: bool) -> Iterator[Span]:
+    """The rows of JSON lines from where the stream stands; `strict`: the first must be whole."""
+    offset = stream.tell()
+    while line := stream.readline(MAX_LINE):
+        if line.strip(b"\xef\xbb\xbf \t\r\n"):
+            row = parsed(line)
+            if strict and isinstance(row, str):
+                raise ValueError(
+                    f"{url}: neither JSON lines nor an array: the first line is not a whole row. "
+                    "A single object cannot be read as rows"
+                )
+            strict = False
+            yield offset, len(line), row
+        offset += len(line)
+
+
+def decoded(buffer: str, position: int) -> tuple[object, int]:
+    """(the value at `position` of latin-1 text, where it ends); raises JSONDecodeError."""
+    try:
+        row, end = DECODER.raw_decode(buffer, position)
+    except RecursionError as error:
+        raise json.JSONDecodeError("nested too deep", buffer, position) from error
+    text = buffer[position:end]
+    return (row if text.isascii() else parsed(text.encode("latin-1"))), end
+
+
+def is_cut(error: json.JSONDecodeError, buffer: str, position: int) -> bool:
+    """Whether more of the file may complete the value at `position` of the buffer."""
+    near = error.pos > len(buffer) - CUT or error.msg.startswith("Unterminated")
+    return near and len(buffer) - position < MAX_LINE
+
+
+def array_spans(stream: BinaryIO, url: str, *, start: int = 0, first: int = 0) -> Iterator[Span]:
+    """The rows of a JSON array, from the one at byte `start` (0: of the whole file), read in
+    chunks, the first of `first` bytes; raises ValueError where it is broken.
+
+    The buffer is latin-1 text, one character per byte, so that positions are byte offsets; JSON's
+    own syntax is ASCII, and each row is decoded as UTF-8 afterwards.
+    """
+    stream.seek(start)
+    base, size = start, first or CHUNK
+    buffer = stream.read(size).decode("latin-1")
+    position = 0 if start else buffer.index("[") + 1
+    ended = False
+    while True:
+        space = SPACE.match(buffer, position)
+        position = space.end() if space else position
+        if buffer[position : position + 1] == "]":
+            return
+        try:
+            row, end = decoded(buffer, position)
+            cut = isinstance(row, int | float) and end > len(buffer) - CUT  # of a number, digits
+            problem = ""
+        except json.JSONDecodeError as error:
+            cut = is_cut(error, buffer, position)
+            problem = f"{url}: broken JSON at byte {base + error.pos}: {error.msg}"
+        if cut and not ended:
+            more = stream.read(max(AHEAD if first else CHUNK, len(buffer) - position))
+            ended = not more
+            base += position
+            buffer, position = buffer[position:] + more.decode("latin-1"), 0
+        elif problem:
+            raise ValueError(problem)
+        else:
+            yield base + position, end - position, row
+            position = end
+
+
+Whole = Callable[[object], bool]
+"""Knows a row of the layout."""
+
+
+def block_spans(
+    stream: BinaryIO, url: str, start: int, stop: int, *, array: bool, whole: Whole
+) -> Iterator[Span]:
+    """The rows of the block of bytes `start` to `stop`."""
+    if not array:
+        stream.seek(max(0, start - 1))
+        if start:
+            stream.readline(MAX_LINE)
+        for span in line_spans(stream, url, strict=False):
+            if span[0] >= stop:
+                return
+            yield span
+        return
+    begin = first_row(stream, start, stop, whole) if start else 0
+    if begin is None:
+        return
+    for span in array_spans(stream, url, start=begin, first=max(AHEAD, stop - begin)):
+        if span[0] >= stop and whole(span[2]):
+            return
+        yield span
+
+
+def first_row(stream: BinaryIO, start: int, stop: int, whole: Whole) -> int | None:
+    """The offset of the first whole row of an array in `start` (not 0) to `stop`, if any is."""
+    before = min(start, BEFORE)
+    stream.seek(start - before)
+    buffer = stream.read(stop - start + before).decode("latin-1")
+    end = len(buffer)
+    position = buffer.find("{", before)
+    while 0 <= position < end:
+        more = b""
+        try:
+            row, _ = decoded(buffer, position)
+            if whole(row) and not buffer[:position].rstrip().endswith(":"):
+                return start - before + position
+        except json.JSONDecodeError as error:
+            if is_cut(error, buffer, position):
+                more = stream.read(max(AHEAD, len(buffer) - position))
+                buffer += more.decode("latin-1")
+        if not more:
+            position = buffer.find("{", position + 1)
+    return None
