@@ -1,33 +1,50 @@
 """Near-duplicates at scale: time and memory as samples grow, recall and precision on planted ones.
 
-    .venv/bin/python -m benchmarks.duplicates [samples ...]        default: 125000 250000 500000
+    .venv/bin/python -m benchmarks.duplicates [samples ...] [workers=1,2] [keep=DIR]
 
-Every tenth sample is a planted copy of an earlier one: its text with a share of words replaced, its
-picture's hash with some bits flipped. Truth is brute force on the planted pairs: the exact Jaccard
-index of their 5-word runs and the exact Hamming distance. A sample that goes without being planted
-near another is wrong. One process, on a machine shared with others: CPU seconds. Memory is that of
-the process, before a rule (the verdicts themselves) and at the rule's peak.
+Without samples: 200000 1000000. Every tenth sample is a planted copy of an earlier one: its text
+with a share of words replaced, its picture's hash with some bits flipped. Truth is exact for the
+planted pairs: the Jaccard index of their 5-word runs and the Hamming distance. A sample that goes
+without being planted near another is wrong.
+
+Rules run as in a build: verdicts lie in part files, bands are tasks that read and write files
+(`pipelines/near.py`), here one after the other in this process: CPU seconds, because the machine is
+shared, and the process's memory before a rule and at its peak, which counts pages of mapped files
+too. `workers=` repeats the text rule on Ray with so many, in wall seconds. Signatures are made from
+the words' numbers, which costs a third (and is checked to be the same); `keep=` holds them from one
+run to the next.
 
 Then MinHash libraries on the same texts, and how many recompressed, resized and cropped pictures of
-scikit-image a benchmark's hash list knows again.
+scikit-image (and quarters of them) a benchmark's hash list knows again.
 """
 
 import io
+import os
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import xxhash
 
 from filters import RULES, hashes, near
+from pipelines import tables
+from pipelines.near import by_tasks
+from pipelines.runner import connected
 
 WORDS = 30
 VOCABULARY = 50_000
 CHUNK = 250_000
-"""Samples whose text is held at once: like a build, which reads a part, hashes it and lets go."""
+"""Samples of a part, whose text is held at once: like a build, which hashes a part and lets go."""
 
 
 def planted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -58,29 +75,66 @@ def texts_of(words: np.ndarray) -> list[str]:
     return [" ".join([f"w{w}" for w in row]) for row in words.tolist()]
 
 
-def signed(words: np.ndarray, pictures: np.ndarray) -> tuple[pl.DataFrame, float]:
-    """(the columns of VERDICTS that the rules read; CPU seconds that the signatures took)."""
-    seconds, frames = 0.0, []
+@dataclass(frozen=True)
+class Part:
+    """What of a build's piece is read here."""
+
+    verdicts: str
+
+
+def signatures_of(words: np.ndarray) -> np.ndarray:
+    """uint8 [N, PERMUTATIONS]: those of `texts_of(words)`, without writing the texts."""
+    of_word = np.array([xxhash.xxh3_64_intdigest(f"w{n}") for n in range(VOCABULARY)], np.uint64)
+    count = WORDS - near.NGRAM + 1
+    runs = sum(of_word[words[:, k : k + count]] * hashes.factor(k) for k in range(near.NGRAM))
+    return hashes.minhashes(near.mix(runs).ravel(), np.arange(len(words) + 1) * count)
+
+
+def judged(words: np.ndarray, pictures: np.ndarray, folder: str) -> list[Part]:
+    """Part files of the columns that the rules compare."""
+    parts = []
     for at in range(0, len(words), CHUNK):
-        texts = pl.DataFrame({"text": texts_of(words[at : at + CHUNK])})
-        spent, signatures = timed(lambda f=texts: hashes.text_signature(f))
-        seconds += spent
-        frames.append(
-            pl.DataFrame({"pictures": pictures[at : at + CHUNK]}).select(
-                pl.format("made/made/{}", (pl.int_range(pl.len()) + at).cast(pl.String)
-                          .str.zfill(9)).alias("id"),
-                signatures,
-                dhashes=pl.concat_list("pictures"),
-                component=pl.lit("made"),
-                priority=0,
-            )
-        )  # fmt: skip
-    return pl.concat(frames), seconds
+        path = f"{folder}/verdicts/{len(words)}/{at // CHUNK:05d}.arrow"
+        parts.append(Part(path))
+        if tables.exists(path):
+            continue
+        some = [signatures_of(words[n : n + 10_000])
+                for n in range(at, min(at + CHUNK, len(words)), 10_000)]  # fmt: skip
+        signatures = [row.tobytes() for rows in some for row in rows]
+        lists = pl.DataFrame({"dhashes": pictures[at : at + CHUNK]}).select(
+            pl.concat_list("dhashes")
+        )
+        columns = {"text_signature": pa.array(signatures, pa.binary())}
+        table = pa.table(columns | {"dhashes": lists["dhashes"].to_arrow()})
+        tables.write(table, path, rows_per_batch=1 << 16)
+    return parts
 
 
-def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    runs = [{tuple(w[n : n + near.NGRAM]) for n in range(WORDS - near.NGRAM + 1)} for w in (a, b)]
-    return len(runs[0] & runs[1]) / len(runs[0] | runs[1])
+def signing(count: int = 50_000) -> None:
+    """What signatures of texts cost, and that those made from numbers are the same."""
+    words = planted(count)[0]
+    texts = pl.DataFrame({"text": texts_of(words)})
+    seconds, made = timed(lambda: hashes.text_signature(texts))
+    line("(signatures)", f"{count:,}", f"{seconds:.1f}", f"{seconds / count * 1e6:.1f}")
+    assert made.to_list() == [row.tobytes() for row in signatures_of(words)]
+
+
+def index_of(count: int) -> pl.DataFrame:
+    """What of a build's index the rules read."""
+    return pl.select(row=pl.int_range(count)).select(
+        id=pl.format("made/made/{}", pl.col("row").cast(pl.String).str.zfill(9)),
+        component=pl.lit("made"),
+        priority=0,
+        piece=(pl.col("row") // CHUNK).cast(pl.Int32),
+        row=(pl.col("row") % CHUNK).cast(pl.Int32),
+    )
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Float [N] of rows of words [N, WORDS]: in these texts no run of words occurs twice."""
+    same = np.lib.stride_tricks.sliding_window_view(a == b, near.NGRAM, axis=1).all(axis=2)
+    runs, shared = same.shape[1], same.sum(axis=1)
+    return shared / (2 * runs - shared)
 
 
 def line(*cells: object) -> None:
@@ -104,55 +158,75 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def scale(counts: list[int]) -> None:
+RULES_MEASURED = ("near_duplicate_text", "near_duplicate_images", "near_duplicate_sample")
+
+
+def scale(counts: list[int], folder: str) -> None:
     line(
-        "rule", "samples", "CPU s", "us / sample", "held MB", "peak MB", "more, B each", "recall",
-        "precision",
+        "rule", "samples", "CPU s", "us / sample", "held MB", "peak MB", "recall", "precision"
     )  # fmt: skip
+    signing()
     for count in counts:
         words, pictures, of = planted(count)
         copies = np.flatnonzero(of >= 0)
-        similar = np.array(
-            [
-                jaccard(a.tolist(), words[o].tolist())
-                for a, o in zip(words[copies], of[copies], strict=True)
-            ]
-        )
+        similar = jaccard(words[copies], words[of[copies]])
         differ = np.bitwise_count(pictures[copies] ^ pictures[of[copies]])
-        frame, seconds = signed(words, pictures)
+        parts = judged(words, pictures, folder)
         del words, pictures
-        line("(signatures)", count, f"{seconds:.1f}", f"{seconds / count * 1e6:.1f}")
-        truth = {
-            "near_duplicate_text": similar >= 0.8,
-            "near_duplicate_images": differ <= 4,
-            "near_duplicate_sample": (similar >= 0.8) & (differ <= 4),
-        }
+        frame = index_of(count)
         # Copies of copies' originals are near each other too: wrong is what has no near partner.
-        loose = {
-            "near_duplicate_text": similar >= 0.6,
-            "near_duplicate_images": differ <= 6,
-            "near_duplicate_sample": (similar >= 0.6) & (differ <= 6),
-        }
-        for name, is_near in truth.items():
-            forget_peak()
-            held = memory("VmRSS")
-            seconds, taken = timed(lambda f=frame, n=name: RULES[n].function(f))
-            peak = memory("VmHWM")
+        looks_near = {
+            "text": (similar >= 0.8, similar >= 0.6),
+            "images": (differ <= 4, differ <= 6),
+            "sample": (
+                (similar >= 0.8) & (differ <= 4), (similar >= 0.6) & (differ <= 6)
+            ),
+        }  # fmt: skip
+        for name in RULES_MEASURED:
+            is_near, loose = looks_near[name.rsplit("_", 1)[1]]
+            with tempfile.TemporaryDirectory(dir=folder) as work:
+                forget_peak()
+                held = memory("VmRSS")
+                run = by_tasks(parts, work=work, slots=0, reports=[])
+                seconds, taken = timed(lambda f=frame, n=name, r=run: RULES[n].function(f, run=r))
+                peak = memory("VmHWM")
             gone, allowed = np.zeros(count, bool), np.zeros(count, bool)
             gone[taken["id"].str.slice(-9).cast(pl.Int64).to_numpy()] = True
-            allowed[copies[loose[name]]] = allowed[of[copies[loose[name]]]] = True
+            allowed[copies[loose]] = allowed[of[copies[loose]]] = True
             line(
                 name,
-                count,
+                f"{count:,}",
                 f"{seconds:.1f}",
                 f"{seconds / count * 1e6:.1f}",
-                held,
-                peak,
-                f"{(peak - held) * 2**20 / count:.0f}",
+                f"{held:,}",
+                f"{peak:,}",
                 f"{gone[copies[is_near]].mean():.4f}",
                 f"{(gone & allowed).sum() / max(gone.sum(), 1):.4f}",
             )
             del taken
+
+
+def on_ray(count: int, workers: list[int], folder: str) -> None:
+    """Wall seconds of one rule with so many workers, Ray's start not counted."""
+    words, pictures, _ = planted(count)
+    parts = judged(words, pictures, folder)
+    del words, pictures
+    frame = index_of(count)
+    print()
+    line(f"{RULES_MEASURED[0]}, on Ray", "samples", "workers", "wall s", "taken")
+    for number in workers:
+        with (
+            connected("local", workers=number) as slots,
+            tempfile.TemporaryDirectory(dir=folder) as work,
+        ):
+            reports: list = []
+            run = by_tasks(parts, work=work, slots=slots, reports=reports)
+            start = time.monotonic()
+            taken = RULES[RULES_MEASURED[0]].function(frame, run=run)
+            line(
+                f"{len(reports)} tasks", f"{count:,}", number, f"{time.monotonic() - start:.1f}",
+                f"{len(taken):,}",
+            )  # fmt: skip
 
 
 def libraries(count: int = 1000) -> None:
@@ -200,10 +274,20 @@ def leaks() -> None:
     for name in names:
         pixels = getattr(skimage.data, name)()
         pixels = pixels * 255 if pixels.dtype == bool else pixels
-        images.append(Image.fromarray(pixels.astype(np.uint8)).convert("RGB"))
-    known = [{dhash(c.convert("L")) for c in crops(image)} for image in images]
-    known = [{h for h in k if is_telling(np.array([h]))[0]} for k in known]
-    plain = [{dhash(image.convert("L"))} for image in images]
+        image = Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+        half = image.width // 2, image.height // 2
+        for left, top in ((0, 0), (0, half[1]), (half[0], 0), half):
+            images.append(image.crop((left, top, left + half[0], top + half[1])))
+        images.append(image)
+    for image in images:
+        image.thumbnail((640, 640))
+    tells = [is_telling(np.array([dhash(i.convert("L"))], np.uint64))[0] for i in images]
+    images = [image for image, telling in zip(images, tells, strict=True) if telling]
+    of = [n // 5 for n, telling in enumerate(tells) if telling]  # a picture and its quarters
+    known = [sorted({dhash(c) for c in crops(image.convert("L"))}) for image in images]
+    arrays = [np.array(k, np.uint64) for k in known]
+    arrays = [a[is_telling(a)] for a in arrays]
+    plain = [np.array([dhash(image.convert("L"))], np.uint64) for image in images]
 
     def saved(image: Image.Image, quality: int) -> Image.Image:
         buffer = io.BytesIO()
@@ -225,24 +309,50 @@ def leaks() -> None:
         "up to 3 % cut off": lambda i: cut(i, 0.03),
         "up to 6 % cut off": lambda i: cut(i, 0.06),
         "up to 10 % cut off": lambda i: cut(i, 0.10),
+        "the same, half, JPEG 60": lambda i: saved(
+            (c := cut(i, 0.10)).resize((c.width // 2, c.height // 2)), 60
+        ),
     }
     print()
-    line(f"{len(images)} pictures, found", "radius 4", "radius 6", "no crops, 4", "wrong at 4")
+    line(
+        f"{len(images)} pictures, found",
+        "radius 4",
+        "radius 6",
+        "no crops, 4",
+        "wrong at 4",
+        "at 6",
+    )
+
+    def nearest(sought: int, hashes: np.ndarray) -> int:
+        return int(np.bitwise_count(hashes ^ np.uint64(sought)).min(initial=64))
+
     for name, change in changes.items():
-        found = dict.fromkeys(("4", "6", "plain", "wrong"), 0)
-        tries = 10
+        found = dict.fromkeys(("4", "6", "plain", "wrong 4", "wrong 6"), 0)
+        tries = 4
         for n, image in enumerate(images):
             for _ in range(tries):
                 sought = dhash(change(image).convert("L"))
-                near_to = [min(((sought ^ h).bit_count() for h in k), default=64) for k in known]
+                near_to = [nearest(sought, k) for k in arrays]
                 found["4"] += near_to[n] <= 4
                 found["6"] += near_to[n] <= 6
-                found["plain"] += min((sought ^ h).bit_count() for h in plain[n]) <= 4
-                found["wrong"] += any(d <= 4 for m, d in enumerate(near_to) if m != n)
-        line(name, *(f"{v / tries / len(images):.2f}" for v in found.values()))
+                found["plain"] += nearest(sought, plain[n]) <= 4
+                others = min(d for m, d in enumerate(near_to) if of[m] != of[n])
+                found["wrong 4"] += others <= 4
+                found["wrong 6"] += others <= 6
+        line(name, *(f"{v / tries / len(images):.3f}" for v in found.values()))
+
+
+def main() -> None:
+    settings = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+    counts = [int(word) for word in sys.argv[1:] if "=" not in word] or [200_000, 1_000_000]
+    with tempfile.TemporaryDirectory() as folder:
+        place = settings.get("keep", folder)
+        scale(counts, place)
+        if "workers" in settings:
+            on_ray(counts[-1], [int(n) for n in settings["workers"].split(",")], place)
+    libraries()
+    leaks()
 
 
 if __name__ == "__main__":
-    scale([int(a) for a in sys.argv[1:]] or [125_000, 250_000, 500_000])
-    libraries()
-    leaks()
+    main()

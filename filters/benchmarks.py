@@ -5,7 +5,7 @@
 
 | kind     | one row of a list is                                  | a sample is a hit if       |
 |----------|-------------------------------------------------------|----------------------------|
-| image    | the dhash of a picture, or of one of its 15 crops     | a picture is within radius |
+| image    | the dhash of a picture, or of one of its 100 crops    | a picture is within radius |
 | question | xxh3 of a question, normalised, of 8 words or more    | one of its is equal        |
 | ngram    | a run of 13 normalised words of question and options  | its text contains the run  |
 
@@ -15,8 +15,8 @@ pictures, and runs that 3 or more questions share ("answer with the letter of th
 13 words: GPT-3, https://arxiv.org/abs/2005.14165, appendix C.
 
 Crops are hashed into the list, so that a cropped leak is found by a small radius at no cost to
-judging: 3, 6 and 10 % cut off all around, or off one side. Recall, measured by
-`benchmarks/duplicates.py` on pictures of scikit-image: see docs/rules.md.
+judging: of width and of height each 0, 3, 6 or 9 % are cut off, shared by the two sides in steps of
+3 %. Recall, measured by `benchmarks/duplicates.py` on pictures of scikit-image: see docs/rules.md.
 """
 
 import json
@@ -39,10 +39,10 @@ from filters.hashes import ngrams, normalised
 from filters.items import Item as Item
 from filters.items import items_of as items_of
 from filters.items import row_items as row_items
-from filters.near import block_masks
+from filters.near import few_masks
 from filters.rules import check_nearness, rule
 
-VERSION = 1
+VERSION = 2
 """Of hash lists: what is hashed, and how. Bumped when lists made before no longer compare."""
 WORDS = 13
 MIN_QUESTION_WORDS = 8
@@ -57,24 +57,24 @@ Dhash = Callable[[Image.Image], int]
 LIST = pa.schema([("kind", pa.string()), ("hash", pa.uint64()), ("item", pa.string())])
 
 
-def crops(image: Image.Image) -> Iterator[Image.Image]:
-    """The picture, and 15 crops of it: 3, 6 and 10 % of width and height off all around, or of one
-    side.
-    """
-    width, height = image.size
-    yield image
-    for share in (0.03, 0.06, 0.10):
-        x, y = width * share, height * share
-        for box in (
-            (x / 2, y / 2, width - x / 2, height - y / 2),
-            (x, 0, width, height),
-            (0, 0, width - x, height),
-            (0, y, width, height),
-            (0, 0, width, height - y),
-        ):
-            left, top, right, bottom = (round(edge) for edge in box)
-            if left < right and top < bottom:
-                yield image.crop((left, top, right, bottom))
+STEP, STEPS = 0.03, 3
+"""Share of a side cut off at a time, and how often; ours: steps of 4 % find a tenth fewer of the
+pictures cropped by up to 10 %, steps of 2.5 % hardly more at twice the hashes."""
+_CUTS = [(STEP * n, STEP * m) for n in range(STEPS + 1) for m in range(STEPS + 1 - n)]
+
+
+def crops(gray: Image.Image) -> Iterator[Image.Image]:
+    """The picture, and its 100 crops at a size that still tells 3 % apart."""
+    yield gray
+    factor = min(gray.width // 288, gray.height // 256)
+    small = gray.reduce(factor) if factor > 1 else gray
+    width, height = small.size
+    for left, right in _CUTS:
+        for top, bottom in _CUTS:
+            box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+            x0, y0, x1, y1 = (round(edge) for edge in box)
+            if x0 < x1 and y0 < y1:
+                yield small.crop((x0, y0, x1, y1))
 
 
 def is_telling(hashes: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def hash_list(items: Iterable[Item], *, name: str, decode: Decode, dhash: Dhash)
     texts: dict[str, tuple[str, str]] = {}  # id -> (question, question and options)
     about: dict[str, str] = {}
     for item in items:
-        hashed = {dhash(c.convert("L")) for data in item.images for c in crops(decode(data))}
+        hashed = {dhash(c) for data in item.images for c in crops(decode(data).convert("L"))}
         hashes_of[item.id] = hashed
         about[item.id] = item.same_images_as or item.id
         texts[item.id] = (item.question, " ".join((item.question, *item.options)))
@@ -173,7 +173,7 @@ class _Leaks:
     texts: dict[str, tuple[np.ndarray, np.ndarray]]
     """kind -> (hashes, sorted; rows)."""
     pictures: list[tuple[np.uint64, np.ndarray, np.ndarray]]
-    """Per table: mask, masked hashes, sorted; rows."""
+    """Per table: mask, masked hashes, sorted; rows, int32."""
     hashes: np.ndarray
     """uint64 per row."""
 
@@ -198,8 +198,8 @@ def _leaks(paths: tuple[str, ...], radius: int) -> _Leaks:
     rows = {kind: np.flatnonzero(kinds == kind) for kind in ("image", "question", "ngram")}
     texts = {kind: ordered(hashes[rows[kind]], rows[kind]) for kind in ("question", "ngram")}
     image = rows["image"]
-    masks = [np.uint64(m) for m in block_masks(radius, count=len(image))] if len(image) else []
-    pictures = [(mask, *ordered(hashes[image] & mask, image)) for mask in masks]
+    masks = [np.uint64(mask) for mask in few_masks(radius)] if len(image) else []
+    pictures = [(mask, *ordered(hashes[image] & mask, image.astype(np.int32))) for mask in masks]
     return _Leaks(names, texts, pictures, hashes)
 
 
@@ -219,19 +219,26 @@ def _nearest(sought: np.ndarray, leaks: _Leaks, radius: int) -> tuple[np.ndarray
     for mask, keys, rows in leaks.pictures:
         masked = sought[telling] & mask
         low, high = (np.searchsorted(keys, masked, side=side) for side in ("left", "right"))
-        counts = high - low
-        who = np.repeat(telling, counts)
-        starts = np.repeat(low - (np.cumsum(counts) - counts), counts)
-        found = rows[starts + np.arange(counts.sum())]
-        distance = np.bitwise_count(sought[who] ^ leaks.hashes[found]).astype(np.int64)
-        order = np.lexsort((found, distance, who))
-        who, found, distance = who[order], found[order], distance[order]
-        first = np.ones(len(who), bool)
-        first[1:] = who[1:] != who[:-1]
-        who, found, distance = who[first], found[first], distance[first]
-        better = distance < best[who]
-        best[who[better]], row_of[who[better]] = distance[better], found[better]
+        met = np.cumsum(high - low)
+        start = 0
+        while start < len(telling):  # about MEETINGS at a time, at least those of one picture
+            before = met[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(met, before + MEETINGS, side="right")))
+            counts = (high - low)[start:stop]
+            begins = np.repeat(low[start:stop] - (np.cumsum(counts) - counts), counts)
+            found = rows[begins + np.arange(counts.sum())]
+            who = np.repeat(telling[start:stop], counts)
+            distance = np.bitwise_count(sought[who] ^ leaks.hashes[found])
+            near = np.flatnonzero(distance < best[who])
+            near = near[np.lexsort((found[near], distance[near], who[near]))]
+            who, first = np.unique(who[near], return_index=True)
+            best[who], row_of[who] = distance[near[first]], found[near[first]]
+            start = stop
     return row_of, best
+
+
+MEETINGS = 1 << 20
+"""Pairs of a sample's picture and a list's that are compared at once."""
 
 
 def _first_per_row(lengths: np.ndarray, hits: np.ndarray) -> dict[int, int]:
@@ -292,7 +299,7 @@ def _are_lists(at: str, *, benchmarks: tuple[str, ...], radius: int, **_: Any) -
             raise ValueError(f"{at}.benchmarks: {error}") from error
 
 
-@rule(check=_are_lists, detail=leaks, reads=("dhashes", "questions", "text"))
+@rule(version=2, check=_are_lists, detail=leaks, reads=("dhashes", "questions", "text"))
 def contaminated(
     *, benchmarks: tuple[str, ...], radius: int = 4,
     by: Literal["either", "image", "question", "both"] = "either",

@@ -85,6 +85,11 @@ def pixels_hash(frame: pl.DataFrame) -> pl.Series:
     return _hash_lists(np.stack(columns, axis=1), lengths).alias("pixels_hash")
 
 
+def factor(k: int) -> np.uint64:
+    """What the hash of word `k` of a run is multiplied by: odd, so that no bit is lost."""
+    return np.uint64((2 * k + 1) * 0x9E3779B97F4A7C15 % 2**64)
+
+
 def ngrams(texts: pl.Series, *, n: int, short: bool) -> tuple[np.ndarray, np.ndarray]:
     """(uint64 [M], int64 [N + 1]): hashes of every run of `n` words, and where each text's begin.
 
@@ -102,10 +107,9 @@ def ngrams(texts: pl.Series, *, n: int, short: bool) -> tuple[np.ndarray, np.nda
     runs = np.zeros(len(hashed), np.uint64)  # of n words from here, whoever says them
     short_runs = np.zeros(len(texts), np.uint64)
     for k in range(n):
-        factor = np.uint64((2 * k + 1) * 0x9E3779B97F4A7C15 % 2**64)
-        runs[: max(len(hashed) - k, 0)] += hashed[k:] * factor
+        runs[: max(len(hashed) - k, 0)] += hashed[k:] * factor(k)
         longer = np.flatnonzero((lengths > k) & (lengths < n))
-        short_runs[longer] += hashed[begins[longer] + k] * factor
+        short_runs[longer] += hashed[begins[longer] + k] * factor(k)
     alone = (counts == 0) & (lengths > 0) if short else np.zeros(len(texts), bool)
     counts = np.where(alone, 1, counts)
     offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -126,8 +130,8 @@ def _batches(texts: pl.Series, *, max_bytes: int = 8 << 20) -> Iterator[pl.Serie
         start = stop
 
 
-def text_signature(frame: pl.DataFrame) -> pl.Series:
-    """PERMUTATIONS bytes per row of fact `text`: the low byte of each MinHash; null without words.
+def minhashes(runs: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """uint8 [N, PERMUTATIONS]: the low byte of each MinHash of what `ngrams` returns.
 
     rensa's R-MinHash: the fastest of those measured (benchmarks/duplicates.py), and its estimates
     are unbiased on the 8 bits kept. Seed and permutations are fixed, so signatures of different
@@ -135,15 +139,19 @@ def text_signature(frame: pl.DataFrame) -> pl.Series:
     """
     from rensa import RMinHash
 
+    made = RMinHash.digest_matrix_from_flat_token_hashes(
+        runs, offsets.astype(np.uint64), PERMUTATIONS, 42
+    )
+    return np.array(made.to_rows(), np.uint32).astype(np.uint8).reshape(-1, PERMUTATIONS)
+
+
+def text_signature(frame: pl.DataFrame) -> pl.Series:
+    """PERMUTATIONS bytes per row of fact `text`, see `minhashes`; null without words."""
     texts = frame.select(normalised(pl.col("text"))).to_series()
     signatures: list[bytes | None] = []
     for batch in _batches(texts):
-        hashes, offsets = ngrams(batch, n=NGRAM, short=True)
-        made = RMinHash.digest_matrix_from_flat_token_hashes(
-            hashes, offsets.astype(np.uint64), PERMUTATIONS, 42
-        )
-        low = np.array(made.to_rows(), np.uint32).astype(np.uint8)
-        empty = np.diff(offsets) == 0
+        runs, offsets = ngrams(batch, n=NGRAM, short=True)
+        low, empty = minhashes(runs, offsets), np.diff(offsets) == 0
         signatures += [None if no else row.tobytes() for no, row in zip(empty, low, strict=True)]
     return pl.Series("text_signature", signatures, dtype=pl.Binary)
 

@@ -74,7 +74,19 @@ def block_masks(radius: int, *, count: int) -> tuple[int, ...]:
         bits = 64 * (blocks - radius) / blocks
         return comb(blocks, radius) * (count + count**2 / 2**bits)
 
-    blocks = min(range(radius + 1, radius + 9), key=work)
+    return _masks(min(range(radius + 1, radius + 9), key=work), radius)
+
+
+def few_masks(radius: int) -> tuple[int, ...]:
+    """Such masks again: as few as leave 12 bits, for tables that are kept in memory."""
+    if radius == 0:
+        return ((1 << 64) - 1,)
+    fine = (b for b in range(radius + 1, 65) if 64 * (b - radius) / b >= 12)
+    return _masks(next(fine), radius)
+
+
+def _masks(blocks: int, radius: int) -> tuple[int, ...]:
+    """Of so many blocks of bits, all choices that leave out `radius`."""
     edges = [round(64 * n / blocks) for n in range(blocks + 1)]
     block = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
     return tuple(sum(chosen) for chosen in combinations(block, blocks - radius))

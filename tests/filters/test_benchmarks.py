@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from filters import benchmarks, identity, judge, validate
+from filters import benchmarks, identity, judge, near, validate
 from pipelines.sources.pictures import decode, dhash
 from pipelines.sources.pictures import picture as ingested
 from tests.filters.rows import picture, sample, table
@@ -27,9 +29,9 @@ def drawn(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     return coarse.resize(size, Image.Resampling.BICUBIC)
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **settings: int) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **how: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **settings)
+    image.save(buffer, kind, **how)
     return buffer.getvalue()
 
 
@@ -54,8 +56,8 @@ def bench(tmp_path):
     return str(tmp_path / "bench.parquet")
 
 
-def details(path: str, *samples: dict, **settings: object) -> list[str | None]:
-    rules = {"contaminated": {"benchmarks": [path], **settings}}
+def details(path: str, *samples: dict, **given_: object) -> list[str | None]:
+    rules = {"contaminated": {"benchmarks": [path], **given_}}
     judged = judge(table(*samples), rules=rules)
     fired = [rule == "contaminated" for rule in judged["rule"].to_pylist()]
     assert fired == [detail is not None for detail in judged["detail"].to_pylist()]
@@ -94,6 +96,46 @@ def test_the_radius_is_a_boundary(bench, tmp_path, radius):
     near, far = (sample("q", "a", images=[picture(dhash=word ^ mask)]) for mask in masks)
     found = details(str(tmp_path / "one.parquet"), near, far, radius=radius)
     assert found == [f"bench/7 by image ({radius} bits)", None]
+
+
+@given(st.integers(0, 10**6), st.integers(0, 6), st.integers(1, 40))
+@settings(deadline=None, max_examples=25)
+def test_the_nearest_picture_of_a_list_is_that_of_brute_force(seed, radius, meetings):
+    rng = np.random.default_rng(seed)
+    listed = rng.integers(0, 2**64, 60, dtype=np.uint64)
+    flips = np.uint64(1) << rng.integers(0, 64, (80, 9)).astype(np.uint64)
+    flips[rng.random(flips.shape) < 0.5] = 0
+    sought = listed[rng.integers(0, 60, 80)] ^ np.bitwise_xor.reduce(flips, axis=1)
+    masks = [np.uint64(mask) for mask in near.few_masks(radius)]
+    orders = [np.argsort(listed & mask, kind="stable") for mask in masks]
+    tables = [(m, (listed & m)[o], o.astype(np.int32)) for m, o in zip(masks, orders, strict=True)]
+    known = benchmarks._Leaks([], {}, tables, listed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks, "MEETINGS", meetings)
+        rows, distances = benchmarks._nearest(sought, known, radius)
+    differ = np.bitwise_count(sought[:, None] ^ listed[None, :])
+    found = (differ.min(axis=1) <= radius) & benchmarks.is_telling(sought)
+    assert ((rows >= 0) == found).all()
+    assert (distances[found] == differ.min(axis=1)[found]).all()
+    assert (differ[found, rows[found]] == distances[found]).all()
+
+
+def test_pictures_cropped_by_up_to_a_tenth_are_found(tmp_path):
+    items = [benchmarks.Item(str(n), images=(encoded(drawn(n)),)) for n in range(6)]
+    made = benchmarks.hash_list(items, name="b", decode=decode, dhash=dhash)
+    assert json.loads(made.schema.metadata[b"counts"])["image_hashes"] <= 6 * 101
+    benchmarks.write_list(made, tmp_path / "b.parquet")
+    rng = np.random.default_rng(0)
+    shown = []
+    for n in range(40):
+        image = drawn(n % 6)
+        cut, share = rng.random((2, 2)) * [[0.1], [1]]
+        left, top = cut * share * image.size
+        right, bottom = image.size - cut * (1 - share) * image.size
+        shown.append(seeing(image.crop((round(left), round(top), round(right), round(bottom)))))
+    found = details(str(tmp_path / "b.parquet"), *shown)
+    assert sum(f is not None for f in found) >= 36
+    assert all(f is None or f.startswith(f"b/{n % 6} ") for n, f in enumerate(found))
 
 
 def test_a_question_is_found_whole_or_by_13_words_whatever_its_case_and_marks(bench):
@@ -190,7 +232,7 @@ def test_mistakes_name_the_file_and_the_way_out(tmp_path, bench):
         check(tmp_path / "text.parquet")
     old = benchmarks.read_list(bench).replace_schema_metadata({"hash_list": "0"})
     pq.write_table(old, tmp_path / "old.parquet")
-    with pytest.raises(ValueError, match="hash list of version 0, expected 1"):
+    with pytest.raises(ValueError, match="hash list of version 0, expected 2"):
         check(tmp_path / "old.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match="hash list of version none"):
