@@ -3,11 +3,16 @@
     picked samples --order of a stream--> q in [0, 1) --copies--> place (q + j) / copies --> shards
 
 A *stream* is what should be spread evenly: the samples of one subset that are used the same number
-of times. Inside it, parts are taken in windows of a few (so that a shard opens few), the blocks of
-rows of a window in the order of their hash, the samples of a few blocks mixed by theirs. A sample's
-q is its place in the stream by units before it, so that any stretch [a, b) of places holds (b - a)
-of every stream, to a sample. Copy j of c lies at (q + j) / c: copies are 1/c of the whole apart,
-which is about one epoch of the subset.
+of times. Inside it, parts are taken in windows of a few (so that a shard opens few), the rows of a
+window in groups of a few blocks, the samples of a group mixed. A sample's q is its place in the
+stream by units before it, so that any stretch [a, b) of places holds (b - a) of every stream, to a
+sample. Copy j of c lies at (q + j) / c: copies are 1/c of the whole apart, which is about one epoch
+of the subset.
+
+Size, too, is spread evenly: the seconds of videos, the crops of other samples. A window gets parts
+and a group blocks from every range of mean sizes, by hash within a range; windows, groups of a
+window and samples of a group follow each other so that every stretch has all ranges of sizes: the
+one of rank r among n lies at the fraction of r times the golden ratio, shifted by a hash.
 
 Shards are equal stretches. There are at least as many as any sample has copies, so no shard, and
 with it no packed row, holds a sample twice.
@@ -26,6 +31,8 @@ BLOCK_ROWS = 16
 whole batches (an object store gives no less) and each batch is read by few shards."""
 BLOCKS_MIXED = 4
 """Blocks whose samples are mixed with each other."""
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Multiples of it fill [0, 1) most evenly (Weyl; van Ravenstein 1988, The three gap theorem)."""
 TOKEN_BYTES = 5
 """Bytes of a token in a shard: an int32 id and (one byte, rounded up) its bit of the loss mask."""
 
@@ -33,8 +40,9 @@ TOKEN_BYTES = 5
 def deal(index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4) -> pl.DataFrame:
     """One row per copy: split, shard, order, index_row, sorted so; shards count from 0 per split.
 
-    Reads: id, component, subset, split, copies, num_tokens, num_learned, num_bytes, part of a
-    picked index. `order` is the place within the shard. `part_window`: parts mixed at a time.
+    Reads: id, component, subset, split, copies, num_tokens, num_learned, num_crops, duration,
+    num_bytes, part, row of a picked index. `order` is the place within the shard. `part_window`:
+    parts mixed at a time.
     """
     used = index.with_row_index("index_row").filter(pl.col("copies") > 0)
     if used.is_empty():
@@ -86,25 +94,23 @@ def _places(
     used: pl.DataFrame, unit: np.ndarray, keys: np.ndarray, *, part_window: int
 ) -> np.ndarray:
     """[N] float64 in [0, 1): where in its stream each sample lies."""
-    parts = used.select("component", "subset", "part").unique().sort("component", "subset", "part")
-    hashed = draw.again(draw.keys(parts["part"], seed=0), "window")
-    parts = parts.with_columns(hashed=pl.Series(hashed)).with_columns(
-        window=(pl.col("hashed").rank("ordinal").over("component", "subset") - 1) // part_window
-    )
-    window = (
-        used.select("component", "subset", "part")
-        .join(parts, on=["component", "subset", "part"], how="left", maintain_order="left")[
-            "window"
-        ]
-        .to_numpy()
-    )
-    stream = (
-        used.select(pl.struct("split", "component", "subset", "copies").rank("dense"))
-        .to_series()
-        .to_numpy()
-    )
-    group = _groups(used, window)
-    order = np.lexsort((draw.again(keys, "order"), group, window, stream))
+    of = ["component", "subset"]
+    size = pl.coalesce("duration", "num_crops").cast(pl.Float64) * 1000
+    lines = used.select(*of, "part", block=pl.col("row") // BLOCK_ROWS, size=size.cast(pl.Int64))
+    stream = used.select(pl.struct("split", *of, "copies").rank("dense")).to_series().to_numpy()
+    for within, what, name, count in (
+        (of, ["part"], "window", part_window),
+        ([*of, "window"], ["part", "block"], "group", BLOCKS_MIXED),
+    ):
+        together = _together(lines, within, what, count=count, name=name)
+        lines = lines.join(together, on=[*within, *what], how="left", maintain_order="left")
+        turns = _in_turn(lines, within, name)
+        lines = lines.join(turns, on=[*within, name], how="left", maintain_order="left")
+    window, group = lines["window_turn"].to_numpy(), lines["group_turn"].to_numpy()
+    key = draw.again(keys, "order")
+    cell = lines.select(pl.struct(*of, "window", "group").rank("dense")).to_series().to_numpy()
+    turn = _turns(cell * (int(stream.max()) + 1) + stream, lines["size"].to_numpy(), key)
+    order = np.lexsort((key, turn, cell, group, window, stream))
     sizes, streams = unit[order], stream[order]
     total = np.bincount(streams, sizes)
     through = np.cumsum(sizes)
@@ -116,20 +122,48 @@ def _places(
     return q
 
 
-def _groups(used: pl.DataFrame, window: np.ndarray) -> np.ndarray:
-    """[N] int64: the group of blocks in which the sample is mixed, by the hashes of the blocks."""
-    blocks = used.select("component", "subset", "part", block=pl.col("row") // BLOCK_ROWS)
-    blocks = blocks.with_columns(window=pl.Series(window))
-    unique = blocks.unique(maintain_order=True)
-    names = unique.select(pl.concat_str("part", pl.lit("/"), pl.col("block").cast(pl.String)))
-    hashed = draw.again(draw.keys(names.to_series(), seed=0), "block")
-    rank = pl.col("hashed").rank("ordinal").over("component", "subset", "window")
-    unique = unique.with_columns(hashed=pl.Series(hashed)).with_columns(
-        group=(rank.cast(pl.Int64) - 1) // BLOCKS_MIXED
+def _turns(cell: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """[N] float64 in [0, 1): a place among those of the same `cell`, such that every stretch of
+    places has all ranks of size; equal sizes rank by key.
+    """
+    order = np.lexsort((key, size, cell))
+    new = np.r_[True, cell[order][1:] != cell[order][:-1]]
+    start = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    turn = np.empty(len(order))
+    shift = draw.fractions(draw.again(key[order[start]], "shift"))
+    turn[order] = ((np.arange(len(order)) - start) * GOLDEN + shift) % 1.0
+    return turn
+
+
+def _sized(lines: pl.DataFrame, unit: list[str], *, name: str) -> pl.DataFrame:
+    """A line per `unit`, with the mean size of its samples and a hash of what it is."""
+    mean = pl.col("size").sum() / pl.len()  # a sum of integers: the same in any order
+    found = lines.group_by(unit).agg(mean.alias("mean")).sort(unit)
+    words = pl.concat_str([pl.col(column).cast(pl.String) for column in unit], separator="/")
+    keys = draw.keys(found.select(words).to_series(), seed=0)
+    return found.with_columns(key=pl.Series(draw.again(keys, name)))
+
+
+def _in_turn(lines: pl.DataFrame, within: list[str], name: str) -> pl.DataFrame:
+    """A line per `name` with its place among those `within`."""
+    found = _sized(lines, [*within, name], name=f"{name} turn")
+    cell = found.select(pl.struct(within).rank("dense")).to_series().to_numpy()
+    turn = _turns(cell, found["mean"].to_numpy(), found["key"].to_numpy())
+    return found.select(*within, name, pl.Series(f"{name}_turn", turn))
+
+
+def _together(
+    lines: pl.DataFrame, within: list[str], unit: list[str], *, count: int, name: str
+) -> pl.DataFrame:
+    """A line per `unit` with the number of its `name`: at most `count` units `within` have the
+    same, one of each of `count` ranges of mean sizes.
+    """
+    rank = pl.struct("mean", "key").rank("ordinal").over(within).cast(pl.Int64) - 1
+    found = _sized(lines, [*within, *unit], name=name).with_columns(
+        range=rank // ((pl.len().over(within) + count - 1) // count)
     )
-    on = ["component", "subset", "part", "block", "window"]
-    found = blocks.join(unique, on=on, how="left", maintain_order="left")
-    return found["group"].to_numpy()
+    place = pl.col("key").rank("ordinal").over(*within, "range").cast(pl.Int64) - 1
+    return found.select(*within, *unit, place.alias(name))
 
 
 def _gapless(val: np.ndarray, shard: np.ndarray) -> np.ndarray:

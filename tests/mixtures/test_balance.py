@@ -88,4 +88,4 @@ def test_dealt_samples_are_balanced_and_samples_in_index_order_are_not():
         assert line(dealt, name)["worst"] < 0.02
         assert line(plain, name)["worst"] > 0.3
     assert line(dealt, "crops")["worst"] < 0.05
-    assert line(dealt, "seconds")["worst"] < 0.3
+    assert line(dealt, "seconds")["worst"] < 0.1
