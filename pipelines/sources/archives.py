@@ -7,7 +7,8 @@
 | plain .tar elsewhere           | that the rows in no archive are found without a second  |
 |                                | pass                                                    |
 
-`NAME.zip.part-aa`, `-ab`, ... (also `.001`, `.002`) are one archive. A path of a row names a
+`NAME.zip.part-aa`, `-ab`, ... (also `.001`, `.002`) are one archive, as are the disks `NAME.z01`,
+`.z02`, ... `NAME.zip` of a zip. A path of a row names a
 member when it is the member's full name, from the right: `a/b.mp4` is `x/a/b.mp4`, in an archive
 whose own folder and stem count as the first parts of that name; of several, the first in order.
 Only regular files are members: links are never followed. Names serve for comparing alone, so none
@@ -18,6 +19,7 @@ import io
 import lzma
 import os
 import re
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -33,6 +35,7 @@ import numpy as np
 
 from pipelines.sources.files import File, is_url, open_file
 from pipelines.sources.sample import Defect
+from pipelines.sources.spanned import of_one_disk
 from pipelines.sources.streams import Joined, Watched, uncompressed
 
 ARCHIVE = re.compile(
@@ -40,6 +43,8 @@ ARCHIVE = re.compile(
     r"(?P<piece>\.?(?:part[-_.]?\w+|\d{3}))?\Z",
     re.IGNORECASE,
 )
+DISK = re.compile(r"(?P<stem>.*)\.z(?P<number>\d\d+)\Z", re.IGNORECASE)
+"""A piece of a zip cut into disks, whose last is the `.zip`."""
 PICTURE = re.compile(r".*\.(jpe?g|png|webp|bmp)\Z", re.IGNORECASE)
 """A member that may be a frame of a folder of frames."""
 BROKEN = (
@@ -72,19 +77,34 @@ class Archive:
         """Whether it can only be read in order (or so cheaply)."""
         return self.kind != "zip" and (self.kind != "tar" or is_url(self.files[0].url))
 
+    @property
+    def disks(self) -> list[int]:
+        """Where each disk of a zip cut into disks starts in the bytes of all; else empty."""
+        if not any(DISK.match(file.name) for file in self.files):
+            return []
+        return np.cumsum([0, *(file.size for file in self.files[:-1])]).tolist()
+
 
 def archives_of(files: Sequence[File]) -> list[Archive]:
     """The archives among `files`, pieces joined, by name."""
     found: dict[str, list[File]] = {}
     for file in sorted(files, key=lambda file: file.name):
-        match = ARCHIVE.match(file.name)
-        if match:
+        if disk := DISK.match(file.name):
+            found.setdefault(f"{disk['stem']}.zip", []).append(file)
+        elif match := ARCHIVE.match(file.name):
             found.setdefault(match["whole"], []).append(file)
     made = []
     for whole, pieces in found.items():
         match = cast(re.Match[str], ARCHIVE.match(whole))
+        pieces.sort(key=lambda file: disk_number(file.name))  # else as they are, by name
         made.append(Archive(whole, match["kind"].lower(), tuple(pieces)))
     return made
+
+
+def disk_number(name: str) -> int:
+    """The number of a zip's disk; of its last, the `.zip`, and of any other file, one above all."""
+    disk = DISK.match(name)
+    return int(disk["number"]) if disk else sys.maxsize
 
 
 def opened(archive: Archive) -> BinaryIO:
@@ -168,7 +188,8 @@ class Members:
             self.streams.append(stream)
             made: zipfile.ZipFile | tarfile.TarFile
             if archive.kind == "zip":
-                made = zipfile.ZipFile(stream)
+                disks = archive.disks
+                made = zipfile.ZipFile(of_one_disk(stream, disks) if disks else stream)
             else:
                 made = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closed by `close`
             self.readers[number] = made

@@ -138,7 +138,7 @@ def kind_of(file: File) -> str:
         return "csv"
     if ARCHIVE.match(file.name) and not file.name.endswith(".zip"):
         return "tar"
-    raise ValueError(f"{file.url}: expected .parquet, .json, .jsonl, .jsonl.gz or .jsonl.zst")
+    raise ValueError(f"{file.url}: expected .parquet, .json, .jsonl, .jsonl.gz, .jsonl.zst or .csv")
 
 
 def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:

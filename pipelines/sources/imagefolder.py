@@ -1,4 +1,4 @@
-"""A folder of pictures with `metadata.jsonl` (or .parquet): {file_name, text | caption, ...}.
+"""A folder of pictures with `metadata.jsonl` (or .csv, .parquet): {file_name, text | caption, ...}.
 
 The layout of `datasets`' imagefolder. With `question` and `answer` in place of a caption, or
 `texts` or `messages`, the row is that conversation.
@@ -22,12 +22,11 @@ from pipelines.sources.sample import Sample, Still, Turn, source, text_of
     verified="file_name and the place of metadata files in the documentation of datasets",
     columns=("file_name|file_names",),
     files=(
-        "{split}/metadata.jsonl",
-        "metadata.jsonl",
-        "{subset}/metadata.jsonl",
-        "{split}/metadata.parquet",
-        "metadata.parquet",
-        "{subset}/metadata.parquet",
+        *(
+            f"{folder}metadata.{kind}"
+            for kind in ("jsonl", "csv", "parquet")
+            for folder in ("{split}/", "", "{subset}/")
+        ),
     ),
     rows_per_part=1000,
 )

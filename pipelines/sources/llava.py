@@ -159,8 +159,8 @@ def llava(row: Mapping[str, Any]) -> Sample:
     layout="json",
     licence="CC-BY-4.0",
     citation="https://arxiv.org/abs/2407.07895",
-    verified="file names and record on the card; dreamsim's split zip (.z01) must be joined by "
-    "hand: Python cannot read multi-disk zips",
+    verified="file names and record on the card; that dreamsim_split.z01 and .zip are disks of one "
+    "zip, in the card's words on joining them (here they are read as they are)",
     columns=("conversations",),
     files=("{subset}.json", "m4_instruct_annotations.json", *JSON_FILES),
     subsets={"m4_instruct_annotations": 349_832, "m4_instruct_video": 0},

@@ -117,7 +117,7 @@ class Source:
     """What of the layout was checked, and where; the rest is as the adapter's docstring says."""
     layout: str = "parquet"
     """`parquet`: rows with pictures inside. `video`: with videos inside. `json`: annotations beside
-    media. `text`: rows of text. `tar`: WebDataset. `folder`: pictures with metadata.jsonl."""
+    media. `text`: rows of text. `tar`: WebDataset. `folder`: pictures with a metadata file."""
     columns: tuple[str, ...] = ()
     """Columns without which a file is not of this layout; `a|b` means one of them."""
     files: tuple[str, ...] = PARQUET_FILES

@@ -17,7 +17,7 @@ LAYOUTS = {
     "json": "JSON beside media (folders, zip, tar, tar.gz)",
     "text": "rows of text: Parquet, JSON lines, gzip, zstandard",
     "tar": "WebDataset tars",
-    "folder": "pictures with metadata.jsonl",
+    "folder": "pictures with metadata.jsonl, .csv or .parquet",
 }
 SHOWN = 300
 """Characters of a turn that are shown."""

@@ -5,11 +5,13 @@ import json
 import struct
 import tarfile
 import zipfile
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from filters import judge
+from pipelines import sources
 from tests.sources.making import png, read, said, video, write, write_lines, write_parquet
 from tokenization.schema import SAMPLE
 
@@ -272,3 +274,38 @@ def test_imagefolder_with_captions_in_metadata(tmp_path):
     assert defects(samples) == [None, None, "missing_media", None]
     assert said(samples[0])[1] == ("assistant", "A picture.")
     assert said(samples[1]) == [("user", "[i]What?"), ("assistant", "That.")]
+
+
+def test_imagefolder_with_captions_in_csv(tmp_path, monkeypatch):
+    """Cells as `datasets` reads them: quotes, line breaks, an empty one is none; two parts."""
+    lines = [
+        "file_name,text,source",
+        'a.png,"One, ""quoted""\nand broken.",x',
+        "a.png,,x",
+        "gone.png,Gone.,x",
+        "",
+        "a.png,Too,many,cells",
+        "a.png,Too few",
+        f"a.png,{'long ' * 40_000},x",
+        "a.png,Caf\u00e9.,x",
+    ]
+    text = "\r\n".join(lines)
+    for split in ("train", "test"):
+        write(tmp_path / split / "a.png", png())
+        write(tmp_path / split / "metadata.csv", ("\ufeff" + text).encode())
+    samples = read("imagefolder", data=str(tmp_path))
+    assert [s["id"][-12:] for s in samples] == [f"00000-{n:06d}" for n in range(7)]
+    wrong = "wrong_schema"
+    assert defects(samples) == [None, wrong, "missing_media", wrong, wrong, wrong, None]
+    assert said(samples[0])[1] == ("assistant", 'One, "quoted"\nand broken.')
+    assert said(samples[6])[1] == ("assistant", "Caf\u00e9.")
+    every = sources.list_parts(source="imagefolder", data=str(tmp_path))
+    about = sources.SOURCES["imagefolder"]
+    monkeypatch.setitem(sources.SOURCES, "imagefolder", replace(about, rows_per_part=3))
+    cut = sources.list_parts(source="imagefolder", data=str(tmp_path))
+    assert [part.rows for part in every] == [7]
+    assert [part.rows for part in cut] == [3, 3, 1]
+    assert read("imagefolder", data=str(tmp_path)) == samples
+    write(tmp_path / "train" / "metadata.csv", "name,text\na.png,x\n")
+    with pytest.raises(ValueError, match=r"metadata.csv: no column 'file_name or file_names'"):
+        read("imagefolder", data=str(tmp_path))
