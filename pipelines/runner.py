@@ -62,8 +62,9 @@ class Stage:
 STAGES: dict[str, Stage] = {}
 RETRIES = 3
 """Times that a task is tried again whose worker or node died."""
-OOM_RETRIES = 10
-"""Times that a task is tried again which Ray ended because its node ran out of memory."""
+OOM_RETRIES = 8
+"""Times that a task is tried again which Ray ended because its node ran out of memory; Ray waits
+1, 2, 4 ... s between them, four minutes in all."""
 LOOK_SECONDS = 10.0
 """s between looks at a cluster's size and at tasks that take long."""
 
