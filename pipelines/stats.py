@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipelines.evenness import imbalance, windows
+
 Shares = dict[str, dict[str, float]]  # value -> measure -> share
 MEASURES = ("tokens", "learned_tokens", "samples")
 
@@ -33,7 +35,22 @@ FACTS: dict[str, Any] = {
     "sample_learned": pl.List(pl.Int32),  # per sample of the row
     "grids": pl.List(pl.String),  # per image, "3x4"; "0x0" = global view only
 }
-FACTS_READ = ["input_ids", "loss_mask", "seq_lengths", "grids", "sample_ids"]
+FACTS_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("shard", pa.int32()),
+        ("row", pa.int32()),
+        *((name, pa.int32()) for name in ("num_tokens", "num_learned", "num_crops")),
+        *((name, pa.int32()) for name in ("num_images", "num_samples")),
+        ("sample_ids", pa.list_(pa.string())),
+        *((name, pa.list_(pa.int32())) for name in ("sample_tokens", "sample_learned")),
+        ("grids", pa.list_(pa.string())),
+    ]
+)
+"""The same as a file."""
+FACTS_READ = ["loss_mask", "seq_lengths", "grids", "sample_ids"]
+FACTS_ROWS = 4096
+"""Rows taken at once: enough that an expression costs its rows, few enough to bound memory."""
 PREFIX_POINTS = 50
 """Places along the train rows at which the balance so far is taken."""
 
@@ -41,10 +58,10 @@ PREFIX_POINTS = 50
 def row_facts(table: pa.Table, *, shard: str) -> pl.DataFrame:
     """FACTS of a shard, one line per packed row in order; `shard` is its file ("val-00003.arrow").
 
-    Reads: FACTS_READ of PACKED, of input_ids the lengths only.
+    Reads: FACTS_READ of PACKED; a row has the tokens of its samples.
     """
-    table = table.select(FACTS_READ)
-    parts = [_batch_facts(batch) for batch in table.to_batches() if batch.num_rows]
+    table = table.select(FACTS_READ).combine_chunks()
+    parts = [_batch_facts(b) for b in table.to_batches(max_chunksize=FACTS_ROWS) if b.num_rows]
     split, number = shard.removesuffix(".arrow").split("-")
     frame = pl.concat(parts) if parts else pl.DataFrame(schema=FACTS).drop("split", "shard", "row")
     return frame.select(
@@ -71,14 +88,13 @@ def _batch_facts(batch: pa.RecordBatch) -> pl.DataFrame:
                 pa.ListArray.from_arrays(pa.array(offsets), pa.array(learned.astype(np.int32)))
             ),
             "grids": pl.from_arrow(batch["grids"]),
-            "num_tokens": pl.from_arrow(batch["input_ids"].value_lengths()),
         }
     )
     cell = pl.element().struct
     crops = cell.field("rows").cast(pl.Int32) * cell.field("cols").cast(pl.Int32) + 1
     name = pl.format("{}x{}", cell.field("rows"), cell.field("cols"))
     return per_row.select(
-        pl.col("num_tokens").cast(pl.Int32),
+        pl.col("sample_tokens").list.sum().cast(pl.Int32).alias("num_tokens"),
         pl.col("sample_learned").list.sum().cast(pl.Int32).alias("num_learned"),
         pl.col("grids").list.eval(crops).list.sum().cast(pl.Int32).alias("num_crops"),
         pl.col("grids").list.len().cast(pl.Int32).alias("num_images"),
@@ -131,6 +147,7 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         },
         "grids": _grids(packed),
         "prefix": _prefix(index, packed, mixture),
+        "windows": windows(index, packed, mixture),
         "histograms": _histograms(used, packed, seq_len=encoding["seq_len"]),
         "sources": {
             name: {**source, "own_files": bool(mixture["components"][name].get("data"))}
@@ -281,7 +298,10 @@ def _packing(
     pieces = rows.select(pl.col("sample_ids").alias("id"), "sample_tokens").explode(
         "id", "sample_tokens", empty_as_null=True
     )
-    pieces = pieces.join(index.select("id", "num_crops"), on="id", how="left", validate="m:1")
+    about = index.select("id", "num_crops", "copies")
+    pieces = pieces.join(about, on="id", how="left", validate="m:1").with_columns(
+        pl.col("num_crops") * pl.col("copies") // pl.len().over("id")  # of one sequence of a sample
+    )
     bound = fill_bound(
         pieces["sample_tokens"].to_numpy(),
         pieces["num_crops"].to_numpy(),
@@ -299,6 +319,7 @@ def _packing(
         "pieces": int(rows["num_samples"].sum()),
         "fill": tokens / (len(rows) * encoding["seq_len"]),
         "fill_bound": float(bound),
+        "imbalance": imbalance(rows, encoding),
         "seq_len": encoding["seq_len"],
         "max_crops": encoding["max_crops"],
         "crops_per_row": _spread(rows["num_crops"]),

@@ -105,7 +105,13 @@ def features() -> dict[bytes, bytes]:
 
 def recipe(**more: Any) -> dict[str, Any]:
     """recipe.json of the mixture counted by hand."""
-    encoding = {"tokenizer": "builtin", "seq_len": 100, "max_crops": 8, "crop_size": 512}
+    encoding = {
+        "tokenizer": "builtin",
+        "seq_len": 100,
+        "max_crops": 8,
+        "tokens_per_crop": 64,
+        "crop_size": 512,
+    }
     return {
         "name": "by_hand",
         "fingerprint": "0123456789abcdef",
@@ -284,6 +290,7 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
         "tokenizer": "builtin",
         "seq_len": seq_len,
         "max_crops": 32,
+        "tokens_per_crop": 64,
         "crop_size": 512,
         "longest_edge": 2048,
         "tokens_per_crop": 64,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pipelines.card import row_facts, stats
 from tests.pipelines.made import index, line, packed, recipe
+from tokenization.pack import row_flops
 
 LINES = [
     line("cauldron/ai2d/0", "pictures", 60, 10, num_crops=5, tags=["category:diagram"]),
@@ -135,6 +136,18 @@ def test_prefix_balance_is_the_share_so_far():
     assert prefix["at"] == [0.5, 1.0]
     assert prefix["components"]["pictures"] == [1.0, 0.75]
     assert prefix["worst"] == pytest.approx(0.25)
+
+
+def test_windows_and_imbalance_are_those_of_the_rows():
+    found = counted()
+    windows = found["windows"]
+    assert windows["rows"] == 2  # fewer than a window has: one window, the whole
+    assert windows["strays"]["pictures"] == {"whole": 0.75, "worst": 0, "p95": 0, "windows": 1}
+    assert windows["strays"]["crops"]["whole"] == 3.5
+    assert windows["strays"].keys() == {"pictures", "words", "crops"}
+    costs = [row_flops([60, 30], 6, model="500M"), row_flops([40, 30], 1, model="500M")]
+    dear = max(costs) / (sum(costs) / 2)
+    assert found["packing"]["train"]["imbalance"] == pytest.approx({"rows": dear, "ranks": dear})
 
 
 def test_tags_become_facets():
