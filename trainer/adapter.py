@@ -4,7 +4,6 @@
 adapters learn beside what is left of the weights, and the checkpoint is the sum of the two.
 """
 
-import copy
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +44,12 @@ def adapt(model: Any, settings: Adapter) -> Any:
         use_dora=settings.dora,
         target_modules=targets,
     )
+    for name, layer in model.named_modules():
+        if re.fullmatch(targets, name) and not isinstance(layer, nn.Linear):
+            raise ValueError(
+                f"adapter.targets={targets} names {name}, a {type(layer).__name__}: expected names "
+                "of linear layers."
+            )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if settings.quantize == "nf4":
@@ -108,34 +113,33 @@ def load(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
     model.load_state_dict(rest)
 
 
-def merged(model: Any, weights: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
-    """A model without adapters and its weights; the adapters are multiplied in."""
+def merged(model: Any, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of the model without adapters: `weights` with each adapter added to its layer."""
     if not is_adapted(model):
-        return model, weights
-    from peft.tuners.lora import LoraLayer
+        return dict(weights)
+    plain = {}
+    for name, weight in weights.items():
+        layer, adapted, what = name.partition(".base_layer.")
+        if ".lora_" in name or what.startswith("weight."):  # an adapter, the scales of 4 bits
+            continue
+        if adapted and what == "weight":
+            weight = _sum(layer, weights, model.peft_config[NAME])
+        plain[f"{layer}.{what}" if adapted else name] = weight
+    return plain
 
-    plain = copy.deepcopy(model).cpu()
-    load(plain, weights)
-    for name, module in list(plain.named_modules()):
-        if isinstance(module, LoraLayer):
-            plain.set_submodule(name, _merged_layer(module))
-    del plain.peft_config
-    plain._hf_peft_config_loaded = False
-    return plain, plain.state_dict()
 
-
-def _merged_layer(module: Any) -> nn.Linear:
-    from peft.utils.integrations import dequantize_module_weight
-
-    base = module.get_base_layer()
-    weight = dequantize_module_weight(base).data
-    variant = module.lora_variant.get(NAME)  # DoRA
-    sum_ = (
-        variant.merge_safe(module, NAME, weight)
-        if variant is not None
-        else weight + module.get_delta_weight(NAME)
-    )
-    layer = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
-    layer.weight = nn.Parameter(sum_.to(torch.float32), requires_grad=False)
-    layer.bias = base.bias
-    return layer
+def _sum(layer: str, weights: Mapping[str, torch.Tensor], settings: Any) -> torch.Tensor:
+    """What the layer multiplies by: W + s B A, with DoRA each row at its learned length."""
+    prefix = f"{layer}.base_layer.weight"
+    weight = weights[prefix]
+    stats = {key: each for key, each in weights.items() if key.startswith(f"{prefix}.")}
+    if stats:
+        functional = _bitsandbytes().functional
+        state = functional.QuantState.from_dict(stats, device=weight.device)
+        weight = functional.dequantize_4bit(weight, state)
+    down, up = (weights[f"{layer}.lora_{each}.{NAME}.weight"] for each in "AB")
+    total = weight + up @ down * (settings.lora_alpha / settings.r)
+    if settings.use_dora:
+        length = weights[f"{layer}.lora_magnitude_vector.{NAME}.weight"]
+        total = total * (length / total.norm(dim=1))[:, None]
+    return total

@@ -64,10 +64,10 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
         "## Use",
         "",
         "```python",
-        "from transformers import AutoModelForImageTextToText, AutoTokenizer",
+        "from transformers import AutoModelForImageTextToText, AutoProcessor",
         "",
         'model = AutoModelForImageTextToText.from_pretrained("THIS_FOLDER")',
-        'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
+        'processor = AutoProcessor.from_pretrained("THIS_FOLDER")  # needs torchvision',
         "```",
         "",
     ]

@@ -30,7 +30,7 @@ from torch import nn
 from tokenization.images import processor_settings
 from tokenization.schema import Encoding
 
-from . import parallel
+from . import adapter, parallel
 from .config import Config, to_yaml
 from .parallel import World
 
@@ -149,7 +149,7 @@ def save(
         if arriving.exists():
             shutil.rmtree(arriving)
         (arriving / "trainer").mkdir(parents=True)
-        _write_model(model, weights, arriving)
+        model.save_pretrained(arriving, state_dict=adapter.merged(model, weights))
         tokenizer.save_pretrained(arriving)
         for name, content in processor_files(Encoding(**state.encoding)).items():
             (arriving / name).write_text(json.dumps(content, indent=2) + "\n")
@@ -185,13 +185,6 @@ def _weights(objective: nn.Module, here: World) -> tuple[Any, dict[str, torch.Te
     if model.config.tie_word_embeddings:  # type: ignore[union-attr]
         weights.pop("lm_head.weight", None)  # gathered apart, it is no longer seen to be shared
     return model, weights
-
-
-def _write_model(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    from .adapter import merged
-
-    plain, plain_weights = merged(model, weights)
-    plain.save_pretrained(folder, state_dict=plain_weights)
 
 
 def _save_optimizer(
