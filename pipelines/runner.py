@@ -86,7 +86,7 @@ class Task:
 
     stage: Stage
     part: str
-    """What the progress bar, Ray's dashboard and errors call it: `cauldron/ai2d/00003`."""
+    """What progress and errors call it: `cauldron/ai2d/00003`."""
     settings: dict[str, Any]
     """Arguments; a `File` among them is read by the worker."""
     out: str
@@ -274,7 +274,7 @@ def _run_on_ray(
 ) -> None:
     import ray
 
-    here = versions.packages()
+    here, shown = versions.packages(), labels(tasks)
     remote: dict[tuple[str, Needs], Any] = {}
     running: dict[Any, tuple[int, float]] = {}  # -> task, since when
     failure: Exception | None = None
@@ -293,7 +293,7 @@ def _run_on_ray(
             if (name, needs) not in remote:
                 remote[name, needs] = ray.remote(**_options(name, needs))(_perform_for)
             progress.start(name)
-            submit = remote[name, needs].options(name=f"{name} {task.part}")
+            submit = remote[name, needs].options(name=shown[i])
             running[submit.remote(task, here)] = i, time.monotonic()
         done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
         if done:  # and whatever else is: a wait on 1,024 takes 4 ms, on a cluster too long for each
@@ -311,6 +311,18 @@ def _run_on_ray(
                 finish(i, report)
     if failure is not None:
         raise failure
+
+
+def labels(tasks: Sequence[Task]) -> list[str]:
+    """What Ray's dashboard calls each task: `ingest cauldron/ai2d 3/40` is part 00003 of forty."""
+    places = [(task.stage.name, *task.part.rpartition("/")[::2]) for task in tasks]
+    totals = Counter((stage, subset) for stage, subset, _ in places)
+    return [
+        f"{stage} {subset} {int(number)}/{totals[stage, subset]}"
+        if subset and number.isdigit()
+        else f"{stage} {task.part}"
+        for task, (stage, subset, number) in zip(tasks, places, strict=True)
+    ]
 
 
 def _perform_for(task: Task, drivers: dict[str, str]) -> Report:

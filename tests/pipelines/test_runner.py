@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import tables, versions
-from pipelines.runner import File, Needs, Stage, Task, connected, knock, run
+from pipelines.runner import File, Needs, Stage, Task, connected, knock, labels, run
 
 NUMBERS = pa.schema([("n", pa.int64())])
 
@@ -166,3 +166,13 @@ def test_an_address_where_nothing_listens_is_found_out_at_once():
         taken.listen()
         knock(address)
     knock("auto")
+
+
+def test_the_dashboard_says_which_of_how_many(tmp_path):
+    parts = ["cauldron/ai2d/00000", "cauldron/ai2d/00001", "text/all/00000", "train-00007", "p1"]
+    stage = stage_of(count)
+    todo = [Task(stage=stage, part=part, settings={}, out=str(tmp_path)) for part in parts]
+    assert labels(todo) == [
+        "count cauldron/ai2d 0/2", "count cauldron/ai2d 1/2", "count text/all 0/1",
+        "count train-00007", "count p1",
+    ]  # fmt: skip
