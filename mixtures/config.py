@@ -210,12 +210,13 @@ def to_yaml(mixture: Mixture) -> str:
 def rules_of(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]:
     """Rule -> settings for the samples of `component`: the mixture's, its own laid over them."""
     rules = {name: dict(settings) for name, settings in mixture.filters.items()}
-    for name, settings in mixture.components[component].filters.items():
+    own = mixture.components[component].filters
+    for name, settings in own.items():
         if settings is False:
             rules.pop(name, None)
         else:
             rules[name] = {**rules.get(name, {}), **settings}
-    if mixture.benchmarks:
+    if mixture.benchmarks and own.get("contaminated") is not False:
         lists = [hash_list_path(name) for name in mixture.benchmarks]
         rules["contaminated"] = {"benchmarks": lists, **rules.get("contaminated", {})}
     return rules
