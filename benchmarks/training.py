@@ -1,196 +1,340 @@
-"""Tokens per second of this trainer (packed) against `transformers.Trainer` (padded).
+"""This trainer against `transformers.Trainer` and TRL's `SFTTrainer`, step by step on one data.
 
-    python -m benchmarks.training data=out/quickstart config=tiny rows=24
+    python -m benchmarks.training [data=out/quickstart] [configs=tiny,smolvlm_256m] [steps=2]
 
-Both train the same model, from the same random weights, with the same rates and precision, on the
-same samples of the mixture, decoding and cutting their pictures on the way. Theirs is the usual
-way: one sample is one row, a batch is padded to its longest. Needs `accelerate`.
+All train the same model from the same random weights with the same rates and precision, in the same
+global batches, so their losses agree step by step (shown), and the time to the same loss is the
+time for the same steps. Ours is `trainer.loop.train`: packed rows, cut and decoded by its two
+threads. Theirs is the usual way: one sample is one row, micro-batches of `batch` are padded to
+their longest, two loader processes decode and cut with our (fast) code. TRL packs text alone: it
+refuses to pack pictures ("Packing is not supported for vision datasets", trl 1.16), so packed TRL
+is measured on the mixture's samples without pictures, where ours trains rows of the same samples.
+
+A real-size configuration keeps its towers' sizes and takes the mixture's crops, which are smaller.
+Each side runs in a process of its own, so that its peak memory is its own. Needs `.[bench]`.
 """
 
+import itertools
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from trainer import build, optim
+from tokenization.fit import pack_rows
+from tokenization.schema import PACKED
+from trainer import build
 from trainer.config import Config, load, split_pairs
-from trainer.data import collate
-from trainer.model import Objective, flops, normalise, random_model, use_attention
+from trainer.data import Loader, collate
+from trainer.loop import train
+from trainer.model import flops, normalise, random_model
+from trainer.parallel import World
 from trainer.shards import Row, Rows, open_mixture
 from trainer.watch import peak_memory
+
+DEFAULTS = {
+    "data": "out/quickstart", "configs": "tiny,smolvlm_256m", "steps": "2", "batch": "4",
+    "only": "",
+}  # fmt: skip
+SIDES = {
+    "ours": "ours, packed", "padded": "transformers.Trainer, padded", "trl": "TRL, padded",
+    "ours_text": "text: ours, packed", "trl_text": "text: TRL, packed (bfd)",
+}  # fmt: skip
+SIZES = {
+    "tiny": {"batch_rows": "4", "micro_rows": "2"},
+    "smolvlm_256m": {
+        "batch_rows": "1", "micro_rows": "1", "dtype": "float32", "gradient_checkpointing": "false",
+        "model.vision.pretrained": "", "model.language.pretrained": "", "threads": "1",
+    },
+}  # fmt: skip
+RATES = {"tiny": "5e-3"}
+"""Of all towers, constant; 1e-4 for a config not named."""
+
+
+def config_of(name: str, data: str, options: dict[str, str]) -> Config:
+    """The config's towers with the mixture's crops, trained by plain AdamW at one constant rate."""
+    encoding = open_mixture(data).encoding
+    rate = RATES.get(name, "1e-4")
+    pairs = {
+        "data": data, "steps": options["steps"], "optim.schedule": "constant", "optim.warmup": "0",
+        "optim.weight_decay": "0", "optim.lr.vision": rate, "optim.lr.connector": rate,
+        "optim.lr.language": rate, "device": "cpu", "log_every": "1", "page_samples": "0",
+        "evaluate_rows": "0",
+    }  # fmt: skip
+    # scale_factor^2 patches of the crop become one token.
+    if name != "tiny":
+        pairs |= {
+            "model.vision.image_size": str(encoding.crop_size), "model.scale_factor": "2",
+            "model.vision.patch_size":
+                str(round(encoding.crop_size / (2 * encoding.tokens_per_crop**0.5))),
+        }  # fmt: skip
+    return load(name, pairs | SIZES.get(name, {}))
 
 
 def samples_of(row: Row) -> list[Row]:
     """The samples of a packed row, each as a row of its own."""
-    image_token = 49190
-    alone, start, image = [], 0, 0
-    for length, name in zip(row.seq_lengths, row.sample_ids, strict=True):
-        ids = row.input_ids[start : start + length]
-        crops = int((ids == image_token).sum()) // row.encoding.tokens_per_crop
-        end = image
+    alone, image = [], 0
+    ends = np.cumsum(row.seq_lengths)
+    for start, end, name in zip(ends - row.seq_lengths, ends, row.sample_ids, strict=True):
+        ids = row.input_ids[start:end]
+        crops = int((ids == IMAGE).sum()) // row.encoding.tokens_per_crop
+        last = image
         while crops > 0:
-            rows, cols = row.grids[end]
+            rows, cols = row.grids[last]
             crops -= rows * cols + 1
-            end += 1
+            last += 1
         alone.append(
-            Row(
-                mixture=row.mixture, number=row.number, encoding=row.encoding, input_ids=ids,
-                loss_mask=row.loss_mask[start : start + length],
-                seq_lengths=np.array([length], dtype=np.int32), images=row.images[image:end],
-                grids=row.grids[image:end], sample_ids=[name],
+            replace(
+                row, input_ids=ids, loss_mask=row.loss_mask[start:end],
+                seq_lengths=np.array([end - start], dtype=np.int32),
+                images=row.images[image:last], grids=row.grids[image:last], sample_ids=[name],
             )
         )  # fmt: skip
-        start, image = start + int(length), end
+        image = last
     return alone
 
 
-def packed(config: Config, tokenizer: Any, rows: list[Row], micro_rows: int) -> dict[str, float]:
-    """Our step over all rows, `micro_rows` at a time."""
-    image_token = tokenizer.convert_tokens_to_ids("<image>")
-    model = random_model(config.model, tokenizer, seed=0)
-    use_attention(model, "loop")
-    objective = Objective(model, logits_chunk=config.logits_chunk, neftune=0.0).train()
-    optimizer = optim.optimizer(objective, config.optim)
-    optim.set_rates(optimizer, 1.0)
-    tokens = learned = 0
-    seconds = waited = 0.0
-    losses = []
-    for start in range(0, len(rows), micro_rows):
-        before = time.perf_counter()
-        batch = collate(rows[start : start + micro_rows], image_token=image_token)
-        waited += time.perf_counter() - before
-        total, _ = objective(batch)
-        (total / len(batch.targets)).backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), config.optim.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(total.item() / len(batch.targets))
-        seconds += time.perf_counter() - before
-        tokens += batch.input_ids.numel()
-        learned += len(batch.targets)
-    return {"seconds": seconds, "tokens": tokens, "learned": learned, "decoding": waited / seconds,
-            "padding": 0.0, "last_loss": losses[-1]}  # fmt: skip
+IMAGE = 49190
+"""The id of <image> in the bundled tokenizer."""
 
 
-def padded(config: Config, tokenizer: Any, samples: list[Row], batch_size: int) -> dict[str, float]:
-    """`transformers.Trainer` over the same samples, in the same order, padded."""
+def batches(config: Config) -> list[list[Row]]:
+    """The samples of every step, in the order in which ours trains them."""
+    loader = Loader(
+        config, image_token=IMAGE,
+        cost=lambda lengths, crops, learned: flops(config.model, lengths, crops, learned),
+    )  # fmt: skip
+    made = []
+    for step in range(config.steps):
+        _, groups = loader.plan(step * config.batch_rows)
+        rows = [loader.splits[m][number] for group in groups for m, number in group]
+        made.append([sample for row in rows for sample in samples_of(row)])
+    return made
+
+
+def text_only(data: str, output: Path, rows: int) -> str:
+    """A mixture of `rows` rows that hold the samples without pictures of this one."""
+    mixture = open_mixture(data)
+    source = Rows(mixture, "train")
+    texts: list[Row] = []
+    for number in range(len(source)):
+        texts += [each for each in samples_of(source[number]) if not each.images]
+    lengths = np.array([len(each.input_ids) for each in texts])
+    packed = pack_rows(
+        lengths, np.zeros_like(lengths), seed=0, seq_len=mixture.encoding.seq_len, max_crops=1
+    )
+    cells = [
+        {
+            "input_ids": np.concatenate([texts[i].input_ids for i in row]),
+            "loss_mask": np.concatenate([texts[i].loss_mask for i in row]),
+            "seq_lengths": lengths[row].tolist(), "images": [], "grids": [],
+            "sample_ids": [texts[i].sample_ids[0] for i in row],
+        }
+        for row in packed[:rows]
+    ]  # fmt: skip
+    (output / "shards").mkdir(parents=True)
+    for name in ("recipe.json", "index.arrow", "tokenizer"):
+        (output / name).symlink_to((mixture.folder / name).absolute())
+    with pa.ipc.new_file(str(output / "shards" / "train-00000.arrow"), PACKED) as writer:
+        writer.write_table(pa.Table.from_pylist(cells, schema=PACKED))
+    return str(output)
+
+
+def ours(config: Config, folder: Path) -> dict[str, Any]:
+    """The real loop over packed rows, timed by its own log."""
+    run = train(replace(config, output=str(folder / "run"))).parent
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    done, seconds, waits = 0, [], []
+    for line in lines:
+        seconds.append((line["tokens"] - done) / line["tokens_per_second"])
+        waits.append(line["data_wait"] * seconds[-1])
+        done = line["tokens"]
+    return {
+        "seconds": sum(seconds), "wait": sum(waits), "later_wait": sum(waits[1:]),
+        "later_seconds": sum(seconds[1:]), "losses": [line["loss"] for line in lines],
+        "tokens": done, "learned": lines[-1]["learned_tokens"], "padding": 0.0,
+    }  # fmt: skip
+
+
+def padded(samples: list[Row], pad_token: int) -> dict[str, torch.Tensor]:
+    """A micro-batch as `transformers` takes it."""
+    alone = [collate([row], image_token=IMAGE) for row in samples]
+    width = max(batch.input_ids.shape[1] for batch in alone)
+    most = max(len(batch.pixels) for batch in alone)
+    ids = torch.full((len(alone), width), pad_token)
+    mask = torch.zeros_like(ids)
+    labels = torch.full_like(ids, -100)
+    size = samples[0].encoding.crop_size
+    pixels = torch.zeros(len(alone), most, 3, size, size)
+    for i, batch in enumerate(alone):
+        length = batch.input_ids.shape[1]
+        ids[i, :length] = batch.input_ids[0]
+        mask[i, :length] = 1
+        labels[i, batch.predictors + 1] = batch.targets
+        if len(batch.pixels):
+            pixels[i, : len(batch.pixels)] = normalise(batch.pixels, torch.float32)[0]
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return inputs | ({"pixel_values": pixels} if most else {})
+
+
+def cut(samples: list[Row], pieces: int) -> Iterator[list[Row]]:
+    """The samples in `pieces` runs of nearly equal length."""
+    bounds = np.linspace(0, len(samples), pieces + 1).round().astype(int)
+    return (samples[a:b] for a, b in itertools.pairwise(bounds))
+
+
+def theirs(config: Config, folder: Path, *, trl: bool, packed: bool, batch: int) -> dict[str, Any]:
+    """`transformers.Trainer`, or TRL's on top of it, over the same steps."""
+    from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    image_token = tokenizer.convert_tokens_to_ids("<image>")
-    spent = {"decoding": 0.0, "cells": 0, "tokens": 0, "learned": 0}
+    tokenizer = build.tokenizer_of([open_mixture(folder_) for folder_ in config.data])
+    steps = batches(config)
+    # Every step is cut into equally many micro-batches, of at most `batch` samples on average.
+    pieces = 1 if packed else -(-max(map(len, steps)) // batch)
+    micro = [piece for step in steps for piece in cut(step, pieces)]
+    data = Dataset.from_dict({"number": list(range(len(micro)))})
+    collator: Any = lambda chosen: padded(micro[chosen[0]["number"]], tokenizer.pad_token_id)
+    settings: dict[str, Any] = {
+        "output_dir": str(folder / "theirs"), "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": pieces, "num_train_epochs": 1, "max_steps": len(steps),
+        "learning_rate": config.optim.lr.language, "lr_scheduler_type": "constant",
+        "use_cpu": True, "max_grad_norm": config.optim.clip, "weight_decay": 0.0,
+        "report_to": [], "save_strategy": "no", "remove_unused_columns": False, "bf16": False,
+        "disable_tqdm": True, "logging_steps": 1, "dataloader_pin_memory": False,
+        "gradient_checkpointing": False, "dataloader_num_workers": 2, "train_sampling_strategy":
+        "sequential",
+    }  # fmt: skip
+    extra: dict[str, Any] = {}
+    kind: Any = Trainer
+    arguments: Any = TrainingArguments
+    if trl:
+        from trl import SFTConfig, SFTTrainer
 
-    def pad(chosen: list[Row]) -> dict[str, torch.Tensor]:
-        before = time.perf_counter()
-        alone = [collate([row], image_token=image_token) for row in chosen]
-        width = max(batch.input_ids.shape[1] for batch in alone)
-        most = max(len(batch.pixels) for batch in alone)
-        size = chosen[0].encoding.crop_size
-        ids = torch.full((len(alone), width), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        labels = torch.full_like(ids, -100)
-        pixels = torch.zeros(len(alone), max(most, 1), 3, size, size)
-        for i, batch in enumerate(alone):
-            length = batch.input_ids.shape[1]
-            ids[i, :length] = batch.input_ids[0]
-            mask[i, :length] = 1
-            labels[i, batch.predictors + 1] = batch.targets
-            if len(batch.pixels):
-                pixels[i, : len(batch.pixels)] = normalise(batch.pixels, torch.float32)[0]
-            spent["tokens"] += length
-            spent["learned"] += len(batch.targets)
-        spent["cells"] += ids.numel()
-        spent["decoding"] += time.perf_counter() - before
-        inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        return inputs | ({"pixel_values": pixels} if most else {})
+        kind, arguments = SFTTrainer, SFTConfig
+        extra = {"processing_class": tokenizer}
+        settings |= {"max_length": config.model.language.max_position_embeddings}
+        if not packed:
+            settings["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    if packed:
+        cells = [
+            {"input_ids": row.input_ids.tolist(),
+             "labels": np.where(row.loss_mask, row.input_ids, -100).tolist()}
+            for step in steps for row in step
+        ]  # fmt: skip
+        data, collator = Dataset.from_list(cells), None
+        rows_length = open_mixture(next(iter(config.data))).encoding.seq_len
+        settings |= {
+            "packing": True, "max_length": rows_length, "remove_unused_columns": True,
+            "per_device_train_batch_size": config.micro_rows, "max_steps": -1,
+            "gradient_accumulation_steps": config.batch_rows // config.micro_rows,
+        }  # fmt: skip
 
     class Clock(TrainerCallback):
+        waits: list[float] = []  # noqa: RUF012 - one clock
+        ends: list[float] = []  # noqa: RUF012
+
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             self.started = time.perf_counter()
+            self.ends.append(self.started)
 
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            self.seconds = time.perf_counter() - self.started
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.waits.append(time.perf_counter() - self.ends[-1])
 
-    model = random_model(config.model, tokenizer, seed=0)
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.ends.append(time.perf_counter())
+
+    model = random_model(config.model, tokenizer, seed=config.seed)
     model.set_attn_implementation("sdpa")
     clock = Clock()
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder, per_device_train_batch_size=batch_size, num_train_epochs=1,
-            learning_rate=config.optim.lr.language, lr_scheduler_type="constant", use_cpu=True,
-            max_grad_norm=config.optim.clip, weight_decay=config.optim.weight_decay, report_to=[],
-            save_strategy="no", remove_unused_columns=False, disable_tqdm=True, logging_steps=1,
-            dataloader_pin_memory=False,
-        )  # fmt: skip
-        trainer = Trainer(
-            model=model, args=arguments, train_dataset=samples,  # type: ignore[arg-type]
-            data_collator=pad, callbacks=[clock],
-        )  # fmt: skip
-        in_order = torch.utils.data.SequentialSampler(samples)  # type: ignore[arg-type]
-        trainer._get_train_sampler = lambda *_: in_order
-        trainer.train()
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    trainer = kind(
+        model=model, args=arguments(**settings), train_dataset=data, callbacks=[clock], **extra,
+        **({"data_collator": collator} if collator else {}),
+    )  # fmt: skip
+    trainer.train()
+    samples = [row for step in steps for row in step]
+    cells_ = sum(len(piece) * max(len(row.input_ids) for row in piece) for piece in micro)
+    tokens = sum(len(row.input_ids) for row in samples)
     return {
-        "seconds": clock.seconds,
-        "tokens": spent["tokens"],
-        "learned": spent["learned"],
-        "decoding": spent["decoding"] / clock.seconds,
-        "padding": 1 - spent["tokens"] / spent["cells"],
-        "last_loss": float(losses[-1]),
-    }
+        "seconds": clock.ends[-1] - clock.started, "wait": sum(clock.waits),
+        "later_wait": sum(clock.waits[1:]), "later_seconds": clock.ends[-1] - clock.ends[1],
+        "losses": [line["loss"] for line in trainer.state.log_history if "loss" in line],
+        "tokens": tokens, "learned": sum(int(row.loss_mask[1:].sum()) for row in samples),
+        "padding": 0.0 if packed else 1 - tokens / cells_,
+    }  # fmt: skip
+
+
+def one_side(side: str, name: str, options: dict[str, str]) -> dict[str, Any]:
+    """What one process finds."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = options["data"]
+        if side.endswith("text"):
+            rows = int(SIZES.get(name, {}).get("batch_rows", "1")) * int(options["steps"])
+            data = text_only(data, folder / "text", rows)
+        config = config_of(name, data, options)
+        torch.set_num_threads(config.threads)
+        if side.startswith("ours"):
+            found = ours(config, folder)
+        else:
+            found = theirs(config, folder, trl=side.startswith("trl"), packed=side == "trl_text",
+                           batch=int(options["batch"]))  # fmt: skip
+    memory = peak_memory(World(0, 1, torch.device("cpu"), "one"))
+    return found | {"memory": memory, "cpu": sum(os.times()[:4])}
+
+
+def table(name: str, options: dict[str, str]) -> None:
+    """All sides of one configuration."""
+    config = config_of(name, options["data"], options)
+    steps = batches(config)
+    print(f"\n{name}: {sum(map(len, steps))} samples in {len(steps)} steps of "
+          f"{config.batch_rows} packed rows; {config.threads} thread(s) of PyTorch\n"
+          "\n| | seconds | CPU s, start included | tokens/s | learned/s | padding | "
+          "data wait, after step 1 | peak GB | last loss |\n|" + "---|" * 9, flush=True)  # fmt: skip
+    runs = {}
+    for side, words in SIDES.items():
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.training"]
+        pairs = [f"{key}={value}" for key, value in (options | {"configs": name}).items()]
+        done = subprocess.run(
+            [*command, *pairs, f"only={side}"], capture_output=True, text=True, check=False,
+            cwd=Path(__file__).parent.parent,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{name}, {side}:\n{done.stdout}{done.stderr}")
+        run = runs[side] = json.loads(done.stdout.strip().splitlines()[-1])
+        later = run["later_wait"] / run["later_seconds"] if run["later_seconds"] else 0.0
+        print(f"| {words} | {run['seconds']:.1f} | {run['cpu']:.1f} | "
+              f"{run['tokens'] / run['seconds']:,.0f} | {run['learned'] / run['seconds']:,.1f} | "
+              f"{run['padding']:.0%} | {run['wait'] / run['seconds']:.1%}, {later:.1%} | "
+              f"{run['memory']:.2f} | {run['losses'][-1]:.4f} |", flush=True)  # fmt: skip
+    speed = {side: run["learned"] / run["seconds"] for side, run in runs.items()}
+    apart = max(
+        abs(a - b) for side in ("padded", "trl")
+        for a, b in zip(runs["ours"]["losses"], runs[side]["losses"], strict=True)
+    )  # fmt: skip
+    print(f"\nLearned tokens/s: {speed['ours'] / speed['padded']:.2f} times "
+          f"transformers.Trainer padded, {speed['ours'] / speed['trl']:.2f} times TRL padded, "
+          f"{speed['ours_text'] / speed['trl_text']:.2f} times TRL packed on text. The losses of "
+          f"ours and both padded runs differ by at most {apart:.1e} at any step: the same loss "
+          "takes the same steps, and these ratios are those of the time to it.")  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
-    options = {"data": "out/quickstart", "config": "tiny", "rows": "24", "threads": "1",
-               "batch": "16", "only": ""} | split_pairs(arguments)  # fmt: skip
-    torch.set_num_threads(int(options["threads"]))
-    config = load(options["config"], {"data": options["data"]})
-    mixture = open_mixture(options["data"])
-    tokenizer = build.tokenizer_of([mixture])
-    all_rows = Rows(mixture, "train")
-    rows = [all_rows[i] for i in range(min(int(options["rows"]), len(all_rows)))]
-    samples = [sample for row in rows for sample in samples_of(row)]
-    micro = max(1, round(int(options["batch"]) * len(rows) / len(samples)))
-    if options["only"]:  # one side in a fresh process, so that peak memory is its own
-        run = (
-            packed(config, tokenizer, rows, micro)
-            if options["only"] == "packed"
-            else padded(config, tokenizer, samples, int(options["batch"]))
-        )
-        from trainer.parallel import World
-
-        memory = peak_memory(World(0, 1, torch.device("cpu"), "one"))
-        print(json.dumps(run | {"memory": memory}))
+    options = DEFAULTS | split_pairs(arguments)
+    if options["only"]:
+        print(json.dumps(one_side(options["only"], options["configs"], options)))
         return
-    import subprocess
-
-    counts = [row.input_ids.size for row in rows]
-    work = sum(
-        flops(config.model, row.seq_lengths, row.num_crops, int(row.loss_mask.sum()))
-        for row in rows
-    )
-    print(f"{len(samples)} samples in {len(rows)} packed rows, {sum(counts):,} tokens, "
-          f"{work / 1e12:.2f} TFLOP modelled; {options['threads']} thread; a batch is "
-          f"{options['batch']} samples padded or {micro} rows packed")  # fmt: skip
-    print("| | seconds | tokens/s | learned/s | padding | decoding | peak GB | last loss |")
-    print("|---|---|---|---|---|---|---|---|")
-    speeds = []
-    for side, name in (("packed", "ours, packed"), ("padded", "transformers.Trainer, padded")):
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.training", *arguments]
-        done = subprocess.run(
-            [*command, f"only={side}"], capture_output=True, text=True, check=True,
-            cwd=Path(__file__).parent.parent,
-        )  # fmt: skip
-        run = json.loads(done.stdout.strip().splitlines()[-1])
-        speeds.append(run["learned"] / run["seconds"])
-        print(f"| {name} | {run['seconds']:.1f} | {run['tokens'] / run['seconds']:,.0f} | "
-              f"{speeds[-1]:,.0f} | {run['padding']:.0%} | {run['decoding']:.0%} | "
-              f"{run['memory']:.2f} | {run['last_loss']:.2f} |", flush=True)  # fmt: skip
-    print(f"learned tokens per second: {speeds[0] / speeds[1]:.2f} times padded")
+    for name in options["configs"].split(","):
+        table(name, options)
 
 
 if __name__ == "__main__":
