@@ -299,7 +299,7 @@ def table(name: str, options: dict[str, str]) -> None:
     print(f"\n{name}: {sum(map(len, steps))} samples in {len(steps)} steps of "
           f"{config.batch_rows} packed rows; {config.threads} thread(s) of PyTorch\n"
           "\n| | seconds | CPU s, start included | tokens/s | learned/s | padding | "
-          "data wait, after step 1 | peak GB | last loss |\n|" + "---|" * 9, flush=True)  # fmt: skip
+          "data wait, after step 1 | peak GB | loss |\n|" + "---|" * 9, flush=True)  # fmt: skip
     runs = {}
     for side, words in SIDES.items():
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.training"]
