@@ -42,9 +42,19 @@ def fingerprint(*values: Any) -> str:
 
 
 def identity(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe determines the mixture: not its name, description or package versions."""
+    """What of a recipe determines the mixture: not its name, description or package versions, nor
+    the GPUs that its rules ask for.
+    """
     mixture = {k: v for k, v in content["mixture"].items() if k not in ("name", "description")}
+    mixture = _without(mixture, "num_gpus")
     return {"mixture": mixture, "inputs": content["inputs"], "versions": content["versions"]}
+
+
+def _without(value: Any, key: str) -> Any:
+    """The value with `key` left out of every mapping in it."""
+    if isinstance(value, dict):
+        return {k: _without(v, key) for k, v in value.items() if k != key}
+    return [_without(v, key) for v in value] if isinstance(value, list) else value
 
 
 def drift(recorded: Any, current: Any, *, where: str = "") -> list[str]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recipe import drift, fingerprint, plain
+from pipelines.recipe import drift, fingerprint, identity, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,3 +42,15 @@ def test_drift_names_the_field_and_both_values():
 
 def test_drift_sees_another_order():
     assert drift({"a": 1, "b": 2}, {"b": 2, "a": 1}) == ["the recipe: another order of keys (b, a)"]
+
+
+def test_where_rules_run_is_no_identity():
+    def content(**filters: object) -> dict:
+        components = {"a": {"filters": filters, "subsets": [{"x": 1}]}}
+        mixture = {"name": "m", "filters": filters, "components": components}
+        return {"mixture": mixture, "inputs": {}, "versions": {}}
+
+    here, there = ({"unsafe_image": settings} for settings in ({}, {"num_gpus": 1}))
+    assert identity(content(**here)) == identity(content(**there))
+    other = {"unsafe_image": {"max_score": 0.5}}
+    assert identity(content(**here)) != identity(content(**other))
