@@ -236,6 +236,9 @@ def command(arguments: Sequence[str]) -> int:
 
         torch.set_num_threads(int(options["threads"]))
     file = Path(options["bench"])
+    name = file.stem + ("" if options["pictures"] == "own" else "-shuffled")
+    if options["output"] and (Path(options["output"]) / f"{name}.tsv").resolve() == file.resolve():
+        raise ValueError(f"evaluate: output={options['output']} would overwrite {file}.")
     cases = read(file, limit=int(options["limit"]))
     if options["pictures"] == "shuffled":
         cases = shuffled(cases, seed=0)
@@ -248,7 +251,6 @@ def command(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     points = scores(cases, said, metric)
     result = summary(cases, points, metric) | {"pictures": options["pictures"]}
-    name = file.stem + ("" if options["pictures"] == "own" else "-shuffled")
     out = Path(options["output"]) if options["output"] else folder / "evaluations"
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -236,6 +236,7 @@ def test_evaluate_writes_scores_beside_the_checkpoint(
         (["run", "bench=x.tsv", "limit=few"], "limit=few: expected a whole number"),
         (["run", "bench=x.tsv", "pictures=none"], "expected own or shuffled"),
         (["run"], "bench is not set"),
+        (["run", "bench=here/x.tsv", "output=here"], "output=here would overwrite here/x.tsv"),
     ],
 )
 def test_mistakes_in_evaluate_are_told(arguments: list[str], message: str) -> None:
