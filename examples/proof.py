@@ -115,8 +115,8 @@ def main(arguments: list[str]) -> int:
     scores = {}
     for pictures in ("own", "shuffled"):
         run("trainer", "evaluate", str(out / "run"), f"bench={bench}", "metric=exact", "batch=64",
-            "max_new_tokens=4", f"pictures={pictures}", f"limit={limit}", f"output={out / 'scores'}",
-            "threads=1")  # fmt: skip
+            "max_new_tokens=4", f"pictures={pictures}", f"limit={limit}", "threads=1",
+            f"output={out / 'scores'}")  # fmt: skip
         name = bench.stem + ("" if pictures == "own" else "-shuffled")
         scores[pictures] = json.loads((out / "scores" / f"{name}.json").read_text())["score"]
     gain = scores["own"] - scores["shuffled"]
