@@ -35,8 +35,7 @@ from pipelines.near import by_tasks
 from pipelines.report import report
 from pipelines.runner import File, Needs, Task, connected, run
 from pipelines.sources import SOURCES
-from pipelines.stages import COST, STAGES
-from pipelines.stats import FACTS_READ, row_facts
+from pipelines.stages import COST, FACTS, STAGES
 from pipelines.stats import stats as stats_of
 from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.timings import timings
@@ -107,7 +106,9 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
             copies = picking.deal(index, mixture)
             index = picking.with_shards(index, copies)
             clear(place, todo.fingerprint)
-            reports += run(pack_tasks(copies, index, todo.pieces, mixture, place), slots=slots)
+            packing = pack_tasks(copies, index, todo.pieces, mixture, place)
+            counting = facts_tasks(packing, todo, place)
+            reports += run([*packing, *counting], slots=slots)
         still_ours(place, todo.fingerprint)
         seconds = time.monotonic() - begun
         took = timings(reports, seconds=seconds, rules=costs(todo.pieces))
@@ -265,6 +266,25 @@ def pack_tasks(
     return tasks
 
 
+def facts_folder(todo: Survey, place: Place) -> str:
+    """Where what the card says of each shard lies: the fingerprint determines it."""
+    return tables.join(place.work, "facts", todo.fingerprint)
+
+
+def facts_tasks(packing: Sequence[Task], todo: Survey, place: Place) -> list[Task]:
+    """One task per shard, for what the card says of it."""
+    return [
+        Task(
+            stage=FACTS,
+            part=task.part,
+            settings={"shard": task.out},
+            out=tables.join(facts_folder(todo, place), f"{task.part}.arrow"),
+            after=(task.out,),
+        )
+        for task in packing
+    ]
+
+
 def publish(
     index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place, *, took: dict[str, Any]
 ) -> dict[str, Any]:
@@ -272,12 +292,9 @@ def publish(
 
     `took` (see `timings`) stands in stats.json alone, so that all other files are determined.
     """
-    shards = tables.join(place.output, "shards")
-    facts = [
-        row_facts(tables.read(tables.join(shards, name), columns=FACTS_READ), shard=name)
-        for name in tables.listing(shards)
-        if name.endswith(".arrow")
-    ]
+    folder = facts_folder(todo, place)
+    counted = [tables.join(folder, n) for n in tables.listing(folder) if n.endswith(".arrow")]
+    facts = [pl.DataFrame(tables.read(path)) for path in counted]
     narrow = picking.as_table(index)
     found = stats_of(pl.DataFrame(narrow), pl.concat(facts), todo.recipe)
     tables.write(narrow, tables.join(place.output, "index.arrow"), rows_per_batch=1 << 16)
@@ -290,7 +307,7 @@ def publish(
     tables.write_json(tables.join(place.output, "recipe.json"), todo.recipe)
     tables.remove(tables.join(place.output, ".building.json"))
     used = [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]
-    refer(place.work, output=place.output, fingerprint=todo.fingerprint, files=used)
+    refer(place.work, output=place.output, fingerprint=todo.fingerprint, files=[*used, *counted])
     return found
 
 

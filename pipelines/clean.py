@@ -12,7 +12,7 @@ import fsspec
 
 from pipelines import tables
 
-KINDS = ("samples", "verdicts", "tokens", "pairs")
+KINDS = ("samples", "verdicts", "tokens", "pairs", "facts")
 
 
 @dataclass(frozen=True, kw_only=True)

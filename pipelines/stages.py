@@ -22,6 +22,7 @@ from filters.facts import VERDICTS
 from pipelines import sources, tables
 from pipelines.runner import STAGES, Needs, Stage, stage
 from pipelines.sources import Part
+from pipelines.stats import FACTS_READ, FACTS_SCHEMA, row_facts
 from tokenization import encode as tokens
 from tokenization import pack as packing
 from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
@@ -93,3 +94,13 @@ def cost(samples: str, rules: list[tuple[str, dict]]) -> pa.Table:
 
 COST = Stage(name="cost", call=cost, writes=COSTS, version=1)
 """Not among STAGES: what it writes determines nothing."""
+
+
+def facts(shard: str) -> pa.Table:
+    """FACTS of a shard: what the card needs to know of its rows."""
+    found = tables.read(shard, columns=FACTS_READ)
+    return row_facts(found, shard=shard.rpartition("/")[2]).to_arrow()
+
+
+FACTS = Stage(name="facts", call=facts, writes=FACTS_SCHEMA, version=1)
+"""Not among STAGES: what it writes is of the shards, and determines none."""

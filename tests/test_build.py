@@ -122,11 +122,11 @@ def test_a_changed_ratio_redoes_only_pick_and_pack(world, tmp_path):
     mix = build(world, tmp_path, "workers=0")
     words = ["components.pictures.ratio=0.6", "components.text.ratio=0.4"]
     build(world, tmp_path, "workers=0", "overwrite=true", *words)
-    assert stages_run(mix) == {"pack"}
+    assert stages_run(mix) == {"pack", "facts"}
     build(world, tmp_path, "workers=0", "overwrite=true", "encoding.system_prompts=none")
-    assert stages_run(mix) == {"encode", "pack"}
+    assert stages_run(mix) == {"encode", "pack", "facts"}
     build(world, tmp_path, "workers=0", "overwrite=true", "filters.small_image.min_side=50")
-    assert stages_run(mix) == {"judge", "cost", "pack"}
+    assert stages_run(mix) == {"judge", "cost", "pack", "facts"}
     assert index_of(mix).filter(rule="small_image").height == 30
 
 
