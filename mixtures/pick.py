@@ -15,13 +15,23 @@ import polars as pl
 import pyarrow as pa
 
 from mixtures import draw
-from mixtures.allocate import allocate
+from mixtures.allocate import allocate, notes
 from mixtures.config import Mixture
 from mixtures.copies import copies_of, live_rows, unit_of
 from mixtures.deal import deal, with_shards
 from mixtures.limits import masks, staying
 
-__all__ = ["INDEX", "as_table", "budgets", "capped", "deal", "pick", "supply", "with_shards"]
+__all__ = [
+    "INDEX",
+    "as_table",
+    "budgets",
+    "capped",
+    "deal",
+    "pick",
+    "said",
+    "supply",
+    "with_shards",
+]
 
 INDEX = pa.schema(
     [
@@ -105,6 +115,13 @@ def budgets(
 ) -> pl.DataFrame:
     """Supply and budget per stratum of an index whose `rule` and `split` are set (see allocate)."""
     return allocate(supply(index, mixture, licences=licences), mixture)
+
+
+def said(
+    picked: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str] | None = None
+) -> list[str]:
+    """What `on_shortage` did to a picked index, a sentence per component; none where none was."""
+    return notes(budgets(picked, mixture, licences=licences), mixture)
 
 
 def supply(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mixtures import draw
 from mixtures.copies import taken
-from mixtures.pick import INDEX, as_table, budgets, pick, supply
+from mixtures.pick import INDEX, as_table, budgets, pick, said, supply
 from tests.mixtures.synthetic import index_of, mixture_of
 
 MODALITY = {"text": "text", "image": "image", "video": "video", "multi": "multi_image"}
@@ -259,3 +259,21 @@ def test_what_is_taken_is_within_half_a_sample_of_the_goal(sizes, goal, capped):
         assert wanted - got < size.max() + 1e-6
     else:
         assert abs(got - wanted) <= size.max() / 2 + 1e-6
+
+
+def test_a_component_picked_alone_uses_what_it_uses_beside_the_others():
+    """The way past one machine's memory: a mixture per component (docs/mixtures.md)."""
+    whole = pick(INDEX_4, mixture_of(RATIOS, tokens=400_000))
+    for name, ratio in RATIOS.items():
+        mixture = mixture_of({name: 1.0}, tokens=round(ratio * 400_000))
+        alone = pick(INDEX_4.filter(component=name), mixture)
+        assert alone.equals(whole.filter(component=name))
+
+
+def test_what_a_shortage_did_is_said_of_the_picked_index():
+    mixture = mixture_of(RATIOS, tokens=10**9, on_shortage="shrink")
+    told = said(pick(INDEX_4, mixture), mixture)
+    assert [line.split(":")[0] for line in told] == [*RATIOS]
+    assert "on_shortage: shrink" in told[0]
+    enough = mixture_of(RATIOS, tokens=400_000)
+    assert said(pick(INDEX_4, enough), enough) == []
