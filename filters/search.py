@@ -15,7 +15,7 @@ columns of `SLICE` candidates.
 | embedding | a band of 3 bytes of `embedding_signature`                        | cosine           |
 
 All pictures must be near, so one may stand for them: the middle one, because first frames and pages
-are often blank.
+are often blank. Where many rows have like ones all the same, another one splits them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -294,13 +294,15 @@ def _compared(
 ) -> Iterator[np.ndarray]:
     """[M, 2] of places in `buckets` (sorted) that share a bucket and are near; `at`: their row.
 
-    Where texts count too, large buckets of like pictures are split by each band of their texts.
+    Large buckets of like pictures are split: by each band of their texts where those count too,
+    else by another picture.
     """
     verify = _verify(rows, search)
     large = np.zeros(len(buckets), bool)
-    if search.kind == "sample":
+    if search.masks:
         _, number, sizes = np.unique(buckets, return_inverse=True, return_counts=True)
-        large = (sizes > LARGE_BUCKET)[number] & (rows.counts[at] > 0)
+        enough = 0 if search.kind == "sample" else 1
+        large = (sizes > LARGE_BUCKET)[number] & (rows.counts[at] > enough)
     small, split = np.flatnonzero(~large), np.flatnonzero(large)
 
     def pairs_of(places: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -308,11 +310,20 @@ def _compared(
         return places[pairs]
 
     yield pairs_of(small, buckets[small])
-    for band in range(search.num_text_bands if len(split) else 0):
-        texts = near.band_keys(rows.signatures[at[split]], rows=search.band_bytes, band=band)
-        keys = near.mix(buckets[split] ^ near.mix(texts))
+    for second in _second_keys(rows, at[split], search) if len(split) else ():
+        keys = near.mix(buckets[split] ^ second)
         by_key = np.argsort(keys, kind="stable")
         yield pairs_of(split[by_key], keys[by_key])
+
+
+def _second_keys(rows: _Rows, at: np.ndarray, search: Search) -> Iterator[np.ndarray]:
+    """uint64 [M], scattered, again and again: near rows among `at` share one of these too."""
+    for band in range(search.num_text_bands):
+        texts = near.band_keys(rows.signatures[at], rows=search.band_bytes, band=band)
+        yield near.mix(texts)
+    if not search.num_text_bands:
+        another = rows.hashes[rows.offsets[at] + rows.counts[at] // 4]
+        yield from (near.mix(another & np.uint64(mask)) for mask in search.masks)
 
 
 Run = Callable[[pl.DataFrame, Search], near.Compare]

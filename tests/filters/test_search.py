@@ -71,10 +71,16 @@ def found_by(kind: str, rows, count: int, order: np.ndarray, settled: int) -> se
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.sampled_from(["text", "pictures", "sample"]), st.integers(0, 10**6))
-def test_what_goes_is_near_one_that_stays_and_those_that_stay_are_apart(kind, seed):
+@given(
+    st.sampled_from(["text", "pictures", "sample"]),
+    st.integers(0, 10**6),
+    st.sampled_from([1, 256]),
+)
+def test_what_goes_is_near_one_that_stays_and_those_that_stay_are_apart(kind, seed, large):
     frame = rows_of(60, seed)
-    place = near.thinned(60, here(frame, Search(kind=kind, count=60, similarity=0.8, radius=4)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "LARGE_BUCKET", large)
+        place = near.thinned(60, here(frame, Search(kind=kind, count=60, similarity=0.8, radius=4)))
     by_rank = {row["rank"]: row for row in frame.iter_rows(named=True)}
     stay = [rank for rank in range(60) if place[rank] == rank]
     assert all(is_near(kind, by_rank[r], by_rank[place[r]]) for r in set(range(60)) - set(stay))
