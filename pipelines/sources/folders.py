@@ -10,19 +10,16 @@ Frames count in natural order of their names (`f2` before `f10`); the n-th is at
 Which are taken, and how they are kept, is as of any video (frames.py).
 """
 
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from pipelines.sources import frames, pictures
+from pipelines.sources import frames
 from pipelines.sources.sample import Defect
 
 DIGITS = re.compile(r"(\d+)")
-JPEG, RIFF = b"\xff\xd8\xff", b"RIFF"
 
 
 @dataclass(frozen=True)
@@ -53,17 +50,5 @@ def clip(
     since = times[inside] - times[inside[0]]
     wanted = frames.instants(duration, fps=fps, max_frames=max_frames, last=since[-1])
     chosen = inside[frames.nearest(since, wanted)]
-    kept = tuple(frame(folder.read(int(n)), size) for n in chosen)
+    kept = tuple(frames.frame(folder.read(int(n)), size) for n in chosen)
     return frames.Clip(kept, tuple(float(times[n] - start) for n in chosen), duration, None)
-
-
-def frame(data: bytes, size: int) -> bytes:
-    """The picture as it is where it is a small JPEG or WebP, else brought down and as JPEG."""
-    if data.startswith((JPEG, RIFF)) and len(data) <= pictures.MAX_BYTES:
-        try:
-            with Image.open(io.BytesIO(data)) as image:  # its header alone
-                if max(image.size) <= size:
-                    return data
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise Defect("undecodable_image", str(error)) from error
-    return frames.jpeg(frames.fitted(pictures.decode(data), size))

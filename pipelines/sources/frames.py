@@ -13,8 +13,8 @@
 * **Size.** The longest edge is brought down to `size` px (the encoder's crop size) with the very
   arithmetic of transformers' first resize (LANCZOS, even short side); the squash to `size` x `size`
   happens when crops are made, as there. Small frames are not enlarged here.
-* **Safety.** Decoders run in a child process with a time limit and a memory limit. One that hangs
-  or dies costs its sample a verdict; the next video gets a fresh child.
+* **Safety.** Decoders, those of stills and PDFs too, run in a child process with a time limit and a
+  memory limit. One that hangs or dies costs its sample a verdict; the next one gets a fresh child.
 """
 
 import atexit
@@ -23,7 +23,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.sources import pipes
+from pipelines.sources import pictures, pipes
 from pipelines.sources.sample import Defect
 from pipelines.sources.stated import stated_seconds
 
@@ -63,6 +63,14 @@ class Clip:
     seconds: tuple[float, ...]
     duration: float
     stated: float | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The Defect that the child met."""
+
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -296,6 +304,13 @@ def jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def kept(data: bytes, *, size: int) -> bytes:
+    """A picture as a frame: as it is where it is a small JPEG or WebP, else fitted, as JPEG."""
+    image = pictures.decode(data)
+    small = max(image.size) <= size and data.startswith((b"\xff\xd8\xff", b"RIFF"))
+    return data if small else jpeg(fitted(image, size))
+
+
 def serve() -> None:
     """The child's loop: one pickled request from stdin, one pickled answer to stdout."""
     import resource
@@ -303,14 +318,24 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
-    for data, settings in pipes.requests(sys.stdin.buffer):
-        answer: Clip | tuple[str, str]
+    calls: dict[str, Callable[..., object]] = {
+        "video": decode,
+        "image": pictures.known,
+        "frame": kept,
+        "pdf": pictures.leaves,
+    }
+    for kind, data, settings in pipes.requests(sys.stdin.buffer):
+        answer: object
         try:
-            answer = decode(data, **settings)
+            answer = calls[kind](data, **settings)
         except Defect as defect:
-            answer = (defect.reason, str(defect))
+            answer = Refused(defect.reason, str(defect))
         except MemoryError:
-            answer = ("undecodable_video", "more memory than a decoder may take")
+            answer = Refused(f"undecodable_{kind}", "more memory than a decoder may take")
+        except Exception as error:
+            if kind == "video":  # what a broken file leads FFmpeg's bindings to: the child ends
+                raise
+            answer = error
         pipes.answer(answers, answer)
 
 
@@ -333,25 +358,53 @@ def frames(
     """The clip's frames, decoded by a child process within `limit` seconds; raises Defect
     (undecodable_video, truncated_video, video_timeout, decoder_crash) where it gives none.
     """
-    global child
     data = video if isinstance(video, bytes) else str(video)
     length = len(video) if isinstance(video, bytes) else video.stat().st_size
     if length > MAX_BYTES:
         raise Defect("too_many_bytes", f"{length} bytes")
     settings = {"fps": fps, "max_frames": max_frames, "size": size, "start": start, "end": end}
+    clip: Clip = decoded("video", data, settings, limit)
+    return clip
+
+
+def picture(data: bytes, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]:
+    """The IMAGES element of a still, as `pictures.picture` makes it; raises Defect, besides
+    (image_timeout, decoder_crash).
+    """
+    return {**decoded("image", data, {}, limit), "bytes": data}
+
+
+def frame(data: bytes, size: int, *, limit: float = SECONDS_LIMIT) -> bytes:
+    """What `kept` makes of a picture; raises Defect as `picture` does."""
+    made: bytes = decoded("frame", data, {"size": size}, limit)
+    return made
+
+
+def pages(data: bytes, *, limit: float = SECONDS_LIMIT) -> list[dict[str, Any]]:
+    """The IMAGES elements of a PDF's pages; raises Defect, besides (pdf_timeout, decoder_crash)."""
+    made: list[dict[str, Any]] = decoded("pdf", data, {}, limit)
+    return made
+
+
+def decoded(kind: str, data: bytes | str, settings: dict[str, Any], limit: float) -> Any:
+    """The child's answer within `limit` seconds; raises the Defect or the bug that it met."""
+    global child
     if child is None or child.poll() is not None:
         child = started()
     try:
-        answer = asked(child, (data, settings), time.monotonic() + limit)
+        answer = asked(child, (kind, data, settings), time.monotonic() + limit)
     except TimeoutError as error:
         stop()
-        raise Defect("video_timeout", f"no frames after {limit:.0f} s") from error
+        name = "image" if kind == "frame" else kind
+        raise Defect(f"{name}_timeout", f"not decoded after {limit:.0f} s") from error
     except (EOFError, BrokenPipeError) as error:
         stop()
         raise Defect("decoder_crash", "the decoder ended its process") from error
-    if isinstance(answer, Clip):
-        return answer
-    raise Defect(*answer)
+    if isinstance(answer, Refused):
+        raise Defect(answer.reason, answer.detail)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def started() -> subprocess.Popen[bytes]:

@@ -15,7 +15,8 @@ is an exception, with the part and the row in its note.
 | undecodable_image, undecodable_pdf | not a whole picture or PDF                               |
 | unreadable_exif                    | whole pixels behind EXIF at which decoders give up       |
 | undecodable_video, truncated_video | no frames; fewer than its own table lists                |
-| video_timeout, decoder_crash       | the decoder hung or died                                 |
+| video_, image_, pdf_timeout        | the decoder hung                                         |
+| decoder_crash                      | it ended its process                                     |
 | too_many_pixels, _bytes, _pages    | beyond the bounds                                        |
 | truncated_file                     | a compressed file breaks off; one line stands for it     |
 """
@@ -279,7 +280,8 @@ def measured(medium: Medium, reader: Reader) -> Pictures:
     if isinstance(medium, Video):
         return filmed(medium, reader)
     data = bytes_of(medium, reader, pictures.MAX_BYTES)
-    return (leafed(data) if isinstance(medium, Pdf) else [pictures.picture(data)]), None
+    decoded = video_frames.pages(data) if isinstance(medium, Pdf) else [video_frames.picture(data)]
+    return decoded, None
 
 
 def bytes_of(medium: Medium, reader: Reader, limit: int) -> bytes:
@@ -287,12 +289,6 @@ def bytes_of(medium: Medium, reader: Reader, limit: int) -> bytes:
     if medium.data is not None:
         return medium.data
     return reader.media.read(medium.path or "", limit)
-
-
-def leafed(data: bytes) -> list[dict[str, Any]]:
-    """The pictures of a PDF's pages."""
-    rendered = pictures.pages(data, longest_edge=pictures.PAGE_EDGE)
-    return [pictures.picture(page) for page in rendered]
 
 
 def filmed(medium: Video, reader: Reader) -> Pictures:

@@ -46,6 +46,9 @@ METERED_BYTES = 1 << 20
 MAX_READS = 100_000
 """Reads that a header may take in a file of more than METERED_BYTES: real ones take hundreds, a
 flood of empty chunks, comments or fill bytes takes millions (half a second per MB in Python)."""
+PNG = b"\x89PNG\r\n\x1a\n"
+MAX_CHUNKS = MAX_READS
+"""Chunks of a PNG of more than METERED_BYTES: encoders write 8 KiB of pixels a chunk, or more."""
 
 EMPTY: dict[str, Any] = dict.fromkeys(
     (
@@ -58,8 +61,13 @@ EMPTY: dict[str, Any] = dict.fromkeys(
 
 def picture(data: bytes, *, seconds: float | None = None) -> dict[str, Any]:
     """The IMAGES element of encoded bytes; raises Defect where they are no whole picture."""
-    known = facts(decode(data))  # first: it turns bombs away
-    return {**known, "bytes": data, "seconds": seconds, "broken_exif": has_broken_exif(data)}
+    return {**known(data), "bytes": data, "seconds": seconds}
+
+
+def known(data: bytes) -> dict[str, Any]:
+    """The same without the bytes; raises Defect where they are no whole picture."""
+    measured = facts(decode(data))  # first: it turns bombs away
+    return {**measured, "seconds": None, "broken_exif": has_broken_exif(data)}
 
 
 def decode(data: bytes) -> Image.Image:
@@ -71,6 +79,7 @@ def decode(data: bytes) -> Image.Image:
     if data.startswith(POSTSCRIPT):
         raise Defect("undecodable_image", "PostScript, a program rather than a picture")
     if len(data) > METERED_BYTES:
+        check_chunks(data)
         check_header(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the picture decodes
@@ -97,6 +106,20 @@ class Metered(io.BytesIO):
         if self.reads > MAX_READS:
             raise Defect("undecodable_image", f"a header of more than {MAX_READS} reads")
         return super().read(size)
+
+
+def check_chunks(data: bytes) -> None:
+    """Raises Defect where a PNG has more chunks than Pillow could go through in bounded time: it
+    reads those behind the pixels one by one, too.
+    """
+    if not data.startswith(PNG):
+        return
+    position, count = len(PNG), 0
+    while position + 8 <= len(data):
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+        count += 1
+        if count > MAX_CHUNKS:
+            raise Defect("undecodable_image", f"a PNG of more than {MAX_CHUNKS} chunks")
 
 
 def check_header(data: bytes) -> None:
@@ -213,6 +236,11 @@ def pages(data: bytes, *, longest_edge: int) -> list[bytes]:
         return rendered
     finally:
         document.close()
+
+
+def leaves(data: bytes) -> list[dict[str, Any]]:
+    """The IMAGES elements of a PDF's pages."""
+    return [picture(page) for page in pages(data, longest_edge=PAGE_EDGE)]
 
 
 MAX_PAGES = 100

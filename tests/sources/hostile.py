@@ -114,6 +114,7 @@ def broken() -> Iterator[tuple[str, bytes]]:
     yield "comment_without_end.gif", b"GIF89a" + bytes(7) + b"!\xfe" + b"\x01x" * (FLOOD // 2)
     yield "bytes_without_end.gif", b"GIF89a" + bytes(7) + bytes(FLOOD)
     yield "chunks_without_end.png", png_of(HEAD, chunk(b"abCd") * (FLOOD // 12))
+    yield "chunks_behind_pixels.png", png_of(HEAD, PIXELS, chunk(b"abCd") * (FLOOD // 12), END)
     yield "comments_without_end.jpg", b"\xff\xd8" + b"\xff\xfe\0\3x" * (FLOOD // 5)
     yield "fill_without_end.jpg", b"\xff\xd8" + b"\xff" * FLOOD
     yield "comments_without_end.ppm", b"P3 " + b"# x\n" * (FLOOD // 4)

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.sources import frames, stated
+from pipelines.sources import frames, pictures, stated
 from pipelines.sources.sample import Defect
-from tests.sources.making import levels, video
+from tests.sources.making import levels, png, video
 
 ALL = {"fps": 1.0, "max_frames": 64, "size": 512}
 
@@ -270,22 +270,37 @@ def test_a_clip_cut_off_is_told_from_a_short_one(tmp_path):
         frames.frames(data[: len(data) * 2 // 3], **ALL)
 
 
-def test_a_decoder_that_hangs_costs_one_sample_and_the_next_gets_a_fresh_child(tmp_path):
-    path = video(tmp_path / "v.mp4")
-    frames.frames(path, **ALL)
+def page() -> bytes:
+    """A PDF of one page."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(buffer, "PDF")
+    return buffer.getvalue()
+
+
+DECODERS = {
+    "video": lambda folder, **limit: frames.frames(video(folder / "v.mp4"), **ALL, **limit).frames,
+    "image": lambda folder, **limit: [frames.picture(png(), **limit)],
+    "pdf": lambda folder, **limit: frames.pages(page(), **limit),
+}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_that_hangs_costs_one_sample_and_the_next_gets_a_fresh_child(tmp_path, kind):
+    call = DECODERS[kind]
+    whole = call(tmp_path)
     assert frames.child is not None
     first = frames.child.pid
     os.kill(first, signal.SIGSTOP)
     started = time.monotonic()
-    with pytest.raises(Defect, match="video_timeout"):
-        frames.frames(path, **ALL, limit=1)
-    assert time.monotonic() - started < 10
-    assert len(frames.frames(path, **ALL).frames) == 4
+    with pytest.raises(Defect, match=f"{kind}_timeout"):
+        call(tmp_path, limit=1)
+    assert time.monotonic() - started < 20
+    assert call(tmp_path) == whole
     assert frames.child.pid != first
 
 
-def test_a_decoder_that_dies_costs_one_sample(tmp_path, monkeypatch):
-    path = video(tmp_path / "v.mp4")
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_that_dies_costs_one_sample(tmp_path, monkeypatch, kind):
     dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
     frames.stop()
     true = frames.started
@@ -295,9 +310,35 @@ def test_a_decoder_that_dies_costs_one_sample(tmp_path, monkeypatch):
         lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
     )
     with pytest.raises(Defect, match="decoder_crash"):
-        frames.frames(path.read_bytes() * 50, **ALL)
+        DECODERS[kind](tmp_path)
     monkeypatch.setattr(frames, "started", true)
-    assert len(frames.frames(path, **ALL).frames) == 4
+    assert DECODERS[kind](tmp_path)
+
+
+def test_a_request_that_dies_half_written_costs_one_sample(tmp_path, monkeypatch):
+    dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
+    frames.stop()
+    monkeypatch.setattr(
+        frames,
+        "started",
+        lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
+    )
+    with pytest.raises(Defect, match="decoder_crash"):
+        frames.picture(b"?" * 1_000_000)
+
+
+def test_the_child_says_of_stills_what_they_are_and_of_bugs_that_they_are_bugs():
+    data = png(40, 30)
+    assert frames.picture(data) == pictures.picture(data)
+    with pytest.raises(Defect, match="undecodable_image"):
+        frames.picture(data[:60])
+    with pytest.raises(Defect, match="undecodable_pdf"):
+        frames.pages(b"%PDF-1.4 nothing")
+    (leaf,) = frames.pages(page())
+    assert leaf == pictures.picture(leaf["bytes"])
+    assert max(leaf["width"], leaf["height"]) == pictures.PAGE_EDGE
+    with pytest.raises(TypeError):
+        frames.decoded("image", data, {"unheard": 1}, 60)
 
 
 def test_the_child_ends_with_its_worker(tmp_path):
