@@ -18,7 +18,7 @@ from pipelines.sources.sample import Defect, Medium, Pdf, Sample, column, source
     licence="MIT",
     citation="https://arxiv.org/abs/2408.12637",
     verified="configs images -> data/train-*, pdf -> pdf/train-* and the MIT licence on the card; "
-    "the pdf column's name is accepted as `pdf`, bytes or {bytes, path}",
+    "the pdf column's name was found nowhere: it is accepted as `pdf`, bytes or {bytes, path}",
     columns=("images|pdf", "texts"),
     media_columns=("images", "pdf"),
     places={

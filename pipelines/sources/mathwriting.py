@@ -25,7 +25,8 @@ QUESTIONS = (
     terms=("non-commercial", "share-alike"),
     citation="https://arxiv.org/abs/2404.10690",
     verified="parquet under data/train-*, 25.8 GB, on the repository's file page; the licence is "
-    "that of Google's original release; the LaTeX column's name is not verified",
+    "that of Google's original release; the columns: `image` in published code that reads it; the "
+    "LaTeX column's name was found nowhere (another conversion of the set calls it `latex`)",
     columns=("image", "latex|label|text"),
     media_columns=("image",),
     files=("data/{split}-*.parquet", "data/*.parquet"),

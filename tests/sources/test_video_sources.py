@@ -115,7 +115,7 @@ def test_vista_by_annotation_file_and_by_pairs(tmp_path, clip):
         tmp_path / "a/temporal_niah_qa/temporal_niah_qa_1.tar",
         [("t/1.mp4", clip), ("t/2.mp4", b"?")],
     )
-    records = [asked("<video>\nQ", video=f"t/{n}.mp4") for n in (1, 2, 3)]
+    records = [asked("Q", image=f"t/{n}.mp4") for n in (1, 2, 3)]
     write(tmp_path / "a" / "temporal_niah_qa.json", records)
     samples = read("vista_400k", data=str(tmp_path / "a"))
     assert defects(samples) == [None, "undecodable_video", "missing_media"]
