@@ -33,6 +33,7 @@ Any other key=value overrides the config, with dots: optim.lr.vision=5e-6. Those
   adapter.rank=0          above 0: train low-rank adapters
 
 Several devices: torchrun --nproc-per-node=8 -m trainer config=... data=... [parallel=fsdp]
+On a Ray cluster: python -m trainer config=... data=... output=... ray=auto ranks=16 [failures=3]
 Judge a checkpoint: python -m trainer evaluate CHECKPOINT bench=FILE.tsv; evaluate --help says more.
 Every field: trainer/config.py; what they mean: docs/trainer.md.
 """
@@ -72,6 +73,9 @@ def _run(arguments: Sequence[str]) -> int:
     pairs = split_pairs(arguments)
     if "config" not in pairs:
         raise ValueError("config is not set. Expected config=tiny or config=FILE.yaml.")
+    from .cluster import asked, launch
+
+    cluster = asked(pairs)
     config = load(pairs.pop("config"), pairs)
     try:
         import torch  # noqa: F401
@@ -80,7 +84,7 @@ def _run(arguments: Sequence[str]) -> int:
     from .loop import Preempted, train
 
     try:
-        checkpoint = train(config)
+        checkpoint = launch(config, **cluster) if cluster else train(config)
     except Preempted as stopped:
         print(stopped)
         return 143

@@ -1,6 +1,7 @@
-"""One process, DDP or FSDP2 under `torchrun`, on gloo (CPU) or nccl (CUDA)."""
+"""One process, DDP or FSDP2 under `torchrun` or Ray Train, on gloo (CPU) or nccl (CUDA)."""
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class World:
 
 @contextlib.contextmanager
 def world(config: Config) -> Iterator[World]:
-    """The processes that torchrun started, or this one alone; the group is left at the end."""
+    """The processes that torchrun or Ray started, or this one alone; a group begun here is left."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -52,11 +53,14 @@ def world(config: Config) -> Iterator[World]:
             "parallel=fsdp needs torchrun: torchrun --nproc-per-node=N -m trainer config=... "
             "data=..."
         )
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    joined = distributed.is_initialized()  # Ray Train has done so, and leaves the group itself
+    if not joined:
+        distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield World(rank, ranks, device, "fsdp" if config.parallel == "fsdp" else "ddp")
     finally:
-        distributed.destroy_process_group()
+        if not joined:
+            distributed.destroy_process_group()
 
 
 def wrap(objective: nn.Module, here: World, config: Config) -> nn.Module:
@@ -66,11 +70,15 @@ def wrap(objective: nn.Module, here: World, config: Config) -> nn.Module:
     if here.kind == "ddp":
         from torch.nn.parallel import DistributedDataParallel
 
+        # Buffers are constants, equal on all ranks; PyTorch 2.13 renamed what says so.
+        known = inspect.signature(DistributedDataParallel).parameters
+        constant: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known
+                    else "broadcast_buffers": False}  # fmt: skip
         return DistributedDataParallel(
             objective,
             device_ids=[here.device.index] if here.device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            **constant,
         )
     if here.kind == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh

@@ -11,6 +11,7 @@ import torch
 
 from tests.trainer.conftest import Settings
 from trainer import checkpoint
+from trainer.__main__ import main
 from trainer.config import Config, to_yaml
 from trainer.loop import train
 
@@ -55,11 +56,52 @@ def close(first: Path, second: Path) -> None:
 CHANGES = {"steps": 4, "micro_rows": 1, "evaluate_rows": 3}
 
 
-@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
-def test_two_ranks_train_what_one_trains(settings: Settings, tmp_path: Path, kind: str) -> None:
-    alone = train(settings(output=tmp_path / "alone", **CHANGES))
-    together = torchrun(settings(output=tmp_path / kind, parallel=kind, **CHANGES), tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "rank"),
+    [("ddp", 0), pytest.param("fsdp", 0, marks=pytest.mark.slow),
+     pytest.param("fsdp", 4, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_two_ranks_train_what_one_trains(
+    settings: Settings, tmp_path: Path, kind: str, rank: int
+) -> None:
+    changes = {**CHANGES, "adapter__rank": rank}
+    alone = train(settings(output=tmp_path / "alone", **changes))
+    together = torchrun(settings(output=tmp_path / kind, parallel=kind, **changes), tmp_path)
     close(alone, together)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # Ray's own processes want the cores as well
+def test_ray_trains_what_torchrun_trains(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    together = torchrun(settings(output=tmp_path / "torchrun", **CHANGES), tmp_path)
+    file = tmp_path / "ray.yaml"
+    file.write_text(to_yaml(settings(output=tmp_path / "ray", **CHANGES)))
+    command = [f"config={file}", "ray=local", "ranks=2"]
+    assert main(command) == 0
+    close(together, tmp_path / "ray" / "step-000004")
+    assert f"checkpoint {tmp_path}/ray/step-000004" in capfd.readouterr().out
+    assert main([f"config={file}", "ray=auto", "ranks=2"]) == 2
+    assert "ray=auto: no Ray cluster answers there" in capfd.readouterr().err
+    assert main([*command, "batch_rows=3"]) == 2  # told by a worker, as one message
+    assert "error: batch_rows is 3, not a multiple of the 2 ranks" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ranks=2"], "need ray=auto (the running cluster)"),
+        (["ray=local"], "ray=local: set ranks=N"),
+        (["ray=local", "ranks=two"], "ranks=two: expected a whole number"),
+    ],
+)
+def test_mistakes_about_the_cluster_are_one_message(
+    settings: Settings, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [f"{key}={value}" for key, value in settings.pairs.items()]
+    assert main(["config=tiny", *pairs, *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,0 +1,111 @@
+"""The same run on a Ray cluster: Ray Train starts the processes, `train` is what each of them does.
+
+```
+python -m trainer config=smolvlm_2b2 data=/shared/sft output=/shared/run ray=auto ranks=16
+```
+
+The nodes need one file system, where the data are and the run is written: every process works in
+the folder the command was given in. A process that dies ends the run, or, with `failures=3`, up to
+three times all start again from the newest checkpoint.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .config import Config
+
+
+def asked(pairs: dict[str, str]) -> dict[str, Any]:
+    """What `launch` is to be given; `ray=`, `ranks=` and `failures=` are taken out of the pairs."""
+    found = {key: pairs.pop(key) for key in ("ray", "ranks", "failures") if key in pairs}
+    if not found:
+        return {}
+    for key in ("ranks", "failures"):
+        if not found.setdefault(key, "0").isdigit():
+            raise ValueError(f"{key}={found[key]}: expected a whole number.")
+    if not found.get("ray"):
+        raise ValueError(
+            "ranks= and failures= need ray=auto (the running cluster), ray=local (this machine) or "
+            "ray=ADDRESS. Without Ray: torchrun --nproc-per-node=N -m trainer config=... data=..."
+        )
+    if found["ranks"] == "0":
+        raise ValueError(f"ray={found['ray']}: set ranks=N, the number of processes (GPUs).")
+    return {
+        "address": found["ray"], "ranks": int(found["ranks"]), "failures": int(found["failures"])
+    }  # fmt: skip
+
+
+def launch(config: Config, *, address: str, ranks: int, failures: int) -> Path:
+    """The last checkpoint of the run, trained by `ranks` processes of a Ray cluster."""
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line comes twice
+    try:
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+    except ImportError as error:
+        raise ValueError("ray= needs Ray Train: pip install 'ray[train]'.") from error
+    quiet: dict[str, Any] = {"logging_level": "ERROR"}
+    if address == "local":
+        ray.init(address="local", num_cpus=ranks, **quiet)  # Ray Train asks its dashboard
+    else:
+        # A submitted job brings its code by its own runtime environment (or the image).
+        code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
+        try:
+            ray.init(address=address, runtime_env=code, **quiet)
+        except ConnectionError as error:
+            raise ValueError(
+                f"ray={address}: no Ray cluster answers there. Start one (ray start --head), or "
+                "use ray=local."
+            ) from error
+    try:
+        work: Any = _work
+        gpus = ray.cluster_resources().get("GPU", 0) > 0
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={"config": config, "folder": os.getcwd()},  # noqa: PTH109
+            scaling_config=ScalingConfig(
+                num_workers=ranks,
+                use_gpu=config.device == "cuda" or (config.device == "auto" and gpus),
+            ),
+            run_config=RunConfig(
+                storage_path=str(Path(config.output or "out/runs").absolute() / "ray"),
+                failure_config=FailureConfig(max_failures=failures),
+            ),
+        )
+        return Path(str(_result(trainer)))
+    finally:
+        ray.shutdown()
+
+
+def _result(trainer: Any) -> str:
+    """What rank 0 returned; a user's mistake is raised as if it had happened here."""
+    from ray.train import WorkerGroupError
+
+    try:
+        return str(trainer.fit().return_value)
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            cause = getattr(failure, "_base_exc", failure)
+            if isinstance(cause, (ValueError, FileNotFoundError)):
+                raise type(cause)(str(cause)) from error
+        raise
+
+
+def _packages() -> list[str]:
+    root = Path(__file__).parent.parent
+    return [str(root / name) for name in ("trainer", "tokenization")]
+
+
+def _work(given: dict[str, Any]) -> str:
+    """One process; Ray has set its rank and joined it with the others."""
+    folder = Path(given["folder"])
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is not on the node {os.uname().nodename}: start the run from a folder that "
+            "all nodes of the cluster share."
+        )
+    os.chdir(folder)
+    from .loop import train  # PyTorch comes in where it runs
+
+    return str(train(given["config"]).absolute())
