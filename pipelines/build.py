@@ -37,7 +37,7 @@ from pipelines.runner import File, Needs, Task, connected, run
 from pipelines.sources import SOURCES
 from pipelines.stages import COST, FACTS, STAGES
 from pipelines.stats import stats as stats_of
-from pipelines.survey import Piece, Place, Survey, survey
+from pipelines.survey import Piece, Place, Survey, licences_of, survey
 from pipelines.timings import timings
 from tokenization.schema import Encoding
 
@@ -297,6 +297,7 @@ def publish(
     facts = [pl.DataFrame(tables.read(path)) for path in counted]
     narrow = picking.as_table(index)
     found = stats_of(pl.DataFrame(narrow), pl.concat(facts), todo.recipe)
+    found["notes"] = picking.said(index, mixture, licences=licences_of(mixture))
     tables.write(narrow, tables.join(place.output, "index.arrow"), rows_per_batch=1 << 16)
     tables.write_json(tables.join(place.output, "stats.json"), {**found, "timings": took})
     tables.write_text(tables.join(place.output, "mixture.yaml"), to_yaml(mixture))

@@ -106,6 +106,7 @@ def terminal(stats: Mapping[str, Any], *, output: str) -> str:
         + " ".join(f"{amount(train[other]):>9}" for other in others)
         + f" {amount(train['samples']):>9} {'':>7} {amount(stats['read'] - stats['kept']):>9}"
     )
+    lines += [text for note in stats.get("notes", []) for text in _wrapped("  ", note)]
     lines += ["", "rejected, by the first rule that fired"]
     lines += [
         line

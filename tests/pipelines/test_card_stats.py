@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.card import row_facts, stats
+from pipelines.card import card, row_facts, stats, terminal
 from tests.pipelines.made import index, line, packed, recipe
 from tokenization.pack import row_flops
 
@@ -148,6 +148,12 @@ def test_windows_and_imbalance_are_those_of_the_rows():
     costs = [row_flops([60, 30], 6, model="500M"), row_flops([40, 30], 1, model="500M")]
     dear = max(costs) / (sum(costs) / 2)
     assert found["packing"]["train"]["imbalance"] == pytest.approx({"rows": dear, "ranks": dear})
+
+
+def test_the_card_says_what_a_shortage_did():
+    found = {**counted(), "notes": ["video: 1 tokens instead of 2 (all it can give)"]}
+    for text in (card(found, recipe()), terminal(found, output="out")):
+        assert "video: 1 tokens instead of 2 (all it can give)" in text
 
 
 def test_tags_become_facets():
