@@ -109,9 +109,13 @@ def disk_number(name: str) -> int:
 
 def opened(archive: Archive) -> BinaryIO:
     """A seekable reader of the archive's bytes."""
+    scattered = not archive.streams
     if len(archive.files) == 1:
-        return open_file(archive.files[0].url, archive.files[0].size)
-    return cast(BinaryIO, io.BufferedReader(Joined(archive.files), buffer_size=1 << 20))
+        return open_file(archive.files[0].url, archive.files[0].size, scattered=scattered)
+    joined = Joined(archive.files, scattered=scattered)
+    return cast(
+        BinaryIO, io.BufferedReader(joined, buffer_size=(64 << 10) if scattered else 1 << 20)
+    )
 
 
 def clean(name: str) -> str:

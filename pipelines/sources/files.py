@@ -100,10 +100,12 @@ def remote_files(root: str) -> list[File]:
     return sorted(found, key=lambda file: file.name)
 
 
-def open_file(url: str, size: int = -1) -> BinaryIO:
-    """A seekable binary reader of the file at `url` (`size` bytes, where known)."""
+def open_file(url: str, size: int = -1, *, scattered: bool = False) -> BinaryIO:
+    """A seekable binary reader of the file at `url` (`size` bytes, where known); `scattered`:
+    little of it will be read, here and there.
+    """
     if repository.is_hub(url):
-        return repository.open_file(url, size)
+        return repository.open_file(url, size, scattered=scattered)
     if is_url(url):
         import fsspec
 

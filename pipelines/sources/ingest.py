@@ -40,8 +40,8 @@ from pipelines.sources.sample import SOURCES, Defect, Medium, Pdf, Sample, Sourc
 from tokenization.schema import SAMPLE
 
 BATCH_ROWS = 512
-BATCH_BYTES = 128 << 20
-"""A record batch ends at either: far below the 2 GiB that one binary column can hold."""
+BATCH_BYTES = 32 << 20
+"""A batch that is given to the writer ends at either; what is written does not depend on them."""
 REMEMBERED = 16
 """Media kept decoded: rows that share one stand next to each other."""
 

@@ -23,6 +23,8 @@ ADDRESS = re.compile(
 )
 BLOCK = 1 << 20
 """Bytes fetched at once when a reader asks for less."""
+PIECE = 64 << 10
+"""The same of a file that is read here and there: the members of a zip."""
 TRIES = 6
 """Attempts at one request or range, 1 + 2 + 4 + 8 + 8 s apart as in huggingface_hub's own."""
 MAX_PAUSE = 300.0
@@ -211,11 +213,14 @@ class RangeReader(io.RawIOBase):
         return len(data)
 
 
-def open_file(url: str, size: int) -> BinaryIO:
-    """A buffered, seekable reader of the hub file; `size` -1 asks the hub."""
+def open_file(url: str, size: int, *, scattered: bool = False) -> BinaryIO:
+    """A buffered, seekable reader of the hub file; `size` -1 asks the hub. `scattered`: little of
+    it will be read, here and there.
+    """
     if size < 0:
         size = file_size(url)
-    return cast(BinaryIO, io.BufferedReader(RangeReader(url, size), buffer_size=BLOCK))
+    block = PIECE if scattered else BLOCK
+    return cast(BinaryIO, io.BufferedReader(RangeReader(url, size), buffer_size=block))
 
 
 def file_size(url: str) -> int:

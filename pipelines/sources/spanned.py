@@ -85,7 +85,7 @@ def of_one_disk(stream: BinaryIO, starts: list[int]) -> BinaryIO:
     locator = LOCATOR.pack(b"PK\6\7", 0, directory + len(listing), 1)
     end = END.pack(b"PK\5\6", 0, 0, MANY, MANY, LARGE, LARGE, 0)
     whole = Tailed(stream, directory, listing + end64 + locator + end)
-    return cast(BinaryIO, io.BufferedReader(whole, buffer_size=1 << 20))
+    return cast(BinaryIO, io.BufferedReader(whole, buffer_size=64 << 10))
 
 
 def end_of(stream: BinaryIO, starts: list[int]) -> tuple[int, int, int, int]:

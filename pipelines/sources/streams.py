@@ -17,9 +17,9 @@ BLOCK = 256 << 10
 class Joined(io.RawIOBase):
     """Several files, one after the other, as one seekable file."""
 
-    def __init__(self, files: Sequence[File]) -> None:
+    def __init__(self, files: Sequence[File], *, scattered: bool = False) -> None:
         super().__init__()
-        self.streams = [open_file(file.url, file.size) for file in files]
+        self.streams = [open_file(file.url, file.size, scattered=scattered) for file in files]
         self.ends = np.cumsum([file.size for file in files]).tolist()
         self.position = 0
 

@@ -16,6 +16,7 @@ def main(settings: dict) -> dict:
     cutting.PART_BYTES = settings.pop("part_bytes", cutting.PART_BYTES)
     for name, value in settings.pop("annotations", {}).items():
         setattr(spans if name == "AHEAD" else annotations, name, value)
+    repository.PIECE = settings.pop("piece", repository.PIECE)
     repository.BLOCK = settings.pop("block", repository.BLOCK)
     try:
         parts = sources.list_parts(**settings)

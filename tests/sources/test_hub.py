@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -201,14 +202,19 @@ def test_large_annotations_are_not_fetched_at_planning_and_by_blocks_at_reading(
     assert sum(hub.served.values()) == pytest.approx(found["num_bytes"][0], rel=0.6)
 
 
-def test_pictures_beside_large_annotations_come_one_by_one(hub, tmp_path):
+def test_pictures_in_a_zip_come_one_by_one(hub, tmp_path):
+    """Of the zip, its directory and the members that are named."""
     folder = mammoth(hub, 500, archives=0)
-    for n in range(500):
-        write(folder / f"p/{n}.png", png(8, 8, seed=n))
+    (folder / "single_image_data").mkdir()
+    with zipfile.ZipFile(folder / "single_image_data/0.zip", "w") as archive:
+        for n in range(500):
+            archive.writestr(f"p/{n}.png", png(16, 16, seed=n))
+        size, directory = archive.fp.tell(), 500 * 60
     settings = {"source": "mammoth_vl", "annotations": LARGE, "subsets": ["mammoth_si_10M"]}
     settings |= {"select": {"mammoth_si_10M": {"max_samples": 5}}, "part_bytes": 4_000}
-    found = read(hub, tmp_path, **settings)
+    found = read(hub, tmp_path, **settings, piece=500, block=100_000)
     assert 5 <= len(found["ids"]) <= 20
-    assert len([name for name in hub.served if name.endswith(".png")]) == len(found["ids"])
+    assert set(found["defects"]) == {None}
     assert hub.served["mammoth_si_10M.json"] < 20_000
-    assert sum(hub.served.values()) - 4_000 < 2 * sum(found["num_bytes"])
+    assert hub.served["single_image_data/0.zip"] < directory + 70_000 + 1_700 * len(found["ids"])
+    assert hub.served["single_image_data/0.zip"] < size / 3
