@@ -8,7 +8,9 @@
 | varlen | flash attention with cumulative lengths          | CUDA                        |
 
 No `attention_mask` and `use_cache=False` is the rule for all: otherwise `transformers` lets samples
-see each other (measured: logits off by 0.5).
+see each other (measured: logits off by 0.5). The samples' lengths come as a tensor on the CPU, and
+these functions stay out of `torch.compile`: with a list, the layers around them were compiled anew
+for every number of samples in a row, and after 8 times no more.
 Shapes: H heads, K key heads, T tokens, D head size.
 """
 
@@ -46,6 +48,7 @@ def choose(name: str, device: torch.device) -> str:
     return name
 
 
+@torch.compiler.disable
 def _loop(
     module: torch.nn.Module,
     query: torch.Tensor,  # [1, H, T, D]
@@ -54,25 +57,27 @@ def _loop(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    seq_lengths: list[int],
+    seq_lengths: torch.Tensor,
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     assert attention_mask is None
+    lengths = seq_lengths.tolist()
     pieces = [
         functional.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
         )
         for q, k, v in zip(
-            query.split(seq_lengths, 2),
-            key.split(seq_lengths, 2),
-            value.split(seq_lengths, 2),
+            query.split(lengths, 2),
+            key.split(lengths, 2),
+            value.split(lengths, 2),
             strict=True,
         )
     ]
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 
+@torch.compiler.disable
 def _flex(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -81,11 +86,11 @@ def _flex(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    seq_lengths: list[int],
+    seq_lengths: torch.Tensor,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     assert attention_mask is None
-    mask = _block_mask(tuple(seq_lengths), query.device)
+    mask = _block_mask(tuple(seq_lengths.tolist()), query.device)
     output = _flex_kernel(query.device.type)(
         query, key, value, block_mask=mask, scale=scaling, enable_gqa=True
     )
@@ -116,6 +121,7 @@ def _flex_kernel(device: str) -> Callable[..., torch.Tensor]:
     return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel
 
 
+@torch.compiler.disable
 def _varlen(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -124,21 +130,22 @@ def _varlen(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    seq_lengths: list[int],
+    seq_lengths: torch.Tensor,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     from torch.nn.attention.varlen import varlen_attn
 
     assert attention_mask is None
-    ends = _ends(tuple(seq_lengths), query.device)
+    lengths = seq_lengths.tolist()
+    ends = _ends(tuple(lengths), query.device)
     output: Any = varlen_attn(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
         ends,
         ends,
-        max(seq_lengths),
-        max(seq_lengths),
+        max(lengths),
+        max(lengths),
         scale=scaling,
         window_size=(-1, 0),  # causal
         enable_gqa=True,

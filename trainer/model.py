@@ -177,7 +177,7 @@ class Objective(nn.Module):
             scale = self._neftune / (lengths * width).sqrt()
             self._noise_scale = torch.repeat_interleave(scale, lengths)
         if inner.text_model.config._attn_implementation != "sdpa":
-            arguments["seq_lengths"] = batch.seq_lengths
+            arguments["seq_lengths"] = torch.tensor(batch.seq_lengths)
         output = inner(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,

@@ -10,7 +10,7 @@ from tests.trainer.conftest import SMALL
 from tests.trainer.shards import ENCODING, KINDS, pack, sample
 from tokenization.schema import PACKED
 from tokenization.vocab import load_tokenizer
-from trainer import attention, optim
+from trainer import attention, optim, parallel
 from trainer.config import load
 from trainer.data import Batch, collate
 from trainer.model import (
@@ -174,6 +174,27 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         each(batch)[0].backward()
     for p, q in zip(plain.parameters(), saving.parameters(), strict=True):
         assert torch.equal(p.grad, q.grad)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch asks for it itself
+def test_compiled_layers_change_nothing_and_are_compiled_once_for_all_batches() -> None:
+    from torch._dynamo.utils import counters
+
+    plain, compiled = objective(dtype=torch.float32), objective(dtype=torch.float32)
+    counters.clear()
+    for layer in parallel.layers(compiled):
+        layer.compile(dynamic=True, backend="aot_eager")
+    graphs = []
+    for number in range(6):  # other numbers and lengths of samples, pictures and none
+        kinds = ("image", "text", "image", "text", "images", "text")[: 2 + number % 5]
+        batch = batch_of([sample(10 * number + i, kind) for i, kind in enumerate(kinds)])
+        for each in (plain, compiled):
+            each(batch)[0].backward()
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[1] == graphs[-1] > 0
+    for (name, p), q in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, atol=1e-3, rtol=1e-3, msg=name)
 
 
 def test_every_parameter_has_a_gradient_on_text_alone() -> None:
