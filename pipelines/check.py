@@ -38,8 +38,10 @@ def faults(mixture: Finished, *, rows: int) -> Iterator[str]:
         for start in range(0, len(chosen), 64):
             part = chosen[start : start + 64]
             table = tables.take(mixture.path(name), part, columns=reader.schema.names)
-            found = rows_check.violations(table, encoding=encoding, decode=True)
-            yield from (f"shards/{name}, from row {int(part[0])}: {fault}" for fault in found)
+            found = rows_check.violations(
+                table, encoding=encoding, decode=True, numbers=part.tolist()
+            )
+            yield from (f"shards/{name}, {fault}" for fault in found)
 
 
 def _fingerprint(found: dict[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What must be true of PACKED rows, checked from the rows alone, on any shard."""
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -10,8 +11,12 @@ from tokenization.schema import PACKED, Encoding
 from tokenization.vocab import Vocab, image_ids, load_tokenizer, vocab
 
 
-def violations(table: pa.Table, *, encoding: Encoding, decode: bool) -> list[str]:
+def violations(
+    table: pa.Table, *, encoding: Encoding, decode: bool, numbers: Sequence[int] = ()
+) -> list[str]:
     """Every broken contract of these rows as a sentence that names the row; [] where all hold.
+
+    `numbers`: how each row is called where the table is a choice of a shard's; else 0, 1, 2, ...
 
     Counts, lengths, limits, masks, image layout and lineage always; with `decode` also that every
     picture decodes to the crops its grid says.
@@ -23,13 +28,13 @@ def violations(table: pa.Table, *, encoding: Encoding, decode: bool) -> list[str
             f"column {f.name}: {table.schema.field(f.name).type}, expected {f.type}" for f in wrong
         ]
     ids = vocab(load_tokenizer(encoding.tokenizer), encoding)
-    found = []
-    number = 0
-    for batch in table.select(PACKED.names).to_batches(max_chunksize=16):
-        for row in batch.to_pylist():
-            found += [f"row {number}: {text}" for text in _row(row, ids, encoding, decode)]
-            number += 1
-    return found
+    batches = table.select(PACKED.names).to_batches(max_chunksize=16)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    return [
+        f"row {number}: {text}"
+        for number, row in zip(numbers or range(len(table)), rows, strict=True)
+        for text in _row(row, ids, encoding, decode)
+    ]
 
 
 def _row(row: dict, ids: Vocab, encoding: Encoding, decode: bool) -> list[str]:

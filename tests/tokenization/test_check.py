@@ -93,3 +93,10 @@ def test_columns_are_checked_first() -> None:
     assert any(text.startswith("column input_ids: list<item: int64>") for text in found)
     assert len(found) == len(PACKED)
     assert np.all([text.startswith("column") for text in found])
+
+
+def test_rows_are_called_by_the_numbers_they_have_in_the_shard(rows: list[dict]) -> None:
+    broken = [row | {"loss_mask": [True] * len(row["loss_mask"])} for row in rows[:2]]
+    table = pa.Table.from_pylist(broken, schema=PACKED)
+    found = violations(table, encoding=SMALL, decode=False, numbers=[4, 17])
+    assert {text.split(":")[0] for text in found} == {"row 4", "row 17"}
