@@ -6,6 +6,7 @@ fixed since 0.8: https://xxhash.com); what is needed beside it comes by mixing t
 """
 
 from collections.abc import Iterable
+from itertools import repeat
 
 import numpy as np
 import xxhash
@@ -13,8 +14,8 @@ import xxhash
 
 def keys(ids: Iterable[str], *, seed: int) -> np.ndarray:
     """[N] uint64: XXH3-64 of each id (UTF-8), seeded."""
-    digest, seed = xxhash.xxh3_64_intdigest, seed & 0xFFFF_FFFF_FFFF_FFFF
-    return np.fromiter((digest(i.encode(), seed) for i in ids), np.uint64)
+    seeds = repeat(seed & 0xFFFF_FFFF_FFFF_FFFF)
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, ids, seeds), np.uint64)
 
 
 def again(keys: np.ndarray, purpose: str) -> np.ndarray:
