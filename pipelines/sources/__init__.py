@@ -7,11 +7,15 @@
 | parts.py      | a component -> its parts (which files, which rows); cutting.py      |
 | files.py      | listings of a local folder, a hub repository, an fsspec URL         |
 | repository.py | the hub; the only file that knows `huggingface_hub`                 |
-| rows.py       | Parquet, JSON, JSON lines -> rows                                   |
+| annotations.py| JSON, small and large -> rows, by index or by block; spans.py       |
+| rows.py       | Parquet, compressed JSON lines, CSV -> rows                         |
 | media.py      | a row's paths -> bytes, out of folders and archives                 |
-| frames.py     | videos -> frames; the only file that knows decord and PyAV          |
+| frames.py     | videos -> frames; the only file that knows decord and PyAV; the     |
+|               | child process in which everything is decoded                        |
+| folders.py    | videos that are folders of pictures                                 |
 | pictures.py   | encoded picture -> size, hash, contrast ...                         |
-| archives.py   | zips and tars, read in place; along.py: rows in a tar's own order   |
+| archives.py   | zips and tars, read in place; spanned.py: zips cut into disks       |
+| along.py      | rows in a tar's own order                                           |
 | ingest.py     | a part -> SAMPLE                                                    |
 | table.py      | the registry as text                                                |
 """
