@@ -1,28 +1,37 @@
-"""Growth: what a build of N synthetic samples takes, stage by stage.
+"""Growth: what a build of N synthetic samples takes, stage by stage, and what binds beyond.
 
-`python -m benchmarks.scale [10000 100000 ...] [workers=2]`. Three of four samples have a small real
-JPEG (of a pool of 500), one is text; lengths are log-normal, as conversations are. Each size is
-built from nothing in a process of its own; figures come from the `timings` of its stats.json and
-the system's accounting. `simulate` says what the measured task times predict for more workers.
+`python -m benchmarks.scale [10000 100000 ...] [workers=2] [longest=160] [keep=DIR]`
+
+Three of four samples have a small real JPEG (of a pool of 500, sides of 48 to `longest` px), one is
+text; words and their frequencies are those of this project's documentation, lengths log-normal.
+Small pictures leave the pipeline's own cost in front: decoding larger ones is the decoder's, and
+linear. Each size is built from nothing in a process of its own. Figures come from its stats.json,
+from the files, and from the system's accounts of every process that it started, looked at twice a
+second.
 """
 
 import io
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from mixtures.deal import BLOCK_ROWS
 from pipelines import tables
+from pipelines.runner import Stage, Task, connected, run
 
 MIXTURE = """
 tokens: max
@@ -35,159 +44,297 @@ components:
   text: {{source: smoltalk, data: {root}/smoltalk, ratio: 0.25, max_epochs: 1}}
 """
 ROW_GROUP = 1000
+ROWS_PER_FILE = 20_000
+STAGES = ("ingest", "judge", "encode", "pack")
+
+DRIVER = ("survey", "run", "picked", "deal", "with_shards", "pack_tasks", "publish")
+"""Steps of `pipelines.build` whose time is taken; `run` is when Ray has the work."""
+BUILDER = """
+import json, sys, time
+from pipelines import build
+from pipelines.__main__ import main
+spent = {}
+def timed(name, call):
+    def wrapped(*args, **kwargs):
+        wall, cpu = time.monotonic(), time.process_time()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            before = spent.get(name, [0, 0])
+            now = time.monotonic() - wall, time.process_time() - cpu
+            spent[name] = [before[0] + now[0], before[1] + now[1]]
+    return wrapped
+for name in sys.argv[1].split(","):
+    home = build if hasattr(build, name) else build.picking
+    setattr(home, name, timed(name, getattr(home, name)))
+status = main(sys.argv[2:])
+print("SPENT", json.dumps(spent))
+sys.exit(status)
+"""
 
 
-def picture(rng: np.random.Generator) -> bytes:
-    """A JPEG of about 10 kB."""
-    height, width = (int(n) for n in rng.integers(96, 320, 2))
+def picture(rng: np.random.Generator, longest: int) -> bytes:
+    """A JPEG with sides of 48 to `longest` px."""
+    height, width = (int(n) for n in rng.integers(48, longest, 2))
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(coarse).resize((width, height)).save(out, "JPEG", quality=85)
     return out.getvalue()
 
 
-def write(root: Path, count: int) -> None:
+def texts(rng: np.random.Generator, count: int) -> list[str]:
+    """Texts of 20 words in the median, of the words of this project's documentation."""
+    pages = (*Path().glob("*.md"), *Path("docs").glob("*.md"))
+    words = np.array(re.findall(r"[A-Za-z']+[,.]?", " ".join(p.read_text() for p in pages)))
+    lengths = np.minimum(rng.lognormal(3, 0.8, count), 400).astype(np.int64) + 1
+    drawn = words[rng.integers(0, len(words), lengths.sum())]
+    return [" ".join(said) for said in np.split(drawn, np.cumsum(lengths)[:-1])]
+
+
+def write(root: Path, count: int, *, longest: int) -> None:
     """`count` samples in the layouts of The Cauldron and SmolTalk."""
     rng = np.random.default_rng(0)
-    pool = [picture(rng) for _ in range(500)]
-    words = [f"word{i}" for i in range(2000)]
-    length = lambda: int(min(rng.lognormal(3, 0.8), 400))
-    say = lambda: " ".join(words[i] for i in rng.integers(0, len(words), length()))
+    pool = [picture(rng, longest) for _ in range(500)]
     image = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    folder = root / "cauldron" / "vqav2"
-    folder.mkdir(parents=True)
     pictures = 3 * count // 4
-    for number, start in enumerate(range(0, pictures, 20_000)):
-        size = min(20_000, pictures - start)
-        table = pa.table(
-            {
-                "images": pa.array(
-                    [[{"bytes": pool[i], "path": None}] for i in rng.integers(0, 500, size)], image
-                ),
-                "texts": [
-                    [{"user": f"{start + i}: {say()}?", "assistant": say(), "source": "made"}]
-                    for i in range(size)
-                ],
-            }
-        )
-        pq.write_table(
-            table, folder / f"train-{number:05d}-of-99999.parquet", row_group_size=ROW_GROUP
-        )
-    folder = root / "smoltalk" / "data" / "all"
-    folder.mkdir(parents=True)
-    turns = [
-        [{"role": "user", "content": f"{i}: {say()}"}, {"role": "assistant", "content": say()}]
-        for i in range(count - pictures)
-    ]
-    talk = pa.table({"messages": turns, "source": ["made"] * len(turns)})
-    pq.write_table(talk, folder / "train-00000-of-00001.parquet", row_group_size=ROW_GROUP)
+    for folder, name, rows in (
+        (root / "cauldron" / "vqav2", "train-{:05d}.parquet", pictures),
+        (root / "smoltalk" / "data" / "all", "train-{:05d}-of-99999.parquet", count - pictures),
+    ):
+        folder.mkdir(parents=True)
+        for number, start in enumerate(range(0, rows, ROWS_PER_FILE)):
+            size = min(ROWS_PER_FILE, rows - start)
+            asked, said = texts(rng, size), texts(rng, size)
+            asked = [f"{start + i}: {text}" for i, text in enumerate(asked)]
+            columns: dict[str, Any] = {"source": ["made"] * size}
+            if "cauldron" in str(folder):
+                seen = [[{"bytes": pool[i], "path": None}] for i in rng.integers(0, 500, size)]
+                pairs = zip(asked, said, strict=True)
+                columns = {
+                    "images": pa.array(seen, image),
+                    "texts": [[{"user": a, "assistant": b, "source": "made"}] for a, b in pairs],
+                }
+            else:
+                columns["messages"] = [
+                    [{"role": "user", "content": a}, {"role": "assistant", "content": b}]
+                    for a, b in zip(asked, said, strict=True)
+                ]
+            file = folder / name.format(number)
+            pq.write_table(pa.table(columns), file, row_group_size=ROW_GROUP)
     (root / "mix.yaml").write_text(MIXTURE.format(root=root))
 
 
-def build(root: Path, out: Path, workers: int) -> tuple[float, float]:
-    """(wall seconds, driver's peak bytes) of a build from nothing."""
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What a build took."""
+
+    wall: float
+    cpu: float
+    """s, of every process."""
+    driver: dict[str, list[float]]
+    """Step -> wall and CPU seconds of the driver."""
+    driver_cpu: float
+    driver_peak: int
+    """Bytes, resident."""
+    worker_peak: int
+    """Bytes, resident, of the largest worker."""
+    calls: tuple[int, int]
+    """System calls that read and that write, of every process."""
+
+
+def build(root: Path, out: Path, workers: int) -> Account:
+    """A build from nothing, watched."""
     began = time.monotonic()
     place = [f"mixture={root}/mix.yaml", f"output={out}/mix", f"work={out}/work"]
-    code = (
-        "import resource, sys; from pipelines.__main__ import main; "
-        "status = main(sys.argv[1:]); "
-        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024); sys.exit(status)"
+    place.append(f"workers={workers}")
+    log = out / "said"
+    with log.open("w") as said:
+        child = subprocess.Popen(
+            [sys.executable, "-c", BUILDER, ",".join(DRIVER), "build", *place],
+            stdout=said, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        seen: dict[tuple[int, float], dict[str, float]] = {}
+        while child.poll() is None:
+            watch(child.pid, seen)
+            time.sleep(0.5)
+    wall = time.monotonic() - began
+    words = log.read_text()
+    if child.returncode:
+        raise SystemExit(words)
+    driver = next(v for (pid, _), v in seen.items() if pid == child.pid)
+    others = [v for (pid, _), v in seen.items() if pid != child.pid and v["worker"]]
+    return Account(
+        wall=wall,
+        cpu=sum(v["cpu"] for v in seen.values()),
+        driver=json.loads(words.rsplit("SPENT", 1)[1]),
+        driver_cpu=driver["cpu"],
+        driver_peak=int(driver["peak"]),
+        worker_peak=int(max((v["peak"] for v in others or [driver]), default=0)),
+        calls=(
+            int(sum(v["reads"] for v in seen.values())),
+            int(sum(v["writes"] for v in seen.values())),
+        ),
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "build", *place, f"workers={workers}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return time.monotonic() - began, float(done.stdout.rsplit("PEAK", 1)[1])
 
 
-def read_over_written(mix: Path) -> float:
-    """Bytes of the record batches that packing opens, over bytes of the samples that it writes."""
-    index = pl.DataFrame(tables.read(mix / "index.arrow"))
+def watch(pid: int, seen: dict[tuple[int, float], dict[str, float]]) -> None:
+    """`seen` holds the accounts of the process and of all that descend from it, as of now."""
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        try:
+            with process.oneshot():
+                times, io_ = process.cpu_times(), process.io_counters()
+                before = seen.get((process.pid, process.create_time()), {"peak": 0, "worker": 0})
+                seen[process.pid, process.create_time()] = {
+                    "cpu": times.user + times.system,
+                    "peak": max(before["peak"], process.memory_info().rss),
+                    "worker": before["worker"] or process.name().startswith("ray::"),
+                    "reads": io_.read_count,
+                    "writes": io_.write_count,
+                }
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+
+
+def packing_reads(mix: Path) -> tuple[float, float, float]:
+    """Of packing: bytes of the record batches that it opens over bytes of the samples that it
+    writes; sample files opened by a shard; neighbouring batches of a file read in one go.
+    """
+    index = pl.DataFrame(pl.from_arrow(tables.read(mix / "index.arrow")))
     lines = index.with_columns(batch=pl.col("row") // BLOCK_ROWS)
     size = lines.group_by("part", "batch").agg(size=pl.col("num_bytes").sum())
     used = lines.filter(pl.col("copies") > 0).explode("shard")
     opened = used.unique(["part", "batch", "split", "shard"]).join(size, on=["part", "batch"])
-    return opened["size"].sum() / used["num_bytes"].sum()
+    ratio = opened["size"].sum() / used["num_bytes"].sum()
+    files = opened.group_by("split", "shard").agg(pl.col("part").n_unique())["part"].mean()
+    order = opened.sort("split", "shard", "part", "batch")
+    same = pl.all_horizontal(
+        pl.col("batch").diff() == 1, *(pl.col(c) == pl.col(c).shift() for c in ("part", "shard"))
+    )
+    runs = len(order) - order.select(same.sum()).item()
+    return ratio, float(files or 0), len(order) / max(runs, 1)  # type: ignore[arg-type]
 
 
-def simulate(tasks: list[dict], scale: int, *, driver: float) -> list[str]:
-    """Lines of what `scale` times these tasks take on more workers.
+def one_row(number: int) -> pa.Table:
+    """A table of nothing much."""
+    return pa.table({"number": pa.array([number], pa.int32())})
 
-    The model: tasks of the measured lengths fill W workers; Ray hands out 1,300 tasks a second
-    (measured with Ray 2.60 on 2 cores); the store gives 200 MB/s a worker and 20 GB/s in all; the
-    `driver` seconds (index, pick, deal, publish: serial) come on top.
+
+def overhead(tasks: int = 500) -> float:
+    """CPU seconds that handing out a task and taking it back costs the driver, warm."""
+    spec = Stage(name="one_row", call=one_row, writes=one_row(0).schema, version=1)
+    with tempfile.TemporaryDirectory() as folder, connected("local", workers=2) as slots:
+
+        def spent(name: str, number: int) -> float:
+            began = time.process_time()
+            some = [
+                Task(stage=spec, part=str(n), settings={"number": n}, out=f"{folder}/{name}/{n}")
+                for n in range(number)
+            ]
+            run(some, slots=slots)
+            return time.process_time() - began
+
+        spent("warm", 20)
+        return spent("measured", tasks) / tasks
+
+
+STORE = (200e6, 20e9)
+"""Bytes/s that a store gives one worker, and all of them: the network model of `simulate`."""
+
+
+def simulate(
+    tasks: Sequence[dict[str, Any]], scale: float, *, driver: float, per_task: float
+) -> list[str]:
+    """Lines of what `scale` times these tasks take on more workers, and what binds.
+
+    Every bound holds alone, the largest binds: tasks of the measured lengths fill the workers, the
+    longest last; the driver hands out one task each `per_task` s; the store gives STORE, each byte
+    written being read once. The `driver` seconds (survey, index, pick, deal, publish) are serial
+    and come on top.
     """
     seconds = sum(t["seconds"] for t in tasks) * scale
     moved = sum(t["bytes"] for t in tasks) * scale * 2
     longest = max(t["seconds"] for t in tasks)
     lines = []
-    for workers in (1, 8, 64, 512):
+    for workers in (1, 2, 8, 64, 512):
         bounds = {
-            "workers": seconds / workers + longest,
-            "scheduler": len(tasks) * scale / 1300,
-            "store": max(moved / (200e6 * workers), moved / 20e9),
+            "tasks": seconds / workers + longest,
+            "scheduler": len(tasks) * scale * per_task,
+            "store, one worker": moved / (STORE[0] * workers),
+            "store, all": moved / STORE[1],
+            "driver": driver,
         }
-        first = max(bounds, key=bounds.__getitem__)
-        total = bounds[first] + driver
-        what = first if bounds[first] > driver else "driver"
-        lines.append(f"| {workers} | {total / 3600:.2f} | {what} |")
+        total = max(bounds[name] for name in bounds if name != "driver") + driver
+        cells = " | ".join(f"{bound / 3600:.2f}" for bound in bounds.values())
+        what = max(bounds, key=bounds.__getitem__)
+        lines.append(f"| {workers} | {total / 3600:.2f} | {cells} | {what} |")
     return lines
+
+
+def row(head: Sequence[str], rule: bool = False) -> str:
+    """A line of a Markdown table, with the rule below it where asked for."""
+    return "| " + " | ".join(head) + " |" + ("\n" + "|--:" * len(head) + "|" if rule else "")
 
 
 def main(words: list[str]) -> None:
     """Prints Markdown tables."""
     settings = dict(w.split("=", 1) for w in words if "=" in w)
-    workers = int(settings.get("workers", "2"))
+    workers, longest = int(settings.get("workers", "2")), int(settings.get("longest", "160"))
     sizes = [int(w) for w in words if "=" not in w] or [10_000, 100_000]
-    head = [
-        "samples",
-        "seconds",
-        "per 1 000",
-        "ingest",
-        "judge",
-        "encode",
-        "pack",
-        "worker peak (MB)",
-        "driver peak (MB)",
-        "read / written by pack",
-    ]
-    print("| " + " | ".join(head) + " |\n" + "|--:" * len(head) + "|")
-    serial: list[float] = []
+    found: list[tuple[int, Account, list[dict[str, Any]]]] = []
     for count in sizes:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=settings.get("keep")) as folder:
             root = Path(folder)
-            write(root / "data", count)
-            wall, driver = build(root / "data", root / "out", workers)
-            found = json.loads((root / "out" / "mix" / "stats.json").read_text())["timings"][
-                "tasks"
-            ]
-            spent = {
-                stage: sum(t["seconds"] for t in found if t["stage"] == stage)
-                for stage in ("ingest", "judge", "encode", "pack")
-            }
-            peak = max(t["peak_bytes"] for t in found)
-            ratio = read_over_written(root / "out" / "mix")
-            print(
-                f"| {count:,} | {wall:.1f} | {1000 * wall / count:.2f} | "
-                + " | ".join(f"{s:.1f}" for s in spent.values())
-                + f" | {peak / 1e6:.0f} | {driver / 1e6:.0f} | {ratio:.2f} |",
-                flush=True,
-            )
-            serial.append(max(wall - sum(t["seconds"] for t in found) / workers, 0))
-    if len(sizes) < 2:
-        return
-    # Starting Ray and importing cost the same at any size; the rest of the driver grows.
-    slope = max(serial[-1] - serial[0], 0) / (sizes[-1] - sizes[0])
-    driver = serial[0] + slope * (50_000_000 - sizes[0])
+            write(root / "data", count, longest=longest)
+            (root / "out").mkdir()
+            account = build(root / "data", root / "out", workers)
+            stats = json.loads((root / "out" / "mix" / "stats.json").read_text())
+            tasks = stats["timings"]["tasks"]
+            found.append((count, account, tasks))
+            report(count, account, tasks, root)
+    per_task = overhead()
+    count, account, tasks = found[-1]
+    serial = sum(account.driver[step][1] for step in DRIVER if step != "run")
+    smallest = sum(found[0][1].driver[step][1] for step in DRIVER if step != "run")
+    slope = (serial - smallest) / max(count - found[0][0], 1)
+    driver = serial + slope * (50_000_000 - count)
+    print(f"\nHanding out a task: {per_task * 1e3:.2f} CPU ms of the driver.")
+    print(f"Driver at 50 M samples: {driver:,.0f} s.\n")
+    bounds = ["tasks", "scheduler", "store, one worker", "store, all", "driver"]
+    print(row(["workers", "hours in all", *bounds, "binds"], rule=True))
+    print("\n".join(simulate(tasks, 50e6 / count, driver=driver, per_task=per_task)))
+
+
+def report(count: int, account: Account, tasks: list[dict[str, Any]], root: Path) -> None:
+    """Prints what one size took."""
+    ratio, files, run = packing_reads(root / "out" / "mix")
+    source = sum(p.stat().st_size for p in (root / "data").rglob("*.parquet"))
     print(
-        f"\nDriver alone: {serial[0]:.0f} s at {sizes[0]:,}, {serial[-1]:.0f} s at {sizes[-1]:,}."
+        f"\n{count:,} samples: {account.wall:.1f} s, {account.cpu:.1f} CPU s, of which the driver"
     )
-    print("Predicted for 50 M such samples from the tasks of the largest:\n")
-    print("| workers | hours | binds first |\n|--:|--:|---|")
-    print("\n".join(simulate(found, 50_000_000 // sizes[-1], driver=driver)))
-    print(f"\n(This process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB.)")
+    print(
+        f"{account.driver_cpu:.1f}; {1e3 * account.cpu / count:.2f} CPU ms a sample. Peak memory:"
+    )
+    print(f"worker {account.worker_peak / 1e6:.0f} MB, driver {account.driver_peak / 1e6:.0f} MB.")
+    print(f"System calls that read {account.calls[0]:,}, that write {account.calls[1]:,}.")
+    print(f"Packing reads {ratio:.2f} times what it writes, from {files:.1f} files a shard, ")
+    print(f"{run:.1f} record batches in one go.\n")
+    print(row(["stage", "tasks", "seconds", "ms a sample", "MB written"], rule=True))
+    for stage in STAGES:
+        mine = [t for t in tasks if t["stage"] == stage]
+        seconds = sum(t["seconds"] for t in mine)
+        size = sum(t["bytes"] for t in mine) / 1e6
+        each = 1e3 * seconds / count
+        print(row([stage, f"{len(mine):,}", f"{seconds:.1f}", f"{each:.2f}", f"{size:,.1f}"]))
+    print(f"\n(The source: {source / 1e6:,.1f} MB.)\n")
+    print(row(["driver", "s", "CPU s"], rule=True))
+    for step, (wall, cpu) in account.driver.items():
+        print(row([step, f"{wall:.1f}", f"{cpu:.2f}"]))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
