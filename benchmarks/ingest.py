@@ -6,6 +6,7 @@
 | datasets.map      | `load_dataset` of the same Parquet, `.map` that decodes and keeps sizes   |
 | ingest, videos    | the same for a LLaVA JSON beside mp4 files: frames by timestamps, as JPEG |
 | decord loop       | VideoReader, `get_batch` of the same number of frames, resize, JPEG       |
+| steps             | where ingest's time for a frame and for a picture goes, ms                |
 
 Data is made first (1024 x 768 JPEG photographs of noise on gradients; 640 x 360 H.264, 30 s, a
 keyframe every 8 s). CPU seconds are those of the process and of its children; peak is resident
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,9 +54,9 @@ def make(folder: Path, pictures: int, videos: int) -> None:
     pq.write_table(table, folder / "made" / "train-0.parquet", row_group_size=100)
     turns = [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "That."}]
     records = []
+    (folder / "videos").mkdir()
     for number in range(videos):
         path = folder / "videos" / f"{number}.mp4"
-        path.parent.mkdir(exist_ok=True)
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=25)
             stream.width, stream.height, stream.gop_size = 640, 360, 200
@@ -70,9 +72,12 @@ def make(folder: Path, pictures: int, videos: int) -> None:
 
 def ingest_pictures(folder: Path) -> int:
     from pipelines import sources
+    from pipelines.sources import frames
 
     parts = sources.list_parts(source="cauldron", data=str(folder / "made"))
-    return sum(sources.ingest(part).num_rows for part in parts)
+    count = sum(sources.ingest(part).num_rows for part in parts)
+    frames.stop()  # the child's time counts once it has ended
+    return count
 
 
 def datasets_map(folder: Path) -> int:
@@ -102,12 +107,11 @@ def datasets_map(folder: Path) -> int:
 
 def ingest_videos(folder: Path) -> int:
     from pipelines import sources
+    from pipelines.sources import frames
 
     settings = {"fps": FPS, "max_frames": MAX_FRAMES, "size": SIZE}
     parts = sources.list_parts(source="llava", data=str(folder / "videos"), frames=settings)
     rows = [row for part in parts for row in sources.ingest(part)["images"].to_pylist()]
-    from pipelines.sources import frames
-
     frames.stop()
     return sum(map(len, rows))
 
@@ -129,11 +133,55 @@ def decord_loop(folder: Path) -> int:
     return count
 
 
+def steps(folder: Path) -> int:
+    """Prints the CPU time of every step, in this process, without its imports."""
+    from pipelines.sources import frames, pictures
+
+    spent: dict[str, float] = {}
+
+    def timed(step: str, call: Callable[[], Any]) -> Any:
+        begun = time.process_time()
+        made = call()
+        spent[step] = spent.get(step, 0.0) + time.process_time() - begun
+        return made
+
+    def told(what: str, count: int) -> None:
+        costs = [f"{step} {1000 * seconds / count:.2f}" for step, seconds in spent.items()]
+        print(f"ms a {what}: {', '.join(costs)}")
+        spent.clear()
+
+    count = 0
+    for path in sorted((folder / "videos").glob("*.mp4")):
+        seen = timed("timestamps", lambda path=path: frames.probe(str(path)))
+        last = seen.times[-1]
+        wanted = frames.instants(seen.duration, fps=FPS, max_frames=MAX_FRAMES, last=last)
+        chosen = frames.nearest(seen.times, wanted)
+        found = timed(
+            "decode and resize",
+            lambda path=path, seen=seen, chosen=chosen: frames.pictures_of(
+                str(path), seen, chosen, SIZE
+            ),
+        )
+        encoded = timed("JPEG", lambda found=found: [frames.jpeg(image) for image in found])
+        again = timed("decode JPEG", lambda encoded=encoded: list(map(pictures.decode, encoded)))
+        timed("facts", lambda again=again: list(map(pictures.facts, again)))
+        count += len(chosen)
+    told("frame", max(1, count))
+    rows = pq.read_table(folder / "made" / "train-0.parquet")["images"].to_pylist()
+    for (cell,) in rows:
+        image = timed("decode", lambda cell=cell: pictures.decode(cell["bytes"]))
+        timed("dhash", lambda image=image: pictures.dhash(image.convert("L")))
+        timed("all facts", lambda image=image: pictures.facts(image))
+    told("picture", max(1, len(rows)))
+    return count
+
+
 LINES: dict[str, tuple[Callable[[Path], int], str]] = {
     "ingest, pictures": (ingest_pictures, "pictures"),
     "datasets.map": (datasets_map, "pictures"),
     "ingest, videos": (ingest_videos, "frames"),
     "decord loop": (decord_loop, "frames"),
+    "steps": (steps, "frames"),
 }
 
 
