@@ -14,7 +14,7 @@ help:  ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (minutes the first time; once per change of pyproject.toml or constraints.txt)"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,watch,s3,score,bench,dev,demo]"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,qlora,watch,s3,gcs,score,bench,dev,demo]"
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## make data, build a mixture, train a tiny SmolVLM on it, ask it a question
