@@ -85,7 +85,7 @@ def test_ray_trains_what_torchrun_trains(
     assert main([f"config={file}", "ray=auto", "ranks=2"]) == 2
     assert "ray=auto: no Ray cluster answers there" in capfd.readouterr().err
     assert main([*command, "batch_rows=3"]) == 2  # told by a worker, as one message
-    assert "error: batch_rows is 3, not a multiple of the 2 ranks" in capfd.readouterr().err
+    assert "batch_rows: 4 -> 3\nUse these settings again" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
