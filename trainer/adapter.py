@@ -89,7 +89,7 @@ def _bitsandbytes() -> Any:
     except ImportError as error:
         raise ValueError(
             "adapter.quantize=nf4 needs bitsandbytes, which is not installed: "
-            "pip install -e '.[quantize]', or leave adapter.quantize empty."
+            "pip install -e '.[qlora]', or leave adapter.quantize empty."
         ) from error
     return bitsandbytes
 

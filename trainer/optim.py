@@ -48,7 +48,7 @@ def optimizer(model: nn.Module, settings: Optim) -> torch.optim.Optimizer:
         except ImportError as error:
             raise ValueError(
                 "optim.name=adamw_8bit needs bitsandbytes, which is not installed: "
-                "pip install -e '.[quantize]', or use optim.name=adamw."
+                "pip install -e '.[qlora]', or use optim.name=adamw."
             ) from error
     made: torch.optim.Optimizer = kind(named, betas=settings.betas, eps=settings.eps)
     return made
