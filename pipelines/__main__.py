@@ -6,11 +6,15 @@ the way out. Heavy packages are imported by the command that needs them.
 """
 
 import difflib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 PLACES = """  output=DIR       the finished mixture            (default: out/<mixture name>)
   work=DIR         the cache of samples, verdicts, tokens         (default: out/work)
@@ -369,7 +373,7 @@ def main(words: list[str]) -> int:
             "\nStopped. What was finished stays; the same command goes on from there.",
             file=sys.stderr,
         )
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # `| head` has read enough
         sys.stdout = None  # type: ignore[assignment]
         return 0
@@ -391,4 +395,10 @@ def message(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status == INTERRUPTED:
+        # Ray's threads, cut short, can crash a Python that ends in order (seen: a segfault).
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

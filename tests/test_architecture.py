@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "trainer": {"tokenization"},
 }
 SITES = {
-    "ray": {"pipelines/runner.py"},
+    "ray": {"pipelines/runner.py", "trainer/cluster.py"},
     "datasets": {"pipelines/sources/repository.py"},
     "decord": {"pipelines/sources/frames.py"},
     "av": {"pipelines/sources/frames.py"},

@@ -125,6 +125,7 @@ def test_clean_keeps_what_a_finished_mixture_references(world, tmp_path, capsys)
     assert "0 folders" in capsys.readouterr().out
     (tmp_path / "b" / "recipe.json").unlink()
     assert main(["clean", f"work={tmp_path}/work", "remove=true"]) == 0
-    assert "3 folders removed" in capsys.readouterr().out  # the tokens of b's three subsets
+    # The tokens of b's three subsets, and the counts of its shards.
+    assert "4 folders removed" in capsys.readouterr().out
     assert main(["build", *words, f"output={tmp_path}/a"]) == 0
     assert "nothing to do" in capsys.readouterr().out

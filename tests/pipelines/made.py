@@ -290,7 +290,6 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
         "tokenizer": "builtin",
         "seq_len": seq_len,
         "max_crops": 32,
-        "tokens_per_crop": 64,
         "crop_size": 512,
         "longest_edge": 2048,
         "tokens_per_crop": 64,
