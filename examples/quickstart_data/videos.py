@@ -12,6 +12,7 @@ codecs. Their times are real: the folders' names tell how long they last.
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -83,13 +84,30 @@ class Clip:
     """The first is right; they are shuffled when asked."""
 
 
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """This thread is scheduled afterwards as it was before.
+
+    SVT-AV1, run as root, makes the thread that opens it a real-time one (SCHED_FIFO) and leaves it
+    so, and with it every process that it starts: all others on the machine then wait for them.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # Linux has it
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def encode(frames: Iterator[Image.Image], *, fps: Fraction, codec: str) -> bytes:
     """The frames as MP4."""
     import av
 
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings otherwise
     out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as container:
+    with usual_scheduling(), av.open(out, "w", format="mp4") as container:
         stream = None
         for image in frames:
             if stream is None:
