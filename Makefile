@@ -43,7 +43,7 @@ bench: $(STAMP)  ## the comparisons with peers of benchmarks/README.md
 	@for name in $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))); do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-proof: $(STAMP)  ## train on easy-vqa through the whole pipeline and judge it (45 minutes)
+proof: $(STAMP)  ## train on easy-vqa through the whole pipeline and judge it (half an hour)
 	$(BIN)/python examples/proof.py
 
 clean:  ## remove what was built (not .venv)
