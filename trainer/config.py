@@ -203,6 +203,8 @@ class Config:
     max_loss_spike: float = 0.0
     """Write down the rows of a step whose loss is this many times the running mean; 0: never."""
     tensorboard: bool = False
+    track: Literal["", "trackio", "wandb"] = ""
+    """`trackio` or `wandb`: what is logged goes there as well, under the run folder's name."""
     page_samples: int = 4
     """Val samples that the model answers at every checkpoint, for RUN/run.html; 0: no such page."""
     peak_tflops: float = 0.0
@@ -214,7 +216,7 @@ PLACE = (
     "parallel",
     "gradient_checkpointing", "compile", "logits_chunk", "threads", "log_every", "save_every",
     "keep_last", "evaluate_every", "evaluate_rows", "select", "stop_at", "max_loss_spike",
-    "tensorboard", "page_samples", "peak_tflops", "name",
+    "tensorboard", "track", "page_samples", "peak_tflops", "name",
 )  # fmt: skip
 """Fields that may change between a run and its resumption."""
 

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,6 +34,7 @@ from .watch import (
     people,
     refuse_loss,
     tensorboard,
+    tracker,
     until_sigterm,
     write,
 )
@@ -109,7 +110,11 @@ def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, h
         names.update(held_out.components(mixture))
     folder = standing[-1] if standing else run
     meter = Meter()
-    with until_sigterm() as terminated, open_log(run, state.step, here) as log:
+    with (
+        tracker(config, run, here) as job.track,
+        until_sigterm() as terminated,
+        open_log(run, state.step, here) as log,
+    ):
         source = loader.steps(state.position, last - state.step)
         while True:
             waiting = time.perf_counter()
@@ -162,6 +167,7 @@ class _Job:
     step_tokens: int = 0
     running_loss: float = math.nan
     shown: list[said.Shown] = field(default_factory=list)
+    track: Callable[[dict[str, Any]], None] = lambda line: None
 
     def step(
         self, number: int, step: Step, batches: Iterator[Batch], meter: Meter, names: dict[str, str]
@@ -277,6 +283,7 @@ class _Job:
         if not self.here.first or log is None:
             return
         write(log, line)
+        self.track(line)
         if self.config.tensorboard:
             tensorboard(self.run, line)
         width = len(str(self.steps))
@@ -306,6 +313,7 @@ class _Job:
                 if not name.startswith("modality/")
             )
             print(f"held out: {shown}", flush=True)
+            self.track({"step": state.step, **metrics})
             if self.config.tensorboard:
                 tensorboard(self.run, {"step": state.step, **metrics})
         return replace(state, metrics=metrics)

@@ -1,10 +1,13 @@
 """What is seen of a run: its sizes, the log, TensorBoard, messages, the signal to leave."""
 
+import importlib
 import json
 import math
 import signal
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -91,10 +94,45 @@ def tensorboard(run: Path, line: dict[str, Any]) -> None:
             "tensorboard=true needs tensorboard, which is not installed: pip install -e '.[watch]'."
         ) from error
     with SummaryWriter(str(run / "tensorboard")) as writer:
-        for key, value in line.items():
-            values = value if isinstance(value, dict) else {"": value}
-            for name, number in values.items():
-                writer.add_scalar(f"{key}/{name}".rstrip("/"), number, line["step"])
+        for name, number in flat(line).items():
+            writer.add_scalar(name, number, line["step"])
+
+
+def flat(line: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a log line, those of a dict in it as `key/name`."""
+    return {
+        f"{key}/{name}".rstrip("/"): number
+        for key, value in line.items()
+        for name, number in (value if isinstance(value, dict) else {"": value}).items()
+    }
+
+
+@contextmanager
+def tracker(config: Config, run: Path, here: World) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields what takes a log line to `config.track`, where a resumed run goes on as the same one.
+
+    trackio and wandb share the calls that are made here (init, log, finish). The first rank's lines
+    alone go there; where no tracker is named they go nowhere.
+    """
+    if not config.track or not here.first:
+        yield lambda line: None
+        return
+    try:
+        library = importlib.import_module(config.track)
+    except ImportError as error:
+        raise ValueError(
+            f"track={config.track} needs {config.track}, which is not installed: "
+            f"pip install -e '.[{config.track}]'."
+        ) from error
+    place = {"id": run.name, "dir": str(run)} if config.track == "wandb" else {}
+    library.init(project="smolvlm", name=run.name, config=asdict(config), resume="allow", **place)
+    try:
+        yield lambda line: library.log(
+            {name: number for name, number in flat(line).items() if name != "step"},
+            step=line["step"],
+        )
+    finally:
+        library.finish()
 
 
 class until_sigterm:

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,36 @@ def test_tensorboard_has_the_numbers(settings: Settings) -> None:
     logged = [line["loss"] for line in lines(run) if "loss" in line]
     assert [e.value for e in events.Scalars("loss")] == pytest.approx(logged)
     assert "losses/component/pictures" in events.Tags()["scalars"]
+
+
+@pytest.mark.slow
+def test_trackio_has_the_numbers_also_after_a_resume(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    train(settings(steps=3, stop_at=1, track="trackio"))
+    run = train(settings(steps=3, track="trackio")).parent
+    (file,) = (tmp_path / "trackio").glob("*.db")
+    read = "select run_name, step, metrics from metrics order by step"
+    with closing(sqlite3.connect(file)) as tables:
+        rows = [(name, step, json.loads(told)) for name, step, told in tables.execute(read)]
+    assert {name for name, _, _ in rows} == {run.name}
+    logged = [(line["step"], line["loss"]) for line in lines(run) if "loss" in line]
+    assert [(step, told["loss"]) for _, step, told in rows if "loss" in told] == logged
+    assert "losses/component/pictures" in rows[0][2]
+    assert "held_out/all" in rows[-1][2]
+
+
+@pytest.mark.slow
+def test_wandb_has_the_numbers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = train(settings(steps=2, track="wandb")).parent
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    told = file.read_bytes()  # records of JSON texts, not compressed
+    losses = [line["loss"] for line in lines(run) if "loss" in line]
+    assert losses
+    assert all(json.dumps(loss).encode() in told for loss in losses)
+    assert b"held_out/all" in told
 
 
 # -- settings -------------------------------------------------------------------------------------
