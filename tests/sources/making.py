@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,16 @@ def write_lines(path: Path, rows: Sequence[object]) -> Path:
     """JSON lines; a string is written as it stands."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     return write(path, "\n".join(lines) + "\n")
+
+
+def tar(path: Path, members: Sequence[tuple[str, bytes]], mode: Any = "w") -> None:
+    """An archive of (name, bytes), in their order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
 
 
 def video(

@@ -1,7 +1,6 @@
 """Videos that come as folders of pictures: LLaVA-Hound in its layout, and folders of your own."""
 
 import io
-import tarfile
 import zipfile
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.sources import folders, frames
-from tests.sources.making import levels, png, read, said, write
+from tests.sources.making import levels, png, read, said, tar, write
 
 NAMES = [f"c01_{n:04d}.jpeg" for n in range(1, 13)]
 """Six seconds of LLaVA-Hound."""
@@ -30,15 +29,6 @@ def shade(level, kind="JPEG", size=(64, 48)):
 def shot(folder, names=NAMES):
     """(member, bytes) of a video whose n-th frame is of level 20 n."""
     return [(f"{folder}/{name}", shade(20 * n)) for n, name in enumerate(names)]
-
-
-def tar(path, members, mode="w:gz"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
 
 
 def asked(video):
@@ -97,7 +87,7 @@ def test_llava_hound_wherever_its_frames_lie(tmp_path, kind):
 def test_an_archive_that_breaks_off_in_a_folder_costs_that_video(tmp_path):
     path = tmp_path / "train_300k" / "chunk_0.tar.gz"
     noise = [(f"v_two/{n}.png", png(64, 64, seed=n)) for n in range(4)]
-    tar(path, [*shot("v_one"), *noise])
+    tar(path, [*shot("v_one"), *noise], "w:gz")
     path.write_bytes(path.read_bytes()[:-9000])
     samples = read("llava_video", **hound(tmp_path, "v_one", "v_two"), media=str(path.parent))
     assert [s["defect"] for s in samples] == [None, "broken_archive"]
@@ -106,7 +96,7 @@ def test_an_archive_that_breaks_off_in_a_folder_costs_that_video(tmp_path):
 def test_frames_that_do_not_stand_together_are_an_error_that_says_so(tmp_path):
     path = tmp_path / "train_300k" / "chunk_0.tar.gz"
     first, last = shot("v_one")[:6], shot("v_one")[6:]
-    tar(path, [*first, *shot("v_two"), *last])
+    tar(path, [*first, *shot("v_two"), *last], "w:gz")
     settings = hound(tmp_path, "v_one") | {"media": str(path.parent)}
     with pytest.raises(ValueError, match=r"chunk_0.tar.gz: the frames in v_one do not stand"):
         read("llava_video", **settings)
@@ -118,7 +108,7 @@ def test_a_folder_of_frames_is_bounded(tmp_path, monkeypatch):
     from pipelines.sources import along
 
     path = tmp_path / "train_300k" / "chunk_0.tar.gz"
-    tar(path, [*shot("v_one"), *shot("v_two", NAMES[:2])])
+    tar(path, [*shot("v_one"), *shot("v_two", NAMES[:2])], "w:gz")
     monkeypatch.setattr(along, "FOLDER_BYTES", 4 * len(shade(0)))
     samples = read("llava_video", **hound(tmp_path, "v_one", "v_two"), media=str(path.parent))
     assert [s["defect"] for s in samples] == ["too_many_bytes", None]

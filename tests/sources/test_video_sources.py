@@ -1,9 +1,7 @@
 """The video families and your own tars and folders, each in its layout."""
 
-import io
 import json
 import struct
-import tarfile
 import zipfile
 from dataclasses import replace
 
@@ -12,7 +10,16 @@ import pytest
 
 from filters import judge
 from pipelines import sources
-from tests.sources.making import png, read, said, video, write, write_lines, write_parquet
+from tests.sources.making import (
+    png,
+    read,
+    said,
+    tar,
+    video,
+    write,
+    write_lines,
+    write_parquet,
+)
 from tokenization.schema import SAMPLE
 
 
@@ -25,15 +32,6 @@ def _cache_of_its_own(tmp_path_factory, monkeypatch):
 def clip(tmp_path_factory):
     """Two seconds of video, encoded."""
     return video(tmp_path_factory.mktemp("clip") / "c.mp4", seconds=2).read_bytes()
-
-
-def tar(path, members, mode="w"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
 
 
 def zipped(path, members):
