@@ -23,6 +23,8 @@ from pipelines.sources.sample import Defect, Source
 from pipelines.sources.spans import MAX_LINE, parsed
 from pipelines.sources.streams import lines, uncompressed
 
+CELL_CHARACTERS = 1 << 20
+"""Of a cell of a CSV file, at most: what follows a quote that is never closed is one cell."""
 BATCH_BYTES = 32 << 20
 """Bytes of Parquet rows decoded at once."""
 COMPRESSED = re.compile(r"\.jsonl?\.(gz|zst)\Z")
@@ -117,11 +119,12 @@ def csv_rows(url: str, size: int) -> Iterator[object]:
         reader = csv.reader(text)
         names = next(reader, [])
         while True:
+            csv.field_size_limit(CELL_CHARACTERS)  # of the process: packages set it on import
             try:
                 cells = next(reader)
             except StopIteration:
                 return
-            except csv.Error as error:  # a cell beyond the reader's bound, a NUL
+            except csv.Error as error:  # a cell beyond the bound, a NUL
                 yield Defect("wrong_schema", f"{url}: line {reader.line_num}: {error}")
                 continue
             if cells:
