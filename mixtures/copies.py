@@ -47,7 +47,9 @@ def copies_of(
 
     Reads: component, subset, limited, split, rule, num_tokens, num_learned. Where `measure` is not
     tokens the budget in units came from mean tokens per unit, while the samples drawn have their
-    own: a few steps bring the tokens of the train split to within a sample of `tokens`.
+    own: a few steps bring the tokens of the train split to within a sample of `tokens`, or as near
+    as ratios allow that hold to a sample (where one component has few samples, each of them stands
+    for many of the others).
     """
     by = ["component", "subset", "limited"]
     live, starts, sizes = live_rows(frame, by, rank, keys)
@@ -81,8 +83,9 @@ def copies_of(
 
     def drawn(scale: float) -> np.ndarray:
         copies = np.zeros(frame.height, np.int32)
-        for components in sides:
-            _draw_all(copies, components, scale)
+        train_side, val_side = sides
+        _draw_all(copies, train_side, scale)
+        _draw_once(copies, val_side, scale)  # has what it has: allocate knows the train side's
         if mixture.val_fraction:
             for strata in sides[1]:
                 _at_least_one(copies, strata)
@@ -97,14 +100,15 @@ def copies_of(
     tokens = frame["num_tokens"].to_numpy()
     room = pl.col("units") * pl.col("max_epochs") / pl.col("target")
     highest = float(table.filter(pl.col("target") > 0).select(room.min()).item())
-    scale = 1.0
+    scale, tried = 1.0, []
     for _ in range(8):
         got = int((copies * tokens)[train].sum())
-        if got == 0 or abs(got - mixture.tokens) <= int(tokens.max()):
+        tried.append((abs(got - mixture.tokens), copies))
+        if got == 0 or tried[-1][0] <= int(tokens.max()):
             break
         scale = min(scale * mixture.tokens / got, highest)
         copies = drawn(scale)
-    return copies
+    return min(tried, key=lambda one: one[0])[1]
 
 
 class Stratum(NamedTuple):
@@ -125,13 +129,27 @@ class Stratum(NamedTuple):
 def _draw_all(copies: np.ndarray, components: list[list[Stratum]], scale: float) -> None:
     """`copies` of every component, each within a sample of its part of what all come to.
 
+    A component that has nothing more to give falls behind what the others round up to: then all
+    are drawn for a little less.
+    """
+    for _ in range(20):
+        behind = _draw_once(copies, components, scale)
+        if behind >= 1:
+            return
+        scale *= behind
+
+
+def _draw_once(copies: np.ndarray, components: list[list[Stratum]], scale: float) -> float:
+    """`copies` of every component, and the least of got over exact of those that are more than a
+    sample short of their part; 1 where none is.
+
     Rounding a component of long samples moves the total, and with it what the exact part of a
     component of short samples is: those that are then off by more than a sample are drawn again.
     """
     targets = np.array([sum(s.target for s in strata) for strata in components])
     whole = targets.sum()
     if whole == 0:
-        return
+        return 1.0
     longest = np.array(
         [
             max((s.unit[s.rows].max() for s in strata if len(s.rows)), default=0.0)
@@ -145,10 +163,14 @@ def _draw_all(copies: np.ndarray, components: list[list[Stratum]], scale: float)
         for i in np.flatnonzero(again):
             got[i] = _draw(copies, components[i], goals[i] / targets[i] if targets[i] else 0.0)
         exact = targets / whole * got.sum()
-        again = (np.abs(got - exact) > longest) & (goals != exact)
+        again = np.abs(got - exact) > longest
         if not again.any():
-            return
+            return 1.0
+        stuck = goals == exact
         goals = np.where(again, exact, goals)
+        if (stuck | ~again).all():
+            break
+    return float((got[again] / exact[again]).min())
 
 
 def _draw(copies: np.ndarray, strata: list[Stratum], scale: float) -> float:
