@@ -23,10 +23,12 @@ import pyarrow as pa
 from benchmarks.scale import row, write
 from mixtures import pick as picking
 from mixtures.config import load
+from mixtures.pick import INDEX
 from pipelines import build, tables
+from pipelines.facts import FACTS_SCHEMA
 from pipelines.index import picked
 from pipelines.runner import perform
-from pipelines.stats import FACTS_SCHEMA, stats
+from pipelines.stats import stats
 from pipelines.survey import Piece, Place, Survey, survey
 from tokenization.schema import Encoding
 
@@ -69,22 +71,31 @@ def pieces_of(todo: Survey, count: int, root: Path) -> list[Piece]:
     return made
 
 
-def facts_of(copies: pl.DataFrame, index: pl.DataFrame) -> pl.DataFrame:
+def facts_of(copies: pl.DataFrame, index: pl.DataFrame, components: list[str]) -> pl.DataFrame:
     """FACTS of rows of SAMPLES_PER_ROW samples in the order dealt."""
-    lines = copies.hstack(index.select("id", "num_tokens", "num_learned")[copies["index_row"]])
+    place = {name: i for i, name in enumerate(components)}
+    lines = copies.hstack(
+        index.select(
+            pl.col("component").replace_strict(place, return_dtype=pl.Int16),
+            *("num_tokens", "num_learned", "num_crops", "duration"),
+        )[copies["index_row"]]
+    )
     rows = lines.with_columns(row=pl.col("order") // SAMPLES_PER_ROW).group_by(
         "split", "shard", "row", maintain_order=True
     )
     return rows.agg(
         num_tokens=pl.col("num_tokens").sum(),
         num_learned=pl.col("num_learned").sum(),
-        num_crops=pl.len().cast(pl.Int32) * 10,
+        num_crops=pl.col("num_crops").sum(),
         num_images=pl.len().cast(pl.Int32),
         num_samples=pl.len().cast(pl.Int32),
-        sample_ids=pl.col("id"),
+        flops=pl.col("num_tokens").sum().cast(pl.Float64),
+        components=pl.col("component"),
         sample_tokens=pl.col("num_tokens").alias("tokens"),
         sample_learned=pl.col("num_learned").alias("learned"),
-        grids=pl.lit("3x3").repeat_by(pl.len()),
+        sample_crops=pl.col("num_crops").alias("crops"),
+        seconds=pl.col("duration"),
+        grids=pl.lit("3x3", pl.Categorical).repeat_by(pl.len()),
     ).select(FACTS_SCHEMA.names)
 
 
@@ -113,11 +124,12 @@ def measure(count: int) -> dict[str, Any]:
         index = timed("index and pick", lambda: picked(pieces, mixture))
         copies = timed("deal", lambda: picking.deal(index, mixture))
         index = timed("shards of samples", lambda: picking.with_shards(index, copies))
-        timed("pack tasks", lambda: build.pack_tasks(copies, index, pieces, mixture, place))
-        facts = facts_of(copies, index)
-        narrow = timed("index as a table", lambda: picking.as_table(index))
-        timed("stats", lambda: stats(pl.DataFrame(narrow), facts, todo.recipe))
-        timed("index written", lambda: tables.write(narrow, root / "index", rows_per_batch=1 << 16))
+        many = replace(todo, pieces=pieces)
+        timed("pack tasks", lambda: build.pack_tasks(copies, index, many, mixture, place))
+        facts = facts_of(copies, index, list(mixture.components))
+        timed("stats", lambda: stats(index, facts, todo.recipe))
+        written = (picking.as_tables(index), INDEX, root / "index")
+        timed("index written", lambda: tables.write_pieces(*written, rows_per_batch=1 << 16))
         found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         found["samples"] = len(index)
     return found

@@ -22,7 +22,7 @@ a sample which ingest found defective is always rejected, with the defect as the
 """
 
 from filters import benchmarks, conversation, cot, datatrove, image, ratings, scores, text, video
-from filters.duplicates import mixture_rules
+from filters.duplicates import mixture_rules, perhaps_repeated
 from filters.facts import VERDICTS, facts
 from filters.near import Compare
 from filters.rules import RULES, Rule, identity, rule, settings_of, validate
@@ -49,6 +49,7 @@ __all__ = [
     "judge",
     "mixture_rules",
     "pairs_of_band",
+    "perhaps_repeated",
     "ratings",
     "rewrite",
     "rewriting",

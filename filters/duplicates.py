@@ -57,10 +57,22 @@ def _subset(verdicts: pl.DataFrame) -> pl.DataFrame:
     return verdicts.with_columns(subset=parts.field("field_0") + "/" + parts.field("field_1"))
 
 
+def perhaps_repeated(frame: pl.DataFrame) -> pl.Series:
+    """Bool per row: false where no other row is equal to it (of those true, a few may be unique).
+
+    Takes 24 bytes a row, where grouping takes a hundred: rows are few that are worth grouping.
+    """
+    hashes = frame.hash_rows(seed=0).to_numpy()
+    ordered = np.sort(hashes)
+    return pl.Series(np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]]))
+
+
 def _later_of_equals(verdicts: pl.DataFrame, keys: list[str], within: str) -> pl.DataFrame:
     """`id` and `detail` of every sample but the first of each group of equal, non-null keys."""
     groups = [*_SCOPES[within], *keys]
-    candidates = _subset(verdicts).filter(pl.all_horizontal(pl.col(keys).is_not_null()))
+    verdicts = _subset(verdicts)
+    some = verdicts.filter(perhaps_repeated(verdicts.select(groups)))
+    candidates = some.filter(pl.all_horizontal(pl.col(keys).is_not_null()))
     ordered = candidates.sort("priority", "id").with_columns(
         first=pl.col("id").first().over(groups)
     )
@@ -189,17 +201,17 @@ def mixture_rules(
     left = verdicts.filter(pl.col("rule").is_null()).select(
         name for name in verdicts.columns if name in _COMPARED
     )
-    own = [
+    own: list[tuple[pl.Expr | None, str, Any]] = [
         (pl.col("component") == component, name, {**(settings.get(name) or {}), **(given or {})})
         for component, rules in components.items()
         for name, given in rules.items()
         if given is not False
     ]
-    shared = [
-        (~pl.col("component").is_in([c for c, rules in components.items() if name in rules]), name,
-         given)
-        for name, given in settings.items()
-    ]  # fmt: skip
+    shared: list[tuple[pl.Expr | None, str, Any]] = []
+    for name, given in settings.items():
+        apart = [c for c, rules in components.items() if name in rules]
+        among = ~pl.col("component").is_in(apart) if apart else None
+        shared.append((among, name, given))
     schema = {"id": pl.String, "rule": pl.String, "mode": pl.String, "detail": pl.String}
     taken = [pl.DataFrame(schema=schema)]
     for among, name, given in [*own, *shared]:
@@ -208,7 +220,7 @@ def mixture_rules(
         mode, values = settings_of(name, given)
         function: Callable[..., pl.DataFrame] = RULES[name].function
         how = {"run": run} if "run" in signature(function).parameters else {}
-        gone = function(left.filter(among), **values, **how)
+        gone = function(left if among is None else left.filter(among), **values, **how)
         taken.append(gone.select("id", rule=pl.lit(name), mode=pl.lit(mode), detail="detail"))
         if mode == "drop":
             left = left.join(gone, on="id", how="anti", maintain_order="left")

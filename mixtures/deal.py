@@ -33,6 +33,11 @@ BLOCKS_MIXED = 4
 """Blocks whose samples are mixed with each other."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Multiples of it fill [0, 1) most evenly (Weyl; van Ravenstein 1988, The three gap theorem)."""
+READ = (
+    *("component", "subset", "split", "part", "row", "copies"),
+    *("num_tokens", "num_learned", "num_crops", "duration", "num_bytes"),
+)
+"""Columns of the index that are read, beside the id."""
 TOKEN_BYTES = 5
 """Bytes of a token in a shard: an int32 id and (one byte, rounded up) its bit of the loss mask."""
 
@@ -44,10 +49,11 @@ def deal(index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4) -> pl.D
     num_bytes, part, row of a picked index. `order` is the place within the shard. `part_window`:
     parts mixed at a time.
     """
-    used = index.with_row_index("index_row").filter(pl.col("copies") > 0)
-    if used.is_empty():
+    index_row = np.flatnonzero((index["copies"] > 0).to_numpy())
+    if not len(index_row):
         return _dealt(*(np.zeros(0, np.int64) for _ in range(3)), val=np.zeros(0, bool))
-    keys = draw.keys(used["id"], seed=mixture.seed)
+    keys = draw.keys(index["id"].gather(index_row), seed=mixture.seed)
+    used = index.select(READ)[index_row]
     copies = used["copies"].to_numpy().astype(np.int64)
     unit = np.maximum(_units(used, mixture), 1e-9)  # what counts nothing still has a place
     q = _places(used, unit, keys, part_window=part_window)
@@ -66,10 +72,9 @@ def deal(index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4) -> pl.D
         shard[mine] = np.minimum((place[mine] * count).astype(np.int64), count - 1)
     order = np.lexsort((keys[row], place, shard, val[row]))
     row, shard, sides = row[order], shard[order], val[row][order]
-    index_row = used["index_row"].to_numpy()[row]
     new = np.r_[True, (shard[1:] != shard[:-1]) | (sides[1:] != sides[:-1])]
     start = np.maximum.accumulate(np.where(new, np.arange(len(row)), 0))
-    return _dealt(_gapless(sides, shard), np.arange(len(row)) - start, index_row, val=sides)
+    return _dealt(_gapless(sides, shard), np.arange(len(row)) - start, index_row[row], val=sides)
 
 
 def with_shards(index: pl.DataFrame, dealt: pl.DataFrame) -> pl.DataFrame:
@@ -96,7 +101,8 @@ def _places(
     """[N] float64 in [0, 1): where in its stream each sample lies."""
     of = ["component", "subset"]
     size = pl.coalesce("duration", "num_crops").cast(pl.Float64) * 1000
-    lines = used.select(*of, "part", block=pl.col("row") // BLOCK_ROWS, size=size.cast(pl.Int64))
+    block = (pl.col("row") // BLOCK_ROWS).cast(pl.Int32)
+    lines = used.select(*of, "part", block=block, size=size.cast(pl.Int64))
     stream = used.select(pl.struct("split", *of, "copies").rank("dense")).to_series().to_numpy()
     for within, what, name, count in (
         (of, ["part"], "window", part_window),
@@ -109,7 +115,8 @@ def _places(
     window, group = lines["window_turn"].to_numpy(), lines["group_turn"].to_numpy()
     key = draw.again(keys, "order")
     cell = lines.select(pl.struct(*of, "window", "group").rank("dense")).to_series().to_numpy()
-    turn = _turns(cell * (int(stream.max()) + 1) + stream, lines["size"].to_numpy(), key)
+    within = cell.astype(np.int64) * (int(stream.max()) + 1) + stream
+    turn = _turns(within, lines["size"].to_numpy(), key)
     order = np.lexsort((key, turn, cell, group, window, stream))
     sizes, streams = unit[order], stream[order]
     total = np.bincount(streams, sizes)
@@ -163,7 +170,7 @@ def _together(
         range=rank // ((pl.len().over(within) + count - 1) // count)
     )
     place = pl.col("key").rank("ordinal").over(*within, "range").cast(pl.Int64) - 1
-    return found.select(*within, *unit, place.alias(name))
+    return found.select(*within, *unit, place.cast(pl.Int32).alias(name))
 
 
 def _gapless(val: np.ndarray, shard: np.ndarray) -> np.ndarray:
@@ -178,17 +185,10 @@ def _gapless(val: np.ndarray, shard: np.ndarray) -> np.ndarray:
 def _dealt(
     shard: np.ndarray, order: np.ndarray, index_row: np.ndarray, *, val: np.ndarray
 ) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "split": np.where(val, "val", "train"),
-            "shard": shard,
-            "order": order,
-            "index_row": index_row,
-        },
-        schema={
-            "split": pl.String,
-            "shard": pl.Int32,
-            "order": pl.Int32,
-            "index_row": pl.Int64,
-        },
+    columns = {"val": val, "shard": shard, "order": order, "index_row": index_row}
+    split = pl.when("val").then(pl.lit("val")).otherwise(pl.lit("train")).cast(pl.Categorical)
+    return pl.DataFrame(columns).select(
+        split.alias("split"),
+        pl.col("shard", "order").cast(pl.Int32),
+        pl.col("index_row").cast(pl.Int64),
     )

@@ -8,7 +8,7 @@ A sample's turn is its hash: subsets are drawn in the order of the hash of the i
 epochs, another `keep` or more data change as little as they can.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
@@ -23,10 +23,11 @@ from mixtures.limits import masks, staying
 
 __all__ = [
     "INDEX",
-    "as_table",
+    "as_tables",
     "budgets",
     "capped",
     "deal",
+    "narrow",
     "pick",
     "said",
     "supply",
@@ -58,9 +59,30 @@ INDEX = pa.schema(
 """One line per sample ever read. `rule` not null implies `copies` 0."""
 
 
-def as_table(index: pl.DataFrame) -> pa.Table:
-    """The index in the columns and types of INDEX; raises where a column is missing."""
-    return index.select(INDEX.names).to_arrow().cast(INDEX)
+NAMES = ("source", "component", "subset", "modality", "split", "rule", "part")
+LISTS_OF_NAMES = ("fired", "tags")
+"""Columns of INDEX that repeat few values."""
+
+
+def narrow(index: pl.DataFrame) -> pl.DataFrame:
+    """The index (or some columns of it) with names as categories: 4 bytes instead of 16 and more.
+
+    Comparisons, joins among such frames, sorting and groups are as of strings.
+    """
+    one = pl.col([name for name in NAMES if name in index.columns])
+    many = pl.col([name for name in LISTS_OF_NAMES if name in index.columns])
+    return index.with_columns(one.cast(pl.Categorical), many.cast(pl.List(pl.Categorical)))
+
+
+def as_tables(index: pl.DataFrame, *, rows: int = 1 << 16) -> Iterator[pa.Table]:
+    """The index in the columns and types of INDEX, so many rows at a time; raises where a column
+    is missing.
+    """
+    for some in index.select(INDEX.names).iter_slices(rows):
+        wide = some.with_columns(
+            pl.col(NAMES).cast(pl.String), pl.col(LISTS_OF_NAMES).cast(pl.List(pl.String))
+        )
+        yield wide.to_arrow().cast(INDEX)
 
 
 def pick(
@@ -102,10 +124,8 @@ def capped(
     keys = draw.keys(index["id"], seed=mixture.seed)
     rank = _ranks(index, mixture, keys)
     val = draw.fractions(draw.again(keys, "split")) < mixture.val_fraction
-    frame = index.with_columns(
-        split=pl.Series(np.where(val, "val", "train")),
-        copies=pl.lit(0, pl.Int32),
-    )
+    side = pl.when(pl.Series(val)).then(pl.lit("val")).otherwise(pl.lit("train"))
+    frame = index.with_columns(split=side.cast(pl.Categorical), copies=pl.lit(0, pl.Int32))
     frame = _capped(frame, mixture, rank, keys, rows=rows or {})
     return _limited(frame, mixture, rank, keys, licences=licences or {})
 
@@ -132,10 +152,10 @@ def supply(
     Every component has a line, and every subset of a weighted one, even where nothing is left.
     """
     train, val = pl.col("split") == "train", pl.col("split") == "val"
+    limited = masks(index, mixture, licences=licences or {})
     table = (
-        index.with_columns(
-            unit=unit_of(mixture), limited=masks(index, mixture, licences=licences or {})
-        )
+        index.lazy()
+        .with_columns(unit=unit_of(mixture), limited=limited)
         .filter(pl.col("rule").is_null())
         .group_by("component", "subset", "limited")
         .agg(
@@ -148,6 +168,7 @@ def supply(
             val_samples=val.sum().cast(pl.Int64),
             val_units=pl.col("unit").filter(val).sum(),
         )
+        .collect()
     )
     there = set(table.select("component", "subset").iter_rows())
     absent = []
@@ -158,7 +179,8 @@ def supply(
                 absent.append((name, subset))
         if name not in {c for c, _ in there} and not weighted:
             absent.append((name, ""))
-    gone = pl.DataFrame(absent, schema={"component": pl.String, "subset": pl.String}, orient="row")
+    names = {name: table.schema[name] for name in ("component", "subset")}
+    gone = pl.DataFrame(absent, schema=names, orient="row")
     order = {name: position for position, name in enumerate(mixture.components)}
     return (
         pl.concat([table, gone], how="diagonal")

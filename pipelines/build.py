@@ -27,8 +27,10 @@ import pyarrow as pa
 import filters
 from mixtures import pick as picking
 from mixtures.config import Mixture, to_yaml
+from mixtures.pick import INDEX
 from pipelines import card, recipe, tables
 from pipelines.clean import refer
+from pipelines.facts import dealt, narrow_facts
 from pipelines.finished import finished_of
 from pipelines.index import picked
 from pipelines.near import by_tasks
@@ -44,6 +46,8 @@ from tokenization.schema import Encoding
 MAY_HOLD_VIDEOS = ("video", "json", "tar")
 VIDEO = Needs(memory=2 << 30, max_calls=8)
 """Of parts in these layouts: a decoder's peak (2.1 GB measured), and memory given back often."""
+INDEX_ROWS = 1 << 16
+"""Of a record batch of index.arrow."""
 PACK_COPIES = 3
 """A shard in memory while it is packed: rows gathered, in deal order, and as packed."""
 
@@ -106,13 +110,15 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
             copies = picking.deal(index, mixture)
             index = picking.with_shards(index, copies)
             clear(place, todo.fingerprint)
-            packing = pack_tasks(copies, index, todo.pieces, mixture, place)
-            counting = facts_tasks(packing, todo, place)
-            reports += run([*packing, *counting], slots=slots)
+            tasks = pack_tasks(copies, index, todo, mixture, place)
+            del copies
+            reports += run(tasks, slots=slots)
         still_ours(place, todo.fingerprint)
         seconds = time.monotonic() - begun
         took = timings(reports, seconds=seconds, rules=costs(todo.pieces))
-        return publish(index, todo, mixture, place, took=took)
+        found = accounted(index, todo, mixture, place)
+        del index  # the report reads what it needs
+        return publish(found, todo, mixture, place, took=took)
 
 
 def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
@@ -225,80 +231,76 @@ def still_ours(place: Place, fingerprint: str) -> None:
         )
 
 
-def shard_path(place: Place, split: str, shard: int) -> str:
-    """`DIR/shards/train-00000.arrow`."""
-    return tables.join(place.output, "shards", f"{split}-{shard:05d}.arrow")
-
-
 def pack_tasks(
-    copies: pl.DataFrame,
-    index: pl.DataFrame,
-    pieces: Sequence[Piece],
-    mixture: Mixture,
-    place: Place,
+    copies: pl.DataFrame, index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place
 ) -> list[Task]:
-    """One task per shard, with the rows it must gather in deal order."""
-    where = index.select("piece", "row")[copies["index_row"]]
-    dealt = copies.hstack(where).sort("split", "shard", "order")
-    tasks = []
-    for (split, shard), group in dealt.group_by(["split", "shard"], maintain_order=True):
-        used, part = np.unique(group["piece"].to_numpy(), return_inverse=True)
-        picks = pa.table(
-            {
-                "part": pa.array(part.astype(np.int32)),
-                "row": pa.array(group["row"].to_numpy()),
-            }
+    """Two tasks per shard: one packs it, with the rows it must gather in deal order; one takes from
+    it what the card says. `copies` as `deal` gives them.
+    """
+    packing, counting = [], []
+    for (split, shard), group in copies.group_by(["split", "shard"], maintain_order=True):
+        lines, name = index[group["index_row"]], f"{split}-{shard:05d}"
+        used, part = np.unique(lines["piece"].to_numpy(), return_inverse=True)
+        picks = pa.table({"part": part.astype(np.int32), "row": lines["row"].to_numpy()})
+        parts = [todo.pieces[i] for i in used]
+        pack = Task(
+            stage=STAGES["pack"],
+            part=name,
+            settings={
+                "picks": picks,
+                "parts": [(p.samples, p.tokens) for p in parts],
+                "encoding": mixture.encoding,
+                "seed": mixture.seed + int(shard),
+            },
+            out=tables.join(place.output, "shards", f"{name}.arrow"),
+            needs=Needs(memory=PACK_COPIES * mixture.shard_bytes),
         )
-        tasks.append(
-            Task(
-                stage=STAGES["pack"],
-                part=f"{split}-{shard:05d}",
-                settings={
-                    "picks": picks,
-                    "parts": [(pieces[i].samples, pieces[i].tokens) for i in used],
-                    "encoding": mixture.encoding,
-                    "seed": mixture.seed + int(shard),
-                },
-                out=shard_path(place, str(split), int(shard)),
-                needs=Needs(memory=PACK_COPIES * mixture.shard_bytes),
-            )
+        count = Task(
+            stage=FACTS,
+            part=name,
+            settings={
+                "shard": pack.out,
+                "samples": dealt(lines, list(mixture.components)),
+                "tokens_per_crop": mixture.encoding.tokens_per_crop,
+            },
+            out=tables.join(facts_folder(todo, place), f"{name}.arrow"),
+            after=(pack.out,),
         )
-    return tasks
+        packing.append(pack)
+        counting.append(count)
+    return [*packing, *counting]
 
 
 def facts_folder(todo: Survey, place: Place) -> str:
     """Where what the card says of each shard lies: the fingerprint determines it."""
-    return tables.join(place.work, "facts", todo.fingerprint)
+    determined = recipe.fingerprint(todo.fingerprint, "facts", FACTS.identity)
+    return tables.join(place.work, "facts", determined)
 
 
-def facts_tasks(packing: Sequence[Task], todo: Survey, place: Place) -> list[Task]:
-    """One task per shard, for what the card says of it."""
-    return [
-        Task(
-            stage=FACTS,
-            part=task.part,
-            settings={"shard": task.out},
-            out=tables.join(facts_folder(todo, place), f"{task.part}.arrow"),
-            after=(task.out,),
-        )
-        for task in packing
-    ]
+def facts_files(todo: Survey, place: Place) -> list[str]:
+    """What the card says of each shard, in the order of the shards."""
+    folder = facts_folder(todo, place)
+    return [tables.join(folder, n) for n in tables.listing(folder) if n.endswith(".arrow")]
+
+
+def accounted(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> dict[str, Any]:
+    """The index is written; returns the stats."""
+    counted = facts_files(todo, place)
+    facts = [narrow_facts(tables.compact(tables.read(path))) for path in counted]
+    found = stats_of(index, pl.concat(facts, rechunk=True), todo.recipe)
+    found["notes"] = picking.said(index, mixture, licences=licences_of(mixture))
+    path = tables.join(place.output, "index.arrow")
+    tables.write_pieces(picking.as_tables(index), INDEX, path, rows_per_batch=INDEX_ROWS)
+    return found
 
 
 def publish(
-    index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place, *, took: dict[str, Any]
+    found: dict[str, Any], todo: Survey, mixture: Mixture, place: Place, *, took: dict[str, Any]
 ) -> dict[str, Any]:
-    """Everything beside the shards is written, `recipe.json` last; returns the stats.
+    """Everything beside shards and index is written, `recipe.json` last; returns the stats, found.
 
     `took` (see `timings`) stands in stats.json alone, so that all other files are determined.
     """
-    folder = facts_folder(todo, place)
-    counted = [tables.join(folder, n) for n in tables.listing(folder) if n.endswith(".arrow")]
-    facts = [pl.DataFrame(tables.read(path)) for path in counted]
-    narrow = picking.as_table(index)
-    found = stats_of(pl.DataFrame(narrow), pl.concat(facts), todo.recipe)
-    found["notes"] = picking.said(index, mixture, licences=licences_of(mixture))
-    tables.write(narrow, tables.join(place.output, "index.arrow"), rows_per_batch=1 << 16)
     tables.write_json(tables.join(place.output, "stats.json"), {**found, "timings": took})
     tables.write_text(tables.join(place.output, "mixture.yaml"), to_yaml(mixture))
     tables.write_text(tables.join(place.output, "README.md"), card.card(found, todo.recipe))
@@ -308,7 +310,8 @@ def publish(
     tables.write_json(tables.join(place.output, "recipe.json"), todo.recipe)
     tables.remove(tables.join(place.output, ".building.json"))
     used = [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]
-    refer(place.work, output=place.output, fingerprint=todo.fingerprint, files=[*used, *counted])
+    used += facts_files(todo, place)
+    refer(place.work, output=place.output, fingerprint=todo.fingerprint, files=used)
     return found
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from pipelines.stats import MEASURES, row_facts, stats
+from pipelines.stats import MEASURES, stats
 
-__all__ = ["amount", "card", "meaning", "row_facts", "stats", "terminal"]
+__all__ = ["amount", "card", "meaning", "stats", "terminal"]
 
 WIDTH = 100
 HUB_LICENCES = {

@@ -66,7 +66,8 @@ def _lineage(mixture: Finished) -> Iterator[str]:
         for number, name in enumerate(shards):
             ids = tables.read(mixture.path(name), columns=["sample_ids"])["sample_ids"]
             each = pl.Series(pl.from_arrow(ids)).list.unique().explode(keep_nulls=False)
-            seen.append(pl.DataFrame({"id": each, "split": split, "at": number}))
+            here = pl.DataFrame({"id": each, "split": split, "at": number})
+            seen.append(here.with_columns(pl.col("split").cast(pl.Categorical)))
     found = (
         pl.concat(seen)
         .group_by("id", "split")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mixtures.pick import narrow
 from pipelines import recipe as recipes
 from pipelines import tables
 
@@ -28,9 +29,11 @@ class Finished:
 
     @cached_property
     def index(self) -> pl.DataFrame:
-        """One line per sample ever read (INDEX)."""
-        table = tables.read(tables.join(self.folder, "index.arrow"))
-        return pl.DataFrame(pl.from_arrow(table))
+        """One line per sample ever read (INDEX), its names as categories."""
+        reader = tables.open_file(tables.join(self.folder, "index.arrow"))
+        batches = map(reader.get_batch, range(reader.num_record_batches))
+        frames = [narrow(pl.DataFrame(batch)) for batch in batches]
+        return pl.concat(frames) if frames else pl.DataFrame(reader.schema.empty_table())
 
     @cached_property
     def tokenizer(self) -> Any:

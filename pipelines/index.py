@@ -15,8 +15,15 @@ from pipelines import tables
 from pipelines.near import Searching, in_memory
 from pipelines.survey import Piece, licences_of
 
-SIGNATURES = ("text_signature", "dhashes", "embedding_signature")
-"""The wide columns of VERDICTS."""
+HASHES = ("text_hash", "bytes_hash", "pixels_hash")
+"""What equal rows are compared by: known until the rules on the whole mixture have been applied."""
+JUDGED = (
+    *("id", "modality", "duration", "num_bytes", "tags", "rule", "fired", "weight"),
+    *HASHES,
+)
+COUNTED = ("num_tokens", "num_learned", "num_crops")
+ENCODED = ("problem", "splittable")
+"""What is read of VERDICTS; of TOKENS; and of TOKENS for the reason alone."""
 
 
 def picked(
@@ -42,72 +49,89 @@ def index_of(
 ) -> pl.DataFrame:
     """One line per sample read, with the first reason it must go, before anything is picked.
 
-    Reads: verdicts and the counts beside the ids. The order of reasons: the defect or rule of the
-    sample itself, then what prevents its encoding, `too_long`, then the rules on the whole mixture.
-    What near rows are compared by (112 bytes a sample, 8 a picture) is not read here, but by
-    `searching`, where they are compared.
+    The order of reasons: the defect or rule of the sample itself, then what prevents its encoding,
+    `too_long`, then the rules on the whole mixture. What near rows are compared by (112 bytes a
+    sample, 8 a picture) is not read here, but by `searching`, where they are compared.
+
+    Lines are narrow, since the index of all samples is in memory: names are categories, nothing is
+    kept that nobody reads again, and no file stays mapped.
     """
-    frames = []
-    narrow = [name for name in filters.VERDICTS.names if name not in SIGNATURES]
-    counts = ["id", "num_tokens", "num_learned", "num_crops", "problem", "splittable"]
-    for number, p in enumerate(pieces):
-        verdicts = pl.DataFrame(tables.read(p.verdicts, columns=narrow))
-        tokens = pl.DataFrame(tables.read(p.tokens, columns=counts))
-        if not verdicts["id"].equals(tokens["id"]):
-            raise AssertionError(f"{p.verdicts} and {p.tokens} hold other rows")
-        frames.append(
-            verdicts.hstack(tokens.drop("id")).with_columns(
-                source=pl.lit(p.part.source),
-                component=pl.lit(p.component),
-                subset=pl.lit(p.part.subset),
-                part=pl.lit(p.part.name),
-                piece=pl.lit(number, pl.Int32),
-                row=pl.int_range(pl.len(), dtype=pl.Int32),
-                tags=pl.concat_list(
-                    pl.col("tags").fill_null([]),
-                    pl.lit(mixture.components[p.component].tags, pl.List(pl.String)),
-                ),
-                seq_len=pl.lit(p.encoding.seq_len),
-                max_crops=pl.lit(p.encoding.max_crops),
-            )
-        )
-    index = pl.concat(frames)
+    columns: dict[str, list[pl.Series]] = {}
+    for number, piece in enumerate(pieces):
+        for column in lines_of(piece, mixture, number=number):
+            columns.setdefault(column.name, []).append(column)
+    # One by one, so that no more than one column is in memory twice.
+    index = pl.DataFrame([pl.concat(columns.pop(name), rechunk=True) for name in list(columns)])
     refuse_repeats(index)
-    too_long = filters.RULES["too_long"].function()
-    problem = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")))
-    index = index.with_columns(rule=problem, priority=priorities(mixture))
-    own = {name: c.filters for name, c in mixture.components.items()}
     taken = filters.mixture_rules(
-        index, settings=mixture.filters, components=own, run=searching(pieces)
+        index.with_columns(priority=priorities(mixture)),
+        settings=mixture.filters,
+        components={name: c.filters for name, c in mixture.components.items()},
+        run=searching(pieces),
     )
-    return with_taken(index, taken)
+    return with_taken(index.drop(HASHES), taken)
+
+
+def lines_of(piece: Piece, mixture: Mixture, *, number: int) -> pl.DataFrame:
+    """The lines of the part, with the reasons that it alone decides; `number` is its `piece`."""
+    verdicts = pl.DataFrame(tables.compact(tables.read(piece.verdicts, columns=JUDGED)))
+    counts = tables.read(piece.tokens, columns=["id", *COUNTED, *ENCODED])
+    tokens = pl.DataFrame(tables.compact(counts))
+    if not verdicts["id"].equals(tokens["id"]):
+        raise AssertionError(f"{piece.verdicts} and {piece.tokens} hold other rows")
+    if not mixture.weight_by:
+        verdicts = verdicts.drop("weight")
+    limits = {"seq_len": piece.encoding.seq_len, "max_crops": piece.encoding.max_crops}
+    lines = verdicts.hstack(tokens.drop("id")).with_columns(
+        *(pl.lit(limit).alias(name) for name, limit in limits.items()),
+        source=pl.lit(piece.part.source),
+        component=pl.lit(piece.component),
+        subset=pl.lit(piece.part.subset),
+        part=pl.lit(piece.part.name),
+        piece=pl.lit(number, pl.Int32),
+        row=pl.int_range(pl.len(), dtype=pl.Int32),
+        tags=pl.concat_list(
+            pl.col("tags").fill_null([]),
+            pl.lit(mixture.components[piece.component].tags, pl.List(pl.String)),
+        ),
+        fired=pl.col("fired").fill_null([]),
+    )
+    too_long = filters.RULES["too_long"].function()
+    reason = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")))
+    return picking.narrow(lines.with_columns(rule=reason).drop(ENCODED, *limits))
 
 
 def priorities(mixture: Mixture) -> pl.Expr:
     """Of two duplicates the one of the smaller number stays: by `priority`, then as in the file."""
     names = sorted(mixture.components, key=lambda name: -mixture.components[name].priority)
-    return pl.col("component").replace_strict({name: i for i, name in enumerate(names)})
+    order = {name: i for i, name in enumerate(names)}
+    return pl.col("component").replace_strict(order, return_dtype=pl.Int16)
 
 
 def with_taken(index: pl.DataFrame, taken: pl.DataFrame) -> pl.DataFrame:
     """The index with what the rules on the whole mixture took (`mode` drop) or marked."""
-    fired = taken.group_by("id", maintain_order=True).agg(also=pl.col("rule"))
-    dropped = taken.filter(mode="drop").select("id", later="rule", why="detail")
+    dropped = pl.col("rule").filter(mode="drop").first()
+    of_sample = (
+        taken.group_by("id")
+        .agg(later=dropped, also=pl.col("rule"))
+        .with_columns(
+            pl.col("later").cast(pl.Categorical), pl.col("also").cast(pl.List(pl.Categorical))
+        )
+    )
     return (
-        index.join(dropped, on="id", how="left", maintain_order="left")
-        .join(fired, on="id", how="left", maintain_order="left")
+        index.join(of_sample, on="id", how="left", maintain_order="left")
         .with_columns(
             rule=pl.coalesce("rule", "later"),
-            detail=pl.coalesce("detail", "why"),
-            fired=pl.concat_list(pl.col("fired").fill_null([]), pl.col("also").fill_null([])),
+            fired=pl.concat_list("fired", pl.col("also").fill_null([])),
         )
-        .drop("later", "why", "also")
+        .drop("later", "also")
     )
 
 
 def refuse_repeats(index: pl.DataFrame) -> None:
     """Raises ValueError where two components read the same sample: it would be counted twice."""
-    twice = index.filter(pl.col("id").is_duplicated())
+    some = index.select("id", "component").filter(filters.perhaps_repeated(index.select("id")))
+    twice = some.filter(pl.col("id").is_duplicated())
     if len(twice):
         first = twice["id"][0]
         names = twice.filter(pl.col("id") == first)["component"].to_list()

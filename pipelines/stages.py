@@ -20,9 +20,9 @@ import pyarrow as pa
 import filters
 from filters.facts import VERDICTS
 from pipelines import sources, tables
+from pipelines.facts import FACTS_READ, FACTS_SCHEMA, row_facts
 from pipelines.runner import STAGES, Needs, Stage, stage
 from pipelines.sources import Part
-from pipelines.stats import FACTS_READ, FACTS_SCHEMA, row_facts
 from tokenization import encode as tokens
 from tokenization import pack as packing
 from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
@@ -96,11 +96,12 @@ COST = Stage(name="cost", call=cost, writes=COSTS, version=1)
 """Not among STAGES: what it writes determines nothing."""
 
 
-def facts(shard: str) -> pa.Table:
+def facts(shard: str, samples: pa.Table, tokens_per_crop: int) -> pa.Table:
     """FACTS of a shard: what the card needs to know of its rows."""
-    found = tables.read(shard, columns=FACTS_READ)
-    return row_facts(found, shard=shard.rpartition("/")[2]).to_arrow()
+    found, name = tables.read(shard, columns=FACTS_READ), shard.rpartition("/")[2]
+    made = row_facts(found, shard=name, samples=samples, tokens_per_crop=tokens_per_crop)
+    return made.to_arrow()
 
 
-FACTS = Stage(name="facts", call=facts, writes=FACTS_SCHEMA, version=1)
+FACTS = Stage(name="facts", call=facts, writes=FACTS_SCHEMA, version=2)
 """Not among STAGES: what it writes is of the shards, and determines none."""

@@ -1,9 +1,4 @@
-"""Every number of a finished mixture, from its index, its shards and its recipe.
-
-| function  | reads                                   | gives                                  |
-|-----------|-----------------------------------------|----------------------------------------|
-| row_facts | a shard (PACKED)                        | FACTS: one narrow line per packed row  |
-| stats     | the index, all FACTS, the recipe        | `stats.json` but for its `timings`     |
+"""Every number of a finished mixture, from its index, FACTS of its shards and its recipe.
 
 Shares are of the `train` split unless a key says `val`. A ratio is asked for in one measure
 (`mixture.measure`) and reported in all three: tokens, learned_tokens, samples.
@@ -14,117 +9,30 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from pipelines.evenness import imbalance, windows
 
 Shares = dict[str, dict[str, float]]  # value -> measure -> share
 MEASURES = ("tokens", "learned_tokens", "samples")
 
-FACTS: dict[str, Any] = {
-    "split": pl.String,
-    "shard": pl.Int32,
-    "row": pl.Int32,  # within the shard
-    "num_tokens": pl.Int32,
-    "num_learned": pl.Int32,
-    "num_crops": pl.Int32,
-    "num_images": pl.Int32,
-    "num_samples": pl.Int32,
-    "sample_ids": pl.List(pl.String),
-    "sample_tokens": pl.List(pl.Int32),  # per sample of the row
-    "sample_learned": pl.List(pl.Int32),  # per sample of the row
-    "grids": pl.List(pl.String),  # per image, "3x4"; "0x0" = global view only
-}
-FACTS_SCHEMA = pa.schema(
-    [
-        ("split", pa.string()),
-        ("shard", pa.int32()),
-        ("row", pa.int32()),
-        *((name, pa.int32()) for name in ("num_tokens", "num_learned", "num_crops")),
-        *((name, pa.int32()) for name in ("num_images", "num_samples")),
-        ("sample_ids", pa.list_(pa.string())),
-        *((name, pa.list_(pa.int32())) for name in ("sample_tokens", "sample_learned")),
-        ("grids", pa.list_(pa.string())),
-    ]
-)
-"""The same as a file."""
-FACTS_READ = ["loss_mask", "seq_lengths", "grids", "sample_ids"]
-FACTS_ROWS = 4096
-"""Rows taken at once: enough that an expression costs its rows, few enough to bound memory."""
 PREFIX_POINTS = 50
 """Places along the train rows at which the balance so far is taken."""
 
 
-def row_facts(table: pa.Table, *, shard: str) -> pl.DataFrame:
-    """FACTS of a shard, one line per packed row in order; `shard` is its file ("val-00003.arrow").
-
-    Reads: FACTS_READ of PACKED; a row has the tokens of its samples.
-    """
-    table = table.select(FACTS_READ).combine_chunks()
-    parts = [_batch_facts(b) for b in table.to_batches(max_chunksize=FACTS_ROWS) if b.num_rows]
-    split, number = shard.removesuffix(".arrow").split("-")
-    frame = pl.concat(parts) if parts else pl.DataFrame(schema=FACTS).drop("split", "shard", "row")
-    return frame.select(
-        pl.lit(split).alias("split"),
-        pl.lit(int(number), dtype=pl.Int32).alias("shard"),
-        pl.int_range(pl.len(), dtype=pl.Int32).alias("row"),
-        pl.all(),
-    )
-
-
-def _batch_facts(batch: pa.RecordBatch) -> pl.DataFrame:
-    """The facts of one record batch; a sample's learned tokens are a difference of running sums."""
-    mask = batch["loss_mask"].flatten().to_numpy(zero_copy_only=False)
-    lengths = batch["seq_lengths"].flatten().to_numpy().astype(np.int64)
-    running = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
-    ends = np.cumsum(lengths)
-    learned = running[ends] - running[ends - lengths]
-    offsets = _offsets(batch["seq_lengths"])
-    per_row = pl.DataFrame(
-        {
-            "sample_ids": pl.from_arrow(batch["sample_ids"]),
-            "sample_tokens": pl.from_arrow(batch["seq_lengths"]),
-            "sample_learned": pl.from_arrow(
-                pa.ListArray.from_arrays(pa.array(offsets), pa.array(learned.astype(np.int32)))
-            ),
-            "grids": pl.from_arrow(batch["grids"]),
-        }
-    )
-    cell = pl.element().struct
-    crops = cell.field("rows").cast(pl.Int32) * cell.field("cols").cast(pl.Int32) + 1
-    name = pl.format("{}x{}", cell.field("rows"), cell.field("cols"))
-    return per_row.select(
-        pl.col("sample_tokens").list.sum().cast(pl.Int32).alias("num_tokens"),
-        pl.col("sample_learned").list.sum().cast(pl.Int32).alias("num_learned"),
-        pl.col("grids").list.eval(crops).list.sum().cast(pl.Int32).alias("num_crops"),
-        pl.col("grids").list.len().cast(pl.Int32).alias("num_images"),
-        pl.col("sample_ids").list.len().cast(pl.Int32).alias("num_samples"),
-        pl.col("sample_ids").cast(pl.List(pl.String)),
-        pl.col("sample_tokens").cast(pl.List(pl.Int32)),
-        pl.col("sample_learned").cast(pl.List(pl.Int32)),
-        pl.col("grids").list.eval(name).cast(pl.List(pl.String)),
-    )
-
-
-def _offsets(lists: pa.ListArray) -> np.ndarray:
-    """Where each list starts in the flattened values, and the end; from 0 also for a slice."""
-    offsets = lists.offsets.to_numpy().astype(np.int32)
-    return offsets - offsets[0]
-
-
 def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Every number of the card as one JSON-able dict.
+    """Every number of the card as one JSON-able dict: stats.json but for its `timings`.
 
-    Reads: `index` (INDEX, one line per sample read), `packed` (FACTS of all shards),
+    Reads: `index` (INDEX, one line per sample read), `packed` (FACTS of all shards in order),
     `recipe` (recipe.json). Sums over shards and over the index are of the same samples.
     """
     mixture = recipe["mixture"]
     encoding = mixture["encoding"]
-    train = index.filter(pl.col("split") == "train")
-    used = train.filter(pl.col("copies") > 0)
+    val, more = pl.col("split") == "val", pl.col("copies") > 0
+    used = index.select(USED).filter(more & ~val)
     totals = _amounts(used)
+    accounted = index.select(ACCOUNTED)
     components = {
-        name: _component(name, settings, index, totals, mixture["measure"])
+        name: _component(name, settings, accounted, totals, mixture["measure"])
         for name, settings in mixture["components"].items()
     }
     return {
@@ -136,24 +44,30 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         "read": len(index),
         "kept": index["rule"].null_count(),
         "train": totals,
-        "val": _amounts(index.filter((pl.col("split") == "val") & (pl.col("copies") > 0))),
+        "val": _amounts(accounted.filter(more & val)),
         "components": components,
         "modalities": _shares(used, "modality", totals),
         "facets": _facets(_with_categories(used, mixture), totals),
         "rejected": _rejected(index),
         "packing": {
-            split: _packing(packed.filter(pl.col("split") == split), index, encoding)
+            split: _packing(packed.filter(pl.col("split") == split), encoding)
             for split in ("train", "val")
         },
         "grids": _grids(packed),
-        "prefix": _prefix(index, packed, mixture),
-        "windows": windows(index, packed, mixture),
+        "prefix": _prefix(packed, mixture),
+        "windows": windows(packed, mixture),
         "histograms": _histograms(used, packed, seq_len=encoding["seq_len"]),
         "sources": {
             name: {**source, "own_files": bool(mixture["components"][name].get("data"))}
             for name, source in recipe["sources"].items()
         },
     }
+
+
+AMOUNTS = ("copies", "num_tokens", "num_learned", "num_crops")
+ACCOUNTED = ("component", "subset", "split", "rule", *AMOUNTS)
+USED = (*ACCOUNTED, "modality", "tags", "duration")
+"""The columns of the index that are read; not the ids, which would be copied with every filter."""
 
 
 def _amounts(rows: pl.DataFrame) -> dict[str, int]:
@@ -190,7 +104,7 @@ def _account(rows: pl.DataFrame) -> dict[str, Any]:
         "used": int((rows["copies"] > 0).sum()),  # samples in any shard, each once
         "train_kept": len(kept_train),
         "epochs": _ratio(amounts["samples"], len(kept_train)),
-        "most_copies": max(kept_train["copies"].to_list(), default=0),
+        "most_copies": int(kept_train["copies"].max() or 0),  # type: ignore[arg-type]
         **amounts,
     }
 
@@ -240,8 +154,8 @@ def _with_categories(used: pl.DataFrame, mixture: Mapping[str, Any]) -> pl.DataF
     ]
     if not stated:
         return used
-    columns = {"component": pl.String, "subset": pl.String, "stated": pl.String}
-    named = pl.DataFrame(stated, schema=columns, orient="row")
+    columns = {name: used.schema[name] for name in ("component", "subset")}
+    named = pl.DataFrame(stated, schema={**columns, "stated": pl.String}, orient="row")
     joined = used.join(named, on=["component", "subset"], how="left", maintain_order="left")
     more = pl.concat_list(pl.col("stated")).list.drop_nulls()
     return joined.with_columns(tags=pl.concat_list(pl.col("tags").fill_null([]), more))
@@ -255,7 +169,8 @@ def _category(settings: Mapping[str, Any], subset: str) -> str:
 
 def _facets(used: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:
     """Shares by tag: "category:chart" counts under the facet `category`, "cot" under `tag`."""
-    tags = used.explode("tags", empty_as_null=True).drop_nulls("tags")
+    tags = used.select(*AMOUNTS, "tags").explode("tags", empty_as_null=True).drop_nulls("tags")
+    tags = tags.with_columns(pl.col("tags").cast(pl.String))
     parts = pl.col("tags").str.split_exact(":", 1)
     tags = tags.with_columns(
         facet=pl.when(pl.col("tags").str.contains(":", literal=True))
@@ -274,37 +189,34 @@ def _rejected(index: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
     A rule that only marks removed none; its examples are samples that it fired on.
     """
-    removed = index.drop_nulls("rule").select("id", "rule")
-    fired = index.select("id", pl.col("fired").alias("rule")).explode("rule", empty_as_null=True)
+    rules = index.select("rule", "fired").with_row_index("line")
+    removed = rules.drop_nulls("rule").select("line", "rule")
+    some = rules.filter(pl.col("fired").list.len() > 0)
+    fired = some.select("line", rule="fired").explode("rule", empty_as_null=True)
     both = pl.concat([removed, fired.drop_nulls("rule")]).unique(maintain_order=True)
     counts = dict(removed.group_by("rule").len().iter_rows())
-    grouped = both.group_by("rule").agg(pl.len(), pl.col("id").head(3))
+    grouped = both.group_by("rule").agg(pl.len(), pl.col("line").head(3))
     found = {
-        rule: {"samples": counts.get(rule, 0), "fired": number, "examples": ids}
-        for rule, number, ids in grouped.iter_rows()
+        rule: {
+            "samples": counts.get(rule, 0),
+            "fired": number,
+            "examples": [index["id"][line] for line in lines],
+        }
+        for rule, number, lines in grouped.iter_rows()
     }
     return dict(sorted(found.items(), key=lambda item: (-item[1]["samples"], item[0])))
 
 
-def _packing(
-    rows: pl.DataFrame, index: pl.DataFrame, encoding: Mapping[str, Any]
-) -> dict[str, Any]:
+def _packing(rows: pl.DataFrame, encoding: Mapping[str, Any]) -> dict[str, Any]:
     """Rows, fill and the fill that both limits allow, crops and samples per row, of one split."""
     from tokenization.pack import fill_bound
 
     if rows.is_empty():
         return {"rows": 0, "shards": 0, "tokens": 0, "learned_tokens": 0, "fill": 0.0}
     tokens = int(rows["num_tokens"].sum())
-    pieces = rows.select(pl.col("sample_ids").alias("id"), "sample_tokens").explode(
-        "id", "sample_tokens", empty_as_null=True
-    )
-    about = index.select("id", "num_crops", "copies")
-    pieces = pieces.join(about, on="id", how="left", validate="m:1").with_columns(
-        pl.col("num_crops") * pl.col("copies") // pl.len().over("id")  # of one sequence of a sample
-    )
     bound = fill_bound(
-        pieces["sample_tokens"].to_numpy(),
-        pieces["num_crops"].to_numpy(),
+        rows["sample_tokens"].list.explode().to_numpy(),
+        rows["sample_crops"].list.explode().to_numpy(),
         seq_len=encoding["seq_len"],
         max_crops=encoding["max_crops"],
     )
@@ -319,7 +231,7 @@ def _packing(
         "pieces": int(rows["num_samples"].sum()),
         "fill": tokens / (len(rows) * encoding["seq_len"]),
         "fill_bound": float(bound),
-        "imbalance": imbalance(rows, encoding),
+        "imbalance": imbalance(rows),
         "seq_len": encoding["seq_len"],
         "max_crops": encoding["max_crops"],
         "crops_per_row": _spread(rows["num_crops"]),
@@ -344,31 +256,26 @@ def _grids(packed: pl.DataFrame) -> dict[str, int]:
     return dict(counts.head(20).iter_rows())
 
 
-def _prefix(
-    index: pl.DataFrame, packed: pl.DataFrame, mixture: Mapping[str, Any]
-) -> dict[str, Any]:
+def _prefix(packed: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
     """Each component's share of everything up to each of PREFIX_POINTS places in the train rows.
 
     `worst` is the largest distance from the final share at any place past the first tenth.
     """
-    rows = packed.filter(pl.col("split") == "train").sort("shard", "row").with_row_index("place")
+    rows = packed.filter(pl.col("split") == "train").select(
+        "components", tokens="sample_tokens", learned_tokens="sample_learned"
+    )
     empty = {"at": [], "components": {}, "worst": 0.0}
     if rows.is_empty():
         return empty
     points = min(PREFIX_POINTS, len(rows))
-    pieces = rows.select(
-        (pl.col("place").cast(pl.Int64) * points // len(rows)).alias("point"),
-        pl.col("sample_ids").alias("id"),
-        pl.col("sample_tokens").alias("tokens"),
-        pl.col("sample_learned").alias("learned_tokens"),
-    ).explode("id", "tokens", "learned_tokens", empty_as_null=True)
-    pieces = pieces.join(index.select("id", "component"), on="id", how="left", validate="m:1")
+    point = (pl.int_range(pl.len()) * points // pl.len()).cast(pl.Int16)
+    pieces = rows.with_columns(point=point).explode(rows.columns, empty_as_null=True)
     weight = pl.len() if mixture["measure"] == "samples" else pl.col(mixture["measure"]).sum()
-    sums = pieces.group_by("point", "component").agg(weight.cast(pl.Float64).alias("weight"))
+    sums = pieces.group_by("point", "components").agg(weight.cast(pl.Float64).alias("weight"))
     names = list(mixture["components"])
     amounts = np.zeros((points, len(names)))
     for point, component, value in sums.iter_rows():
-        amounts[point, names.index(component)] += value
+        amounts[point, component] += value
     running = np.cumsum(amounts, axis=0)
     shares = running / np.maximum(running.sum(axis=1, keepdims=True), 1)
     late = shares[points // 10 :]

@@ -218,19 +218,20 @@ def write_pieces(
             whole = waiting.num_rows - waiting.num_rows % rows_per_batch
             for start in range(0, whole, rows_per_batch):
                 _write_batch(writer, waiting.slice(start, rows_per_batch))
-            rest = _compact(waiting.slice(whole).combine_chunks())
+            rest = compact(waiting.slice(whole).combine_chunks())
         if rest.num_rows:
             _write_batch(writer, rest)
     return num_rows
 
 
 def _write_batch(writer: pa.ipc.RecordBatchFileWriter, rows: pa.Table) -> None:
-    writer.write_table(_compact(rows.combine_chunks()), max_chunksize=rows.num_rows)
+    writer.write_table(compact(rows.combine_chunks()), max_chunksize=rows.num_rows)
 
 
-def _compact(table: pa.Table) -> pa.Table:
-    # `take` copies each column into fresh buffers that start at offset 0, so that the bytes written
-    # do not depend on the slice's place in its parent (offsets, padding bits, validity maps).
+def compact(table: pa.Table) -> pa.Table:
+    """The table copied into fresh buffers of its own size, which refer to no file and no parent."""
+    # `take` starts each column at offset 0, so that the bytes written do not depend on the slice's
+    # place in its parent (offsets, padding bits, validity maps).
     return table.take(pa.array(np.arange(table.num_rows)))
 
 

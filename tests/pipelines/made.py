@@ -8,8 +8,10 @@ import polars as pl
 import pyarrow as pa
 from PIL import Image
 
+from pipelines import facts as of_rows
 from tokenization.schema import PACKED
 
+NAMES = ("pictures", "words")
 INDEX: dict[str, Any] = {
     "id": pl.String,
     "source": pl.String,
@@ -85,6 +87,14 @@ def packed(rows: list[list[tuple[str, int, int, list[tuple[int, int]]]]]) -> pa.
             }
         )
     return pa.Table.from_pylist(table, schema=PACKED).replace_schema_metadata(features())
+
+
+def facts(
+    table: pa.Table, index: pl.DataFrame, *, shard: str, components: tuple[str, ...] = NAMES
+) -> pl.DataFrame:
+    """FACTS of a shard of samples that the index has lines of, by the production code."""
+    samples = of_rows.dealt(index, components)
+    return of_rows.row_facts(table, shard=shard, samples=samples, tokens_per_crop=64)
 
 
 def features() -> dict[bytes, bytes]:
@@ -241,7 +251,7 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     samples = conversations()
     rows = [samples[0:2] + samples[5:6], samples[2:4], samples[4:5] + samples[6:8]]
     components = {"cauldron": "pictures", "docmatix": "pages", "llava_video": "video"}
-    facts, lines = [], []
+    tables_of, lines = {}, []
     for shard, (split, row) in enumerate(zip(("train", "train", "val"), rows, strict=True)):
         table = pa.Table.from_pylist(
             [
@@ -261,7 +271,7 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
         number = 0 if split == "val" else shard
         name = f"{split}-{number:05d}.arrow"
         tables.write(table, folder / "shards" / name, rows_per_batch=16)
-        facts.append(card.row_facts(table, shard=name))
+        tables_of[name] = table
         for s in row:
             source = s["id"].split("/")[0]
             crops = sum(r * c + 1 for r, c in s["grids"])
@@ -306,7 +316,8 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     made["inputs"] = {"pictures/vqa": {"source": "cauldron", "subset": "vqa"}}
     made["versions"] = {"ingest": 1}
     table = index(lines)
-    numbers = card.stats(table, pl.concat(facts), made)
+    found = [facts(t, table, shard=n, components=tuple(ratios)) for n, t in tables_of.items()]
+    numbers = card.stats(table, pl.concat(found), made)
     tables.write(table.to_arrow(), folder / "index.arrow")
     tables.write_json(folder / "stats.json", numbers)
     tables.write_json(folder / "recipe.json", made)

@@ -2,8 +2,8 @@ import pytest
 import yaml
 
 from pipelines import tables
-from pipelines.card import card, cell, header, licences, row_facts, stats, terminal
-from tests.pipelines.made import index, line, packed, recipe
+from pipelines.card import card, cell, header, licences, stats, terminal
+from tests.pipelines.made import facts, index, line, packed, recipe
 from tests.pipelines.test_card_stats import LINES, TRAIN, VAL, counted
 
 
@@ -83,8 +83,9 @@ def test_hostile_text_stays_in_its_cell():
     assert "<" not in cell(HOSTILE)
     assert "|" not in cell(HOSTILE).replace("&#124;", "")
     lines = [line("cauldron/ai2d/0", "pictures", 60, 10, tags=[HOSTILE], subset=HOSTILE)]
-    facts = row_facts(packed([[("cauldron/ai2d/0", 60, 10, [])]]), shard="train-00000.arrow")
-    text = card(stats(index(lines), facts, recipe()), recipe(description=HOSTILE))
+    rows = packed([[("cauldron/ai2d/0", 60, 10, [])]])
+    found = facts(rows, index(lines), shard="train-00000.arrow")
+    text = card(stats(index(lines), found, recipe()), recipe(description=HOSTILE))
     assert "<script>" not in text
 
 

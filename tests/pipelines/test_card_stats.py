@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.card import card, row_facts, stats, terminal
-from tests.pipelines.made import index, line, packed, recipe
+from pipelines.card import card, stats, terminal
+from tests.pipelines.made import facts, index, line, packed, recipe
 from tokenization.pack import row_flops
 
 LINES = [
@@ -26,35 +26,57 @@ VAL = [[("smoltalk/all/2", 20, 11, [])]]
 
 
 def counted() -> dict:
-    facts = [row_facts(packed(rows), shard=f"train-{k:05d}.arrow") for k, rows in enumerate(TRAIN)]
-    facts.append(row_facts(packed(VAL), shard="val-00000.arrow"))
-    return stats(index(LINES), pl.concat(facts), recipe())
+    shards = {f"train-{k:05d}.arrow": rows for k, rows in enumerate(TRAIN)}
+    shards["val-00000.arrow"] = VAL
+    found = [facts(packed(rows), index(LINES), shard=name) for name, rows in shards.items()]
+    return stats(index(LINES), pl.concat(found), recipe())
 
 
 def test_row_facts_counts_what_lies_in_each_row():
-    facts = row_facts(packed(TRAIN[0] + VAL), shard="train-00003.arrow")
-    assert facts["split"].to_list() == ["train", "train"]
-    assert facts["shard"].to_list() == [3, 3]
-    assert facts["row"].to_list() == [0, 1]
-    assert facts["num_tokens"].to_list() == [90, 20]
-    assert facts["num_learned"].to_list() == [15, 11]
-    assert facts["num_crops"].to_list() == [6, 0]
-    assert facts["num_images"].to_list() == [2, 0]
-    assert facts["sample_learned"].to_list() == [[10, 5], [11]]
-    assert facts["grids"].to_list() == [["2x2", "0x0"], []]
+    lines = [LINES[0], {**LINES[1], "duration": 2.5}, LINES[6]]
+    found = facts(packed(TRAIN[0] + VAL), index(lines), shard="train-00003.arrow")
+    assert found["split"].to_list() == ["train", "train"]
+    assert found["shard"].to_list() == [3, 3]
+    assert found["row"].to_list() == [0, 1]
+    assert found["num_tokens"].to_list() == [90, 20]
+    assert found["num_learned"].to_list() == [15, 11]
+    assert found["num_crops"].to_list() == [6, 0]
+    assert found["num_images"].to_list() == [2, 0]
+    assert found["flops"].to_list() == [
+        row_flops([60, 30], 6, model="500M"),
+        row_flops([20], 0, model="500M"),
+    ]
+    assert found["components"].to_list() == [[0, 0], [1]]
+    assert found["sample_tokens"].to_list() == [[60, 30], [20]]
+    assert found["sample_learned"].to_list() == [[10, 5], [11]]
+    assert found["sample_crops"].to_list() == [[5, 1], [0]]
+    assert found["seconds"].to_list() == [[None, 2.5], [None]]
+    assert found["grids"].to_list() == [["2x2", "0x0"], []]
+
+
+def test_crops_of_a_sample_in_several_sequences_are_spread_over_them():
+    sample = [("cauldron/ai2d/0", 30, 5, [(2, 2)]), ("cauldron/ai2d/0", 30, 5, [])]
+    for rows in ([sample], [[sequence] for sequence in sample]):
+        found = facts(packed(rows), index(LINES), shard="train-00000.arrow")
+        assert found["sample_crops"].list.explode().to_list() == [2, 2]
+
+
+def test_a_shard_of_another_build_is_refused():
+    with pytest.raises(ValueError, match=r"train-00000.arrow holds samples that were not dealt"):
+        facts(packed(VAL), index(LINES[:6]), shard="train-00000.arrow")
 
 
 def test_row_facts_of_a_slice_are_those_rows_facts():
-    table = packed(TRAIN[0] + TRAIN[1] + VAL)
-    whole = row_facts(table, shard="train-00000.arrow")
-    part = row_facts(table.slice(1, 2), shard="train-00000.arrow")
+    table = packed([*TRAIN[0], [("smoltalk/all/0", 40, 30, [])], *VAL])
+    whole = facts(table, index(LINES), shard="train-00000.arrow")
+    part = facts(table.slice(1, 2), index(LINES), shard="train-00000.arrow")
     assert part.drop("row").equals(whole[1:].drop("row"))
 
 
 def test_a_shard_without_rows_has_no_facts_but_the_same_columns():
-    empty = row_facts(packed([]), shard="val-00000.arrow")
+    empty = facts(packed([]), index([]), shard="val-00000.arrow")
     assert len(empty) == 0
-    assert pl.concat([empty, row_facts(packed(VAL), shard="val-00000.arrow")]).height == 1
+    assert pl.concat([empty, facts(packed(VAL), index(LINES), shard="val-00000.arrow")]).height == 1
 
 
 samples = st.tuples(st.integers(1, 30), st.integers(0, 30), st.booleans())
@@ -65,13 +87,19 @@ samples = st.tuples(st.integers(1, 30), st.integers(0, 30), st.booleans())
 def test_row_facts_agree_with_counting_one_by_one(rows):
     made = [
         [
-            (f"s/t/{k}", n, min(m, n), [(1, 3)] if pictured else [])
+            (f"s/t/{r}{k}", n, min(m, n), [(1, 3)] if pictured else [])
             for k, (n, m, pictured) in enumerate(row)
         ]
-        for row in rows
+        for r, row in enumerate(rows)
     ]
-    facts = row_facts(packed(made), shard="train-00000.arrow")
-    for row, fact in zip(made, facts.iter_rows(named=True), strict=True):
+    lines = [
+        line(name, "words", n, m, num_crops=4 * len(cells))
+        for row in made
+        for name, n, m, cells in row
+    ]
+    found = facts(packed(made), index(lines), shard="train-00000.arrow")
+    for row, fact in zip(made, found.iter_rows(named=True), strict=True):
+        assert fact["sample_crops"] == [4 * len(cells) for *_, cells in row]
         assert fact["num_tokens"] == sum(n for _, n, _, _ in row)
         assert fact["sample_learned"] == [m for _, _, m, _ in row]
         assert fact["num_crops"] == sum(4 for *_, grids in row for _ in grids)
@@ -178,8 +206,9 @@ def test_categories_that_the_mixture_states_are_a_facet():
         line("smoltalk/all/0", "words", 20, 10, tags=["cot"]),
     ]
     row = [("cauldron/ai2d/0", 60, 10, []), ("cauldron/vqa/0", 20, 10, [])]
-    facts = row_facts(packed([[*row, ("smoltalk/all/0", 20, 10, [])]]), shard="train-00000.arrow")
-    facets = stats(index(lines), facts, recipe(components=components))["facets"]
+    rows = packed([[*row, ("smoltalk/all/0", 20, 10, [])]])
+    found = facts(rows, index(lines), shard="train-00000.arrow")
+    facets = stats(index(lines), found, recipe(components=components))["facets"]
     assert {name: share["tokens"] for name, share in facets["category"].items()} == {
         "Science": 0.6,
         "Diagrams": 0.2,
@@ -194,6 +223,7 @@ def test_stats_are_json():
 
 def test_a_mixture_with_nothing_used_has_stats():
     lines = [line("cauldron/vqa/0", "pictures", 40, 9, rule="small_image", copies=0)]
-    found = stats(index(lines), row_facts(packed([]), shard="train-00000.arrow"), recipe())
+    none = facts(packed([]), index([]), shard="train-00000.arrow")
+    found = stats(index(lines), none, recipe())
     assert found["train"]["tokens"] == 0
     assert found["components"]["words"]["read"] == 0

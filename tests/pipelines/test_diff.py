@@ -5,10 +5,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mixtures import pick as picking
 from pipelines import card, tables
 from pipelines.diff import diff
 from pipelines.finished import open_finished
-from tests.pipelines.made import finished
+from tests.pipelines.made import facts, finished
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +31,15 @@ def second(first, tmp_path):
     )
     recipe = mixture.recipe
     recipe["mixture"]["components"]["words"]["ratio"] = 0.2
-    facts = [
-        card.row_facts(tables.read(mixture.path(name)), shard=name)
-        for names in mixture.shards.values()
-        for name in names
+    names = tuple(recipe["mixture"]["components"])
+    found = [
+        facts(tables.read(mixture.path(name)), index, shard=name, components=names)
+        for name in [*mixture.shards["train"], *mixture.shards["val"]]
     ]
-    stats = card.stats(index.cast({"copies": pl.Int32}), pl.concat(facts[1:]), recipe)
-    tables.write(index.to_arrow(), folder / "index.arrow")
+    index = index.cast({"copies": pl.Int32})
+    stats = card.stats(index, pl.concat(found[1:]), recipe)
+    written = picking.as_tables(index)
+    tables.write_pieces(written, picking.INDEX, folder / "index.arrow", rows_per_batch=256)
     (folder / "stats.json").write_text(json.dumps(stats))
     (folder / "recipe.json").write_text(json.dumps(recipe))
     return folder
