@@ -6,7 +6,9 @@ verdicts + counts --index_of--> rule of the sample, its encoding, the whole mixt
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
@@ -24,6 +26,8 @@ JUDGED = (
 COUNTED = ("num_tokens", "num_learned", "num_crops")
 ENCODED = ("problem", "splittable")
 """What is read of VERDICTS; of TOKENS; and of TOKENS for the reason alone."""
+PARTS = 64
+"""Parts whose lines are made at a time: what does not depend on rows costs little then."""
 
 
 def picked(
@@ -57,8 +61,9 @@ def index_of(
     kept that nobody reads again, and no file stays mapped.
     """
     columns: dict[str, list[pl.Series]] = {}
-    for number, piece in enumerate(pieces):
-        for column in lines_of(piece, mixture, number=number):
+    for first in range(0, len(pieces), PARTS):
+        some = pieces[first : first + PARTS]
+        for column in lines_of(some, mixture, first=first):
             columns.setdefault(column.name, []).append(column)
     # One by one, so that no more than one column is in memory twice.
     index = pl.DataFrame([pl.concat(columns.pop(name), rechunk=True) for name in list(columns)])
@@ -72,33 +77,48 @@ def index_of(
     return with_taken(index.drop(HASHES), taken)
 
 
-def lines_of(piece: Piece, mixture: Mixture, *, number: int) -> pl.DataFrame:
-    """The lines of the part, with the reasons that it alone decides; `number` is its `piece`."""
-    verdicts = pl.DataFrame(tables.compact(tables.read(piece.verdicts, columns=JUDGED)))
-    counts = tables.read(piece.tokens, columns=["id", *COUNTED, *ENCODED])
-    tokens = pl.DataFrame(tables.compact(counts))
-    if not verdicts["id"].equals(tokens["id"]):
-        raise AssertionError(f"{piece.verdicts} and {piece.tokens} hold other rows")
-    if not mixture.weight_by:
-        verdicts = verdicts.drop("weight")
-    limits = {"seq_len": piece.encoding.seq_len, "max_crops": piece.encoding.max_crops}
-    lines = verdicts.hstack(tokens.drop("id")).with_columns(
-        *(pl.lit(limit).alias(name) for name, limit in limits.items()),
-        source=pl.lit(piece.part.source),
-        component=pl.lit(piece.component),
-        subset=pl.lit(piece.part.subset),
-        part=pl.lit(piece.part.name),
-        piece=pl.lit(number, pl.Int32),
-        row=pl.int_range(pl.len(), dtype=pl.Int32),
-        tags=pl.concat_list(
-            pl.col("tags").fill_null([]),
-            pl.lit(mixture.components[piece.component].tags, pl.List(pl.String)),
-        ),
-        fired=pl.col("fired").fill_null([]),
+def lines_of(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.DataFrame:
+    """The lines of some parts, with the reasons that each sample alone decides; `first` is the
+    `piece` of the first of them.
+    """
+    judged = [tables.read(p.verdicts, columns=JUDGED) for p in pieces]
+    counted = [tables.read(p.tokens, columns=["id", *COUNTED, *ENCODED]) for p in pieces]
+    for p, one, other in zip(pieces, judged, counted, strict=True):
+        if not one["id"].equals(other["id"]):
+            raise AssertionError(f"{p.verdicts} and {p.tokens} hold other rows")
+    verdicts = pl.DataFrame(tables.compact(pa.concat_tables(judged)))
+    tokens = pl.DataFrame(tables.compact(pa.concat_tables(counted).drop(["id"])))
+    of_piece = pl.DataFrame(
+        {
+            "piece": pl.Series(range(first, first + len(pieces)), dtype=pl.Int32),
+            "source": [p.part.source for p in pieces],
+            "component": [p.component for p in pieces],
+            "subset": [p.part.subset for p in pieces],
+            "part": [p.part.name for p in pieces],
+            "own": pl.Series(
+                [mixture.components[p.component].tags for p in pieces], dtype=pl.List(pl.String)
+            ),
+            "seq_len": [p.encoding.seq_len for p in pieces],
+            "max_crops": [p.encoding.max_crops for p in pieces],
+        }
     )
+    sizes = [len(table) for table in judged]
+    about = picking.narrow(of_piece)[np.repeat(np.arange(len(pieces)), sizes)]
+    row = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
     too_long = filters.RULES["too_long"].function()
     reason = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")))
-    return picking.narrow(lines.with_columns(rule=reason).drop(ENCODED, *limits))
+    lines = (
+        verdicts.hstack(tokens)
+        .hstack(about)
+        .with_columns(
+            rule=reason,
+            tags=pl.concat_list(pl.col("tags").fill_null([]), "own"),
+            fired=pl.col("fired").fill_null([]),
+            row=pl.Series(row),
+        )
+    )
+    unread = [*ENCODED, "own", "seq_len", "max_crops", *([] if mixture.weight_by else ["weight"])]
+    return picking.narrow(lines.drop(unread))
 
 
 def priorities(mixture: Mixture) -> pl.Expr:
