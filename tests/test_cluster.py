@@ -1,7 +1,6 @@
 """A real Ray cluster of two nodes on this machine: joined, nodes lost, jobs submitted."""
 
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -13,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import tables
 from tests.test_build import digests
 from tests.test_faults import made
+from tests.test_stores import assert_same
 
 pytestmark = [
     pytest.mark.slow,
@@ -69,49 +70,106 @@ def test_a_node_is_lost_and_another_comes_while_it_builds(world, mix, tmp_path, 
     assert digests(tmp_path / "mix") == digests(mix)
 
 
+@pytest.mark.parametrize("shift", ["+3d", "-3d"])
+def test_a_node_whose_clock_is_days_off_changes_nothing(world, mix, tmp_path, monkeypatch, shift):
+    import libfaketime
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20}
+    )
+    try:
+        with monkeypatch.context() as patch:  # of the node's processes, and of their children
+            folder = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src"
+            patch.setenv("LD_PRELOAD", str(folder / "libfaketime.so.1"))
+            patch.setenv("FAKETIME", shift)
+            patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            found.add_node(num_cpus=1, object_store_memory=100 << 20)
+        process = build(world, tmp_path, found.address)
+        said = process.communicate(timeout=240)[0]
+    finally:
+        found.shutdown()
+    assert process.returncode == 0, said
+    assert digests(tmp_path / "mix") == digests(mix)
+    stats = json.loads((tmp_path / "mix" / "stats.json").read_text())
+    assert len({task["node"] for task in stats["timings"]["tasks"]}) == 2
+    assert all(0 <= task["seconds"] < 240 for task in stats["timings"]["tasks"])
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def test_a_job_is_submitted_followed_and_leaves_its_result(world, mix, tmp_path):
+def test_a_job_on_two_nodes_goes_on_while_nobody_looks(world, mix, tmp_path, monkeypatch):
+    """Submitted, left alone, its log followed later; what it makes lies in a bucket."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
     ray = str(Path(sys.executable).with_name("ray"))
     port, dashboard = free_port(), free_port()
     short = tempfile.mkdtemp(prefix="ray-")  # the path of a socket has 107 bytes at most
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    # Ray asks for a token by default; `ray get-auth-token --generate` makes one on a real cluster.
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    head = [
-        ray, "start", "--head", f"--port={port}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}", "--num-cpus=2", f"--temp-dir={short}",
-        "--disable-usage-stats", "--block", "--object-store-memory=100000000",
+    store = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    store.start()
+    host, store_port = store.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{store_port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        # Ray asks for a token by default; `ray get-auth-token --generate` makes one.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    fsspec.filesystem("s3").mkdir("overnight")
+    common = ["--num-cpus=1", "--disable-usage-stats", "--block", "--object-store-memory=100000000"]
+    nodes = [
+        [*common, "--head", f"--port={port}", "--dashboard-host=127.0.0.1",
+         f"--dashboard-port={dashboard}", f"--temp-dir={short}"],
+        [*common, f"--address=127.0.0.1:{port}"],
     ]  # fmt: skip
-    cluster = subprocess.Popen(
-        head, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    root = Path(__file__).parents[1]
-    place = [f"mixture={world}", f"output={tmp_path}/mix", f"work={tmp_path}/work"]
-    submit = [
-        ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--",
-        sys.executable, "-m", "pipelines", "build", *place, f"ray=127.0.0.1:{port}",
-    ]  # fmt: skip
-    try:
+    place = [f"mixture={world}", "output=s3://overnight/mix", "work=s3://overnight/work"]
+    build = [sys.executable, "-m", "pipelines", "build", *place, f"ray=127.0.0.1:{port}"]
+    there = ["--address", f"http://127.0.0.1:{dashboard}"]
+    cluster = []
+
+    def job(*words: str) -> subprocess.CompletedProcess[str]:
+        """`ray job ...`, once the job server answers."""
         deadline = time.monotonic() + 90
         while True:
             done = subprocess.run(
-                submit, env=environment, cwd=root, capture_output=True, text=True, check=False
-            )
-            if done.returncode == 0 or time.monotonic() > deadline:
-                break
-            if "Failed to connect" not in done.stderr + done.stdout:
-                break
+                [ray, "job", *words],
+                cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            said = done.stdout + done.stderr
+            if "Failed to connect" not in said or time.monotonic() > deadline:
+                assert done.returncode == 0, said
+                return done
             time.sleep(2)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "asked and got" in done.stdout  # the job's log was followed to its table
-        assert "succeeded" in done.stdout
-        assert digests(tmp_path / "mix") == digests(mix)
+
+    try:
+        for words in nodes:
+            cluster.append(
+                subprocess.Popen(
+                    [ray, "start", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
+            )
+            job("list", *there)
+        job("submit", *there, "--no-wait", "--submission-id", "overnight", "--", *build)
+        followed = job("logs", *there, "--follow", "overnight")
+        assert "asked and got" in followed.stdout  # its table
+        assert "succeeded" in job("status", *there, "overnight").stdout
+        assert_same(mix, "s3://overnight")
+        stats = tables.read_json("s3://overnight/mix/stats.json")
+        assert len({task["node"] for task in stats["timings"]["tasks"]}) == 2
     finally:
-        cluster.terminate()
-        cluster.wait(timeout=60)
+        for process in reversed(cluster):
+            process.terminate()
+            process.wait(timeout=60)
+        store.stop()
         shutil.rmtree(short, ignore_errors=True)

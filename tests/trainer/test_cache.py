@@ -1,6 +1,7 @@
 """A mixture at a URL is trained on as if it were here, whatever part of it the cache can hold."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.trainer.conftest import Settings
 from tests.trainer.shards import pack, sample, write
 from trainer import cache
 from trainer.data import Loader
+from trainer.loop import train
 from trainer.shards import Rows, open_mixture
 
 IMAGE = 49190
@@ -181,3 +183,26 @@ def test_a_cache_that_cannot_hold_what_is_shuffled_is_refused(
     settings = Settings(here, tmp_path / "run")
     with pytest.raises(ValueError, match=r"cache_bytes is 1,000, .* \(6 of each mixture.*below 6"):
         loader(settings(data=bucket, cache=tmp_path, cache_bytes=1000))
+
+
+def test_a_training_from_a_store_is_the_training_from_disk(
+    bucket: str, here: Path, tmp_path: Path
+) -> None:
+    """Two epochs and the held-out rows, with a cache of two of the six shards."""
+    bound = sum(sizes(here)[-2:])
+    settings = Settings(here, tmp_path / "near")
+    far = {"data": bucket, "cache": tmp_path / "cache", "cache_bytes": bound}
+    alike = {"shuffle_shards": 2, "steps": 0, "epochs": 2}
+    runs = [
+        train(settings(**alike)).parent,
+        train(settings(**alike, **far, output=tmp_path / "far")).parent,
+    ]
+    logs = [
+        [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in runs
+    ]
+    for near, other in zip(*logs, strict=True):
+        assert near.get("loss") == other.get("loss")
+        assert near.get("held_out") == other.get("held_out")
+    last = [max(run.rglob("model.safetensors"), key=str) for run in runs]
+    assert last[0].read_bytes() == last[1].read_bytes()
+    assert 0 < held(tmp_path / "cache") <= bound
