@@ -72,11 +72,11 @@ def make(folder: Path, pictures: int, videos: int) -> None:
 
 def ingest_pictures(folder: Path) -> int:
     from pipelines import sources
-    from pipelines.sources import frames
+    from pipelines.sources import decoding
 
     parts = sources.list_parts(source="cauldron", data=str(folder / "made"))
     count = sum(sources.ingest(part).num_rows for part in parts)
-    frames.stop()  # the child's time counts once it has ended
+    decoding.stop()  # the child's time counts once it has ended
     return count
 
 
@@ -107,12 +107,12 @@ def datasets_map(folder: Path) -> int:
 
 def ingest_videos(folder: Path) -> int:
     from pipelines import sources
-    from pipelines.sources import frames
+    from pipelines.sources import decoding
 
     settings = {"fps": FPS, "max_frames": MAX_FRAMES, "size": SIZE}
     parts = sources.list_parts(source="llava", data=str(folder / "videos"), frames=settings)
     rows = [row for part in parts for row in sources.ingest(part)["images"].to_pylist()]
-    frames.stop()
+    decoding.stop()
     return sum(map(len, rows))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources import frames
+from pipelines.sources import decoding
 from pipelines.sources.archives import (
     PICTURE,
     Archive,
@@ -96,7 +96,7 @@ def with_folders(
     num_bytes = 0
     defect: Defect | None = None
     past = set[str]()
-    for name, data in walked(archive, limit=frames.MAX_BYTES):
+    for name, data in walked(archive, limit=decoding.MAX_BYTES):
         parent, _, base = name.rpartition("/")
         if named and (parent != at or not PICTURE.match(name)):
             broken = data if not name and isinstance(data, Defect) else None
@@ -152,7 +152,7 @@ def in_no_archive(
 def grouped(archive: Archive) -> Iterator[dict[str, Any] | Defect]:
     """The samples of a WebDataset tar: consecutive members of one key, {extension: bytes}."""
     sample: dict[str, Any] = {}
-    for name, data in walked(archive, limit=frames.MAX_BYTES):
+    for name, data in walked(archive, limit=decoding.MAX_BYTES):
         if not name:
             if sample:
                 yield sample

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.sources import frames
+from pipelines.sources import decoding, frames
 from pipelines.sources.sample import Defect
 
 DIGITS = re.compile(r"(\d+)")
@@ -50,5 +50,5 @@ def clip(
     since = times[inside] - times[inside[0]]
     wanted = frames.instants(duration, fps=fps, max_frames=max_frames, last=since[-1])
     chosen = inside[frames.nearest(since, wanted)]
-    kept = tuple(frames.frame(folder.read(int(n)), size) for n in chosen)
+    kept = tuple(decoding.frame(folder.read(int(n)), size) for n in chosen)
     return frames.Clip(kept, tuple(float(times[n] - start) for n in chosen), duration, None)

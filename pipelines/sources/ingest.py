@@ -30,8 +30,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.sources import annotations, cutting, folders, pictures, rows
-from pipelines.sources import frames as video_frames
+from pipelines.sources import annotations, cutting, decoding, folders, pictures, rows
 from pipelines.sources.along import grouped, in_no_archive, read_along
 from pipelines.sources.annotations import LineReader, label
 from pipelines.sources.media import Media
@@ -280,7 +279,7 @@ def measured(medium: Medium, reader: Reader) -> Pictures:
     if isinstance(medium, Video):
         return filmed(medium, reader)
     data = bytes_of(medium, reader, pictures.MAX_BYTES)
-    decoded = video_frames.pages(data) if isinstance(medium, Pdf) else [video_frames.picture(data)]
+    decoded = decoding.pages(data) if isinstance(medium, Pdf) else [decoding.picture(data)]
     return decoded, None
 
 
@@ -296,7 +295,7 @@ def filmed(medium: Video, reader: Reader) -> Pictures:
     settings = {**reader.settings, "start": medium.start, "end": medium.end}
     try:
         local = reader.media.local(medium.path) if medium.data is None and medium.path else None
-        video = local or bytes_of(medium, reader, video_frames.MAX_BYTES)
+        video = local or bytes_of(medium, reader, decoding.MAX_BYTES)
     except Defect as defect:
         if defect.reason not in ("missing_media", "broken_archive") or medium.path is None:
             raise
@@ -305,7 +304,7 @@ def filmed(medium: Video, reader: Reader) -> Pictures:
             raise
         clip = folders.clip(folder, rate=medium.rate, **settings)
     else:
-        clip = video_frames.frames(video, **settings)
+        clip = decoding.frames(video, **settings)
     shots = zip(clip.frames, clip.seconds, strict=True)
     found = [pictures.picture(data, seconds=second) for data, second in shots]
     return found, (clip.duration, clip.stated)

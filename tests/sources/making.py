@@ -141,3 +141,8 @@ def said(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
         (m["role"], "".join("[i]" if c["type"] == "image" else c["text"] for c in m["content"]))
         for m in sample["messages"]
     ]
+
+
+def asked(question, answer="An answer.", **about):
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": "x", **about, "conversations": turns}

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.sources import frames, pictures, stated
+from pipelines.sources import decoding, frames, pictures, stated
 from pipelines.sources.sample import Defect
 from tests.sources.making import levels, png, video
 
@@ -33,7 +33,7 @@ def shown(clip):
 def test_frames_lie_evenly_over_the_whole_clip_and_show_their_second(tmp_path):
     """The public loader took consecutive frames out of the middle of short clips."""
     path = video(tmp_path / "v.mp4", seconds=20, fps=10)
-    clip = frames.frames(path, **ALL)
+    clip = decoding.frames(path, **ALL)
     assert len(clip.frames) == 20
     assert clip.seconds[0] == 0
     assert clip.seconds[-1] == pytest.approx(19.9)
@@ -59,7 +59,7 @@ def test_codecs_and_containers(tmp_path, codec, suffix, pixels):
         tmp_path / f"v.{suffix}", seconds=4, fps=25, codec=codec, pixels=pixels, size=(128, 96)
     )
     for data in (path, path.read_bytes()):
-        clip = frames.frames(data, **ALL)
+        clip = decoding.frames(data, **ALL)
         assert clip.duration == pytest.approx(4, abs=0.1)
         assert len(clip.frames) == 4
         assert shown(clip) == pytest.approx([s / 4 * 250 for s in clip.seconds], abs=10)
@@ -95,7 +95,7 @@ def test_variable_frame_rate_goes_by_the_timestamps(tmp_path):
     """A second of many frames, then nine of one each: the clip's half is not half of its frames."""
     times = [*range(50), *range(50, 500, 50)]
     path = video(tmp_path / "v.mkv", seconds=10, fps=50, times=times)
-    clip = frames.frames(path, **ALL)
+    clip = decoding.frames(path, **ALL)
     assert clip.seconds == pytest.approx(sorted({round(s) for s in clip.seconds}), abs=0.03)
     assert len(clip.frames) == 9
     assert (clip.seconds[0], clip.seconds[-1]) == pytest.approx((0, 9), abs=0.03)
@@ -112,7 +112,7 @@ def test_a_header_that_lies_about_the_rate_is_not_believed(tmp_path):
     data = video(tmp_path / "v.mp4", seconds=5, fps=10).read_bytes()
     at = data.index(b"mdhd") + 4 + 12
     scale = int.from_bytes(data[at : at + 4], "big")
-    clip = frames.frames(overwritten(data, b"mdhd", 16, (scale * 3600).to_bytes(4, "big")), **ALL)
+    clip = decoding.frames(overwritten(data, b"mdhd", 16, (scale * 3600).to_bytes(4, "big")), **ALL)
     assert clip.duration == pytest.approx(5)
     assert len(clip.frames) == 5
 
@@ -128,15 +128,15 @@ def test_a_header_that_lies_about_the_rate_is_not_believed(tmp_path):
 )
 def test_what_a_header_states_is_told_beside_the_real_length(tmp_path, suffix, codec, says):
     path = video(tmp_path / f"v.{suffix}", seconds=5, fps=10, codec=codec)
-    honest = frames.frames(path, **ALL)
+    honest = decoding.frames(path, **ALL)
     assert (honest.duration, honest.stated) == pytest.approx((5, 5), abs=0.03)
     lying = says(path.read_bytes())
-    clip = frames.frames(lying, **ALL)
+    clip = decoding.frames(lying, **ALL)
     assert (clip.duration, clip.stated) == pytest.approx((5, 62), abs=0.03)
     assert clip.frames == honest.frames
-    span = frames.frames(lying, **ALL, start=1, end=4)
+    span = decoding.frames(lying, **ALL, start=1, end=4)
     assert (span.duration, span.stated) == pytest.approx((3, 3), abs=0.03)
-    rest = frames.frames(lying, **ALL, start=1)
+    rest = decoding.frames(lying, **ALL, start=1)
     assert (rest.duration, rest.stated) == pytest.approx((4, 61), abs=0.03)
 
 
@@ -147,7 +147,7 @@ def test_what_a_header_states_is_told_beside_the_real_length(tmp_path, suffix, c
 def test_a_container_whose_header_states_no_length(tmp_path, suffix, codec, rate):
     pixels = "rgb8" if codec == "gif" else "yuv420p"
     path = video(tmp_path / f"v.{suffix}", seconds=4, fps=rate, codec=codec, pixels=pixels)
-    assert frames.frames(path, **ALL).stated is None
+    assert decoding.frames(path, **ALL).stated is None
 
 
 @pytest.mark.parametrize(("version", "wide"), [(0, 4), (1, 8)])
@@ -178,12 +178,12 @@ def test_a_broken_movie_header_states_nothing_or_a_number_and_always_ends(noise,
 
 def test_a_span_of_a_video(tmp_path):
     path = video(tmp_path / "v.mp4", seconds=10, fps=10)
-    clip = frames.frames(path, **ALL, start=4, end=7)
+    clip = decoding.frames(path, **ALL, start=4, end=7)
     assert clip.duration == pytest.approx(3)
     assert shown(clip) == pytest.approx([100, 135, 172], abs=6)
     assert clip.seconds[0] == 0
     with pytest.raises(Defect, match="undecodable_video"):
-        frames.frames(path, **ALL, start=20, end=30)
+        decoding.frames(path, **ALL, start=20, end=30)
 
 
 @given(
@@ -243,14 +243,14 @@ def test_frames_are_upright_where_the_file_says_so(tmp_path):
     at = data.index(b"tkhd") + 4 + 40  # the 3 x 3 display matrix of the track: 90 degrees
     quarter = [0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000]
     data[at : at + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in quarter)
-    clip = frames.frames(bytes(data), **ALL)
+    clip = decoding.frames(bytes(data), **ALL)
     assert Image.open(io.BytesIO(clip.frames[0])).size == (32, 64)
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 999, b"\0\0\0\x18ftypmp42"])
 def test_bad_bytes_are_a_verdict(data):
     with pytest.raises(Defect, match="undecodable_video"):
-        frames.frames(data, **ALL)
+        decoding.frames(data, **ALL)
 
 
 def test_a_clip_cut_off_is_told_from_a_short_one(tmp_path):
@@ -265,9 +265,9 @@ def test_a_clip_cut_off_is_told_from_a_short_one(tmp_path):
                 packet.stream = stream
                 out.mux(packet)
     data = (tmp_path / "f.mp4").read_bytes()
-    assert frames.frames(data, **ALL).duration == pytest.approx(10)
+    assert decoding.frames(data, **ALL).duration == pytest.approx(10)
     with pytest.raises(Defect, match="truncated_video"):
-        frames.frames(data[: len(data) * 2 // 3], **ALL)
+        decoding.frames(data[: len(data) * 2 // 3], **ALL)
 
 
 def page() -> bytes:
@@ -278,9 +278,11 @@ def page() -> bytes:
 
 
 DECODERS = {
-    "video": lambda folder, **limit: frames.frames(video(folder / "v.mp4"), **ALL, **limit).frames,
-    "image": lambda folder, **limit: [frames.picture(png(), **limit)],
-    "pdf": lambda folder, **limit: frames.pages(page(), **limit),
+    "video": lambda folder, **limit: (
+        decoding.frames(video(folder / "v.mp4"), **ALL, **limit).frames
+    ),
+    "image": lambda folder, **limit: [decoding.picture(png(), **limit)],
+    "pdf": lambda folder, **limit: decoding.pages(page(), **limit),
 }
 
 
@@ -288,64 +290,65 @@ DECODERS = {
 def test_a_decoder_that_hangs_costs_one_sample_and_the_next_gets_a_fresh_child(tmp_path, kind):
     call = DECODERS[kind]
     whole = call(tmp_path)
-    assert frames.child is not None
-    first = frames.child.pid
+    assert decoding.child is not None
+    first = decoding.child.pid
     os.kill(first, signal.SIGSTOP)
     started = time.monotonic()
     with pytest.raises(Defect, match=f"{kind}_timeout"):
         call(tmp_path, limit=1)
     assert time.monotonic() - started < 20
     assert call(tmp_path) == whole
-    assert frames.child.pid != first
+    assert decoding.child.pid != first
 
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_a_decoder_that_dies_costs_one_sample(tmp_path, monkeypatch, kind):
     dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
-    frames.stop()
-    true = frames.started
+    decoding.stop()
+    true = decoding.started
     monkeypatch.setattr(
-        frames,
+        decoding,
         "started",
         lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
     )
     with pytest.raises(Defect, match="decoder_crash"):
         DECODERS[kind](tmp_path)
-    monkeypatch.setattr(frames, "started", true)
+    monkeypatch.setattr(decoding, "started", true)
     assert DECODERS[kind](tmp_path)
 
 
 def test_a_request_that_dies_half_written_costs_one_sample(tmp_path, monkeypatch):
     dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
-    frames.stop()
+    decoding.stop()
     monkeypatch.setattr(
-        frames,
+        decoding,
         "started",
         lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
     )
     with pytest.raises(Defect, match="decoder_crash"):
-        frames.picture(b"?" * 1_000_000)
+        decoding.picture(b"?" * 1_000_000)
 
 
 def test_the_child_says_of_stills_what_they_are_and_of_bugs_that_they_are_bugs():
     data = png(40, 30)
-    assert frames.picture(data) == pictures.picture(data)
+    assert decoding.picture(data) == pictures.picture(data)
     with pytest.raises(Defect, match="undecodable_image"):
-        frames.picture(data[:60])
+        decoding.picture(data[:60])
     with pytest.raises(Defect, match="undecodable_pdf"):
-        frames.pages(b"%PDF-1.4 nothing")
-    (leaf,) = frames.pages(page())
+        decoding.pages(b"%PDF-1.4 nothing")
+    (leaf,) = decoding.pages(page())
     assert leaf == pictures.picture(leaf["bytes"])
     assert max(leaf["width"], leaf["height"]) == pictures.PAGE_EDGE
     with pytest.raises(TypeError):
-        frames.decoded("image", data, {"unheard": 1}, 60)
+        decoding.decoded("image", data, {"unheard": 1}, 60)
 
 
 def test_the_child_ends_with_its_worker(tmp_path):
     path = video(tmp_path / "v.mp4")
     code = (
-        "import sys; from pathlib import Path; from pipelines.sources import frames;"
-        "frames.frames(Path(sys.argv[1]), fps=1, max_frames=4, size=64); print(frames.child.pid)"
+        "import sys; from pathlib import Path; from pipelines.sources import decoding;"
+        "decoding.frames(Path(sys.argv[1]), fps=1, max_frames=4, size=64);"
+        "print(decoding.child.pid)"
     )
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
@@ -362,10 +365,10 @@ def test_the_child_ends_with_its_worker(tmp_path):
 def test_a_long_video_is_read_in_bounded_memory(tmp_path):
     """The child's peak stays far below decord's 2 GB, whatever the clip."""
     path = video(tmp_path / "v.mp4", seconds=12, fps=5, size=(1920, 1080), gop=60)
-    frames.stop()
-    clip = frames.frames(path, **ALL)
+    decoding.stop()
+    clip = decoding.frames(path, **ALL)
     assert len(clip.frames) == 12
-    assert frames.child is not None
-    status = Path(f"/proc/{frames.child.pid}/status").read_text()
+    assert decoding.child is not None
+    status = Path(f"/proc/{decoding.child.pid}/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0])
     assert peak < 1_000_000, f"{peak} kB"

@@ -30,10 +30,10 @@ MEMORY = 1500
 
 INGEST = """
 import json, resource, sys
-from pipelines.sources import frames
+from pipelines.sources import decoding
 from tests.sources.making import read
 rows = read("imagefolder", data=sys.argv[1])
-frames.stop()
+decoding.stop()
 both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 peak = max(resource.getrusage(who).ru_maxrss >> 10 for who in both)
 print(json.dumps({"defects": [row["defect"] for row in rows], "peak": peak}))
