@@ -1,0 +1,91 @@
+"""The command line's words: `key=value` as settings, or a ValueError that says what to write."""
+
+import difflib
+from collections.abc import Sequence
+
+PLACE_KEYS = frozenset({"mixture", "output", "work", "data", "ray", "workers"})
+"""Settings that say what is built, and where."""
+
+
+def folder_and(words: list[str], known: set[str]) -> tuple[str, dict[str, str]]:
+    """The folder that comes first, and the settings after it."""
+    if not words or "=" in words[0]:
+        raise ValueError(
+            f"expected a folder or name first, found {' '.join(words[:1]) or 'nothing'}."
+        )
+    return words[0], only(words[1:], known)
+
+
+def only(words: list[str], known: set[str]) -> dict[str, str]:
+    """The settings, all of them known; else ValueError with the nearest one."""
+    settings, rest = split(words, known)
+    if rest:
+        key = rest[0].partition("=")[0]
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."
+        raise ValueError(f"unknown setting '{key}'. {hint}")
+    return settings
+
+
+def number(word: str, key: str) -> float:
+    """The number that `word` spells."""
+    try:
+        return float(word)
+    except ValueError as error:
+        raise ValueError(f"{key}={word}: expected a number.") from error
+
+
+def whole(word: str, key: str) -> int:
+    """The number that `word` spells."""
+    if not word.isdigit():
+        raise ValueError(f"{key}={word}: expected a whole number.")
+    return int(word)
+
+
+def split(words: Sequence[str], known: set[str]) -> tuple[dict[str, str], list[str]]:
+    """The settings among `known`, and the rest, which override the mixture's YAML.
+
+    Raises:
+        ValueError: a word that is not `key=value`.
+    """
+    settings, overrides = {}, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"'{word}': expected key=value.")
+        if key in known:
+            settings[key] = value
+        else:
+            overrides.append(word)
+    return settings, overrides
+
+
+def load(settings: dict[str, str], overrides: list[str]):  # type: ignore[no-untyped-def]
+    """The mixture named by `mixture=`, with the overrides."""
+    from mixtures.config import load as load_mixture
+    from tokenization.schema import Encoding
+
+    if "mixture" not in settings:
+        raise ValueError("mixture=NAME or mixture=FILE.yaml is missing.")
+    return load_mixture(settings["mixture"], overrides, encoding=Encoding)
+
+
+def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-def]
+    """Where to run, from the command line's words."""
+    from pipelines.survey import Place
+
+    return Place(
+        output=settings.get("output", f"out/{name}"),
+        work=settings.get("work", "out/work"),
+        data=settings.get("data", ""),
+        ray=settings.get("ray", "local"),
+        workers=whole(settings["workers"], "workers") if "workers" in settings else None,
+        overwrite=truth(settings.get("overwrite", "false"), "overwrite"),
+    )
+
+
+def truth(word: str, key: str) -> bool:
+    """The boolean that `word` spells."""
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    raise ValueError(f"{key}={word}: expected true or false.")
