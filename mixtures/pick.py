@@ -34,6 +34,8 @@ __all__ = [
     "with_shards",
 ]
 
+VERSION = 1
+"""Of what is picked and how it is dealt: bumped where the same index would give other shards."""
 INDEX = pa.schema(
     [
         ("id", pa.string()),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import filters
+from mixtures import pick as picking
 from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of
 from pipelines import recipe, sources, tables, versions
 from pipelines.sources import Part
@@ -125,6 +126,7 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     """What `recipe.json` holds: the resolved mixture, its inputs, versions, and the fingerprint."""
     resolved = recipe.plain(mixture)
     made_by: dict[str, Any] = {name: spec.identity for name, spec in STAGES.items()}
+    made_by["mix"] = {"version": picking.VERSION}
     made_by["rules"] = {
         name: filters.identity(rules_of(mixture, name)) for name in mixture.components
     }

@@ -1,4 +1,5 @@
 import itertools
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtures.deal import BLOCK_ROWS, deal, with_shards
-from mixtures.pick import pick
+from mixtures.pick import VERSION, pick
 from tests.mixtures.synthetic import index_of, mixture_of
 
 MODALITY = {"text": "text", "image": "image", "video": "video"}
@@ -23,6 +24,15 @@ def dealt_of(index: pl.DataFrame, **settings_) -> tuple[pl.DataFrame, pl.DataFra
     mixture = mixture_of(RATIOS, **settings_)
     picked = pick(index, mixture)
     return picked, deal(picked, mixture)
+
+
+def test_other_shards_of_the_same_index_are_another_version():
+    """Fingerprints know what is picked and dealt by VERSION alone: bump it with this digest."""
+    _, dealt = dealt_of(INDEX_3, tokens=500_000, val_fraction=0.02, shard_bytes=200_000)
+    digest = sha256(dealt.select(pl.col("split") == "val").to_series().to_numpy().tobytes())
+    for name in ("shard", "order", "index_row"):
+        digest.update(dealt[name].cast(pl.Int64).to_numpy().tobytes())
+    assert (VERSION, digest.hexdigest()[:16]) == (1, "0334b2491d0515ea")
 
 
 @settings(deadline=None, max_examples=25)
