@@ -197,15 +197,19 @@ def chosen_rows(mixture: Finished, *, component: str = "") -> list[tuple[str, in
     """
     from pipelines.show import known_component
 
-    used = mixture.index.filter((pl.col("copies") > 0) & (pl.col("shard").list.len() > 0))
+    most = 4 * ROWS
+    lines = mixture.index.select(
+        *("component", "subset", "copies"), draw=pl.col("id").hash(7), line=pl.int_range(pl.len())
+    ).filter((pl.col("copies") > 0) & (mixture.index["shard"].list.len() > 0))
     if component:
-        used = used.filter(pl.col("component") == known_component(mixture, component))
-    used = used.select("id", "component", "subset", pl.col("id").hash(7).alias("draw")).sort("draw")
+        lines = lines.filter(pl.col("component") == known_component(mixture, component))
+    first = pl.col("line", "draw").bottom_k_by("draw", most)
+    used = lines.group_by("component", "subset").agg(first).explode("line", "draw").sort("draw")
     turn = pl.int_range(pl.len()).over("component", "subset").alias("turn")
     again = pl.int_range(pl.len()).over("component").alias("again")
     used = used.with_columns(turn).sort("turn", "draw").with_columns(again).sort("again", "draw")
     places: list[tuple[str, int]] = []
-    for sample in used["id"].head(4 * ROWS):
+    for sample in mixture.index["id"].gather(used["line"].head(most)):
         place = mixture.find(sample)[0]
         if place not in places:
             places.append(place)
