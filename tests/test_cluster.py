@@ -84,6 +84,8 @@ def test_a_node_whose_clock_is_days_off_changes_nothing(world, mix, tmp_path, mo
             patch.setenv("LD_PRELOAD", str(folder / "libfaketime.so.1"))
             patch.setenv("FAKETIME", shift)
             patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            now = [sys.executable, "-c", "import time; print(time.time())"]
+            away = float(subprocess.check_output(now)) - time.time()
             found.add_node(num_cpus=1, object_store_memory=100 << 20)
         process = build(world, tmp_path, found.address)
         said = process.communicate(timeout=240)[0]
@@ -94,6 +96,7 @@ def test_a_node_whose_clock_is_days_off_changes_nothing(world, mix, tmp_path, mo
     stats = json.loads((tmp_path / "mix" / "stats.json").read_text())
     assert len({task["node"] for task in stats["timings"]["tasks"]}) == 2
     assert all(0 <= task["seconds"] < 240 for task in stats["timings"]["tasks"])
+    assert round(away / 86_400) == int(shift[:-1])
 
 
 def free_port() -> int:
