@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mixtures.balance import balance
 from mixtures.config import Component, Limit, Mixture
-from mixtures.pick import INDEX, as_table, deal, pick, supply, with_shards
+from mixtures.pick import INDEX, as_tables, deal, narrow, pick, supply, with_shards
 from mixtures.plan import demand, totals
 from tokenization.schema import Encoding
 
@@ -87,7 +87,7 @@ def make(size: int, path: Path) -> None:
                     num_bytes=pl.lit(35_000 * 64 if video else 200_000 * (crops // 13), pl.Int64),
                 )
             )
-    table = as_table(pl.concat([f.select(INDEX.names) for f in frames]))
+    table = pa.concat_tables(as_tables(pl.concat([f.select(INDEX.names) for f in frames])))
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
 
@@ -119,11 +119,11 @@ def measure(path: Path) -> None:
         print(name, time.process_time() - begun, resident(), sep="\t")
         return result
 
-    index = step("index", lambda: pl.read_ipc(path))
+    index = step("index", lambda: narrow(pl.read_ipc(path)))
     asked = mixture(index)
     picked = step("pick", lambda: pick(index, asked))
     dealt = step("deal", lambda: deal(picked, asked))
-    step("shards", lambda: as_table(with_shards(picked, dealt)))
+    step("shards", lambda: [len(t) for t in as_tables(with_shards(picked, dealt))])
     step("plan", lambda: totals(demand(supply(picked, asked), asked), asked))
     train = dealt.filter(split="train")["index_row"].to_numpy()
     used = np.flatnonzero((picked["copies"] * (picked["split"] == "train")).to_numpy())

@@ -173,6 +173,7 @@ def supply(
             val_units=pl.col("unit").filter(val).sum(),
         )
         .collect()
+        .with_columns(pl.col("component", "subset").cast(pl.String))
     )
     there = set(table.select("component", "subset").iter_rows())
     absent = []
@@ -183,8 +184,7 @@ def supply(
                 absent.append((name, subset))
         if name not in {c for c, _ in there} and not weighted:
             absent.append((name, ""))
-    names = {name: table.schema[name] for name in ("component", "subset")}
-    gone = pl.DataFrame(absent, schema=names, orient="row")
+    gone = pl.DataFrame(absent, schema={"component": pl.String, "subset": pl.String}, orient="row")
     order = {name: position for position, name in enumerate(mixture.components)}
     return (
         pl.concat([table, gone], how="diagonal")

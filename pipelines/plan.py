@@ -86,6 +86,7 @@ def supply_of(mixture: Mixture, measured: dict[str, list[Piece]]) -> pl.DataFram
         judged.filter(pl.col("rule").is_null())
         .group_by("component", "subset")
         .agg(seconds=pl.col("duration").cast(pl.Float64).mean())
+        .with_columns(pl.col("component", "subset").cast(pl.String))
     )
     counted = counted.join(seconds, on=["component", "subset"], how="left")
     return pl.concat([counted, recorded], how="diagonal_relaxed")

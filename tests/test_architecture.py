@@ -1,6 +1,7 @@
 """ARCHITECTURE, section 2, executable: who imports whom, and where heavy packages come in."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,3 +111,14 @@ def test_no_file_of_ours_names_a_path_of_a_machine():
         check=False,
     ).stdout
     assert not [line for line in out.splitlines() if "test_architecture.py" not in line]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/[a-z]*.py")), ids=lambda p: p.stem)
+def test_benchmarks_use_names_that_exist(path):
+    """They run by hand alone; what they import from the project is looked up here."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ROOMS:
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
