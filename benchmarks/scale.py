@@ -301,9 +301,10 @@ def main(words: list[str]) -> None:
     per_task = overhead()
     count, account, tasks = found[-1]
     serial = sum(account.driver[step][1] for step in DRIVER if step != "run")
-    smallest = sum(found[0][1].driver[step][1] for step in DRIVER if step != "run")
-    slope = (serial - smallest) / max(count - found[0][0], 1)
-    driver = serial + slope * (50_000_000 - count)
+    # The slope from the smallest size; of one size alone, all of it is taken to grow.
+    least, first = found[0][:2] if len(found) > 1 else (0, None)
+    smallest = sum(first.driver[step][1] for step in DRIVER if step != "run") if first else 0.0
+    driver = serial + (serial - smallest) / (count - least) * (50_000_000 - count)
     print(f"\nHanding out a task: {per_task * 1e3:.2f} CPU ms of the driver.")
     print(f"Driver at 50 M samples: {driver:,.0f} s.\n")
     bounds = ["tasks", "scheduler", "store, one worker", "store, all", "driver"]
