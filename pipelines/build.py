@@ -54,8 +54,8 @@ PACK_COPIES = 3
 
 def standing(place: Place) -> dict[str, Any] | None:
     """The recipe of the mixture that stands finished at `output`, or None."""
-    path = tables.join(place.output, "recipe.json")
-    return tables.read_json(path) if tables.exists(path) else None
+    found: dict[str, Any] | None = tables.json_if_there(tables.join(place.output, "recipe.json"))
+    return found
 
 
 def refuse_drift(found: dict[str, Any], now: dict[str, Any], place: Place) -> None:
@@ -208,7 +208,7 @@ def costs(pieces: Sequence[Piece]) -> dict[str, dict[str, float]]:
 def clear(place: Place, fingerprint: str) -> None:
     """`output` holds nothing of another recipe; shards of this one, from a run cut short, stay."""
     marker = tables.join(place.output, ".building.json")
-    if tables.exists(marker) and tables.read_json(marker) == {"fingerprint": fingerprint}:
+    if tables.json_if_there(marker) == {"fingerprint": fingerprint}:
         return
     found = standing(place)
     if found is not None and found["fingerprint"] == fingerprint:
@@ -223,7 +223,7 @@ def still_ours(place: Place, fingerprint: str) -> None:
     without locks): nothing of this one is published into it.
     """
     marker = tables.join(place.output, ".building.json")
-    now = tables.read_json(marker) if tables.exists(marker) else standing(place)
+    now = tables.json_if_there(marker) or standing(place)
     if now is None or now["fingerprint"] != fingerprint:
         raise ValueError(
             f"{place.output}: a build of another recipe ({now and now['fingerprint']}) writes here "

@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -108,10 +108,11 @@ def listing(folder: str | Path) -> list[str]:
 
 
 def remove(path: str | Path) -> None:
-    """The file or folder at `path`, if any, is gone."""
-    if exists(path):
-        fs, name = fsspec.core.url_to_fs(str(path))
-        retrying(lambda: fs.rm(name, recursive=True), what=f"removing {path}")
+    """The file or folder at `path`, if any, is gone, also where another process removes it too."""
+    fs, name = fsspec.core.url_to_fs(str(path))
+    while exists(path):
+        with suppress(FileNotFoundError):  # the other one was first with some of it: look again
+            retrying(lambda: fs.rm(name, recursive=True), what=f"removing {path}")
 
 
 @contextmanager
@@ -165,6 +166,14 @@ def read_bytes(path: str | Path) -> bytes:
 def read_json(path: str | Path) -> Any:
     """The JSON value in the file."""
     return json.loads(read_bytes(path))
+
+
+def json_if_there(path: str | Path) -> Any | None:
+    """The JSON value in the file, or None where there is none: asked and read in one go."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
 
 
 def conform(table: pa.Table, schema: pa.Schema, *, writer: str) -> pa.Table:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -135,3 +136,20 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
     assert str(errno.EFBIG) in done.stdout
     assert "nothing was left under that name" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_several_remove_at_once_is_gone_and_nobody_minds(tmp_path):
+    for turn in range(5):
+        folder = tmp_path / f"{turn}"
+        folder.mkdir()
+        for number in range(300):
+            (folder / f"{number}").touch()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(tables.remove, [folder] * 4))
+        assert not folder.exists()
+
+
+def test_a_file_that_is_not_there_is_no_value(tmp_path):
+    assert tables.json_if_there(tmp_path / "none.json") is None
+    tables.write_json(tmp_path / "some.json", {"a": 1})
+    assert tables.json_if_there(tmp_path / "some.json") == {"a": 1}
