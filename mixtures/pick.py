@@ -165,10 +165,10 @@ def supply(
         .agg(
             samples=train.sum().cast(pl.Int64),
             units=pl.col("unit").filter(train).sum(),
-            tokens=pl.col("num_tokens").filter(train).sum().cast(pl.Int64),
-            learned=pl.col("num_learned").filter(train).sum().cast(pl.Int64),
-            crops=pl.col("num_crops").filter(train).sum().cast(pl.Int64),
-            bytes=pl.col("num_bytes").filter(train).sum().cast(pl.Int64),
+            tokens=pl.col("num_tokens").filter(train).cast(pl.Int64).sum(),
+            learned=pl.col("num_learned").filter(train).cast(pl.Int64).sum(),
+            crops=pl.col("num_crops").filter(train).cast(pl.Int64).sum(),
+            bytes=pl.col("num_bytes").filter(train).cast(pl.Int64).sum(),
             val_samples=val.sum().cast(pl.Int64),
             val_units=pl.col("unit").filter(val).sum(),
         )

@@ -98,7 +98,7 @@ def _ratios(mixture: Finished) -> Iterator[str]:
         settings["measure"], pl.lit(1)
     )
     train = mixture.index.filter(split="train").with_columns(unit=unit)
-    used = train.with_columns(used=pl.col("unit") * pl.col("copies"))
+    used = train.with_columns(used=pl.col("unit").cast(pl.Int64) * pl.col("copies"))
     whole = int(used["used"].sum())
     for name, component in settings["components"].items():
         mine = used.filter(component=name)

@@ -82,6 +82,11 @@ def _amounts(rows: pl.DataFrame) -> dict[str, int]:
     ).row(0, named=True)
 
 
+def _total(counts: pl.Series) -> int:
+    """The sum; Polars sums Int32 as Int32, which ends at two thousand million tokens."""
+    return int(counts.cast(pl.Int64).sum())
+
+
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
@@ -213,7 +218,7 @@ def _packing(rows: pl.DataFrame, encoding: Mapping[str, Any]) -> dict[str, Any]:
 
     if rows.is_empty():
         return {"rows": 0, "shards": 0, "tokens": 0, "learned_tokens": 0, "fill": 0.0}
-    tokens = int(rows["num_tokens"].sum())
+    tokens = _total(rows["num_tokens"])
     bound = fill_bound(
         rows["sample_tokens"].list.explode().to_numpy(),
         rows["sample_crops"].list.explode().to_numpy(),
@@ -224,11 +229,11 @@ def _packing(rows: pl.DataFrame, encoding: Mapping[str, Any]) -> dict[str, Any]:
         "rows": len(rows),
         "shards": rows["shard"].n_unique(),
         "tokens": tokens,
-        "learned_tokens": int(rows["num_learned"].sum()),
-        "learned_share": _ratio(int(rows["num_learned"].sum()), tokens),
-        "images": int(rows["num_images"].sum()),
-        "crops": int(rows["num_crops"].sum()),
-        "pieces": int(rows["num_samples"].sum()),
+        "learned_tokens": _total(rows["num_learned"]),
+        "learned_share": _ratio(_total(rows["num_learned"]), tokens),
+        "images": _total(rows["num_images"]),
+        "crops": _total(rows["num_crops"]),
+        "pieces": _total(rows["num_samples"]),
         "fill": tokens / (len(rows) * encoding["seq_len"]),
         "fill_bound": float(bound),
         "imbalance": imbalance(rows),
@@ -270,7 +275,11 @@ def _prefix(packed: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
     points = min(PREFIX_POINTS, len(rows))
     point = (pl.int_range(pl.len()) * points // pl.len()).cast(pl.Int16)
     pieces = rows.with_columns(point=point).explode(rows.columns, empty_as_null=True)
-    weight = pl.len() if mixture["measure"] == "samples" else pl.col(mixture["measure"]).sum()
+    weight = (
+        pl.len()
+        if mixture["measure"] == "samples"
+        else pl.col(mixture["measure"]).cast(pl.Int64).sum()
+    )
     sums = pieces.group_by("point", "components").agg(weight.cast(pl.Float64).alias("weight"))
     names = list(mixture["components"])
     amounts = np.zeros((points, len(names)))

@@ -283,3 +283,16 @@ def test_what_a_shortage_did_is_said_of_the_picked_index():
     assert "on_shortage: shrink" in told[0]
     enough = mixture_of(RATIOS, tokens=400_000)
     assert said(pick(INDEX_4, enough), enough) == []
+
+
+def test_thousands_of_millions_of_tokens_are_counted():
+    """Of one component: more than an int32 holds, as Polars would sum int32."""
+    most = pl.lit(2**30, pl.Int32)
+    index = INDEX_4.with_columns(num_tokens=most, num_learned=most, split=pl.lit("train"))
+    table = supply(index, mixture_of(RATIOS))
+    sizes = {tuple(key): n for *key, n in INDEX_4.group_by("component", "subset").len().iter_rows()}
+    assert max(sizes.values()) * 2**30 > 2**31
+    for *key, tokens, learned in table.select(
+        "component", "subset", "tokens", "learned"
+    ).iter_rows():
+        assert tokens == learned == sizes[tuple(key)] * 2**30

@@ -227,3 +227,19 @@ def test_a_mixture_with_nothing_used_has_stats():
     found = stats(index(lines), none, recipe())
     assert found["train"]["tokens"] == 0
     assert found["components"]["words"]["read"] == 0
+
+
+def test_thousands_of_millions_of_tokens_are_counted():
+    """More than an int32 holds, as Polars would sum int32."""
+    lines = [line(f"smoltalk/all/{n}", "words", 2**30, 2**30) for n in range(8)]
+    rows = packed([[(f"smoltalk/all/{n}", 4, 4, [])] for n in range(8)])
+    found = facts(rows, index(lines), shard="train-00000.arrow").with_columns(
+        *(pl.lit(2**30, pl.Int32).alias(name) for name in ("num_tokens", "num_learned")),
+        sample_tokens=pl.lit([2**30], pl.List(pl.Int32)),
+    )
+    given_ = recipe()
+    given_["mixture"]["encoding"]["seq_len"] = 2**30
+    told = stats(index(lines), found, given_)
+    assert told["train"]["tokens"] == told["packing"]["train"]["tokens"] == 2**33
+    assert told["packing"]["train"]["learned_tokens"] == 2**33
+    assert told["prefix"]["components"]["words"] == [1.0] * 8
