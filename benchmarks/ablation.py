@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainer import build, checkpoint
+from trainer import checkpoint
 from trainer.config import load, split_pairs
-from trainer.held_out import components, held_out
+from trainer.data.shards import Mixture, Rows, open_mixture
+from trainer.evaluation.held_out import components, held_out
 from trainer.loop import train
-from trainer.model import Objective, random_model, use_attention
+from trainer.model import initial
+from trainer.model.smolvlm import Objective, random_model, use_attention
 from trainer.parallel import World
-from trainer.shards import Mixture, Rows, open_mixture
 
 DEFAULTS = {
     "a": "encoding.learn=completions", "b": "encoding.learn=all", "tokens": "100000",
@@ -72,9 +73,9 @@ def losses(arm: Mixture, judge: Mixture, seed: int, options: dict[str, str]) -> 
         "page_samples": "0", "log_every": "25", "device": "cpu",
     })  # fmt: skip
     folder = train(config)
-    tokenizer = build.tokenizer_of([judge])
+    tokenizer = initial.tokenizer_of([judge])
     model = random_model(config.model, tokenizer, seed=0)
-    build.load_into(model, checkpoint.load_weights(folder), str(folder))
+    initial.load_into(model, checkpoint.load_weights(folder), str(folder))
     use_attention(model, "loop")
     objective = Objective(model, logits_chunk=config.logits_chunk, neftune=0.0)
     everything = load("tiny", {"data": str(judge.folder), "evaluate_rows": "100000"})

@@ -24,11 +24,12 @@ from benchmarks.scale import row, write
 from mixtures import pick as picking
 from mixtures.config import load
 from mixtures.pick import INDEX
-from pipelines import build, tables
-from pipelines.facts import FACTS_SCHEMA
+from pipelines import build
+from pipelines.engine import tables
+from pipelines.engine.runner import perform
 from pipelines.index import picked
-from pipelines.runner import perform
-from pipelines.stats import stats
+from pipelines.report.row_facts import FACTS_SCHEMA
+from pipelines.report.stats import stats
 from pipelines.survey import Piece, Place, Survey, survey
 from tokenization.schema import Encoding
 

@@ -36,10 +36,11 @@ import polars as pl
 import pyarrow as pa
 import xxhash
 
-from filters import RULES, hashes, near
-from pipelines import tables
+from filters import RULES
+from filters.duplicates import hashes, near
+from pipelines.engine import tables
+from pipelines.engine.runner import connected
 from pipelines.near import by_tasks
-from pipelines.runner import connected
 
 WORDS = 30
 VOCABULARY = 50_000
@@ -264,8 +265,8 @@ def leaks() -> None:
     import skimage.data
     from PIL import Image
 
-    from filters.benchmarks import crops, is_telling
-    from pipelines.sources.pictures import dhash
+    from filters.decontamination.rules import crops, is_telling
+    from pipelines.media.images import dhash
 
     names = ["astronaut", "coffee", "chelsea", "rocket", "camera", "page", "text", "brick", "grass",
              "moon", "coins", "hubble_deep_field", "retina", "immunohistochemistry", "colorwheel",

@@ -71,12 +71,13 @@ def make(folder: Path, pictures: int, videos: int) -> None:
 
 
 def ingest_pictures(folder: Path) -> int:
-    from pipelines import sources
-    from pipelines.sources import decoding
+    from pipelines.media import decoders
+    from pipelines.reading.ingest import ingest
+    from pipelines.reading.parts import list_parts
 
-    parts = sources.list_parts(source="cauldron", data=str(folder / "made"))
-    count = sum(sources.ingest(part).num_rows for part in parts)
-    decoding.stop()  # the child's time counts once it has ended
+    parts = list_parts(source="cauldron", data=str(folder / "made"))
+    count = sum(ingest(part).num_rows for part in parts)
+    decoders.stop()  # the child's time counts once it has ended
     return count
 
 
@@ -106,13 +107,14 @@ def datasets_map(folder: Path) -> int:
 
 
 def ingest_videos(folder: Path) -> int:
-    from pipelines import sources
-    from pipelines.sources import decoding
+    from pipelines.media import decoders
+    from pipelines.reading.ingest import ingest
+    from pipelines.reading.parts import list_parts
 
     settings = {"fps": FPS, "max_frames": MAX_FRAMES, "size": SIZE}
-    parts = sources.list_parts(source="llava", data=str(folder / "videos"), frames=settings)
-    rows = [row for part in parts for row in sources.ingest(part)["images"].to_pylist()]
-    decoding.stop()
+    parts = list_parts(source="llava", data=str(folder / "videos"), frames=settings)
+    rows = [row for part in parts for row in ingest(part)["images"].to_pylist()]
+    decoders.stop()
     return sum(map(len, rows))
 
 
@@ -135,7 +137,7 @@ def decord_loop(folder: Path) -> int:
 
 def steps(folder: Path) -> int:
     """Prints the CPU time of every step, in this process, without its imports."""
-    from pipelines.sources import frames, pictures
+    from pipelines.media import images, video
 
     spent: dict[str, float] = {}
 
@@ -152,26 +154,26 @@ def steps(folder: Path) -> int:
 
     count = 0
     for path in sorted((folder / "videos").glob("*.mp4")):
-        seen = timed("timestamps", lambda path=path: frames.probe(str(path)))
+        seen = timed("timestamps", lambda path=path: video.probe(str(path)))
         last = seen.times[-1]
-        wanted = frames.instants(seen.duration, fps=FPS, max_frames=MAX_FRAMES, last=last)
-        chosen = frames.nearest(seen.times, wanted)
+        wanted = video.instants(seen.duration, fps=FPS, max_frames=MAX_FRAMES, last=last)
+        chosen = video.nearest(seen.times, wanted)
         found = timed(
             "decode and resize",
-            lambda path=path, seen=seen, chosen=chosen: frames.pictures_of(
+            lambda path=path, seen=seen, chosen=chosen: video.pictures_of(
                 str(path), seen, chosen, SIZE
             ),
         )
-        encoded = timed("JPEG", lambda found=found: [frames.jpeg(image) for image in found])
-        again = timed("decode JPEG", lambda encoded=encoded: list(map(pictures.decode, encoded)))
-        timed("facts", lambda again=again: list(map(pictures.facts, again)))
+        encoded = timed("JPEG", lambda found=found: [video.jpeg(image) for image in found])
+        again = timed("decode JPEG", lambda encoded=encoded: list(map(images.decode, encoded)))
+        timed("facts", lambda again=again: list(map(images.facts, again)))
         count += len(chosen)
     told("frame", max(1, count))
     rows = pq.read_table(folder / "made" / "train-0.parquet")["images"].to_pylist()
     for (cell,) in rows:
-        image = timed("decode", lambda cell=cell: pictures.decode(cell["bytes"]))
-        timed("dhash", lambda image=image: pictures.dhash(image.convert("L")))
-        timed("all facts", lambda image=image: pictures.facts(image))
+        image = timed("decode", lambda cell=cell: images.decode(cell["bytes"]))
+        timed("dhash", lambda image=image: images.dhash(image.convert("L")))
+        timed("all facts", lambda image=image: images.facts(image))
     told("picture", max(1, len(rows)))
     return count
 

@@ -24,9 +24,9 @@ import torch
 
 from tokenization.schema import Encoding
 from tokenization.vocab import load_tokenizer
-from trainer.answer import Question, answers, prompts
 from trainer.config import load, split_pairs
-from trainer.model import count_parameters, random_model
+from trainer.evaluation.answer import Question, answers, prompts
+from trainer.model.smolvlm import count_parameters, random_model
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:

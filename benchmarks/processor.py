@@ -46,8 +46,8 @@ def write(data: str, output: Path) -> None:
     import dataclasses
 
     from tokenization.images import pixels as crops
-    from trainer.answer import Question, answers, open_checkpoint, prompts
     from trainer.config import load
+    from trainer.evaluation.answer import Question, answers, open_checkpoint, prompts
     from trainer.loop import train
 
     run = {"data": data, "output": str(output / "run"), "steps": "2", "evaluate_rows": "1",

@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from mixtures.deal import BLOCK_ROWS
-from pipelines import tables
-from pipelines.runner import Stage, Task, connected, run
+from pipelines.engine import tables
+from pipelines.engine.runner import Stage, Task, connected, run
 
 MIXTURE = """
 tokens: max

@@ -32,13 +32,14 @@ import torch
 
 from tokenization.fit import pack_rows
 from tokenization.schema import PACKED
-from trainer import build, loop
+from trainer import loop
 from trainer.config import Config, load, split_pairs
-from trainer.data import Loader, collate
-from trainer.model import flops, normalise, random_model
+from trainer.data.batches import Loader, collate
+from trainer.data.shards import Row, Rows, open_mixture
+from trainer.model import initial
+from trainer.model.smolvlm import flops, normalise, random_model
+from trainer.monitoring.watch import peak_memory
 from trainer.parallel import World
-from trainer.shards import Row, Rows, open_mixture
-from trainer.watch import peak_memory
 
 DEFAULTS = {
     "data": "out/quickstart", "configs": "tiny,smolvlm_256m", "steps": "2", "batch": "4",
@@ -205,7 +206,7 @@ def theirs(config: Config, folder: Path, *, trl: bool, packed: bool, batch: int)
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    tokenizer = build.tokenizer_of([open_mixture(folder_) for folder_ in config.data])
+    tokenizer = initial.tokenizer_of([open_mixture(folder_) for folder_ in config.data])
     steps = batches(config)
     # Every step is cut into equally many micro-batches, of at most `batch` samples on average.
     pieces = 1 if packed else -(-max(map(len, steps)) // batch)

@@ -110,7 +110,7 @@ def commands() -> str:
 
 def verified() -> str:
     """The registered sources with their layout, licence, and what was verified of them."""
-    from pipelines.sources.table import markdown
+    from pipelines.catalogue import markdown
 
     return markdown() + "\n"
 

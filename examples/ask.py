@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from tokenization.prompts import IMAGE_OUTROS
-from trainer.answer import Question, answers, open_checkpoint
+from trainer.evaluation.answer import Question, answers, open_checkpoint
 
 
 def from_mixture(folder: Path, tokenizer: Any) -> tuple[bytes, str, str]:
     """(picture, question, answer) of the first sample with one picture in a mixture's val rows."""
-    from trainer.data import collate
-    from trainer.shards import Rows, open_mixture
+    from trainer.data.batches import collate
+    from trainer.data.shards import Rows, open_mixture
 
     mixture = open_mixture(str(folder))
     image_token = tokenizer.convert_tokens_to_ids("<image>")

@@ -14,19 +14,20 @@ A rule is a function in one of the files below; importing this package registers
 | cot.py          | sections and conclusions of chains of thought   |
 | ratings.py      | ratings per turn                                |
 | scores.py       | what a model says of pictures and text          |
-| benchmarks.py   | pictures and questions of test sets             |
-| duplicates.py   | samples that others repeat (mixture level)      |
+| decontamination | pictures and questions of test sets             |
+| duplicates      | samples that others repeat (mixture level)      |
 
 A mixture states the rules it wants under `filters:`; none applies unless it is listed, except that
 a sample which ingest found defective is always rejected, with the defect as the reason.
 """
 
-from filters import benchmarks, conversation, cot, datatrove, image, ratings, scores, text, video
-from filters.duplicates import mixture_rules, perhaps_repeated
+from filters import conversation, cot, datatrove, image, ratings, scores, text, video
+from filters.decontamination import rules as benchmarks
+from filters.duplicates.near import Compare
+from filters.duplicates.rules import mixture_rules, perhaps_repeated
+from filters.duplicates.search import PAIRS, Run, Search, candidates, comparing, pairs_of_band
 from filters.facts import VERDICTS, facts
-from filters.near import Compare
 from filters.rules import RULES, Rule, identity, rule, settings_of, validate
-from filters.search import PAIRS, Run, Search, candidates, comparing, pairs_of_band
 from filters.verdicts import judge, rewrite, rewriting, seconds_per_sample, validate_weight
 
 __all__ = [

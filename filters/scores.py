@@ -27,11 +27,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from filters.duplicates import Within, duplicates_of_embeddings
+from filters.duplicates.near import PERMUTATIONS
+from filters.duplicates.rules import Within, duplicates_of_embeddings
+from filters.duplicates.search import Run, here
 from filters.facts import facts
-from filters.near import PERMUTATIONS
 from filters.rules import check_nearness, rule
-from filters.search import Run, here
 
 BATCH = 32
 """Pictures or texts per call of a model."""

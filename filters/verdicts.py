@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from filters import hashes
+from filters.duplicates import hashes
 from filters.facts import FACTS, VERDICTS, facts
 from filters.rules import RULES, SLICE, did_you_mean, settings_of
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.words import (
+from pipelines.arguments import (
     PLACE_KEYS,
     folder_and,
     load,
@@ -59,7 +59,7 @@ class Command:
 def build(words: list[str]) -> int:
     """`build mixture=NAME|FILE.yaml [key=value ...]`."""
     from pipelines import build as main_path
-    from pipelines import card
+    from pipelines.report import card
 
     settings, overrides = split(words, {*PLACE_KEYS, "overwrite", "train"})
     mixture = load(settings, overrides)
@@ -87,7 +87,7 @@ def plan(words: list[str]) -> int:
 
 def diff(words: list[str]) -> int:
     """`diff A B`."""
-    from pipelines.diff import diff as differing
+    from pipelines.report.diff import diff as differing
 
     if len(words) != 2:
         raise ValueError(f"diff takes two folders of finished mixtures, found {words}.")
@@ -97,7 +97,7 @@ def diff(words: list[str]) -> int:
 
 def push(words: list[str]) -> int:
     """`push DIR repo=ORG/NAME`."""
-    from pipelines.hub import push as pushed
+    from pipelines.push import push as pushed
 
     folder, settings = folder_and(
         words, {"repo", "private", "revision", "format", "terms", "dataset"}
@@ -113,13 +113,13 @@ def push(words: list[str]) -> int:
 
 def sources(words: list[str]) -> int:
     """`sources [NAME] [data=...]`."""
-    from pipelines.sources import table
+    from pipelines import catalogue
 
     if not words:
-        print(table.table())
+        print(catalogue.table())
         return 0
     settings = only(words[1:], {"data", "mirror"})
-    print(table.about(words[0], data=settings.get("data"), mirror=settings.get("mirror")))
+    print(catalogue.about(words[0], data=settings.get("data"), mirror=settings.get("mirror")))
     return 0
 
 
@@ -136,7 +136,7 @@ def hashes(words: list[str]) -> int:
 
 def show(words: list[str]) -> int:
     """`show DIR [row=N | id=ID | rule=NAME | component=NAME]`."""
-    from pipelines.show import show as shown
+    from pipelines.report.show import show as shown
 
     rest = [word for word in words if word != "--html"]
     known = {"row", "split", "id", "rule", "component", "work"}
@@ -153,9 +153,9 @@ def show(words: list[str]) -> int:
 
 def show_page(folder: str, chosen: dict[str, Any]) -> str:
     """The path of a page that shows what was chosen."""
-    from pipelines import tables
-    from pipelines.finished import open_finished
-    from pipelines.report import page
+    from pipelines.engine import tables
+    from pipelines.report.finished import open_finished
+    from pipelines.report.page import page
 
     path = "show.html"
     tables.write_text(path, page(open_finished(folder), **{"work": "out/work", **chosen}))
@@ -165,7 +165,7 @@ def show_page(folder: str, chosen: dict[str, Any]) -> str:
 def check(words: list[str]) -> int:
     """`check DIR [rows=N]`."""
     from pipelines.check import faults
-    from pipelines.finished import open_finished
+    from pipelines.report.finished import open_finished
 
     folder, settings = folder_and(words, {"rows"})
     rows = whole(settings.get("rows", "64"), "rows")

@@ -28,19 +28,21 @@ import filters
 from mixtures import pick as picking
 from mixtures.config import Mixture, to_yaml
 from mixtures.pick import INDEX
-from pipelines import card, recipe, tables
+from pipelines import recipe
 from pipelines.clean import refer
-from pipelines.facts import dealt, narrow_facts
-from pipelines.finished import finished_of
+from pipelines.engine import tables
+from pipelines.engine.runner import File, Needs, Task, connected, run
+from pipelines.engine.timings import timings
 from pipelines.index import picked
 from pipelines.near import by_tasks
-from pipelines.report import report
-from pipelines.runner import File, Needs, Task, connected, run
+from pipelines.report import card
+from pipelines.report.finished import finished_of
+from pipelines.report.page import report
+from pipelines.report.row_facts import dealt, narrow_facts
+from pipelines.report.stats import stats as stats_of
 from pipelines.sources import SOURCES
 from pipelines.stages import COST, FACTS, STAGES
-from pipelines.stats import stats as stats_of
 from pipelines.survey import Piece, Place, Survey, licences_of, survey
-from pipelines.timings import timings
 from tokenization.schema import Encoding
 
 MAY_HOLD_VIDEOS = ("video", "json", "tar")

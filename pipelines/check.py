@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipelines import recipe, tables
-from pipelines.finished import Finished
+from pipelines import recipe
+from pipelines.engine import tables
+from pipelines.report.finished import Finished
 from tokenization import check as rows_check
 from tokenization.schema import Encoding
 

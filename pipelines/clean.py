@@ -10,7 +10,7 @@ from typing import Any
 
 import fsspec
 
-from pipelines import tables
+from pipelines.engine import tables
 
 KINDS = ("samples", "verdicts", "tokens", "pairs", "facts")
 

@@ -6,10 +6,10 @@ The list is a small Parquet file that holds no picture and no text; a mixture na
 
 from pathlib import Path
 
-from filters import benchmarks
+from filters.decontamination import rules
 from mixtures.config import hash_list_path
-from pipelines.sources import pictures
-from pipelines.sources.repository import dataset_rows
+from pipelines.media import images
+from pipelines.reading.hub import dataset_rows
 
 
 def hashes(name: str, *, data: str, output: str = "") -> str:
@@ -25,13 +25,13 @@ def hashes(name: str, *, data: str, output: str = "") -> str:
     """
     path = Path(output or hash_list_path(name))
     items = (
-        benchmarks.items_of(Path(data))
+        rules.items_of(Path(data))
         if data.endswith(".tsv") or is_picture_folder(Path(data))
-        else benchmarks.row_items(dataset_rows(data), where=data)
+        else rules.row_items(dataset_rows(data), where=data)
     )
-    made = benchmarks.hash_list(items, name=name, decode=pictures.decode, dhash=pictures.dhash)
+    made = rules.hash_list(items, name=name, decode=images.decode, dhash=images.dhash)
     path.parent.mkdir(parents=True, exist_ok=True)
-    counts = benchmarks.write_list(made, path)
+    counts = rules.write_list(made, path)
     found = ", ".join(f"{key.replace('_', ' ')} {count:,}" for key, count in counts.items())
     return f"{path}: {found}\nName it in a mixture: benchmarks: [{output or name}]"
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import filters
 from mixtures import pick as picking
 from mixtures.config import Mixture
-from pipelines import tables
+from pipelines.engine import tables
 from pipelines.near import Searching, in_memory
 from pipelines.survey import Piece, licences_of
 

@@ -19,10 +19,11 @@ import polars as pl
 import pyarrow as pa
 
 import filters
-from pipelines import recipe, tables
-from pipelines.runner import File, Needs, Stage, Task, run
+from pipelines import recipe
+from pipelines.engine import tables
+from pipelines.engine.runner import File, Needs, Stage, Task, run
+from pipelines.engine.timings import Report
 from pipelines.survey import Piece
-from pipelines.timings import Report
 
 ROWS = 1 << 16
 """Rows of a record batch: what a band reads at a time."""
@@ -37,7 +38,7 @@ Searching = Callable[[Sequence[Piece]], filters.Run]
 def pairs(
     rows: pa.Table, order: pa.Table, settled: int, search: filters.Search, bands: list[int]
 ) -> Iterator[pa.Table]:
-    """The near pairs of some bands; see filters/search.py."""
+    """The near pairs of some bands; see filters/duplicates/search.py."""
     ranks = order["rank"].to_numpy()
     for band in bands:
         found = filters.pairs_of_band(rows, order=ranks, settled=settled, search=search, band=band)

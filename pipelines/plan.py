@@ -15,10 +15,11 @@ from mixtures import pick as picking
 from mixtures import plan as costing
 from mixtures.allocate import people
 from mixtures.config import Mixture, check_licences
-from pipelines import sources, tables
+from pipelines import sources
 from pipelines.build import standing
+from pipelines.catalogue import terms_of
+from pipelines.engine import tables
 from pipelines.index import index_of, whole_rows
-from pipelines.sources.table import terms_of
 from pipelines.survey import Piece, Place, licences_of, pieces_of
 
 

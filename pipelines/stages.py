@@ -19,10 +19,11 @@ import pyarrow as pa
 
 import filters
 from filters.facts import VERDICTS
-from pipelines import sources, tables
-from pipelines.facts import FACTS_READ, FACTS_SCHEMA, row_facts
-from pipelines.runner import STAGES, Needs, Stage, stage
-from pipelines.sources import Part
+from pipelines.engine import tables
+from pipelines.engine.runner import STAGES, Needs, Stage, stage
+from pipelines.reading.ingest import ingest_batches
+from pipelines.reading.parts import Part
+from pipelines.report.row_facts import FACTS_READ, FACTS_SCHEMA, row_facts
 from tokenization import encode as tokens
 from tokenization import pack as packing
 from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
@@ -33,7 +34,7 @@ __all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
 @stage(writes=SAMPLE, version=1, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
 def ingest(part: Part) -> Iterator[pa.Table]:
     """Every row of the part is a sample, whole or with its defect; an archive's are many."""
-    return (pa.Table.from_batches([batch]) for batch in sources.ingest_batches(part))
+    return (pa.Table.from_batches([batch]) for batch in ingest_batches(part))
 
 
 @stage(writes=VERDICTS, version=1)

@@ -10,9 +10,10 @@ from typing import Any
 import filters
 from mixtures import pick as picking
 from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of
-from pipelines import recipe, sources, tables, versions
-from pipelines.sources import Part
-from pipelines.sources.table import terms_of
+from pipelines import recipe, sources
+from pipelines.catalogue import terms_of
+from pipelines.engine import tables, versions
+from pipelines.reading.parts import Part, list_parts
 from pipelines.stages import STAGES
 from tokenization.schema import Encoding
 
@@ -76,7 +77,7 @@ def pieces_of(mixture: Mixture, name: str, place: Place) -> list[Piece]:
     component = mixture.components[name]
     rules = list(checked_rules(mixture, name).items())
     encoding = encoding_of(mixture, name)
-    parts = sources.list_parts(
+    parts = list_parts(
         component=name,
         source=component.source,
         subsets=component.subsets,

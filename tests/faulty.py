@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.sources import decoding
+from pipelines.media import decoders
 from pipelines.stages import STAGES
 
 
@@ -52,34 +52,34 @@ def with_a_hanging_decoder(call: Callable, folder: str, times: int, /, **setting
     have ten seconds.
     """
     code = f"from tests import faulty; faulty.serve_and_hang({folder!r})"
-    decoding.frames.__kwdefaults__["limit"] = 10.0
-    true = decoding.subprocess.Popen
+    decoders.frames.__kwdefaults__["limit"] = 10.0
+    true = decoders.subprocess.Popen
 
     def child(command: list[str], **options: Any) -> Any:
         return true([sys.executable, "-c", code], **options)
 
-    decoding.stop()
-    decoding.subprocess.Popen = child
+    decoders.stop()
+    decoders.subprocess.Popen = child
     try:
         table = call(**settings)
         return table if hasattr(table, "schema") else iter(list(table))
     finally:
-        decoding.subprocess.Popen = true
-        decoding.frames.__kwdefaults__["limit"] = decoding.SECONDS_LIMIT
-        decoding.stop()
+        decoders.subprocess.Popen = true
+        decoders.frames.__kwdefaults__["limit"] = decoders.SECONDS_LIMIT
+        decoders.stop()
 
 
 def serve_and_hang(folder: str) -> None:
     """The decoding child's loop, but that one video never ends."""
-    decode, marked = decoding.decode, (Path(folder) / "hangs").read_bytes()
+    decode, marked = decoders.decode, (Path(folder) / "hangs").read_bytes()
 
     def hanging(data: Any, **settings: Any) -> Any:
         if (data if isinstance(data, bytes) else Path(data).read_bytes()) == marked:
             time.sleep(3600)
         return decode(data, **settings)
 
-    decoding.decode = hanging
-    decoding.serve()
+    decoders.decode = hanging
+    decoders.serve()
 
 
 def inject(patch: Any, fault: Callable, *settings: Any, stages: list[str]) -> None:

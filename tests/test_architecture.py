@@ -19,10 +19,10 @@ MAY_IMPORT = {
     "trainer": {"tokenization"},
 }
 SITES = {
-    "ray": {"pipelines/runner.py", "trainer/cluster.py"},
-    "datasets": {"pipelines/sources/repository.py"},
-    "decord": {"pipelines/sources/frames.py"},
-    "av": {"pipelines/sources/frames.py"},
+    "ray": {"pipelines/engine/runner.py", "trainer/cluster.py"},
+    "datasets": {"pipelines/reading/hub.py"},
+    "decord": {"pipelines/media/video.py"},
+    "av": {"pipelines/media/video.py"},
     "datatrove": {"filters/datatrove.py"},
 }
 HEAVY = ("torch", "ray", "datasets", "transformers", "decord", "av", "datatrove", "pandas", "scipy")

@@ -13,8 +13,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipelines import tables
 from pipelines.__main__ import main
+from pipelines.engine import tables
 
 
 def digests(folder: Path) -> dict[str, str]:

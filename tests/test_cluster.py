@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import tables
+from pipelines.engine import tables
 from tests.test_build import digests
 from tests.test_faults import made
 from tests.test_stores import assert_same

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from mixtures.pick import INDEX
-from pipelines import tables
 from pipelines.__main__ import main
 from pipelines.check import faults
-from pipelines.finished import open_finished
+from pipelines.engine import tables
+from pipelines.report.finished import open_finished
 from tokenization.schema import PACKED
 from tokenization.vocab import load_tokenizer
 

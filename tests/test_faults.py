@@ -16,11 +16,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipelines import tables
 from pipelines.__main__ import main
-from pipelines.runner import connected
+from pipelines.engine import tables
+from pipelines.engine.runner import connected
 from tests import faulty
-from tests.sources.making import video, write_lines
+from tests.pipelines.sources.making import encoded_video, write_lines
 from tests.test_build import digests
 
 WHOLE = 60
@@ -129,7 +129,7 @@ def test_a_decoder_that_hangs_costs_one_sample_its_verdict(tmp_path, monkeypatch
     """Of eight clips one hangs; the other seven are the samples that they are without it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for n in range(8):
-        video(tmp_path / "clips" / f"{n}.mp4", seconds=1 + n / 10)
+        encoded_video(tmp_path / "clips" / f"{n}.mp4", seconds=1 + n / 10)
     turns = [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "A clip."}]
     lines = [{"id": str(n), "video": f"{n}.mp4", "conversations": turns} for n in range(8)]
     write_lines(tmp_path / "rows.jsonl", lines)

@@ -8,8 +8,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipelines import tables
 from pipelines.__main__ import main
+from pipelines.engine import tables
 from tests.breaking import Breaking, Fault
 from tests.gcs_server import Gcs
 from tests.hub_server import Hub

@@ -9,7 +9,7 @@ saving, 1 a bug or a loss that is not finite.
 import sys
 from collections.abc import Sequence
 
-from .config import load, split_pairs
+from trainer.config import load, split_pairs
 
 USAGE = """\
 python -m trainer config=NAME|FILE.yaml data=DIR [output=DIR] [key=value ...]
@@ -67,13 +67,13 @@ def _raised_by_us(error: ValueError) -> bool:
 
 def _run(arguments: Sequence[str]) -> int:
     if arguments[0] == "evaluate":
-        from .benchmark import command
+        from trainer.evaluation.benchmark import command
 
         return command(arguments[1:])
     pairs = split_pairs(arguments)
     if "config" not in pairs:
         raise ValueError("config is not set. Expected config=tiny or config=FILE.yaml.")
-    from .cluster import asked, launch
+    from trainer.cluster import asked, launch
 
     cluster = asked(pairs)
     config = load(pairs.pop("config"), pairs)
@@ -81,7 +81,7 @@ def _run(arguments: Sequence[str]) -> int:
         import torch  # noqa: F401
     except ImportError as error:
         raise ValueError("the trainer needs PyTorch: pip install -e '.[train]'.") from error
-    from .loop import Preempted, train
+    from trainer.loop import Preempted, train
 
     try:
         checkpoint = launch(config, **cluster) if cluster else train(config)

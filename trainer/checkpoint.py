@@ -29,10 +29,10 @@ from torch import nn
 
 from tokenization.images import processor_settings
 from tokenization.schema import Encoding
-
-from . import adapter, parallel
-from .config import Config, to_yaml
-from .parallel import World
+from trainer import parallel
+from trainer.config import Config, to_yaml
+from trainer.model import adapter
+from trainer.parallel import World
 
 ARRIVING = ".arriving-"
 

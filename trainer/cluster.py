@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .config import Config
+from trainer.config import Config
 
 
 def asked(pairs: dict[str, str]) -> dict[str, Any]:
@@ -106,6 +106,6 @@ def _work(given: dict[str, Any]) -> str:
             "all nodes of the cluster share."
         )
     os.chdir(folder)
-    from .loop import train  # PyTorch comes in where it runs
+    from trainer.loop import train  # PyTorch comes in where it runs
 
     return str(train(given["config"]).absolute())

@@ -16,15 +16,17 @@ from typing import Any, TextIO
 import torch
 from torch import nn
 
-from . import build, checkpoint, held_out, optim, page, parallel, said
-from .card import card
-from .checkpoint import State
-from .config import Config, changed
-from .data import Batch, Loader, Step
-from .model import Objective, flops
-from .parallel import World
-from .shards import Mixture, opened, refuse_mismatch
-from .watch import (
+from trainer import checkpoint, optim, parallel
+from trainer.checkpoint import State
+from trainer.config import Config, changed
+from trainer.data.batches import Batch, Loader, Step
+from trainer.data.shards import Mixture, opened, refuse_mismatch
+from trainer.evaluation import generations, held_out
+from trainer.model import initial
+from trainer.model.smolvlm import Objective, flops
+from trainer.monitoring import page
+from trainer.monitoring.card import card
+from trainer.monitoring.watch import (
     Meter,
     describe,
     full,
@@ -38,6 +40,7 @@ from .watch import (
     until_sigterm,
     write,
 )
+from trainer.parallel import World
 
 
 class Preempted(Exception):
@@ -61,7 +64,7 @@ def train(config: Config) -> Path:
     logging.disable_progress_bar()
     with parallel.world(config) as here:
         mixtures = opened(config)
-        tokenizer = build.tokenizer_of(mixtures)
+        tokenizer = initial.tokenizer_of(mixtures)
         for mixture in mixtures:
             refuse_mismatch(config, mixture, vocabulary=len(tokenizer))
         run = run_folder(config, mixtures)
@@ -75,8 +78,8 @@ def train(config: Config) -> Path:
 def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, here: World) -> Path:
     standing = checkpoint.folders(run)
     state = _state(config, mixtures, standing)
-    model = build.build(config, tokenizer, resume=standing[-1] if standing else None)
-    build.place(model, config, here)
+    model = initial.build(config, tokenizer, resume=standing[-1] if standing else None)
+    initial.place(model, config, here)
     if here.first:
         print(describe(config, model, mixtures, run), flush=True)
     objective = Objective(model, logits_chunk=config.logits_chunk, neftune=config.optim.neftune).to(
@@ -104,7 +107,7 @@ def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, h
 
     job = _Job(config, mixtures, tokenizer, run, here, objective, wrapped, optimizer, steps)
     if here.first and config.page_samples:
-        job.shown = said.choose(mixtures, tokenizer, count=config.page_samples)
+        job.shown = generations.choose(mixtures, tokenizer, count=config.page_samples)
     names: dict[str, str] = {}
     for mixture in mixtures:
         names.update(held_out.components(mixture))
@@ -166,7 +169,7 @@ class _Job:
     steps: int
     step_tokens: int = 0
     running_loss: float = math.nan
-    shown: list[said.Shown] = field(default_factory=list)
+    shown: list[generations.Shown] = field(default_factory=list)
     track: Callable[[dict[str, Any]], None] = lambda line: None
 
     def step(
@@ -319,7 +322,7 @@ class _Job:
         return replace(state, metrics=metrics)
 
     def _benchmarks(self, state: State) -> dict[str, float]:
-        from .benchmark import selection
+        from trainer.evaluation.benchmark import selection
 
         return selection(self.objective, self.tokenizer, self.config, state, self.here)
 
@@ -347,7 +350,7 @@ class _Job:
         if log is None or not self.config.page_samples:
             return
         if self.shown and self.here.kind != "fsdp":  # generation needs the whole model on a rank
-            words = said.said(self.objective.model, self.tokenizer, self.shown)
+            words = generations.said(self.objective.model, self.tokenizer, self.shown)
             write(log, {"step": state.step, "said": words})
         page.write(self.run, self.config, self.shown, steps=self.steps, mixtures=self.mixtures)
 
@@ -370,7 +373,7 @@ def _state(config: Config, mixtures: list[Mixture], standing: list[Path]) -> Sta
         return State(mixtures=used, history=history, encoding=encoding)
     newest = standing[-1]
     state = checkpoint.read_state(newest)
-    before = build.written_config(newest)
+    before = initial.written_config(newest)
     drift = changed(dataclasses.replace(before, data=config.data), config)
     if state.mixtures != used:
         drift.append(f"data: {state.mixtures} -> {used}")

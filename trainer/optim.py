@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import Optim
-from .model import TOWERS, tower
+from trainer.config import Optim
+from trainer.model.smolvlm import TOWERS, tower
 
 
 def freeze(model: nn.Module, towers: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from .config import Config
+from trainer.config import Config
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,12 @@
-"""One small adapter per dataset family; everything generic around them.
+"""One small adapter per dataset family: what a row of its layout means; importing registers all.
 
 | file          | what it holds                                                       |
 |---------------|---------------------------------------------------------------------|
 | sample.py     | Sample, Source, the registry SOURCES and its decorator              |
+| captions.py   | questions for data that has captions only                           |
 | cauldron.py.. | the adapters: a row of one layout -> Sample                         |
-| parts.py      | a component -> its parts (which files, which rows); cutting.py      |
-| files.py      | listings of a local folder, a hub repository, an fsspec URL         |
-| repository.py | the hub; the only file that knows `huggingface_hub`                 |
-| annotations.py| JSON, small and large -> rows, by index or by block; spans.py       |
-| rows.py       | Parquet, compressed JSON lines, CSV -> rows                         |
-| media.py      | a row's paths -> bytes, out of folders and archives                 |
-| frames.py     | videos -> frames; the only file that knows decord and PyAV; the     |
-|               | child process in which everything is decoded                        |
-| folders.py    | videos that are folders of pictures                                 |
-| pictures.py   | encoded picture -> size, hash, contrast ...                         |
-| archives.py   | zips and tars, read in place; spanned.py: zips cut into disks       |
-| along.py      | rows in a tar's own order                                           |
-| ingest.py     | a part -> SAMPLE                                                    |
-| table.py      | the registry as text                                                |
+
+How rows arrive is `pipelines.reading`; what an image or a video is, `pipelines.media`.
 """
 
 from typing import Any
@@ -43,20 +32,14 @@ from pipelines.sources import (  # importing an adapter registers it
     vript,  # noqa: F401
     webdataset,  # noqa: F401
 )
-from pipelines.sources.ingest import ingest, ingest_batches
-from pipelines.sources.parts import Part, list_parts
 from pipelines.sources.sample import SOURCES, Defect, Sample, Source, source
 
 __all__ = [
     "SOURCES",
     "Defect",
-    "Part",
     "Sample",
     "Source",
     "describe",
-    "ingest",
-    "ingest_batches",
-    "list_parts",
     "source",
 ]
 

@@ -13,16 +13,7 @@ has no placeholders.
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.sample import (
-    Defect,
-    Medium,
-    Sample,
-    Turn,
-    column,
-    source,
-    still_of,
-    text_of,
-)
+from pipelines.sources.sample import Defect, Medium, Sample, Turn, column, source, still_of, text_of
 
 SUBSETS = {
     "ai2d": 2_445,

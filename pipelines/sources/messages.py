@@ -13,16 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.sources.llava import listed, spoken, video_of
-from pipelines.sources.sample import (
-    Defect,
-    Medium,
-    Sample,
-    Turn,
-    column,
-    source,
-    still_of,
-    text_of,
-)
+from pipelines.sources.sample import Defect, Medium, Sample, Turn, column, source, still_of, text_of
 
 ANY_FILES = (
     "{subset}/{split}-*.parquet",

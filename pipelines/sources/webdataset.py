@@ -10,10 +10,10 @@
 Media come in the order of the tar.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.along import json_of
 from pipelines.sources.captions import IMAGE, VIDEO, chosen
 from pipelines.sources.cauldron import conversation
 from pipelines.sources.llava import place, spoken
@@ -66,3 +66,11 @@ def webdataset(row: Mapping[str, Any]) -> Sample:
     questions = VIDEO if isinstance(media[0], Video) else IMAGE
     ask = Turn("user", (*media, chosen(questions, str(row.get("__key__")))))
     return Sample(turns=(ask, Turn("assistant", (words,))), tags=("caption",))
+
+
+def json_of(data: bytes) -> Any:
+    """The JSON in a member; raises Defect where it is none."""
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise Defect("broken_json", str(error)) from error

@@ -9,7 +9,8 @@ import pytest
 
 import filters
 from mixtures.config import load, rules_of
-from pipelines.sources import ingest, list_parts
+from pipelines.reading import ingest
+from pipelines.reading.parts import list_parts
 from tokenization.schema import Encoding
 
 EXPECTED = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.sources.pictures import dhash, picture
+from pipelines.media.images import dhash, picture
 from tests.filters.rows import reasons, sample
 
 LINE = "The train leaves the station at nine and arrives before noon, said the man with a hat."

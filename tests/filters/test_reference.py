@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from filters import near, reference
+from filters import reference
+from filters.duplicates import near
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "rules.md"
 

@@ -6,15 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixtures.config import (
-    Licences,
-    Mixture,
-    check_licences,
-    encoding_of,
-    load,
-    rules_of,
-    to_yaml,
-)
+from mixtures.config import Licences, Mixture, check_licences, encoding_of, load, rules_of, to_yaml
 from tests.mixtures.synthetic import mixture_of
 from tokenization.schema import Encoding
 

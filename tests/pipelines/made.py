@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 from PIL import Image
 
-from pipelines import facts as of_rows
+from pipelines.report import row_facts as of_rows
 from tokenization.schema import PACKED
 
 NAMES = ("pictures", "words")
@@ -243,8 +243,9 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     """A whole finished mixture on disk, of real pictures and ids; returns the folder."""
     from pathlib import Path
 
-    from pipelines import card, tables
     from pipelines import recipe as recipes
+    from pipelines.engine import tables
+    from pipelines.report import card
     from tokenization.vocab import load_tokenizer
 
     folder = Path(folder)

@@ -4,8 +4,8 @@ import base64
 
 import polars as pl
 
-from pipelines import tables
 from pipelines.__main__ import main
+from pipelines.engine import tables
 from tests.repositories import picture
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import filters
 from mixtures.config import Component, Mixture, rules_of
-from pipelines import tables
+from pipelines.engine import tables
 from pipelines.index import index_of
 from tests.filters.rows import picture, sample, table
 from tokenization.schema import Encoding

@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 
 import filters
-from pipelines import near, tables
+from pipelines import near
+from pipelines.engine import tables
+from pipelines.engine.runner import connected
 from pipelines.near import by_tasks, in_memory
-from pipelines.runner import connected
 from tests.filters.rows import picture, sample, table
 
 RULES = {

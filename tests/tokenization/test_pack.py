@@ -11,16 +11,7 @@ from datasets import Features, Image, List, Value, load_dataset
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.tokenization.rows import (
-    IMAGE,
-    SMALL,
-    encoded,
-    message,
-    noise,
-    picture,
-    sample,
-    table,
-)
+from tests.tokenization.rows import IMAGE, SMALL, encoded, message, noise, picture, sample, table
 from tokenization.check import violations
 from tokenization.encode import encode
 from tokenization.pack import fill_bound, least_rows, pack, pack_rows, row_flops

@@ -15,10 +15,10 @@ import torch
 from tests.trainer.conftest import Settings
 from trainer import checkpoint
 from trainer.config import Config, to_yaml
-from trainer.data import collate
+from trainer.data.batches import collate
+from trainer.data.shards import Rows, open_mixture
 from trainer.loop import train
-from trainer.model import Objective, use_attention
-from trainer.shards import Rows, open_mixture
+from trainer.model.smolvlm import Objective, use_attention
 
 IMAGE = 49190
 

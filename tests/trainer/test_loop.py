@@ -14,12 +14,13 @@ import yaml
 from tests.trainer.conftest import SMALL, Settings
 from tests.trainer.shards import write
 from trainer import config as config_module
-from trainer import loop, model, optim
+from trainer import loop, optim
 from trainer.__main__ import main
-from trainer.benchmark import OPTIONS
 from trainer.config import Config, Optim, find, load, to_yaml
+from trainer.evaluation.benchmark import OPTIONS
+from trainer.evaluation.metrics import METRICS
 from trainer.loop import train
-from trainer.metrics import METRICS
+from trainer.model import smolvlm
 
 
 def lines(run: Path) -> list[dict]:
@@ -87,7 +88,7 @@ def test_several_mixtures_are_trained_by_weight(
 def test_a_loss_that_is_not_finite_names_the_samples(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = model._token_losses
+    plain = smolvlm._token_losses
 
     def poisoned(
         head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor
@@ -95,7 +96,7 @@ def test_a_loss_that_is_not_finite_names_the_samples(
         losses = plain(head, hidden, targets)
         return torch.where(torch.arange(len(losses)) == 0, torch.nan, losses)
 
-    monkeypatch.setattr(model, "_token_losses", poisoned)
+    monkeypatch.setattr(smolvlm, "_token_losses", poisoned)
     with pytest.raises(FloatingPointError, match=r"the loss is nan\. Rows toy/\d+.*samples toy/"):
         train(settings())
     assert not list(Path(settings.pairs["output"]).glob("step-*"))

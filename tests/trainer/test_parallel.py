@@ -119,8 +119,8 @@ def test_a_sharded_run_is_resumed_alone(settings: Settings, tmp_path: Path) -> N
 
 
 def test_the_order_of_ranks_is_by_cost_not_by_chance(settings: Settings) -> None:
-    from trainer.data import Loader
-    from trainer.model import flops
+    from trainer.data.batches import Loader
+    from trainer.model.smolvlm import flops
 
     config = settings(batch_rows=8, micro_rows=1)
     cost = lambda lengths, crops, learned: flops(config.model, lengths, crops, learned)
@@ -136,8 +136,8 @@ def test_the_order_of_ranks_is_by_cost_not_by_chance(settings: Settings) -> None
 def test_modelled_flops_are_those_that_pytorch_counts(settings: Settings) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tests.trainer.test_model import SAMPLES, batch_of, objective
-    from trainer.model import flops
+    from tests.trainer.model.test_smolvlm import SAMPLES, batch_of, objective
+    from trainer.model.smolvlm import flops
 
     config = settings()
     ours = objective("loop", dtype=torch.float32)

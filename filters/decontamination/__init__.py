@@ -1,0 +1,1 @@
+"""Benchmarks kept out: lists of their hashes, and the rule that knows a leak by them."""

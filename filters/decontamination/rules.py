@@ -1,0 +1,312 @@
+"""Benchmarks kept out: lists of hashes of test sets, and the rule that knows a leak by them.
+
+    TSV, hub rows or folder --items.py--> question, options, pictures --hash_list--> NAME.parquet
+    verdicts: a sample whose picture or text is in a list goes, and the verdict names the item
+
+| kind     | one row of a list is                                  | a sample is a hit if       |
+|----------|-------------------------------------------------------|----------------------------|
+| image    | the dhash of a picture, or of one of its 100 crops    | a picture is within radius |
+| question | xxh3 of a question, normalised, of 8 words or more    | one of its is equal        |
+| ngram    | a run of 13 normalised words of question and options  | its text contains the run  |
+
+What cannot identify an item is left out of a list and counted in its metadata: nearly uniform
+pictures (fewer than 8 bits of the hash differ from the rest), questions asked about several
+pictures, and runs that 3 or more questions share ("answer with the letter of the option ...").
+13 words: GPT-3, https://arxiv.org/abs/2005.14165, appendix C.
+
+Crops are hashed into the list, so that a cropped leak is found by a small radius at no cost to
+judging: of width and of height each 0, 3, 6 or 9 % are cut off, shared by the two sides in steps of
+3 %. Recall, measured by `benchmarks/duplicates.py` on pictures of scikit-image: see docs/rules.md.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from PIL import Image
+
+from filters.decontamination.benchmark_items import Item as Item
+from filters.decontamination.benchmark_items import items_of as items_of
+from filters.decontamination.benchmark_items import row_items as row_items
+from filters.duplicates.hashes import ngrams, normalised
+from filters.duplicates.near import few_masks
+from filters.rules import check_nearness, rule
+
+VERSION = 2
+"""Of hash lists: what is hashed, and how. Bumped when lists made before no longer compare."""
+WORDS = 13
+MIN_QUESTION_WORDS = 8
+MAX_SHARING = 2
+"""Questions that may share a run of words before it counts as boilerplate; ours."""
+MIN_BITS = 8
+"""Bits of a hash that must be set, and must be unset, for it to identify a picture; ours."""
+
+Decode = Callable[[bytes], Image.Image]
+Dhash = Callable[[Image.Image], int]
+
+LIST = pa.schema([("kind", pa.string()), ("hash", pa.uint64()), ("item", pa.string())])
+
+
+STEP, STEPS = 0.03, 3
+"""Share of a side cut off at a time, and how often; ours: steps of 4 % find a tenth fewer of the
+pictures cropped by up to 10 %, steps of 2.5 % hardly more at twice the hashes."""
+_CUTS = [(STEP * n, STEP * m) for n in range(STEPS + 1) for m in range(STEPS + 1 - n)]
+
+
+def crops(gray: Image.Image) -> Iterator[Image.Image]:
+    """The picture, and its 100 crops at a size that still tells 3 % apart."""
+    yield gray
+    factor = min(gray.width // 288, gray.height // 256)
+    small = gray.reduce(factor) if factor > 1 else gray
+    width, height = small.size
+    for left, right in _CUTS:
+        for top, bottom in _CUTS:
+            box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+            x0, y0, x1, y1 = (round(edge) for edge in box)
+            if x0 < x1 and y0 < y1:
+                yield small.crop((x0, y0, x1, y1))
+
+
+def is_telling(hashes: np.ndarray) -> np.ndarray:
+    """Bool [N]: the difference hash has enough set and unset bits to identify a picture."""
+    bits = np.bitwise_count(hashes.astype(np.uint64))
+    return (bits >= MIN_BITS) & (bits <= 64 - MIN_BITS)
+
+
+def hash_list(items: Iterable[Item], *, name: str, decode: Decode, dhash: Dhash) -> pa.Table:
+    """LIST of a benchmark, with its name, version and counts in the metadata.
+
+    `decode` and `dhash` are those of ingest, so that hashes compare: bytes to an RGB picture, and a
+    picture in grey to 64 bits. A picture that does not decode raises.
+    """
+    hashes_of: dict[str, set[int]] = {}
+    texts: dict[str, tuple[str, str]] = {}  # id -> (question, question and options)
+    about: dict[str, str] = {}
+    for item in items:
+        hashed = {dhash(c) for data in item.images for c in crops(decode(data).convert("L"))}
+        hashes_of[item.id] = hashed
+        about[item.id] = item.same_images_as or item.id
+        texts[item.id] = (item.question, " ".join((item.question, *item.options)))
+    for item_id, other in about.items():
+        if other not in hashes_of:
+            raise ValueError(
+                f"{name}: item {item_id} has the picture of item {other}, which is not there."
+            )
+    rows = [("image", h, i) for i, hashed in hashes_of.items() for h in sorted(hashed)]
+    telling = is_telling(np.array([h for _, h, _ in rows], np.uint64))
+    images = [row for row, tells in zip(rows, telling.tolist(), strict=True) if tells]
+
+    frame = pl.DataFrame(
+        {
+            "id": list(texts),
+            "q": [q for q, _ in texts.values()],
+            "all": [a for _, a in texts.values()],
+        },
+        schema={"id": pl.String, "q": pl.String, "all": pl.String},
+    ).with_columns(normalised(pl.col("q", "all")))
+    pictures_of = defaultdict(set)
+    for item_id, question in zip(frame["id"], frame["q"], strict=True):
+        pictures_of[question].add(frozenset(hashes_of[about[item_id]]) or item_id)
+    questions = [
+        ("question", xxhash.xxh3_64_intdigest(q), item_id)
+        for item_id, q in zip(frame["id"], frame["q"], strict=True)
+        if len(q.split()) >= MIN_QUESTION_WORDS and len(pictures_of[q]) == 1
+    ]
+    flat, offsets = ngrams(frame["all"], n=WORDS, short=False)
+    owner = np.repeat(np.arange(len(frame)), np.diff(offsets))
+    asked = {(int(run), frame["q"][int(n)]) for run, n in zip(flat, owner, strict=True)}
+    sharing = Counter(run for run, _ in asked)
+    runs = {(int(run), frame["id"][int(n)]) for run, n in zip(flat, owner, strict=True)}
+    grams = [("ngram", run, i) for run, i in sorted(runs) if sharing[run] <= MAX_SHARING]
+
+    kept = [*images, *questions, *grams]
+    columns = [pa.array([row[n] for row in kept], LIST.field(n).type) for n in range(3)]
+    counts = {
+        "items": len(texts),
+        "image_hashes": len(images),
+        "uniform_image_hashes_left_out": len(rows) - len(images),
+        "questions": len(questions),
+        "ngrams": len(grams),
+        "shared_ngrams_left_out": len(runs) - len(grams),
+    }
+    about_it = {"hash_list": str(VERSION), "name": name, "counts": json.dumps(counts)}
+    return pa.table(columns, schema=LIST.with_metadata(about_it))
+
+
+def write_list(table: pa.Table, path: Path) -> dict[str, int]:
+    """The list is at `path` (parquet); its counts are returned."""
+    pq.write_table(table, path, compression="zstd")
+    return json.loads(table.schema.metadata[b"counts"])
+
+
+def read_list(path: str) -> pa.Table:
+    """The list at `path`, a local file or an fsspec URL; ValueError if it is not one of ours."""
+    with fsspec.open(path, "rb") as file:
+        try:
+            table = pq.read_table(file)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{path}: not a hash list ({error}). {_MAKE}") from error
+    found = (table.schema.metadata or {}).get(b"hash_list", b"none").decode()
+    if found != str(VERSION):
+        raise ValueError(f"{path}: hash list of version {found}, expected {VERSION}. {_MAKE}")
+    return table
+
+
+_MAKE = "Make it with: python -m pipelines hashes NAME data=..."
+
+
+@dataclass(frozen=True)
+class _Leaks:
+    """Hash lists, ready to look samples up in. `names[n]` is "benchmark/item" of row n."""
+
+    names: list[str]
+    texts: dict[str, tuple[np.ndarray, np.ndarray]]
+    """kind -> (hashes, sorted; rows)."""
+    pictures: list[tuple[np.uint64, np.ndarray, np.ndarray]]
+    """Per table: mask, masked hashes, sorted; rows, int32."""
+    hashes: np.ndarray
+    """uint64 per row."""
+
+
+@lru_cache(maxsize=4)
+def _leaks(paths: tuple[str, ...], radius: int) -> _Leaks:
+    tables = [read_list(path) for path in paths]
+    names = [
+        f"{table.schema.metadata[b'name'].decode()}/{item}"
+        for table in tables
+        for item in table["item"].to_pylist()
+    ]
+    whole = pl.DataFrame(
+        pl.from_arrow(pa.concat_tables([t.replace_schema_metadata() for t in tables]))
+    )
+    hashes, kinds = whole["hash"].to_numpy(), whole["kind"].to_numpy()
+
+    def ordered(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(keys, kind="stable")
+        return keys[order], rows[order]
+
+    rows = {kind: np.flatnonzero(kinds == kind) for kind in ("image", "question", "ngram")}
+    texts = {kind: ordered(hashes[rows[kind]], rows[kind]) for kind in ("question", "ngram")}
+    image = rows["image"]
+    masks = [np.uint64(mask) for mask in few_masks(radius)] if len(image) else []
+    pictures = [(mask, *ordered(hashes[image] & mask, image.astype(np.int32))) for mask in masks]
+    return _Leaks(names, texts, pictures, hashes)
+
+
+def _first_equal(sought: np.ndarray, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """int64 [N]: the row of the first equal key, or -1."""
+    if not len(keys):
+        return np.full(len(sought), -1)
+    at = np.minimum(np.searchsorted(keys, sought), len(keys) - 1)
+    return np.where(keys[at] == sought, rows[at], -1)
+
+
+def _nearest(sought: np.ndarray, leaks: _Leaks, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int64 [N]: the row of the nearest picture within the radius or -1; its distance)."""
+    best = np.full(len(sought), radius + 1)
+    row_of = np.full(len(sought), -1)
+    telling = np.flatnonzero(is_telling(sought))
+    for mask, keys, rows in leaks.pictures:
+        masked = sought[telling] & mask
+        low, high = (np.searchsorted(keys, masked, side=side) for side in ("left", "right"))
+        met = np.cumsum(high - low)
+        start = 0
+        while start < len(telling):  # about MEETINGS at a time, at least those of one picture
+            before = met[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(met, before + MEETINGS, side="right")))
+            counts = (high - low)[start:stop]
+            begins = np.repeat(low[start:stop] - (np.cumsum(counts) - counts), counts)
+            found = rows[begins + np.arange(counts.sum())]
+            who = np.repeat(telling[start:stop], counts)
+            distance = np.bitwise_count(sought[who] ^ leaks.hashes[found])
+            near = np.flatnonzero(distance < best[who])
+            near = near[np.lexsort((found[near], distance[near], who[near]))]
+            who, first = np.unique(who[near], return_index=True)
+            best[who], row_of[who] = distance[near[first]], found[near[first]]
+            start = stop
+    return row_of, best
+
+
+MEETINGS = 1 << 20
+"""Pairs of a sample's picture and a list's that are compared at once."""
+
+
+def _first_per_row(lengths: np.ndarray, hits: np.ndarray) -> dict[int, int]:
+    """Row -> position of its first hit (hits >= 0) in the flat array."""
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    found: dict[int, int] = {}
+    for position in np.flatnonzero(hits >= 0).tolist():
+        found.setdefault(int(owner[position]), position)
+    return found
+
+
+def leaks(frame: pl.DataFrame, *, benchmarks: tuple[str, ...], radius: int, by: str) -> pl.Series:
+    """String per row: what it leaks, such as "mmmu/17 by image (2 bits)"; null where nothing."""
+    known = _leaks(benchmarks, radius)
+    lists = frame["dhashes"]
+    hashes = lists.list.explode(empty_as_null=False, keep_nulls=False).fill_null(0).to_numpy()
+    hit, distance = _nearest(hashes.astype(np.uint64), known, radius)
+    seen = {
+        row: f"{known.names[hit[at]]} by image ({distance[at]} bits)"
+        for row, at in _first_per_row(lists.list.len().fill_null(0).to_numpy(), hit).items()
+    }
+
+    asked = frame.select(pl.col("questions").list.eval(normalised(pl.element()))).to_series()
+    flat = asked.list.explode(empty_as_null=False, keep_nulls=False)
+    digests = np.array([xxhash.xxh3_64_intdigest(text) for text in flat], np.uint64)
+    hit = _first_equal(digests, *known.texts["question"])
+    read = {
+        row: f"{known.names[hit[at]]} by question"
+        for row, at in _first_per_row(asked.list.len().fill_null(0).to_numpy(), hit).items()
+    }
+    runs, offsets = ngrams(
+        frame.select(normalised(pl.col("text"))).to_series(), n=WORDS, short=False
+    )
+    hit = _first_equal(runs, *known.texts["ngram"])
+    for row, at in _first_per_row(np.diff(offsets), hit).items():
+        read.setdefault(row, f"{known.names[hit[at]]} by {WORDS} words")
+
+    rows = range(len(frame))
+    if by == "both":
+        found = [f"{seen[n]}, {read[n]}" if n in seen and n in read else None for n in rows]
+    else:
+        by_image = seen if by in ("image", "either") else {}
+        by_text = read if by in ("question", "either") else {}
+        found = [by_image.get(n, by_text.get(n)) for n in rows]
+    return pl.Series(found, dtype=pl.String)
+
+
+def _are_lists(at: str, *, benchmarks: tuple[str, ...], radius: int, **_: Any) -> None:
+    check_nearness(at, radius=radius)
+    if not benchmarks:
+        raise ValueError(f"{at}.benchmarks is empty, expected paths of hash lists. {_MAKE}")
+    for path in benchmarks:
+        try:
+            read_list(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{at}.benchmarks: no file {path}. {_MAKE}") from error
+        except ValueError as error:
+            raise ValueError(f"{at}.benchmarks: {error}") from error
+
+
+@rule(version=2, check=_are_lists, detail=leaks, reads=("dhashes", "questions", "text"))
+def contaminated(
+    *, benchmarks: tuple[str, ...], radius: int = 4,
+    by: Literal["either", "image", "question", "both"] = "either",
+) -> pl.Expr:  # fmt: skip
+    """A picture or a question of the sample is that of a benchmark; the verdict names the item.
+
+    `benchmarks`: hash lists made by `python -m pipelines hashes`; `radius`: bits of 64 in which
+    difference hashes may differ; `by`: what must be found.
+    """
+    return pl.col("contaminated.detail").is_not_null()

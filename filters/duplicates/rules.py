@@ -1,0 +1,235 @@
+"""Duplicates: rules that need the verdicts of every part, applied once all are judged.
+
+What is compared, and what is not:
+
+| rule                  | two samples are duplicates if                                 |
+|-----------------------|---------------------------------------------------------------|
+| duplicate_sample      | same pictures in the same order *and* same text               |
+| duplicate_text        | same text, whatever the pictures                              |
+| duplicate_images      | same pictures in the same order, whatever is asked about them |
+| near_duplicate_sample | pictures within the radius, one by one, *and* similar text |
+| near_duplicate_text   | similar text, whatever the pictures                        |
+| near_duplicate_images | pictures within the radius, one by one, whatever is asked  |
+
+So two questions about one picture are not duplicates, and one question about two pictures is not,
+unless a rule of `images` or `text` asks for it. "Text" is that of all turns but the system's; its
+similarity is the Jaccard index of its runs of 5 words, as MinHash estimates it (standard error 0.03
+at 0.8). Two samples have near pictures if they have equally many and the first is within `radius`
+bits (of 64) of the first, the second of the second, and so on; a video's pictures are its frames.
+
+Every sample that goes is near one that stays, which its `detail` names; no two that stay are near
+(texts: as far as their bands meet, at least 95 % of pairs). Chains do not collapse: where b is near
+a and c near b, but c not near a, only b goes. The order of the rows does not matter: the component
+of the lowest `priority` number is preferred, then the smallest id (along a chain a later one may
+stay, if the one between is near both). A sample that another rule rejects neither stays nor takes
+others along.
+
+Bands of near rows are independent, so that `run` may spread them over tasks: search.py.
+"""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from filters.duplicates import near
+from filters.duplicates.search import Run, Search, here
+from filters.rules import RULES, check_nearness, rule, settings_of
+
+Within = Literal["subset", "component", "mixture"]
+Same = Literal["bytes", "pixels"]
+
+_SCOPES: dict[str, list[str]] = {
+    "subset": ["component", "subset"],
+    "component": ["component"],
+    "mixture": [],
+}
+
+
+def _subset(verdicts: pl.DataFrame) -> pl.DataFrame:
+    """The verdicts with `subset`, the first two parts of an id, where they don't have it."""
+    if "subset" in verdicts.columns:
+        return verdicts
+    parts = pl.col("id").str.splitn("/", 3).struct
+    return verdicts.with_columns(subset=parts.field("field_0") + "/" + parts.field("field_1"))
+
+
+def perhaps_repeated(frame: pl.DataFrame) -> pl.Series:
+    """Bool per row: false where no other row is equal to it (of those true, a few may be unique).
+
+    Takes 24 bytes a row, where grouping takes a hundred: rows are few that are worth grouping.
+    """
+    hashes = frame.hash_rows(seed=0).to_numpy()
+    ordered = np.sort(hashes)
+    return pl.Series(np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]]))
+
+
+def _later_of_equals(verdicts: pl.DataFrame, keys: list[str], within: str) -> pl.DataFrame:
+    """`id` and `detail` of every sample but the first of each group of equal, non-null keys."""
+    groups = [*_SCOPES[within], *keys]
+    verdicts = _subset(verdicts)
+    some = verdicts.filter(perhaps_repeated(verdicts.select(groups)))
+    candidates = some.filter(pl.all_horizontal(pl.col(keys).is_not_null()))
+    ordered = candidates.sort("priority", "id").with_columns(
+        first=pl.col("id").first().over(groups)
+    )
+    later = ordered.filter(pl.col("id") != pl.col("first"))
+    return later.select("id", detail=pl.lit("of ") + pl.col("first"))
+
+
+@rule(scope="mixture", needs=lambda *, same, **_: ("text_hash", f"{same}_hash"))
+def duplicate_sample(
+    verdicts: pl.DataFrame, *, within: Within = "mixture", same: Same = "pixels"
+) -> pl.DataFrame:
+    """Another sample has the same text and the same pictures.
+
+    `same`: pictures are compared by their encoded `bytes`, or by their `pixels`.
+    """
+    pictures = f"{same}_hash"
+    # A sample without pictures, or without words, is equal to its like on that side.
+    filled = verdicts.with_columns(pl.col("text_hash", pictures).fill_null(0)).filter(
+        (pl.col("text_hash") != 0) | (pl.col(pictures) != 0)
+    )
+    return _later_of_equals(filled, ["text_hash", pictures], within)
+
+
+@rule(scope="mixture", needs=lambda **_: ("text_hash",))
+def duplicate_text(verdicts: pl.DataFrame, *, within: Within = "mixture") -> pl.DataFrame:
+    """Another sample has the same text, whatever the pictures."""
+    return _later_of_equals(verdicts, ["text_hash"], within)
+
+
+@rule(scope="mixture", needs=lambda *, same, **_: (f"{same}_hash",))
+def duplicate_images(
+    verdicts: pl.DataFrame, *, within: Within = "mixture", same: Same = "pixels"
+) -> pl.DataFrame:
+    """Another sample has the same pictures in the same order, whatever is asked about them."""
+    return _later_of_equals(verdicts, [f"{same}_hash"], within)
+
+
+def _near(verdicts: pl.DataFrame, search: Search, *, within: Within, run: Run) -> pl.DataFrame:
+    """`id` and `detail` of every row in whose place a near one of the same scope stays."""
+    scope = pl.struct(_SCOPES[within]).rank("dense") if _SCOPES[within] else pl.lit(0)
+    ids = verdicts.select("priority", "id", row=pl.int_range(pl.len()))
+    ordered = ids.sort("priority", "id").select("id", "row").with_row_index("rank")
+    ranks = ordered.sort("row").select(pl.col("rank").cast(pl.Int32))
+    rows = _subset(verdicts).with_columns(scope.cast(pl.UInt32).alias("scope"), ranks.to_series())
+    place = near.thinned(len(rows), run(rows, search))
+    gone = np.flatnonzero(place != np.arange(len(place)))
+    first = ordered["id"]
+    return pl.DataFrame({"id": first[gone], "detail": "of " + first[place[gone]]})
+
+
+@rule(scope="mixture", version=2, check=check_nearness, needs=lambda **_: ("text_signature",))
+def near_duplicate_text(
+    verdicts: pl.DataFrame, *, within: Within = "mixture", similarity: float = 0.8, run: Run = here
+) -> pl.DataFrame:
+    """Another sample has nearly the same text, whatever the pictures.
+
+    `similarity`: the least Jaccard index of runs of 5 words.
+    """
+    # 0.8: Lee et al., https://arxiv.org/abs/2107.06499, section 4.2.
+    search = Search(kind="text", count=len(verdicts), similarity=similarity)
+    return _near(verdicts, search, within=within, run=run)
+
+
+@rule(scope="mixture", version=2, check=check_nearness, needs=lambda **_: ("dhashes",))
+def near_duplicate_images(
+    verdicts: pl.DataFrame, *, within: Within = "mixture", radius: int = 4, run: Run = here
+) -> pl.DataFrame:
+    """Another sample has nearly the same pictures in the same order, whatever is asked about them.
+
+    `radius`: bits of 64 in which two difference hashes may differ.
+    """
+    # 4: what recompressed and resized copies stay within; measured by benchmarks/duplicates.py.
+    # Charts and tables of one template are as near, so prefer near_duplicate_sample for them.
+    search = Search(kind="pictures", count=len(verdicts), radius=radius)
+    return _near(verdicts, search, within=within, run=run)
+
+
+@rule(
+    scope="mixture",
+    version=2,
+    check=check_nearness,
+    needs=lambda **_: ("text_signature", "dhashes"),
+)
+def near_duplicate_sample(
+    verdicts: pl.DataFrame, *, within: Within = "mixture", similarity: float = 0.8, radius: int = 4,
+    run: Run = here,
+) -> pl.DataFrame:  # fmt: skip
+    """Another sample has nearly the same pictures and nearly the same text.
+
+    `similarity` and `radius` as in near_duplicate_text and near_duplicate_images.
+    """
+    search = Search(kind="sample", count=len(verdicts), similarity=similarity, radius=radius)
+    return _near(verdicts, search, within=within, run=run)
+
+
+def duplicates_of_embeddings(
+    verdicts: pl.DataFrame, *, similarity: float, within: Within, run: Run
+) -> pl.DataFrame:
+    """`id` and `detail` of samples whose `embedding_signature` is near that of another."""
+    search = Search(kind="embedding", count=len(verdicts), similarity=similarity)
+    return _near(verdicts, search, within=within, run=run)
+
+
+Rules = Mapping[str, Mapping[str, Any] | None]
+
+
+def mixture_rules(
+    verdicts: pl.DataFrame,
+    *,
+    settings: Rules,
+    components: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    run: Run = here,
+) -> pl.DataFrame:
+    """`id`, `rule`, `mode` (drop or mark) and `detail` of every sample a mixture-level rule takes.
+
+    Reads: VERDICTS of all parts with two more columns, `component` (string) and `priority` (int,
+    the lowest stays). `settings` may hold per-sample rules too, which are passed over. Rules apply
+    in their order to what is left by `rule` and by the rules before, so each sample is dropped at
+    most once; marked samples stay in play.
+
+    `components` holds what single components say themselves. Settings, laid over the mixture's,
+    apply among the component's own samples, first; False turns the mixture's rule off. In both
+    cases the mixture's rule of that name does not see the component: its samples neither go by it
+    nor take others along. `run` says where near rows are compared, with the same answer.
+    """
+    left = verdicts.filter(pl.col("rule").is_null()).select(
+        name for name in verdicts.columns if name in _COMPARED
+    )
+    own: list[tuple[pl.Expr | None, str, Any]] = [
+        (pl.col("component") == component, name, {**(settings.get(name) or {}), **(given or {})})
+        for component, rules in components.items()
+        for name, given in rules.items()
+        if given is not False
+    ]
+    shared: list[tuple[pl.Expr | None, str, Any]] = []
+    for name, given in settings.items():
+        apart = [c for c, rules in components.items() if name in rules]
+        among = ~pl.col("component").is_in(apart) if apart else None
+        shared.append((among, name, given))
+    schema = {"id": pl.String, "rule": pl.String, "mode": pl.String, "detail": pl.String}
+    taken = [pl.DataFrame(schema=schema)]
+    for among, name, given in [*own, *shared]:
+        if RULES[name].scope != "mixture":
+            continue
+        mode, values = settings_of(name, given)
+        function: Callable[..., pl.DataFrame] = RULES[name].function
+        how = {"run": run} if "run" in signature(function).parameters else {}
+        gone = function(left if among is None else left.filter(among), **values, **how)
+        taken.append(gone.select("id", rule=pl.lit(name), mode=pl.lit(mode), detail="detail"))
+        if mode == "drop":
+            left = left.join(gone, on="id", how="anti", maintain_order="left")
+    return pl.concat(taken)
+
+
+_COMPARED = {
+    *("id", "subset", "component", "priority", "piece", "row"),
+    *("text_hash", "bytes_hash", "pixels_hash"),
+    *("text_signature", "dhashes", "embedding_signature"),
+}
+"""What rules on the whole mixture read; the other columns are not carried along."""

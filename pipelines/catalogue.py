@@ -1,0 +1,132 @@
+"""The registry as text: `python -m pipelines sources` and `sources NAME`.
+
+table()      a line per source          markdown()   the README's table, with what was verified
+about(NAME)  all that is known of one, and a decoded sample where data is reachable
+terms_of()   what `licenses: {allow, forbid}` of a mixture is checked against
+"""
+
+from typing import Any
+
+from pipelines.reading.ingest import peek
+from pipelines.reading.parts import list_parts, source_named
+from pipelines.sources.sample import SOURCES, Source
+
+LAYOUTS = {
+    "parquet": "Parquet rows with pictures inside",
+    "video": "Parquet rows with videos inside",
+    "json": "JSON beside media (folders, zip, tar, tar.gz)",
+    "text": "rows of text: Parquet, JSON lines, gzip, zstandard",
+    "tar": "WebDataset tars",
+    "folder": "pictures with metadata.jsonl, .csv or .parquet",
+}
+SHOWN = 300
+"""Characters of a turn that are shown."""
+
+
+def terms_of(name: str) -> list[str]:
+    """The licence of a source and what it asks or forbids, as `licenses` may name them."""
+    source = source_named(name, where="sources")
+    return [source.licence, *source.terms]
+
+
+def table() -> str:
+    """Every source: hub id, recorded rows, licence, what must be done for access."""
+    head = ("source", "repository", "rows", "licence and terms", "access")
+    lines = [cells(source) for _, source in sorted(SOURCES.items())]
+    widths = [max(len(line[n]) for line in [head, *lines]) for n in range(len(head))]
+    rule = tuple("-" * width for width in widths)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [head, rule, *lines]
+    )
+
+
+def cells(source: Source) -> tuple[str, str, str, str, str]:
+    """The line of one source."""
+    terms = f" ({', '.join(source.terms)})" if source.terms else ""
+    access = "gated" if source.gating else ("open" if source.hub else "data:")
+    counts = [source.subsets[name] for name in source.default or source.subsets]
+    more = " +" if 0 in counts else ""  # of some subsets no count is published
+    return (
+        source.name,
+        source.hub or "yours",
+        f"{people(sum(counts))}{more}" if any(counts) else "-",
+        clipped(source.licence + terms, 60),
+        access,
+    )
+
+
+def markdown() -> str:
+    """The same for a README, with the layout and what of it was verified."""
+    lines = ["| source | repository | layout | licence | verified |", "|---|---|---|---|---|"]
+    for _, source in sorted(SOURCES.items()):
+        gate = f"; gated: {source.gating}" if source.gating else ""
+        layout = LAYOUTS[source.layout]
+        lines.append(
+            f"| `{source.name}` | {source.hub or 'yours, by `data:`'} | {layout} | "
+            f"{source.licence}{gate} | {source.verified} |"
+        )
+    return "\n".join(lines)
+
+
+def about(name: str, *, data: str | None = None, mirror: str | None = None) -> str:
+    """All that is known of one source, and its first whole sample where `data` or a mirror is
+    given; raises ValueError for an unknown name.
+    """
+    source = source_named(name, where="sources")
+    subsets = [f"{subset}{f' ({people(n)})' if n else ''}" for subset, n in source.subsets.items()]
+    facts = {
+        "repository": source.hub or "your own files, by `data:`",
+        "revision": source.revision if source.hub else "",
+        "licence": ", ".join([source.licence, *source.terms]),
+        "access": source.gating or ("open" if source.hub else ""),
+        "citation": source.citation,
+        "layout": LAYOUTS[source.layout],
+        "columns": ", ".join(source.columns).replace("|", " or "),
+        "files": ", ".join(source.files),
+        "subsets": ", ".join(subsets),
+        "taken": ", ".join(source.default) if source.default else "every subset found",
+        "size": f"{people(source.num_bytes)}B" if source.num_bytes else "",
+        "version": str(source.version),
+        "verified": source.verified,
+        "makes": (source.adapter.__doc__ or "").strip().splitlines()[0],
+    }
+    lines = [name, *(f"  {key:<11}{value}" for key, value in facts.items() if value)]
+    if data is None and mirror is None:
+        return "\n".join(
+            [*lines, "", "  Name data=FOLDER (or a mirror of the hub) to see a sample."]
+        )
+    parts = list_parts(source=name, data=data, mirror=mirror)
+    sample = next((found for part in parts if (found := peek(part)) is not None), None)
+    if sample is None:
+        return "\n".join([*lines, "", f"  No whole sample in {len(parts)} parts."])
+    return "\n".join([*lines, "", *sample_lines(sample)])
+
+
+def sample_lines(sample: dict[str, Any]) -> list[str]:
+    """A decoded sample: its pictures' sizes and its turns."""
+    sizes = [f"{image['width']}x{image['height']}" for image in sample["images"]]
+    lines = [f"  {sample['id']}"]
+    if sizes:
+        more = f" and {len(sizes) - 8} more" if len(sizes) > 8 else ""
+        lines.append(f"    {len(sizes)} pictures: {', '.join(sizes[:8])}{more}")
+    if sample["duration"] is not None:
+        lines.append(f"    {sample['duration']:.1f} s of video")
+    for message in sample["messages"]:
+        parts = ("[picture]" if c["type"] == "image" else c["text"] for c in message["content"])
+        lines.append(f"    {message['role']}: {clipped(' '.join(parts), SHOWN)}")
+    return lines
+
+
+def clipped(text: str, length: int) -> str:
+    """The text on one line, cut at `length` with three dots."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def people(number: float) -> str:
+    """`1.27 M`: a number with three digits and its thousands."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g}"

@@ -1,0 +1,363 @@
+"""Runs tasks, in this process or on Ray: the only file that knows Ray.
+
+A *stage* is a pure function that returns a table (or its pieces, one by one); a *task* is one call
+of it with the file to write. `run` does everything else, once: order, a bounded window of
+submissions, resources, atomic writes, schema checks, progress, errors that say stage and part. A
+task whose file is there is not run. A worker that dies is replaced and its task tried again by Ray;
+an exception ends the run after the tasks that are running have finished, so that their work is
+kept.
+"""
+
+import heapq
+import math
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.engine import tables, timings, versions
+from pipelines.engine.progress import Progress
+from pipelines.engine.timings import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a task asks of Ray; nothing of it counts where the task runs in this process."""
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory: int = 512 << 20
+    """Bytes reserved; lowered to what the largest node has."""
+    max_calls: int = 0
+    """A worker is replaced after so many tasks (gives leaked memory back); 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A pure function on tables, and what the runner must know of it."""
+
+    name: str
+    call: Callable[..., pa.Table | Iterator[pa.Table]]
+    """Gives its table whole, or in pieces where it is too large to hold."""
+    writes: pa.Schema
+    version: int
+    """Bumped when the output would change; enters fingerprints. Code is never hashed."""
+    needs: Needs = Needs()
+    rows_per_batch: int = tables.ROWS_PER_BATCH
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the stage determines its output: its version, and the columns it writes."""
+        columns = {column.name: str(column.type) for column in self.writes}
+        return {"version": self.version, "columns": columns}
+
+
+STAGES: dict[str, Stage] = {}
+RETRIES = 3
+"""Times that a task is tried again whose worker or node died."""
+OOM_RETRIES = 8
+"""Times that a task is tried again which Ray ended because its node ran out of memory; Ray waits
+1, 2, 4 ... s between them, four minutes in all."""
+LOOK_SECONDS = 10.0
+"""s between looks at a cluster's size and at tasks that take long."""
+
+
+def stage(*, writes: pa.Schema, version: int, **settings: Any) -> Callable[..., Any]:
+    """Registers a function as the stage of its name and leaves the function as it is."""
+
+    def register(call: Callable[..., Any]) -> Callable[..., Any]:
+        name = call.__name__
+        STAGES[name] = Stage(name=name, call=call, writes=writes, version=version, **settings)
+        return call
+
+    return register
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One call of a stage, and the file that it writes."""
+
+    stage: Stage
+    part: str
+    """What progress and errors call it: `cauldron/ai2d/00003`."""
+    settings: dict[str, Any]
+    """Arguments; a `File` among them is read by the worker."""
+    out: str
+    after: tuple[str, ...] = ()
+    """Files of other tasks that must be there first."""
+    needs: Needs | None = None
+    """Where other than its stage's."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A table to be read where the task runs."""
+
+    path: str
+
+
+def perform(task: Task) -> Report:
+    """The task's file is there, whole; called where the work is done."""
+    started = time.monotonic()
+    timings.forget_peak()
+    spec = task.stage
+    try:
+        read = {
+            k: tables.read(v.path) if isinstance(v, File) else v for k, v in task.settings.items()
+        }
+        made = spec.call(**read)
+        pieces = (
+            tables.conform(piece, spec.writes, writer=f"stage {spec.name}")
+            for piece in ([made] if isinstance(made, pa.Table) else made)
+        )
+        rows = tables.write_pieces(
+            pieces, spec.writes, task.out, rows_per_batch=spec.rows_per_batch
+        )
+    except Exception as error:
+        error.add_note(f"stage {spec.name}, part {task.part}")
+        raise
+    return Report(
+        stage=spec.name,
+        part=task.part,
+        rows=rows,
+        bytes=tables.size(task.out),
+        seconds=time.monotonic() - started,
+        peak_bytes=timings.peak_bytes(),
+        node=_node(),
+    )
+
+
+def _node() -> str:
+    ray = sys.modules.get("ray")  # importing it here would cost builds without Ray a second
+    if ray is None or not ray.is_initialized():
+        return ""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+@contextmanager
+def connected(address: str, *, workers: int | None) -> Iterator[int]:
+    """Ray is up; yields its number of CPUs, or 0 where `workers=0` asks for this process alone.
+
+    `local` starts Ray on this machine with `workers` CPUs, `auto` joins the running cluster,
+    anything else is a cluster's address. A cluster gets this program's packages with each job.
+    """
+    if workers == 0:
+        yield 0
+        return
+    # Ray asks to choose: GPUs stay visible to tasks that ask for none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # By default a part that never fits is tried for ever.
+    os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": True}
+    if ray.is_initialized():
+        yield _cpus()
+        return
+    if address == "local":
+        # Tables travel as files; the object store holds only small tables of picks.
+        ray.init(
+            address="local",
+            num_cpus=workers or os.cpu_count(),
+            object_store_memory=512 << 20,
+            include_dashboard=False,
+            **quiet,
+        )
+    else:
+        # A submitted job brings its code by its own runtime environment (or the image).
+        code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
+        try:
+            knock(address)
+            ray.init(address=address, runtime_env=code, **quiet)
+        except (ConnectionError, TimeoutError) as error:
+            raise ValueError(
+                f"ray={address}: no cluster answers there ({error}). Start one with `ray start "
+                "--head`, or leave ray= out to use this machine alone."
+            ) from error
+        except RuntimeError as error:  # Ray compares its own version and Python's
+            if "ersion mismatch" not in str(error):
+                raise
+            raise ValueError(f"ray={address}: {error}") from error
+    try:
+        yield workers or _cpus()
+    finally:
+        ray.shutdown()
+
+
+def knock(address: str) -> None:
+    """Raises ConnectionError or TimeoutError where nothing listens at `HOST:PORT`: Ray itself
+    keeps trying for minutes.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except socket.gaierror as error:
+            raise ConnectionError(f"{host}: {error.strerror}") from error
+
+
+def _cpus() -> int:
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+def _packages() -> list[Any]:
+    import filters
+    import mixtures
+    import pipelines
+    import tokenization
+
+    return [mixtures, filters, tokenization, pipelines]
+
+
+def run(tasks: Sequence[Task], *, slots: int) -> list[Report]:
+    """Every task's file is there; returns reports of the tasks that had to run, in the order given.
+
+    `slots` is the number of CPUs to fill, or 0 to run in this process. Tasks run in the order given
+    as soon as the files they come `after` are there, so the stages of different parts overlap.
+
+    Raises:
+        Exception: the first that a stage raised, with a note of stage and part, once the tasks that
+            were running have ended. Finished files stay.
+    """
+    made = {task.out for task in tasks}
+    present = tables.present([task.out for task in tasks])
+    waiting = {
+        i: {p for p in t.after if p in made and p not in present} for i, t in enumerate(tasks)
+    }
+    todo = [i for i, t in enumerate(tasks) if t.out not in present]
+    followers: dict[str, list[int]] = {}
+    for i in todo:
+        for path in waiting[i]:
+            followers.setdefault(path, []).append(i)
+    ready = [i for i in todo if not waiting[i]]
+    heapq.heapify(ready)
+    progress = Progress(totals=Counter(tasks[i].stage.name for i in todo))
+    reports: dict[int, Report] = {}
+
+    def finish(i: int, report: Report) -> None:
+        reports[i] = report
+        progress.advance(report)
+        for follower in followers.get(tasks[i].out, ()):
+            waiting[follower].discard(tasks[i].out)
+            if not waiting[follower]:
+                heapq.heappush(ready, follower)
+
+    try:
+        if slots == 0:
+            while ready:
+                i = heapq.heappop(ready)
+                progress.start(tasks[i].stage.name)
+                finish(i, perform(tasks[i]))
+        else:
+            _run_on_ray(tasks, ready, finish, progress, slots=slots)
+    finally:
+        progress.close()
+    return [reports[i] for i in sorted(reports)]
+
+
+def _run_on_ray(
+    tasks: Sequence[Task],
+    ready: list[int],
+    finish: Callable[[int, Report], None],
+    progress: Progress,
+    *,
+    slots: int,
+) -> None:
+    import ray
+
+    here, shown = versions.packages(), labels(tasks)
+    remote: dict[tuple[str, Needs], Any] = {}
+    running: dict[Any, tuple[int, float]] = {}  # -> task, since when
+    failure: Exception | None = None
+    asked_for_less = slots < _cpus()
+    window, looked = 0, -math.inf
+    while running or (ready and failure is None):
+        if time.monotonic() - looked > LOOK_SECONDS:
+            # Two a CPU: none is idle, an autoscaler sees what waits, and no more is in flight.
+            window, looked = slots if asked_for_less else 2 * _cpus(), time.monotonic()
+            waited = [(tasks[i].stage.name, tasks[i].part, t) for i, t in running.values()]
+            progress.watch(waited)
+        while ready and failure is None and len(running) < window:
+            i = heapq.heappop(ready)
+            task = tasks[i]
+            name, needs = task.stage.name, task.needs or task.stage.needs
+            if (name, needs) not in remote:
+                remote[name, needs] = ray.remote(**_options(name, needs))(_perform_for)
+            progress.start(name)
+            submit = remote[name, needs].options(name=shown[i])
+            running[submit.remote(task, here)] = i, time.monotonic()
+        done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
+        if done:  # and whatever else is: a wait on 1,024 takes 4 ms, on a cluster too long for each
+            done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
+        for ref in done:
+            i, _ = running.pop(ref)
+            try:
+                report = ray.get(ref)
+            except ray.exceptions.RayTaskError as error:
+                failure = failure or _cause(error, tasks[i])
+            except ray.exceptions.RayError as error:
+                error.add_note(f"stage {tasks[i].stage.name}, part {tasks[i].part}")
+                failure = failure or error
+            else:
+                finish(i, report)
+    if failure is not None:
+        raise failure
+
+
+def labels(tasks: Sequence[Task]) -> list[str]:
+    """What Ray's dashboard calls each task: `ingest cauldron/ai2d 3/40` is part 00003 of forty."""
+    places = [(task.stage.name, *task.part.rpartition("/")[::2]) for task in tasks]
+    totals = Counter((stage, subset) for stage, subset, _ in places)
+    return [
+        f"{stage} {subset} {int(number)}/{totals[stage, subset]}"
+        if subset and number.isdigit()
+        else f"{stage} {task.part}"
+        for task, (stage, subset, number) in zip(tasks, places, strict=True)
+    ]
+
+
+def _perform_for(task: Task, drivers: dict[str, str]) -> Report:
+    versions.check(drivers)
+    return perform(task)
+
+
+def _options(name: str, needs: Needs) -> dict[str, Any]:
+    """Ray's options for tasks of these needs; raises ValueError where no node has the GPUs."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = max(node.get("GPU", 0) for node in nodes)
+    if needs.num_gpus > gpus:
+        raise ValueError(
+            f"stage {name} asks for {needs.num_gpus:g} GPUs (a rule's num_gpus), but the largest "
+            f"node has {gpus:g}. Start the node with the GPU first, or leave num_gpus out."
+        )
+    options: dict[str, Any] = {
+        "num_cpus": needs.num_cpus,
+        "num_gpus": needs.num_gpus,
+        "memory": min(needs.memory, max(int(node.get("memory", 0)) for node in nodes)),
+        "max_retries": RETRIES,
+    }
+    return {**options, "max_calls": needs.max_calls} if needs.max_calls else options
+
+
+def _cause(error: Any, task: Task) -> Exception:
+    # `cause` is the stage's own exception where it could be pickled; its notes survive.
+    cause = getattr(error, "cause", None)
+    if not isinstance(cause, Exception):
+        cause = error
+    if isinstance(cause, versions.OtherVersionsError):
+        return cause
+    note = f"stage {task.stage.name}, part {task.part}"
+    if note not in getattr(cause, "__notes__", ()):
+        cause.add_note(note)
+    return cause

@@ -1,0 +1,348 @@
+"""Archives read in place: nothing is unpacked to disk.
+
+| archive                        | read                                                    |
+|--------------------------------|---------------------------------------------------------|
+| .zip; a plain .tar on this disk| by member, at random                                    |
+| .tar.gz .tgz .bz2 .xz .zst; a  | once, in order; the members' names are remembered, so   |
+| plain .tar elsewhere           | that the rows in no archive are found without a second  |
+|                                | pass                                                    |
+
+`NAME.zip.part-aa`, `-ab`, ... (also `.001`, `.002`) are one archive, as are the disks `NAME.z01`,
+`.z02`, ... `NAME.zip` of a zip. A path of a row names a
+member when it is the member's full name, from the right: `a/b.mp4` is `x/a/b.mp4`, in an archive
+whose own folder and stem count as the first parts of that name; of several, the first in order.
+Only regular files are members: links are never followed. Names serve for comparing alone, so none
+of them can escape anywhere.
+"""
+
+import io
+import lzma
+import os
+import re
+import sys
+import tarfile
+import zipfile
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+
+from pipelines.reading.files import File, is_url, open_file
+from pipelines.reading.split_zip import of_one_disk
+from pipelines.reading.streams import Joined, Watched, uncompressed
+from pipelines.sources.sample import Defect
+
+ARCHIVE = re.compile(
+    r"(?P<whole>.*\.(?P<kind>zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz|tar\.zst))"
+    r"(?P<piece>\.?(?:part[-_.]?\w+|\d{3}))?\Z",
+    re.IGNORECASE,
+)
+DISK = re.compile(r"(?P<stem>.*)\.z(?P<number>\d\d+)\Z", re.IGNORECASE)
+"""A piece of a zip cut into disks, whose last is the `.zip`."""
+PICTURE = re.compile(r".*\.(jpe?g|png|webp|bmp)\Z", re.IGNORECASE)
+"""A member that may be a frame of a folder of frames."""
+BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,  # a compression that zipfile lacks
+    RuntimeError,  # zipfile: encrypted
+)
+"""What the readers raise for an archive that is not whole."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One archive: its name without pieces, and the files that it is made of, in order."""
+
+    name: str
+    kind: str
+    files: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        """Encoded bytes."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can only be read in order (or so cheaply)."""
+        return self.kind != "zip" and (self.kind != "tar" or is_url(self.files[0].url))
+
+    @property
+    def disks(self) -> list[int]:
+        """Where each disk of a zip cut into disks starts in the bytes of all; else empty."""
+        if not any(DISK.match(file.name) for file in self.files):
+            return []
+        return np.cumsum([0, *(file.size for file in self.files[:-1])]).tolist()
+
+
+def archives_of(files: Sequence[File]) -> list[Archive]:
+    """The archives among `files`, pieces joined, by name."""
+    found: dict[str, list[File]] = {}
+    for file in sorted(files, key=lambda file: file.name):
+        if disk := DISK.match(file.name):
+            found.setdefault(f"{disk['stem']}.zip", []).append(file)
+        elif match := ARCHIVE.match(file.name):
+            found.setdefault(match["whole"], []).append(file)
+    made = []
+    for whole, pieces in found.items():
+        match = cast(re.Match[str], ARCHIVE.match(whole))
+        pieces.sort(key=lambda file: disk_number(file.name))  # else as they are, by name
+        made.append(Archive(whole, match["kind"].lower(), tuple(pieces)))
+    return made
+
+
+def disk_number(name: str) -> int:
+    """The number of a zip's disk; of its last, the `.zip`, and of any other file, one above all."""
+    disk = DISK.match(name)
+    return int(disk["number"]) if disk else sys.maxsize
+
+
+def opened(archive: Archive) -> BinaryIO:
+    """A seekable reader of the archive's bytes."""
+    scattered = not archive.streams
+    if len(archive.files) == 1:
+        return open_file(archive.files[0].url, archive.files[0].size, scattered=scattered)
+    joined = Joined(archive.files, scattered=scattered)
+    return cast(
+        BinaryIO, io.BufferedReader(joined, buffer_size=(64 << 10) if scattered else 1 << 20)
+    )
+
+
+def clean(name: str) -> str:
+    """A member's or row's path for comparing: `/` between parts, no `.` and no leading `/`."""
+    return "/".join(p for p in name.replace("\\", "/").split("/") if p not in ("", "."))
+
+
+def full_names(archive: Archive, member: str) -> tuple[str, str]:
+    """The two full names of a member: below the archive's folder, and below its stem there."""
+    folder, _, base = archive.name.rpartition("/")
+    stem = base[: -len(archive.kind) - 1]
+    inside = clean(member)
+    return clean(f"{folder}/{inside}"), clean(f"{folder}/{stem}/{inside}")
+
+
+def names_it(full: str, path: str) -> bool:
+    """Whether `path` is `full`, from the right."""
+    return full == path or full.endswith("/" + path)
+
+
+def key_of(path: str) -> int:
+    """A 64-bit hash of a path, never 0."""
+    digest = blake2b(clean(path).encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") or 1
+
+
+def keys_of(archive: Archive, member: str) -> list[int]:
+    """The hashes of every path that names the member."""
+    paths = dict.fromkeys(
+        "/".join(parts[start:])
+        for parts in (full.split("/") for full in full_names(archive, member))
+        for start in range(len(parts))
+    )
+    return [key_of(path) for path in paths]
+
+
+def name_of(member: Any) -> str:
+    """The name of a member of a zip or tar."""
+    return str(member.filename if isinstance(member, zipfile.ZipInfo) else member.name)
+
+
+class Members:
+    """The members of archives that can be read at random, found by path; `close` when done."""
+
+    def __init__(self, archives: Sequence[Archive]) -> None:
+        self.archives = archives
+        self.readers: dict[int, zipfile.ZipFile | tarfile.TarFile] = {}
+        self.streams: list[BinaryIO] = []
+        self.broken: list[str] = []
+        self.by_base: dict[str, list[tuple[int, Any]]] = {}
+        self.by_folder: dict[str, dict[tuple[int, str], list[Any]]] | None = None
+        for number, archive in enumerate(archives):
+            try:
+                for name, member in self.members(number):
+                    self.by_base.setdefault(clean(name).rpartition("/")[2], []).append(
+                        (number, member)
+                    )
+            except BROKEN:
+                self.broken.append(archive.name)
+
+    def members(self, number: int) -> Iterator[tuple[str, Any]]:
+        """(name, member) of every regular file of an archive."""
+        reader = self.reader(number)
+        if isinstance(reader, zipfile.ZipFile):
+            yield from ((info.filename, info) for info in reader.infolist() if not info.is_dir())
+        else:
+            yield from ((info.name, info) for info in reader if info.isreg())
+
+    def reader(self, number: int) -> zipfile.ZipFile | tarfile.TarFile:
+        """The open archive."""
+        if number not in self.readers:
+            archive = self.archives[number]
+            stream = opened(archive)
+            self.streams.append(stream)
+            made: zipfile.ZipFile | tarfile.TarFile
+            if archive.kind == "zip":
+                disks = archive.disks
+                made = zipfile.ZipFile(of_one_disk(stream, disks) if disks else stream)
+            else:
+                made = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closed by `close`
+            self.readers[number] = made
+        return self.readers[number]
+
+    def find(self, path: str) -> tuple[int, Any] | None:
+        """Where the member that `path` names lies, if there is one."""
+        wanted = clean(path)
+        for number, member in self.by_base.get(wanted.rpartition("/")[2], ()):
+            fulls = full_names(self.archives[number], name_of(member))
+            if any(names_it(full, wanted) for full in fulls):
+                return number, member
+        return None
+
+    def folder(self, path: str) -> list[tuple[str, tuple[int, Any]]]:
+        """(name, place) of the pictures right below the folder that `path` names; none: empty."""
+        if self.by_folder is None:
+            self.by_folder = {}
+            for places in self.by_base.values():
+                for number, member in places:
+                    if PICTURE.match(name := clean(name_of(member))):
+                        parent, _, base = name.rpartition("/")
+                        below = self.by_folder.setdefault(parent.rpartition("/")[2], {})
+                        below.setdefault((number, parent), []).append((base, (number, member)))
+        wanted = clean(path)
+        found = self.by_folder.get(wanted.rpartition("/")[2], {})
+        for number, parent in sorted(found):
+            fulls = full_names(self.archives[number], parent)
+            if any(names_it(full, wanted) for full in fulls):
+                return found[number, parent]
+        return []
+
+    def read(self, place: tuple[int, Any], limit: int) -> bytes:
+        """The member's bytes, at most `limit`; raises Defect where it is larger or broken."""
+        number, member = place
+        reader = self.reader(number)
+        try:
+            if isinstance(reader, zipfile.ZipFile):
+                with reader.open(member) as stream:
+                    data = stream.read(limit + 1)
+            else:
+                with cast(BinaryIO, reader.extractfile(member)) as stream:
+                    data = stream.read(min(limit, member.size) + 1)
+                if len(data) < member.size <= limit:
+                    raise Defect("broken_archive", self.archives[number].name)
+        except BROKEN as error:
+            raise Defect("broken_archive", f"{self.archives[number].name}: {error}") from error
+        if len(data) > limit:
+            raise Defect("too_many_bytes", f"{self.archives[number].name}: {len(data)}")
+        return data
+
+    def close(self) -> None:
+        """Every archive is closed."""
+        for reader in self.readers.values():
+            reader.close()
+        for stream in self.streams:
+            stream.close()
+
+
+def walked(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Defect]]:
+    """(name, bytes) of every regular file of a tar, in order, in one pass; `limit` 0: names only.
+
+    A member above `limit` bytes or cut off comes as a Defect. A stream that breaks off ends the
+    archive: after its last member comes ("", Defect).
+    """
+    try:
+        with (
+            opened(archive) as raw,
+            uncompressed(raw, archive.kind.rpartition(".")[2]) as inner,
+            Watched(inner) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as tar,
+        ):
+            for member in tar:
+                if member.isreg():
+                    yield member.name, taken(tar, member, limit) if limit else b""
+            if stream.last.strip(b"\0"):
+                # every tar ends in blocks of zeros; tarfile takes their absence for an end
+                yield "", Defect("broken_archive", f"{archive.name} breaks off")
+    except BROKEN as error:
+        yield "", Defect("broken_archive", f"{archive.name}: {error}")
+    except OSError as error:  # bz2's and pyarrow's zstd say so
+        if isinstance(error, ConnectionError | FileNotFoundError | PermissionError):
+            raise
+        yield "", Defect("broken_archive", f"{archive.name}: {error}")
+
+
+def taken(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes | Defect:
+    """The member's bytes, or the Defect that it is."""
+    if member.size > limit:
+        return Defect("too_many_bytes", f"{member.name}: {member.size}")
+    try:
+        data = cast(BinaryIO, tar.extractfile(member)).read()
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, ConnectionError):
+            raise
+        return Defect("broken_archive", f"{member.name}: {error}")
+    return data if len(data) == member.size else Defect("broken_archive", member.name)
+
+
+# ------------------------------------------------------------------ which names an archive has
+
+
+LISTING = 2
+"""Bumped when other names would be remembered of the same archive."""
+
+
+def cache_folder() -> Path:
+    """Where what was learned of large files is remembered on this machine.
+
+    Caches and no more: where one is missing its file is read again.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "smolvlm-pipelines")
+
+
+def listing_file(archive: Archive) -> Path:
+    """Where the names of a streamed archive are remembered, by its content id."""
+    files = [[file.name, file.size, file.stamp, file.url] for file in archive.files]
+    about = repr([LISTING, files])
+    return cache_folder() / f"{blake2b(about.encode(), digest_size=12).hexdigest()}.npy"
+
+
+def remember(archive: Archive, keys: Sequence[int]) -> None:
+    """The hashes of the paths that name a member are kept for `listing`, where there is room."""
+    path = listing_file(archive)
+    waiting = path.with_suffix(f".{os.getpid()}.tmp")
+    with suppress(OSError):  # a home that is full or read-only costs a second walk, no more
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with waiting.open("wb") as stream:
+            np.save(stream, np.unique(np.array(keys, np.uint64)))
+        waiting.replace(path)
+
+
+def listing(archive: Archive) -> np.ndarray:
+    """The sorted hashes [n] uint64 of every path that names a member of a streamed archive."""
+    path = listing_file(archive)
+    if path.is_file():
+        return cast(np.ndarray, np.load(path))
+    keys, parent = array("Q"), ""
+    for name, _ in walked(archive, limit=0):
+        if name:
+            keys.extend(keys_of(archive, name))
+            if PICTURE.match(name) and parent != (parent := name.rpartition("/")[0]):
+                keys.extend(keys_of(archive, parent))  # a folder of frames can be named too
+    remember(archive, keys)
+    return np.unique(np.array(keys, np.uint64))
+
+
+def stem_and_extension(name: str) -> tuple[str, str]:
+    """(key, extension) of a WebDataset member: the base name is cut at its first dot."""
+    path = PurePosixPath(clean(name))
+    stem, _, extension = path.name.partition(".")
+    return str(path.parent / stem), extension.lower()

@@ -1,0 +1,162 @@
+"""Files and where they lie: a local folder, a hub repository at a commit, any fsspec URL.
+
+A `Tree` is a listing of one root: names relative to it (`/` separated, sorted), sizes, and a stamp
+that changes when the content does. Names bear identity, the root does not: a mirror moved to
+another disk is the same data. Files are opened by URL: a plain path, `hf://datasets/ORG/NAME@COMMIT/
+PATH`, or what fsspec knows.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from pipelines.reading import hub
+
+SPLITS = "train|validation|valid|val|dev|test"
+NOT_ROWS = re.compile(
+    r"(^|/)(dataset_infos?|dataset_dict|state|recipe|stats|package|config)\.json$"
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a tree."""
+
+    name: str
+    url: str
+    size: int
+    stamp: str
+    """Modification time in ns, or the content's id on the hub."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What stands for the file in a fingerprint."""
+        return [self.name, self.size, self.stamp]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files under a root; `commit` on the hub, else empty."""
+
+    root: str
+    files: tuple[File, ...]
+    commit: str = ""
+
+
+def is_url(place: str) -> bool:
+    """Whether `place` is a URL rather than a local path."""
+    return "://" in place
+
+
+def list_tree(root: str) -> Tree:
+    """Every file under `root`, hidden ones left out; raises FileNotFoundError where it is not."""
+    if hub.is_hub(root):
+        commit, files = hub.tree(root)
+        return Tree(f"{hub.pinned(root, commit)}", tuple(File(*f) for f in files), commit)
+    if is_url(root):
+        return Tree(root.rstrip("/"), tuple(remote_files(root)))
+    return Tree(str(Path(root).absolute()), tuple(local_files(Path(root))))
+
+
+def local_files(root: Path) -> list[File]:
+    """Every file under the folder `root`."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder")
+    found = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if not name.startswith("."):
+                path = Path(folder, name)
+                if path.is_file():
+                    found.append(local_file(path, root))
+    return sorted(found, key=lambda file: file.name)
+
+
+def local_file(path: Path, root: Path) -> File:
+    """The file at `path`, named relative to `root`."""
+    stat = path.stat()
+    name = path.relative_to(root).as_posix()
+    return File(name, str(path.absolute()), stat.st_size, str(stat.st_mtime_ns))
+
+
+def remote_files(root: str) -> list[File]:
+    """Every file under the fsspec URL `root` (or the file itself)."""
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(root)
+    found = []
+    for full, about in filesystem.find(path, detail=True).items():
+        name = full[len(path) :].lstrip("/") or full.rsplit("/", 1)[-1]
+        stamp = next(
+            (about[k] for k in ("ETag", "etag", "mtime", "LastModified") if k in about), ""
+        )
+        found.append(File(name, filesystem.unstrip_protocol(full), about["size"] or 0, str(stamp)))
+    if not found:
+        raise FileNotFoundError(f"{root}: no file there")
+    return sorted(found, key=lambda file: file.name)
+
+
+def open_file(url: str, size: int = -1, *, scattered: bool = False) -> BinaryIO:
+    """A seekable binary reader of the file at `url` (`size` bytes, where known); `scattered`:
+    little of it will be read, here and there.
+    """
+    if hub.is_hub(url):
+        return hub.open_file(url, size, scattered=scattered)
+    if is_url(url):
+        import fsspec
+
+        return cast(BinaryIO, fsspec.open(url, "rb").open())
+    return Path(url).open("rb")
+
+
+def exists(url: str) -> bool:
+    """Whether a file lies at `url`."""
+    if hub.is_hub(url):
+        return hub.exists(url)
+    if is_url(url):
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(url)
+        return bool(filesystem.isfile(path))
+    return Path(url).is_file()
+
+
+def translate(pattern: str) -> re.Pattern[str]:
+    """The regular expression of a glob: `*` and `?` within a folder, `**` across folders,
+    `{subset}` a folder's or file's name.
+    """
+    out = ""
+    for token in re.findall(r"\{subset\}|\*\*/?|\*|\?|[^*?{]+|\{", pattern):
+        if token == "{subset}":
+            out += r"(?P<subset>[^/]+?)"
+        elif token.startswith("**"):
+            out += r"(?:.*/)?" if token.endswith("/") else ".*"
+        elif token == "*":
+            out += "[^/]*"
+        elif token == "?":
+            out += "[^/]"
+        else:
+            out += re.escape(token)
+    return re.compile(out + r"\Z")
+
+
+def of_split(name: str, split: str) -> bool:
+    """Whether the file `name` belongs to `split`: files that name no split are of any."""
+    stem = name.rsplit("/", 1)[-1]
+    found = re.match(rf"({SPLITS})(?=[-_.])", stem)
+    return found is None or found[1] == split
+
+
+def matching(files: Iterable[File], pattern: str, *, split: str) -> list[tuple[str, File]]:
+    """The (subset, file) pairs that `pattern` matches, of the split; subset may be empty."""
+    regex = translate(pattern.replace("{split}", split))
+    found = []
+    for file in files:
+        match = regex.match(file.name)
+        if match and of_split(file.name, split) and not NOT_ROWS.search(file.name):
+            found.append((match.groupdict().get("subset") or "", file))
+    return found

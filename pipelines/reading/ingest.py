@@ -1,0 +1,312 @@
+"""Rows to samples: the generic work that every source shares, done once, on a worker.
+
+    Part -> rows -> adapter -> media read, decoded, measured -> SAMPLE
+
+Bad data is a verdict: the row is there, with `defect` set (several: the first found). Such a sample
+keeps its messages where the row gave any; a picture that could not be read has null bytes. A bug
+is an exception, with the part and the row in its note.
+
+| defect                             | means                                                    |
+|------------------------------------|----------------------------------------------------------|
+| wrong_schema, broken_json          | the row is not of the source's layout; a line not JSON   |
+| broken_text                        | text that is not Unicode (lone surrogates)               |
+| missing_media, remote_media        | named but not there; an http(s) address                  |
+| unsafe_path                        | a path that leaves its folder                            |
+| undecodable_image, undecodable_pdf | not a whole picture or PDF                               |
+| unreadable_exif                    | whole pixels behind EXIF at which decoders give up       |
+| undecodable_video, truncated_video | no frames; fewer than its own table lists                |
+| video_, image_, pdf_timeout        | the decoder hung                                         |
+| decoder_crash                      | it ended its process                                     |
+| too_many_pixels, _bytes, _pages    | beyond the bounds                                        |
+| truncated_file                     | a compressed file breaks off; one line stands for it     |
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.media import decoders, frame_folders
+from pipelines.media import images as pictures
+from pipelines.reading import annotations, rows, splitting
+from pipelines.reading.annotations import LineReader, label
+from pipelines.reading.archive_order import grouped, in_no_archive, read_along
+from pipelines.reading.media_files import Media
+from pipelines.reading.parts import Part
+from pipelines.sources.sample import SOURCES, Defect, Medium, Pdf, Sample, Source, Still, Video
+from tokenization.schema import SAMPLE
+
+BATCH_ROWS = 512
+BATCH_BYTES = 32 << 20
+"""A batch that is given to the writer ends at either; what is written does not depend on them."""
+REMEMBERED = 16
+"""Media kept decoded: rows that share one stand next to each other."""
+
+
+@dataclass
+class Reader:
+    """What one part needs while it is read: its media, and those just decoded."""
+
+    media: Media
+    settings: dict[str, Any]
+    """fps, max_frames and size of video frames."""
+    recent: OrderedDict[object, Any] = field(default_factory=OrderedDict)
+
+    def once(self, key: object, make: Any) -> Any:
+        """`make()`, or what it gave (or raised) a moment ago for the same key."""
+        if key not in self.recent:
+            try:
+                self.recent[key] = make()
+            except Defect as defect:
+                self.recent[key] = defect
+            if len(self.recent) > REMEMBERED:
+                self.recent.popitem(last=False)
+        found = self.recent[key]
+        if isinstance(found, Defect):
+            raise found
+        return found
+
+
+def ingest(part: Part) -> pa.Table:
+    """The samples of the part, one per row, in the part's order. Writes: SAMPLE."""
+    return pa.Table.from_batches(ingest_batches(part), schema=SAMPLE)
+
+
+def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
+    """The same, batch by batch, for a writer that streams. Writes: SAMPLE."""
+    source = SOURCES[part.source]
+    reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
+    waiting: list[dict[str, Any]] = []
+    num_bytes = 0
+    try:
+        for label, row in part_rows(part, reader.media):
+            try:
+                line = line_of(part, label, row, source, reader)
+            except Exception as error:
+                error.add_note(f"ingest, part {part.name}, row {label}")
+                raise
+            waiting.append(line)
+            num_bytes += sum(len(image["bytes"] or b"") for image in line["images"])
+            num_bytes += sum(len(c["text"] or "") for m in line["messages"] for c in m["content"])
+            if len(waiting) >= BATCH_ROWS or num_bytes >= BATCH_BYTES:
+                yield pa.RecordBatch.from_pylist(waiting, schema=SAMPLE)
+                waiting, num_bytes = [], 0
+        if waiting:
+            yield pa.RecordBatch.from_pylist(waiting, schema=SAMPLE)
+    finally:
+        reader.media.close()
+
+
+def peek(part: Part) -> dict[str, Any] | None:
+    """The part's first whole sample, as a mapping; null where none is whole."""
+    source = SOURCES[part.source]
+    reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
+    try:
+        for label, row in part_rows(part, reader.media):
+            line = line_of(part, label, row, source, reader)
+            if line["defect"] is None:
+                return line
+    finally:
+        reader.media.close()
+    return None
+
+
+def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
+    """(label, row) of every row of the part; the label is unique within the subset."""
+    inputs = part.inputs
+    kind = inputs["kind"]
+    if kind == "parquet":
+        for url, size, groups, first in inputs["reads"]:
+            yield from labelled(rows.parquet_rows(url, size, groups), "", first)
+    elif kind in ("json", "archive", "loose"):
+        yield from annotated(part, media)
+    elif kind == "block":
+        yield from blocked(part)
+    elif kind == "tar":
+        yield from labelled(grouped(inputs["archive"]), f"{inputs['file']:05d}-", 0)
+    elif kind == "compressed":
+        found = rows.compressed_rows(inputs["url"], inputs["size"])
+        yield from labelled(found, f"{inputs['file']:05d}-", 0)
+    elif kind == "csv":
+        first = inputs["first"]
+        lines = islice(rows.csv_rows(inputs["url"], inputs["size"]), first, first + part.rows)
+        yield from labelled(lines, f"{inputs['file']:05d}-", first)
+    else:
+        raise AssertionError(f"a part of kind {kind!r}")
+
+
+def annotated(part: Part, media: Media) -> Iterator[tuple[str, object]]:
+    """(label, value) of the rows of annotation files that are this part's."""
+    inputs = part.inputs
+    chosen: Iterable[np.ndarray]
+    if inputs["kind"] == "json":
+        small, reader, chosen = True, LineReader(inputs["files"]), [inputs["refs"]]
+    else:
+        small = inputs["small"]
+        found = annotations.index(inputs["files"], part.source, inputs["every"])
+        if inputs["kind"] == "archive":
+            order = read_along(inputs["archive"], found.first, found.keys, found.owners, media)
+        else:
+            order = in_no_archive(inputs["streams"], found.first, *inputs["share"])
+        reader = LineReader(inputs["files"], found.spool)
+        chosen = (found.refs[row : row + 1] for row in order)
+    try:
+        for refs in chosen:
+            for file, number, row in reader.read(refs):
+                yield label(file, number, small=small), row
+    finally:
+        reader.close()
+
+
+def blocked(part: Part) -> Iterator[tuple[str, object]]:
+    """(label, value) of the rows of a block of bytes, those that share a medium together."""
+    inputs = part.inputs
+    number, source = inputs["file"], SOURCES[part.source]
+    found = list(annotations.block(inputs["files"][number], part.source, *inputs["bytes"]))
+    keys = [(annotations.media_keys(row, source) or [0])[0] for _, _, row in found]
+    for place in splitting.by_medium(np.array(keys, np.uint64)):
+        offset, _, row = found[place]
+        yield label(number, offset, small=False), row
+
+
+def labelled(values: Iterable[object], prefix: str, first: int) -> Iterator[tuple[str, object]]:
+    """(label, value) of each, numbered from `first`."""
+    for number, value in enumerate(values, first):
+        yield f"{prefix}{number:06d}", value
+
+
+def line_of(part: Part, label: str, row: object, source: Source, reader: Reader) -> dict[str, Any]:
+    """The SAMPLE row that `row` becomes."""
+    line: dict[str, Any] = {
+        "id": f"{part.source}/{part.subset}/{label}",
+        "source": part.source,
+        "subset": part.subset,
+        "messages": [],
+        "images": [],
+        "duration": None,
+        "defect": None,
+        "tags": [],
+        "ratings": [],
+        "answer": None,
+        "header_seconds": None,
+    }
+    try:
+        sample = source.adapter(whole(row))
+        check_text(sample)
+    except Defect as defect:
+        return {**line, "defect": defect.reason}
+    return {**line, **told(sample, reader)}
+
+
+def whole(row: object) -> dict[str, Any]:
+    """The row, which is a mapping; raises the Defect that it is, or that it is not one."""
+    if isinstance(row, dict):
+        return row
+    if isinstance(row, Defect):
+        raise row
+    raise Defect("broken_json" if isinstance(row, str) else "wrong_schema", type(row).__name__)
+
+
+def check_text(sample: Sample) -> None:
+    """Raises Defect("broken_text") where a text holds what UTF-8 cannot."""
+    for turn in sample.turns:
+        for part in (*turn.content, sample.answer or ""):
+            if isinstance(part, str) and not encodable(part):
+                raise Defect("broken_text")
+
+
+def encodable(text: str) -> bool:
+    """Whether `text` is Unicode without lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def told(sample: Sample, reader: Reader) -> dict[str, Any]:
+    """The sample's columns, its media read and decoded."""
+    messages, images, lengths = [], [], []
+    defect = None
+    for turn in sample.turns:
+        content: list[dict[str, str | None]] = []
+        for part in turn.content:
+            if isinstance(part, str):
+                content.append({"type": "text", "text": part})
+                continue
+            try:
+                found, length = read(part, reader)
+            except Defect as error:
+                defect = defect or error.reason
+                found, length = [pictures.EMPTY] if isinstance(part, Still) else [], None
+            images.extend(found)
+            content.extend({"type": "image", "text": None} for _ in found)
+            if length is not None:
+                lengths.append(length)
+        messages.append({"role": turn.role, "content": content})
+    stated = [seconds for _, seconds in lengths if seconds is not None]
+    return {
+        "messages": messages,
+        "images": images,
+        "duration": sum(seconds for seconds, _ in lengths) if lengths else None,
+        "defect": defect,
+        "tags": list(sample.tags),
+        "ratings": [dict(rating) for rating in sample.ratings],
+        "answer": sample.answer,
+        "header_seconds": sum(stated) if lengths and len(stated) == len(lengths) else None,
+    }
+
+
+Length = tuple[float, float | None]
+"""(s that a video lasts, s that its header states or null)."""
+Pictures = tuple[list[dict[str, Any]], Length | None]
+
+
+def read(medium: Medium, reader: Reader) -> Pictures:
+    """(the medium's pictures, its length where it is a video)."""
+    if medium.data is None and not medium.path:
+        raise Defect("missing_media", "an empty cell")
+    if medium.path is None:
+        return measured(medium, reader)
+    result: Pictures = reader.once(medium, lambda: measured(medium, reader))
+    return result
+
+
+def measured(medium: Medium, reader: Reader) -> Pictures:
+    """The same, now."""
+    if isinstance(medium, Video):
+        return filmed(medium, reader)
+    data = bytes_of(medium, reader, pictures.MAX_BYTES)
+    decoded = decoders.pages(data) if isinstance(medium, Pdf) else [decoders.picture(data)]
+    return decoded, None
+
+
+def bytes_of(medium: Medium, reader: Reader, limit: int) -> bytes:
+    """The medium's encoded bytes."""
+    if medium.data is not None:
+        return medium.data
+    return reader.media.read(medium.path or "", limit)
+
+
+def filmed(medium: Video, reader: Reader) -> Pictures:
+    """(the frames of a video with their seconds, its length)."""
+    settings = {**reader.settings, "start": medium.start, "end": medium.end}
+    try:
+        local = reader.media.local(medium.path) if medium.data is None and medium.path else None
+        video = local or bytes_of(medium, reader, decoders.MAX_BYTES)
+    except Defect as defect:
+        if defect.reason not in ("missing_media", "broken_archive") or medium.path is None:
+            raise
+        folder = reader.media.folder(medium.path, medium.above, pictures.MAX_BYTES)
+        if folder is None:
+            raise
+        clip = frame_folders.clip(folder, rate=medium.rate, **settings)
+    else:
+        clip = decoders.frames(video, **settings)
+    shots = zip(clip.frames, clip.seconds, strict=True)
+    found = [pictures.picture(data, seconds=second) for data, second in shots]
+    return found, (clip.duration, clip.stated)

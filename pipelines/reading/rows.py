@@ -1,0 +1,143 @@
+"""Files of rows other than plain JSON (annotations.py): Parquet, compressed JSON lines, CSV.
+
+| file                    | counted at planning | read by a part | row label     |
+|-------------------------|---------------------|----------------|---------------|
+| *.parquet               | footer only         | its row groups | row in subset |
+| *.jsonl.gz, *.jsonl.zst | not at all          | the whole file | file-row      |
+| *.csv                   | read once           | its rows       | file-row      |
+
+A row that does not parse is yielded as its text, and becomes a sample with a defect. A file that
+has none of the columns of its layout is a ValueError.
+"""
+
+import csv
+import io
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.reading.files import File, open_file
+from pipelines.reading.json_spans import MAX_LINE, parsed
+from pipelines.reading.streams import lines, uncompressed
+from pipelines.sources.sample import Defect, Source
+
+CELL_CHARACTERS = 1 << 20
+"""Of a cell of a CSV file, at most: what follows a quote that is never closed is one cell."""
+BATCH_BYTES = 32 << 20
+"""Bytes of Parquet rows decoded at once."""
+COMPRESSED = re.compile(r"\.jsonl?\.(gz|zst)\Z")
+
+
+@dataclass(frozen=True)
+class Footer:
+    """A Parquet file's row groups: rows, bytes as stored and bytes in memory of each."""
+
+    rows: tuple[int, ...]
+    stored: tuple[int, ...]
+    num_bytes: tuple[int, ...]
+
+
+def check_columns(file: File, found: Sequence[str], source: Source) -> None:
+    """Raises ValueError unless every column of the source's layout is among `found`."""
+    for wanted in source.columns:
+        if not set(wanted.split("|")) & set(found):
+            raise ValueError(
+                f"{file.url}: no column {wanted.replace('|', ' or ')!r}, which {source.name} rows "
+                f"have; found {', '.join(sorted(found)) or 'none'}. Use the source whose layout "
+                "this file has (python -m pipelines sources)"
+            )
+
+
+def footer(file: File, source: Source) -> Footer:
+    """The file's row groups, from its footer; raises ValueError where it is no such Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_file(file.url, file.size) as stream:
+            about = pq.ParquetFile(stream).metadata
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
+            raise
+        raise ValueError(f"{file.url}: not a readable Parquet file ({error})") from error
+    check_columns(file, about.schema.to_arrow_schema().names, source)
+    groups = [about.row_group(n) for n in range(about.num_row_groups)]
+    stored = [
+        sum(g.column(n).total_compressed_size for n in range(about.num_columns)) for g in groups
+    ]
+    in_memory = tuple(group.total_byte_size for group in groups)
+    return Footer(tuple(group.num_rows for group in groups), tuple(stored), in_memory)
+
+
+def parquet_rows(url: str, size: int, groups: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The rows of the row groups, in order, a few in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with open_file(url, size) as stream:
+        file = pq.ParquetFile(stream)
+        for group in groups:
+            about = file.metadata.row_group(group)
+            row_bytes = about.total_byte_size // max(1, about.num_rows)
+            size_of_batch = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
+            for batch in file.iter_batches(batch_size=size_of_batch, row_groups=[group]):
+                yield from batch.to_pylist()
+
+
+def compressed_rows(url: str, size: int) -> Iterator[object]:
+    """The rows of a compressed JSON-lines file, in order; a line that does not parse is its text.
+
+    A stream that breaks off ends with the Defect `truncated_file` in place of a row.
+    """
+    with open_file(url, size) as raw, uncompressed(raw, url.rpartition(".")[2]) as stream:
+        try:
+            for line in lines(stream, MAX_LINE):
+                if line.strip():
+                    yield parsed(line)
+            if getattr(stream, "cut", False):
+                yield Defect("truncated_file", url)
+        except (zlib.error, OSError) as error:
+            if isinstance(error, ConnectionError):
+                raise
+            yield Defect("truncated_file", f"{url}: {error}")
+
+
+def open_text(url: str, size: int) -> io.TextIOWrapper:
+    """The file as text, with its line breaks as they are; what is no UTF-8 is replaced."""
+    return io.TextIOWrapper(open_file(url, size), "utf-8-sig", "replace", newline="")
+
+
+def csv_rows(url: str, size: int) -> Iterator[object]:
+    """The rows of a CSV file with a header, in order, as `datasets` reads a metadata.csv: comma,
+    quotes doubled, UTF-8; an empty cell is null. A line of too many or too few cells is a Defect.
+    """
+    with (
+        open_file(url, size) as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text,
+    ):
+        reader = csv.reader(text)
+        names = next(reader, [])
+        while True:
+            csv.field_size_limit(CELL_CHARACTERS)  # of the process: packages set it on import
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:  # a cell beyond the bound, a NUL
+                yield Defect("wrong_schema", f"{url}: line {reader.line_num}: {error}")
+                continue
+            if cells:
+                row = dict(zip(names, (cell or None for cell in cells), strict=False))
+                whole = len(cells) == len(names)
+                yield row if whole else Defect("wrong_schema", f"{len(cells)} cells")
+
+
+def csv_header(file: File, source: Source) -> int:
+    """How many rows a CSV file has; raises ValueError where it is not of the source's layout."""
+    with (
+        open_file(file.url, file.size) as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", newline="") as text,
+    ):
+        check_columns(file, next(csv.reader(text), []), source)
+    return sum(1 for _ in csv_rows(file.url, file.size))

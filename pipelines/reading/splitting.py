@@ -1,0 +1,225 @@
+"""A subset's files to pieces of about PART_BYTES: which row groups, which rows, which archives.
+
+A piece is {rows (null: unknown), bytes, inputs}; pieces are numbered in this order for ever, so
+how files are cut bears a version (GROUPING).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.reading import annotations, rows
+from pipelines.reading.annotations import Every
+from pipelines.reading.archives import ARCHIVE, Archive, archives_of
+from pipelines.reading.files import File, Tree, translate
+from pipelines.sources.sample import Source
+
+PART_BYTES = 128 << 20
+"""Bytes of a part, about: seconds of work, and small beside a worker's memory."""
+GROUPING = 1
+"""Bumped when the same files would be cut into other parts."""
+
+
+@dataclass(frozen=True)
+class MediaHere:
+    """Where a subset's media lie: folders, archives; `listed` null where the rows hold them all."""
+
+    roots: tuple[str, ...]
+    archives: tuple[Archive, ...] = ()
+    listed: tuple[File, ...] | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What a worker needs to find them."""
+        return {"roots": self.roots, "archives": self.archives}
+
+    @property
+    def streams(self) -> list[Archive]:
+        """The archives that are read in order."""
+        return [archive for archive in self.archives if archive.streams]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(file.size for file in self.listed or ())
+
+
+def media_of(
+    about: Source, tree: Tree, subset: str, files: Sequence[File], media: Tree | None
+) -> MediaHere:
+    """The media beside the annotations, or under `media:` where it is named."""
+    if media is not None:
+        return MediaHere((media.root,), tuple(archives_of(media.files)), media.files)
+    folder = files[0].name.rpartition("/")[0]
+    roots = tuple(dict.fromkeys([f"{tree.root}/{folder}" if folder else tree.root, tree.root]))
+    if about.layout not in ("json", "folder"):
+        return MediaHere(roots)
+    ours = {file.name for file in files}
+    globs = about.media_files.get(subset, about.media_files.get("", ()))
+    named = [
+        f
+        for g in globs
+        for f in tree.files
+        if translate(g.replace("{subset}", subset)).match(f.name)
+    ]
+    listed = sorted({file.name: file for file in named}.values(), key=lambda file: file.name)
+    if not listed:
+        inside = f"{folder}/" if folder else ""
+        listed = [f for f in tree.files if f.name not in ours and f.name.startswith(inside)]
+    return MediaHere(roots, tuple(archives_of(listed)), tuple(listed))
+
+
+def cut(about: Source, files: Sequence[File], media: MediaHere) -> list[dict[str, Any]]:
+    """The subset's files cut into pieces {rows, bytes, inputs}, in order."""
+    kinds = {kind_of(file) for file in files}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{files[0].url} and {len(files) - 1} more: a subset's files must be of one kind, "
+            f"found {', '.join(sorted(kinds))}. Name some with a glob: data: FOLDER/*.json"
+        )
+    kind = kinds.pop()
+    if kind == "parquet":
+        return cut_parquet(about, files)
+    if kind == "json":
+        if media.streams:
+            return cut_archives(about, files, media)
+        small = annotations.is_small(files, about)
+        return cut_json(about, files) if small else cut_blocks(about, files)
+    if kind == "csv":
+        return cut_csv(about, files)
+    if kind == "tar":
+        tars = archives_of(files)
+        return [piece_of("tar", None, tar.size, archive=tar, file=n) for n, tar in enumerate(tars)]
+    return [
+        piece_of(kind, None, file.size, url=file.url, size=file.size, file=number)
+        for number, file in enumerate(files)
+    ]
+
+
+def piece_of(kind: str, count: int | None, num_bytes: int, **inputs: Any) -> dict[str, Any]:
+    """A piece: rows (null: unknown), bytes, and where to read them."""
+    return {"rows": count, "bytes": num_bytes, "inputs": {"kind": kind, **inputs}}
+
+
+def cut_archives(about: Source, files: Sequence[File], media: MediaHere) -> list[dict[str, Any]]:
+    """A piece per archive that must be read in order, then the rows that are in none."""
+    small = annotations.is_small(files, about)
+    shared = {"files": tuple(files), "small": small, "every": Every()}
+    if small:
+        total: float = sum(len(annotations.scan(file, about.name).offsets) for file in files)
+    else:
+        total = sum(annotations.about_rows(files, about.name))
+    size = sum(archive.size for archive in media.streams)
+    pieces = []
+    for archive in media.streams:
+        piece = piece_of("archive", None, archive.size, archive=archive, **shared)
+        pieces.append({**piece, "about_rows": round(total * archive.size / max(1, size))})
+    loose = sum(f.size for f in media.listed or ()) - size
+    count = 1 + loose // PART_BYTES
+    for number in range(count):
+        share = {"share": (number, count), "streams": tuple(media.streams)}
+        piece = piece_of("loose", None, loose // count, **shared, **share)
+        pieces.append({**piece, "about_rows": 0})
+    return pieces
+
+
+def kind_of(file: File) -> str:
+    """How the file is read."""
+    if file.name.endswith(".parquet"):
+        return "parquet"
+    if rows.COMPRESSED.search(file.name):
+        return "compressed"
+    if file.name.endswith((".json", ".jsonl")):
+        return "json"
+    if file.name.endswith(".csv"):
+        return "csv"
+    if ARCHIVE.match(file.name) and not file.name.endswith(".zip"):
+        return "tar"
+    raise ValueError(f"{file.url}: expected .parquet, .json, .jsonl, .jsonl.gz, .jsonl.zst or .csv")
+
+
+def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Row groups gathered up to PART_BYTES and the source's rows per part; none is split."""
+    with ThreadPoolExecutor(16) as pool:
+        footers = list(pool.map(lambda file: rows.footer(file, about), files))
+    pieces: list[dict[str, Any]] = []
+    first = 0
+    for file, footer in zip(files, footers, strict=True):
+        sizes = zip(footer.rows, footer.stored, footer.num_bytes, strict=True)
+        for group, (count, stored, size) in enumerate(sizes):
+            last = pieces[-1] if pieces else None
+            fits = (
+                last is not None
+                and last["in_memory"] + size <= PART_BYTES
+                and last["rows"] + count <= about.rows_per_part
+            )
+            if last is None or not fits:
+                last = {**piece_of("parquet", 0, 0, reads=[]), "in_memory": 0}
+                pieces.append(last)
+            reads = last["inputs"]["reads"]
+            if reads and reads[-1][0] == file.url:
+                reads[-1][2].append(group)
+            else:
+                reads.append([file.url, file.size, [group], first])
+            last["rows"] += count
+            last["bytes"] += stored
+            last["in_memory"] += size
+            first += count
+    return pieces
+
+
+def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Rows gathered by their first medium, so that one named by many rows is read once."""
+    found = annotations.index(tuple(files), about.name, Every())
+    refs, keys = found.refs, found.first
+    order = by_medium(keys)
+    refs, keys = refs[order], keys[order]
+    pieces, start = [], 0
+    while start < len(refs):
+        stop = min(start + about.rows_per_part, len(refs))
+        while stop < len(refs) and keys[stop] != 0 and keys[stop] == keys[stop - 1]:
+            stop += 1
+        part = refs[start:stop]
+        inputs = {"kind": "json", "files": tuple(files), "refs": part}
+        pieces.append({"rows": len(part), "bytes": int(part[:, 3].sum()), "inputs": inputs})
+        start = stop
+    return pieces
+
+
+def cut_blocks(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Stretches of bytes that hold about `rows_per_part` rows, of which none is read yet."""
+    pieces = []
+    for number, file in enumerate(files):
+        row_bytes = max(1.0, annotations.probe(file, about.name).row_bytes)
+        size = annotations.BLOCK
+        step = max(1, min(PART_BYTES, int(about.rows_per_part * row_bytes)) // size) * size
+        for start in range(0, file.size, step):
+            stop = min(file.size, start + step)
+            place = {"files": tuple(files), "file": number, "bytes": (start, stop)}
+            piece = piece_of("block", None, stop - start, **place)
+            pieces.append({**piece, "about_rows": round((stop - start) / row_bytes)})
+    return pieces
+
+
+def cut_csv(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Rows in their order, `rows_per_part` at a time."""
+    pieces = []
+    for number, file in enumerate(files):
+        count = rows.csv_header(file, about)
+        for start in range(0, count, about.rows_per_part):
+            here = min(about.rows_per_part, count - start)
+            place = {"url": file.url, "size": file.size, "file": number, "first": start}
+            pieces.append(piece_of("csv", here, file.size * here // count, **place))
+    return pieces
+
+
+def by_medium(keys: np.ndarray) -> np.ndarray:
+    """The order of rows: as they are, but those that share a medium right after its first row."""
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    home = first[group]
+    alone = keys == 0
+    home[alone] = np.flatnonzero(alone)
+    return np.argsort(home, kind="stable")

@@ -1,0 +1,12 @@
+"""Index and shards -> what a person looks at.
+
+| file          | what it holds                                                         |
+|---------------|-----------------------------------------------------------------------|
+| finished.py   | a finished mixture, opened for reading                                |
+| row_facts.py  | what the numbers need of each packed row, taken beside its shard      |
+| stats.py      | every number of a mixture; evenness.py: along its rows                |
+| card.py       | README.md, and the table that ends a build; croissant.py              |
+| page.py       | report.html; plots.py: its plots                                      |
+| row_view.py   | a packed row as samples and spans                                     |
+| show.py       | the terminal's views; diff.py: two mixtures side by side              |
+"""

@@ -1,0 +1,246 @@
+"""The card of a finished mixture: README.md with the hub's header, and the table that ends a build.
+
+| function | reads                          | gives                                               |
+|----------|--------------------------------|-----------------------------------------------------|
+| card     | stats (report/stats.py)        | README.md: YAML for the hub and viewer, then prose  |
+| terminal | stats                          | a table of at most 100 columns                      |
+
+Both are pure: every number in them is in `stats.json`.
+"""
+
+import shlex
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.report.stats import MEASURES, stats
+
+__all__ = ["amount", "card", "meaning", "stats", "terminal"]
+
+WIDTH = 100
+HUB_LICENCES = {
+    "Apache-2.0": "apache-2.0",
+    "MIT": "mit",
+    "CC0-1.0": "cc0-1.0",
+    "CC-BY-3.0": "cc-by-3.0",
+    "CC-BY-4.0": "cc-by-4.0",
+    "CC-BY-SA-3.0": "cc-by-sa-3.0",
+    "CC-BY-SA-4.0": "cc-by-sa-4.0",
+    "CC-BY-NC-4.0": "cc-by-nc-4.0",
+    "CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0",
+    "BSD-3-Clause": "bsd-3-clause",
+    "ODC-By-1.0": "odc-by",
+}
+"""SPDX -> the hub's name, others are `other`: https://huggingface.co/docs/hub/repositories-licenses"""
+
+MEANINGS = {
+    "keep": "Left out by a component's or subset's `keep` fraction.",
+    "max_samples": "Left out by a component's or subset's `max_samples`.",
+    "limits": "Left out by a cap of the mixture.",
+    "too_long": "Longer than a packed row (`seq_len` tokens or `max_crops` crops).",
+    "duplicate": "The same sample was kept from another row or component.",
+    "near_duplicate": "Nearly the same text was kept from another row or component.",
+    "contaminated": "Overlaps a benchmark's questions or pictures.",
+    "undecodable_image": "A picture did not decode.",
+    "undecodable_video": "A video did not decode.",
+    "missing_media": "A picture or video named by the row was not found.",
+    "wrong_schema": "The row has not the columns or nesting of its source.",
+}
+"""Of reasons that are no registered rule: defects of ingest, and what the whole mixture decides."""
+
+
+def amount(number: float) -> str:
+    """The number for people: 812, 4,096, 1.24 M, 2.00 B."""
+    for size, unit in ((1e9, " B"), (1e6, " M")):
+        if abs(number) >= size:
+            return f"{number / size:.2f}{unit}"
+    return f"{number:,.0f}"
+
+
+def percent(share: float) -> str:
+    """The share with two decimals of a percent; more where it would show as nothing."""
+    return f"{100 * share:.2f} %" if share == 0 or abs(share) >= 1e-4 else f"{100 * share:.2g} %"
+
+
+def times(number: float) -> str:
+    """Epochs with two decimals."""
+    return f"{number:.2f}"
+
+
+def meaning(rule: str) -> str:
+    """One sentence: why a sample with this reason is not in the shards."""
+    from filters import RULES
+
+    if rule in RULES:
+        return RULES[rule].sentence
+    return MEANINGS.get(rule, rule.replace("_", " ").capitalize() + ".")
+
+
+def terminal(stats: Mapping[str, Any], *, output: str) -> str:
+    """What was asked and got, rejected, packed, and what to run next; at most 100 columns."""
+    measure = stats["measure"]
+    short = {"tokens": "tokens", "learned_tokens": "learned", "samples": "samples"}
+    others = [name for name in MEASURES if name != measure]
+    head = (
+        f"{'component':<20} {'asked':>9} {'got: ' + short[measure]:>13} "
+        + " ".join(f"{short[name]:>9}" for name in others)
+        + f" {'samples':>9} {'epochs':>7} {'rejected':>9}"
+    )
+    lines = [f"{stats['name']}: asked and got, as shares of the train split", "", head]
+    lines.append("-" * len(head))
+    for name, part in stats["components"].items():
+        lines.append(
+            f"{_clip(name, 20):<20} {percent(part['asked']):>9} "
+            + f"{percent(part['got'][measure]):>13} "
+            + " ".join(f"{percent(part['got'][other]):>9}" for other in others)
+            + f" {amount(part['samples']):>9} {times(part['epochs']):>7}"
+            + f" {amount(part['read'] - part['kept']):>9}"
+        )
+    train = stats["train"]
+    lines.append("-" * len(head))
+    lines.append(
+        f"{'together':<20} {'':>9} {amount(train[measure]):>13} "
+        + " ".join(f"{amount(train[other]):>9}" for other in others)
+        + f" {amount(train['samples']):>9} {'':>7} {amount(stats['read'] - stats['kept']):>9}"
+    )
+    lines += [text for note in stats.get("notes", []) for text in _wrapped("  ", note)]
+    lines += ["", "rejected, by the first rule that fired"]
+    lines += [
+        line
+        for name, part in stats["components"].items()
+        for line in _wrapped(
+            f"  {_clip(name, 20):<20} ",
+            ", ".join(f"{rule} {amount(n)}" for rule, n in part["rejected"].items()) or "none",
+        )
+    ]
+    lines += ["", "packed"]
+    for split in ("train", "val"):
+        packing = stats["packing"][split]
+        if packing["rows"]:
+            crops = packing["crops_per_row"]
+            lines += _wrapped(
+                f"  {split:<7}",
+                f"{amount(packing['rows'])} rows in {amount(packing['shards'])} shards, "
+                f"{amount(packing['tokens'])} tokens "
+                f"({percent(packing['learned_share'])} learned), "
+                f"{percent(packing['fill'])} full of {percent(packing['fill_bound'])} possible, "
+                f"crops per row {crops['mean']:.1f} (most {crops['max']:.0f} "
+                f"of {packing['max_crops']})",
+            )
+    folder = shlex.quote(output)
+    lines += [
+        "",
+        f"card and report   {output}/README.md  {output}/report.html",
+        f"look at a row     python -m pipelines show {folder} row=0",
+        f"train             python -m trainer config=tiny data={folder}",
+        f"publish           python -m pipelines push {folder} repo=ORG/{stats['name']}",
+    ]
+    return "\n".join(lines)
+
+
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "~"
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """The text beside its label, continued below itself, within WIDTH."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
+        break_on_hyphens=False,
+    )
+
+
+def card(
+    stats: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    *,
+    home: str = "path/to/this/folder",
+    format: str = "arrow",
+) -> str:
+    """README.md: the hub's header (splits, licences), then asked and got, why, packing, sources.
+
+    `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
+    of the shards' names.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown: every text of a dataset passes `cell`
+    )
+    environment.filters |= {
+        "amount": amount,
+        "percent": percent,
+        "times": times,
+        "cell": cell,
+        "meaning": meaning,
+    }
+    return environment.get_template("card.md.jinja").render(
+        header=header(stats, format=format),
+        stats=stats,
+        recipe=recipe,
+        measures=MEASURES,
+        home=home,
+        format=format,
+    )
+
+
+def cell(text: object) -> str:
+    """Text that cannot leave its Markdown table cell, nor become HTML, a link or code."""
+    flat = " ".join(str(text).split())
+    for mark in "\\`*_{}[]<>|#!$~":
+        flat = flat.replace(mark, f"&#{ord(mark)};" if mark in "<>|" else "\\" + mark)
+    return flat
+
+
+def header(stats: Mapping[str, Any], *, format: str = "arrow") -> str:
+    """The YAML that tells `datasets` and the viewer which files are which split."""
+    splits = [
+        {"split": split, "path": f"shards/{split}-*.{format}"}
+        for split in ("train", "val")
+        if stats["packing"][split]["rows"]
+    ]
+    rows = sum(stats["packing"][split]["rows"] for split in ("train", "val"))
+    fields: dict[str, Any] = {
+        "pretty_name": stats["name"],
+        "license": licences(stats["sources"]),
+        "task_categories": ["image-text-to-text", "video-text-to-text"],
+        "tags": ["smolvlm", "packed", "vision-language", "multimodal"],
+        "size_categories": [_size(rows)],
+        "source_datasets": sorted(
+            {
+                source["hub"]
+                for source in stats["sources"].values()
+                if source["hub"] and not source["own_files"]
+            }
+        ),
+        "configs": [
+            {"config_name": "default", "data_files": splits, "default": True},
+            {"config_name": "index", "data_files": [{"split": "train", "path": f"index.{format}"}]},
+        ],
+    }
+    fields = {key: value for key, value in fields.items() if value}
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def licences(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The hub's names of the sources' licences, each once."""
+    found = {HUB_LICENCES.get(source.get("licence") or "", "other") for source in sources.values()}
+    return sorted(found or {"other"})
+
+
+def _size(rows: int) -> str:
+    """The hub's class of size; https://huggingface.co/docs/hub/datasets-cards."""
+    below = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")]
+    below += [(1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")]
+    return next((name for limit, name in below if rows < limit), "n>100M")

@@ -1,0 +1,149 @@
+"""A finished mixture, opened for reading: its recipe and numbers now, index and rows when asked.
+
+A packed row is addressed by split and place: `row=5` is the sixth row of a split's shards in order.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixtures.pick import narrow
+from pipelines import recipe as recipes
+from pipelines.engine import tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The folder of a finished mixture and what its small files say."""
+
+    folder: str
+    recipe: dict[str, Any]
+    stats: dict[str, Any]
+    shards: dict[str, list[str]]
+    """Per split, the names of its shards in order."""
+
+    @cached_property
+    def index(self) -> pl.DataFrame:
+        """One line per sample ever read (INDEX), its names as categories."""
+        reader = tables.open_file(tables.join(self.folder, "index.arrow"))
+        batches = map(reader.get_batch, range(reader.num_record_batches))
+        frames = [narrow(pl.DataFrame(batch)) for batch in batches]
+        return pl.concat(frames) if frames else pl.DataFrame(reader.schema.empty_table())
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The mixture's own tokenizer (a `tokenizers.Tokenizer`)."""
+        from tokenizers import Tokenizer
+
+        path = tables.join(self.folder, "tokenizer", "tokenizer.json")
+        return Tokenizer.from_str(tables.read_bytes(path).decode())
+
+    def path(self, shard: str) -> str:
+        """Where a shard lies."""
+        return tables.join(self.folder, "shards", shard)
+
+    def row(self, place: int, *, split: str = "train") -> tuple[str, int, dict[str, Any]]:
+        """The shard, the row within it and the packed row (PACKED) at a place of a split.
+
+        Raises:
+            ValueError: the split has no such row.
+        """
+        rows = 0
+        for shard in self.shards.get(split, []):
+            here = tables.num_rows(self.path(shard))
+            if 0 <= place - rows < here:
+                return shard, place - rows, self.rows(shard, [place - rows])[0]
+            rows += here
+        raise ValueError(
+            f"{self.folder}: row {place} of '{split}' asked for, found rows 0 to {rows - 1}."
+        )
+
+    def rows(self, shard: str, rows: Iterable[int]) -> list[dict[str, Any]]:
+        """Packed rows of a shard, in ascending order of row."""
+        found = tables.take(
+            self.path(shard), np.array(sorted(rows), np.int64), columns=PACKED_COLUMNS
+        )
+        return list(found.to_pylist())
+
+    def find(self, sample: str) -> list[tuple[str, int]]:
+        """The shards and rows in which the sample lies."""
+        line = self.line(sample)
+        found = []
+        for number in sorted(set(line["shard"] or [])):
+            shard = f"{line['split']}-{number:05d}.arrow"
+            ids = tables.read(self.path(shard), columns=["sample_ids"])["sample_ids"]
+            held = pl.Series(pl.from_arrow(ids)).list.contains(sample)
+            found += [(shard, int(row)) for row in held.arg_true()]
+        return found
+
+    def line(self, sample: str) -> dict[str, Any]:
+        """The sample's line of the index.
+
+        Raises:
+            ValueError: no sample of that id was read.
+        """
+        found = self.index.filter(pl.col("id") == sample)
+        if found.is_empty():
+            near = self.index.filter(pl.col("id").str.starts_with(sample.rsplit("/", 1)[0]))
+            hint = did_you_mean(sample, near["id"].head(10_000).to_list())
+            raise ValueError(
+                f"{self.folder}/index.arrow: no sample '{sample}' among {len(self.index):,} "
+                f"(an id reads like '{self.index['id'][0] if len(self.index) else ''}').{hint}"
+            )
+        return found.row(0, named=True)
+
+    def sample(self, sample: str, *, work: str) -> dict[str, Any] | None:
+        """The sample as it was read (SAMPLE), out of `work`; None where that was cleaned away."""
+        line = self.line(sample)
+        identity = self.recipe["inputs"][f"{line['component']}/{line['subset']}"]
+        read = recipes.fingerprint("ingest", self.recipe["versions"]["ingest"], identity)
+        number = line["part"].rsplit("/", 1)[-1]
+        path = tables.join(work, "samples", read, f"{number}.arrow")
+        if not tables.exists(path):
+            return None
+        columns = tables.open_file(path).schema.names
+        return dict(tables.take(path, np.array([line["row"]]), columns=columns).to_pylist()[0])
+
+
+PACKED_COLUMNS = ["input_ids", "loss_mask", "seq_lengths", "images", "grids", "sample_ids"]
+
+
+def open_finished(folder: str) -> Finished:
+    """The finished mixture in the folder (or under the URL).
+
+    Raises:
+        FileNotFoundError: no `recipe.json` there: not a mixture, or one whose build did not end.
+    """
+    path = tables.join(folder, "recipe.json")
+    if not tables.exists(path):
+        raise FileNotFoundError(
+            f"{folder}: no recipe.json, so no finished mixture. Build one: "
+            "python -m pipelines build mixture=NAME output=" + str(folder)
+        )
+    stats = tables.read_json(tables.join(folder, "stats.json"))
+    return finished_of(folder, recipe=tables.read_json(path), stats=stats)
+
+
+def finished_of(folder: str, *, recipe: dict[str, Any], stats: dict[str, Any]) -> Finished:
+    """The mixture whose shards, index and tokenizer lie in the folder, its small files in hand."""
+    names = [n for n in tables.listing(tables.join(folder, "shards")) if n.endswith(".arrow")]
+    return Finished(
+        folder=str(folder).rstrip("/"),
+        recipe=recipe,
+        stats=stats,
+        shards={
+            split: [name for name in names if name.startswith(f"{split}-")]
+            for split in ("train", "val")
+        },
+    )
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """A sentence that names the known name nearest to the one found, or nothing."""
+    near = difflib.get_close_matches(found, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,344 @@
+"""report.html: the mixture to look at, in one file that needs no network.
+
+| function | gives                                                                          |
+|----------|--------------------------------------------------------------------------------|
+| report   | the whole page: asked and got, flow, plots, a gallery of rows and of rejections |
+| page     | only the gallery, of one row, sample, rule or component (`show --html`)        |
+
+The page is a pure function of the finished mixture (and of `work`, for rejected samples). Text of
+datasets reaches it only through autoescaping, and a content security policy allows no script but
+the page's own. Pictures are small copies; the crop grid is drawn over them.
+"""
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines.engine import tables
+from pipelines.report import plots
+from pipelines.report.card import MEASURES, amount, meaning, percent, times
+from pipelines.report.finished import Finished
+from pipelines.report.row_view import Piece, pieces, seconds, visible
+
+GALLERY_BYTES = 6_000_000
+"""Of pictures, as base64: with plots and text the page stays under 10 MB."""
+ROWS = 12
+"""Packed rows in the gallery, chosen so that every component is in it."""
+REJECTED = 4
+"""Samples shown of each rule."""
+TURNS, CHARACTERS, PICTURES = 12, 2000, 6
+"""Of a rejected sample, at most: turns, characters of each, pictures."""
+STILL, FRAME = 512, 192
+"""px, longer side of a picture's copy; a video frame's."""
+MEASURED = 600
+"""Pictures whose sizes are plotted."""
+
+
+@dataclass
+class Budget:
+    """Bytes of pictures that the page may still take; holds what was left out."""
+
+    left: int = GALLERY_BYTES
+    left_out: int = field(default=0)
+
+
+def report(mixture: Finished, *, work: str) -> str:
+    """The whole page, under 10 MB."""
+    budget = Budget()
+    refused = [
+        view
+        for rule in mixture.stats["rejected"]
+        for view in rejected_views(mixture, rule, work=work, budget=budget, most=REJECTED)
+    ]
+    rows = [row_view(mixture, *place, budget=budget) for place in chosen_rows(mixture)]
+    stats = mixture.stats
+    return render(
+        mixture,
+        rows=rows,
+        refused=refused,
+        budget=budget,
+        flow=plots.flow(stats, title="Samples from the components to the shards"),
+        plots=list(stat_plots(mixture)),
+    )
+
+
+def write(mixture: Finished, *, work: str) -> str:
+    """`DIR/report.html` is the report; returns its path."""
+    path = tables.join(mixture.folder, "report.html")
+    tables.write_text(path, report(mixture, work=work))
+    return path
+
+
+def page(
+    mixture: Finished,
+    *,
+    work: str,
+    row: int = 0,
+    split: str = "train",
+    id: str = "",
+    rule: str = "",
+    component: str = "",
+) -> str:
+    """The page of one packed row, of the rows of a sample or component, or of a rule's samples.
+
+    Raises:
+        ValueError: no such row, sample, rule or component.
+    """
+    budget, refused = Budget(), []
+    places: list[tuple[str, int]] = []
+    if id:
+        places = mixture.find(id)
+        if not places:
+            refused = [sample_view(mixture, id, work=work, budget=budget)]
+    elif rule:
+        refused = list(rejected_views(mixture, rule, work=work, budget=budget, most=40))
+    elif component:
+        places = chosen_rows(mixture, component=component)
+    else:
+        shard, within, _ = mixture.row(row, split=split)
+        places = [(shard, within)]
+    rows = [row_view(mixture, *place, budget=budget) for place in places[:ROWS]]
+    return render(mixture, rows=rows, refused=refused, budget=budget, flow="", plots=[])
+
+
+def render(mixture: Finished, **parts: Any) -> str:
+    """The template filled; everything but the plots is escaped."""
+    import jinja2
+
+    folder = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "amount": amount,
+        "percent": percent,
+        "times": times,
+        "meaning": lambda rule: meaning(rule).replace("`", ""),
+        "visible": visible,
+    }
+    script = (folder / "page.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html.jinja").render(
+        stats=mixture.stats,
+        recipe=mixture.recipe,
+        measures=MEASURES,
+        most=largest_share(mixture.stats),
+        style=(folder / "page.css").read_text(),
+        script=script,
+        script_hash=digest,
+        **parts,
+    )
+
+
+def largest_share(stats: Mapping[str, Any]) -> float:
+    """The largest share asked or got of any component in any measure: the length of a full bar."""
+    parts = stats["components"].values()
+    return max((max(part["asked"], *part["got"].values()) for part in parts), default=1.0) or 1.0
+
+
+def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
+    """Title, note and SVG of each plot that has something to show."""
+    histograms = mixture.stats["histograms"]
+    for key, title, unit in (
+        ("tokens", "Tokens of a sample", "tokens"),
+        ("learned_share", "Learned share of a sample", "learned tokens / tokens"),
+        ("crops", "Crops of a sample", "crops"),
+        ("seconds", "Length of a video", "seconds"),
+        ("fill", "Fill of the packed rows", "tokens / seq_len"),
+    ):
+        if sum(histograms[key]["counts"]):
+            drawn = plots.histogram(histograms[key], title=title, unit=unit)
+            note = "rows" if key == "fill" else "samples in the train split, each once"
+            yield {"title": title, "note": note, "svg": drawn}
+    if len(mixture.stats["prefix"]["at"]) > 1:
+        title = "Every prefix is the mixture"
+        drawn = plots.prefix(mixture.stats["prefix"], title=title)
+        note = f"shares so far, in {mixture.stats['measure'].replace('_', ' ')}"
+        yield {"title": title, "note": note, "svg": drawn}
+    sizes = picture_sizes(mixture)
+    if sizes:
+        title = "Sizes of pictures"
+        drawn = plots.sizes(*zip(*sizes, strict=True), title=title)
+        yield {"title": title, "note": f"{len(sizes):,} pictures of the shards", "svg": drawn}
+
+
+def picture_sizes(mixture: Finished) -> list[tuple[int, int]]:
+    """(width, height) in px of up to MEASURED pictures, from rows spread over the train shards."""
+    from tokenization.images import image_size
+
+    found: list[tuple[int, int]] = []
+    shards = mixture.shards["train"]
+    for shard in shards[:: max(1, len(shards) // 8)]:
+        reader = tables.open_file(mixture.path(shard))
+        step = max(1, reader.num_record_batches // 4)
+        for number in range(0, reader.num_record_batches, step):
+            images = reader.get_batch(number)["images"].flatten().field("bytes")
+            stride = max(1, len(images) // 64)
+            found += [image_size(images[k].as_py()) for k in range(0, len(images), stride)]
+        if len(found) >= MEASURED:
+            break
+    return found[:MEASURED]
+
+
+def chosen_rows(mixture: Finished, *, component: str = "") -> list[tuple[str, int]]:
+    """(shard, row) of up to ROWS packed rows that hold samples of every component and subset.
+
+    Samples are taken in turns: one of each component, each time of another subset, by a hash of
+    their ids.
+    """
+    from pipelines.report.show import known_component
+
+    most = 4 * ROWS
+    lines = mixture.index.select(
+        *("component", "subset", "copies"), draw=pl.col("id").hash(7), line=pl.int_range(pl.len())
+    ).filter((pl.col("copies") > 0) & (mixture.index["shard"].list.len() > 0))
+    if component:
+        lines = lines.filter(pl.col("component") == known_component(mixture, component))
+    first = pl.col("line", "draw").bottom_k_by("draw", most)
+    used = lines.group_by("component", "subset").agg(first).explode("line", "draw").sort("draw")
+    turn = pl.int_range(pl.len()).over("component", "subset").alias("turn")
+    again = pl.int_range(pl.len()).over("component").alias("again")
+    used = used.with_columns(turn).sort("turn", "draw").with_columns(again).sort("again", "draw")
+    places: list[tuple[str, int]] = []
+    for sample in mixture.index["id"].gather(used["line"].head(most)):
+        place = mixture.find(sample)[0]
+        if place not in places:
+            places.append(place)
+        if len(places) == ROWS:
+            break
+    return sorted(places)
+
+
+def row_view(mixture: Finished, shard: str, within: int, *, budget: Budget) -> dict[str, Any]:
+    """A packed row as the template shows it: its limits and its samples."""
+    row = mixture.rows(shard, [within])[0]
+    encoding = mixture.recipe["mixture"]["encoding"]
+    found = pieces(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
+    return {
+        "title": f"{shard}, row {within}",
+        "tokens": len(row["input_ids"]),
+        "seq_len": encoding["seq_len"],
+        "learned": sum(row["loss_mask"]),
+        "crops": sum(grid["rows"] * grid["cols"] + 1 for grid in row["grids"]),
+        "max_crops": encoding["max_crops"],
+        "samples": [piece_view(mixture, piece, row, budget=budget) for piece in found],
+    }
+
+
+def piece_view(
+    mixture: Finished, piece: Piece, row: Mapping[str, Any], *, budget: Budget
+) -> dict[str, Any]:
+    """A sample of a packed row: where it is from, and its spans with their pictures."""
+    line = mixture.line(piece.id)
+    when = seconds(piece.spans)
+    spans = []
+    for span in piece.spans:
+        view: dict[str, Any] = {"kind": span.kind, "text": span.text, "learned": span.learned}
+        if span.kind == "picture":
+            grid = row["grids"][span.picture]
+            view |= {
+                "rows": grid["rows"],
+                "cols": grid["cols"],
+                "tokens": span.tokens,
+                "when": when.get(span.picture, ""),
+                **copy_of(
+                    row["images"][span.picture]["bytes"],
+                    longest=FRAME if span.picture in when else STILL,
+                    budget=budget,
+                ),
+            }
+        spans.append(view)
+    return {
+        "id": piece.id,
+        "component": line["component"],
+        "subset": line["subset"],
+        "modality": line["modality"],
+        "tokens": piece.num_tokens,
+        "learned": piece.num_learned,
+        "copies": line["copies"],
+        "spans": spans,
+    }
+
+
+def rejected_views(
+    mixture: Finished, rule: str, *, work: str, budget: Budget, most: int
+) -> Iterator[dict[str, Any]]:
+    """Samples that the rule removed (or marked, if it removes none), of each component in turn."""
+    from pipelines.report.show import of_rule
+
+    lines = of_rule(mixture, rule)
+    turn = pl.int_range(pl.len()).over("component").alias("turn")
+    for sample in lines.with_columns(turn).sort("turn", maintain_order=True)["id"].head(most):
+        view = sample_view(mixture, sample, work=work, budget=budget)
+        yield {**view, "shown_for": rule}
+
+
+def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) -> dict[str, Any]:
+    """A sample in no shard: its reason, and its turns and pictures as read, where `work` has it."""
+    line = mixture.line(sample)
+    read = mixture.sample(sample, work=work) or {}
+    messages, images = read.get("messages") or [], read.get("images") or []
+    turns, pictures = [], []
+    for message in messages[:TURNS]:
+        parts = message["content"] or []
+        text = " ".join("[picture]" if p["type"] == "image" else p["text"] or "" for p in parts)
+        turns.append({"role": message["role"], "text": shortened(text)})
+    for image in images[:PICTURES]:
+        if image["bytes"] is None:
+            size = {"width": image["width"], "height": image["height"]}
+            pictures.append({"source": "", "note": "does not decode", **size})
+        else:
+            pictures.append(copy_of(image["bytes"], longest=320, budget=budget))
+    return {
+        "id": sample,
+        "component": line["component"],
+        "rule": line["rule"] or "",
+        "shown_for": line["rule"] or "",
+        "fired": [rule for rule in line["fired"] or [] if rule != line["rule"]],
+        "part": line["part"],
+        "row": line["row"],
+        "found": bool(read),
+        "more_turns": len(messages) - len(turns),
+        "more_pictures": len(images) - len(pictures),
+        "turns": turns,
+        "pictures": pictures,
+    }
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning and how much was cut."""
+    over = len(text) - CHARACTERS
+    return text if over <= 0 else f"{text[:CHARACTERS]} [... {over:,} characters more]"
+
+
+def copy_of(data: bytes, *, longest: int, budget: Budget) -> dict[str, Any]:
+    """A small WebP copy of the picture as a data URL, and its true size in px.
+
+    Where the budget is used up, or the bytes do not decode, `note` says so and `source` is empty.
+    """
+    from tokenization.images import image_size, open_image
+
+    try:
+        width, height = image_size(data)
+        if budget.left <= 0:
+            budget.left_out += 1
+            return {"source": "", "note": "left out", "width": width, "height": height}
+        image = open_image(data)
+    except ValueError:
+        return {"source": "", "note": "does not decode", "width": None, "height": None}
+    image.thumbnail((longest, longest))
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=62, method=4)
+    source = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    budget.left -= len(source)
+    return {"source": source, "note": "", "width": width, "height": height}

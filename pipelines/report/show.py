@@ -1,0 +1,287 @@
+"""What the model is fed, in the terminal: packed rows, stories of samples, what rules rejected.
+
+    show DIR               the first row of the train split
+    show DIR row=N         that row: learned text green, special tokens and pictures marked
+    show DIR id=SAMPLE     read from where, which rules fired, tokens, which shards and rows
+    show DIR rule=NAME     what it rejected: counts, then samples
+    show DIR component=C   asked and got, then samples
+
+Without colours learned text stands between >> and <<.
+"""
+
+from typing import Any
+
+import polars as pl
+
+from pipelines.report.card import amount, meaning, percent, times
+from pipelines.report.finished import Finished, did_you_mean, open_finished
+from pipelines.report.row_view import Piece, pieces, visible
+
+EXAMPLES = 5
+"""Samples shown of a rule or component."""
+
+CODES = {"learned": "32", "special": "2;36", "picture": "35", "border": "1", "reason": "33"}
+
+
+def show(
+    folder: str,
+    *,
+    row: int = 0,
+    split: str = "train",
+    id: str = "",
+    rule: str = "",
+    component: str = "",
+    work: str = "out/work",
+    color: bool = True,
+) -> str:
+    """What was asked for of the mixture in `folder`, as text for a terminal.
+
+    `work` is where the build kept its samples: rejected ones are in no shard.
+
+    Raises:
+        ValueError: no such row, sample, rule or component.
+        FileNotFoundError: no finished mixture in `folder`.
+    """
+    mixture = open_finished(folder)
+    if id:
+        return story(mixture, id, work=work, color=color)
+    if rule:
+        return rejected(mixture, rule, component=component, work=work, color=color)
+    if component:
+        return of_component(mixture, component, work=work, color=color)
+    return packed_row(mixture, row, split=split, color=color)
+
+
+def paint(text: str, kind: str, *, color: bool) -> str:
+    """The text in the colour of its kind, line by line; marked otherwise where learned."""
+    if not text:
+        return ""
+    if not color:
+        return f">>{text}<<" if kind == "learned" else text
+    return "\n".join(
+        f"\x1b[{CODES[kind]}m{line}\x1b[0m" if line else "" for line in text.split("\n")
+    )
+
+
+def packed_row(mixture: Finished, place: int, *, split: str, color: bool) -> str:
+    """A packed row as the model sees it: its limits, then each sample between borders."""
+    shard, within, row = mixture.row(place, split=split)
+    encoding = mixture.recipe["mixture"]["encoding"]
+    crops = sum(grid["rows"] * grid["cols"] + 1 for grid in row["grids"])
+    found = pieces(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
+    title = (
+        f"{split} row {place:,} ({shard}, row {within}): "
+        f"{len(row['input_ids']):,} of {encoding['seq_len']:,} tokens, "
+        f"{sum(row['loss_mask']):,} learned, {crops} of {encoding['max_crops']} crops, "
+        f"{len(row['images'])} pictures, {len(found)} samples"
+    )
+    lines = [paint(title, "border", color=color)]
+    for number, piece in enumerate(found, 1):
+        line = mixture.line(piece.id)
+        lines += [
+            "",
+            paint(
+                f"--- {number}/{len(found)} {line['component']}: {visible(piece.id)}, "
+                f"{piece.num_tokens:,} tokens, {piece.num_learned:,} learned ",
+                "border",
+                color=color,
+            ),
+            piece_text(piece, row, color=color),
+        ]
+    return "\n".join(lines)
+
+
+def piece_text(piece: Piece, row: dict[str, Any], *, color: bool) -> str:
+    """The sample's text as the model sees it, each picture on one line of its own size and cut."""
+    shown = []
+    for span in piece.spans:
+        if span.kind == "picture":
+            text = picture_line(row, span.picture, tokens=span.tokens)
+            shown.append(paint(text, "picture", color=color))
+        elif span.learned:
+            shown.append(paint(visible(span.text), "learned", color=color))
+        elif span.kind == "special":
+            shown.append(paint(visible(span.text), "special", color=color))
+        else:
+            shown.append(visible(span.text))
+    return "".join(shown)
+
+
+def picture_line(row: dict[str, Any], number: int, *, tokens: int) -> str:
+    """One picture of a packed row: size, kind of file, cut, tokens."""
+    from tokenization.images import image_size
+
+    data = row["images"][number]["bytes"]
+    width, height = image_size(data)
+    grid = row["grids"][number]
+    cut = (
+        f"{grid['rows']}x{grid['cols']} crops + global view"
+        if grid["rows"] * grid["cols"]
+        else "global view"
+    )
+    return f"[picture {number}: {width}x{height} px, {len(data):,} bytes, {cut}, {tokens} tokens]"
+
+
+def story(mixture: Finished, sample: str, *, work: str, color: bool) -> str:
+    """One sample from the repository to the shards, and its text."""
+    line = mixture.line(sample)
+    places = mixture.find(sample)
+    fired = [rule for rule in line["fired"] or [] if rule != line["rule"]]
+    facts = [
+        ("component", f"{line['component']}, {line['modality']}, split {line['split']}"),
+        (
+            "read from",
+            f"{origin(mixture, line['component'])}, subset {line['subset']}, "
+            f"part {line['part']}, row {line['row']}",
+        ),
+        (
+            "verdict",
+            "kept" if line["rule"] is None else f"{line['rule']}: {meaning(line['rule'])}",
+        ),
+        ("also fired", ", ".join(fired)),
+        ("tags", ", ".join(line["tags"] or [])),
+        ("video", f"{line['duration']:.1f} s" if line["duration"] is not None else ""),
+        (
+            "cost",
+            f"{line['num_tokens'] or 0:,} tokens, {line['num_learned'] or 0:,} learned, "
+            f"{line['num_crops'] or 0} crops",
+        ),
+        (
+            "used",
+            f"{line['copies']} times: " + ", ".join(f"{shard} row {row}" for shard, row in places)
+            if places
+            else "never",
+        ),
+    ]
+    lines = [paint(visible(sample), "border", color=color)]
+    lines += [f"  {label:<11}{visible(text)}" for label, text in facts if text]
+    return "\n".join([*lines, "", _text(mixture, sample, places, work=work, color=color)])
+
+
+def origin(mixture: Finished, component: str) -> str:
+    """Where a component's rows come from: its own files, or a repository at a revision."""
+    data = mixture.recipe["mixture"]["components"][component].get("data")
+    if data:
+        return str(data)
+    source = mixture.recipe["sources"][component]
+    revision = source.get("revision")
+    return f"{source['hub']} at {revision}" if revision else str(source["hub"] or "files")
+
+
+def _text(
+    mixture: Finished, sample: str, places: list[tuple[str, int]], *, work: str, color: bool
+) -> str:
+    """The sample as packed where it is in a shard, else as read."""
+    if places:
+        shard, at = places[0]
+        row = mixture.rows(shard, [at])[0]
+        encoding = mixture.recipe["mixture"]["encoding"]
+        found = pieces(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
+        return "\n".join(piece_text(p, row, color=color) for p in found if p.id == sample)
+    read = mixture.sample(sample, work=work)
+    if read is None:
+        return f"(In no shard, and no longer in {work}: say work=DIR where the build kept it.)"
+    return sample_text(read, color=color)
+
+
+def sample_text(sample: dict[str, Any], *, color: bool) -> str:
+    """The sample as it was read (SAMPLE): each turn after its role, pictures by their size."""
+    images = iter(sample["images"] or [])
+    lines = []
+    if sample["defect"]:
+        lines.append(paint(f"defect: {sample['defect']}", "reason", color=color))
+    for message in sample["messages"] or []:
+        shown = []
+        for part in message["content"] or []:
+            if part["type"] == "image":
+                image = next(images, None)
+                size = f"{image['width']}x{image['height']} px" if image else "missing"
+                broken = "" if image and image["bytes"] is not None else ", not decodable"
+                shown.append(paint(f"[picture: {size}{broken}]", "picture", color=color))
+            else:
+                kind = "learned" if message["role"] == "assistant" else ""
+                text = visible(part["text"] or "")
+                shown.append(paint(text, kind, color=color) if kind else text)
+        lines.append(f"{message['role']}: " + "".join(shown))
+    return "\n".join(lines) or "(empty)"
+
+
+def rejected(mixture: Finished, rule: str, *, component: str, work: str, color: bool) -> str:
+    """How many samples the rule removed, of which components, and a few of them."""
+    lines = of_rule(mixture, rule)
+    if component:
+        known_component(mixture, component)
+        lines = lines.filter(pl.col("component") == component)
+    removed = int((lines["rule"] == rule).sum())
+    title = f"{rule}: removed {amount(removed)} samples, {meaning(rule)}"
+    counts = lines["component"].value_counts(sort=True).iter_rows()
+    head = [
+        paint(title, "border", color=color),
+        "  "
+        + ("" if removed else "only marked: ")
+        + ", ".join(f"{name} {amount(n)}" for name, n in counts),
+        "",
+    ]
+    ids = lines["id"].head(EXAMPLES).to_list()
+    return "\n".join(head) + "\n\n".join(story(mixture, i, work=work, color=color) for i in ids)
+
+
+def of_rule(mixture: Finished, rule: str) -> pl.DataFrame:
+    """Index lines of the samples that the rule removed; of those it fired on, where it only marks.
+
+    Raises:
+        ValueError: it did neither.
+    """
+    known_rule(mixture, rule)
+    removed = mixture.index.filter(pl.col("rule") == rule)
+    return removed if len(removed) else mixture.index.filter(pl.col("fired").list.contains(rule))
+
+
+def known_rule(mixture: Finished, rule: str) -> str:
+    """The rule, which rejected samples of this mixture or fired on some that were kept.
+
+    Raises:
+        ValueError: it did neither.
+    """
+    known = list(mixture.stats["rejected"])
+    if rule not in known and not mixture.index["fired"].list.contains(rule).any():
+        raise ValueError(
+            f"{mixture.folder}: no sample was rejected by '{rule}'; found "
+            f"{', '.join(known) or 'no rejected samples'}.{did_you_mean(rule, known)}"
+        )
+    return rule
+
+
+def known_component(mixture: Finished, component: str) -> str:
+    """The component, which the mixture has.
+
+    Raises:
+        ValueError: it has not.
+    """
+    known = list(mixture.stats["components"])
+    if component not in known:
+        raise ValueError(
+            f"{mixture.folder}: no component '{component}'; found {', '.join(known)}."
+            f"{did_you_mean(component, known)}"
+        )
+    return component
+
+
+def of_component(mixture: Finished, component: str, *, work: str, color: bool) -> str:
+    """A component's account, and a few of its samples as they lie in the shards."""
+    account = mixture.stats["components"][known_component(mixture, component)]
+    reasons = ", ".join(f"{rule} {amount(n)}" for rule, n in account["rejected"].items())
+    got = ", ".join(f"{percent(s)} of {m.replace('_', ' ')}" for m, s in account["got"].items())
+    head = [
+        paint(f"{component} ({account['source']})", "border", color=color),
+        f"  asked      {percent(account['asked'])} of {mixture.stats['measure']}",
+        f"  got        {got}",
+        f"  samples    {amount(account['samples'])} ({times(account['epochs'])} epochs of "
+        f"{amount(account['train_kept'])}), {amount(account['kept'])} kept of "
+        f"{amount(account['read'])} read",
+        f"  rejected   {reasons or 'none'}",
+        "",
+    ]
+    used = mixture.index.filter((pl.col("component") == component) & (pl.col("copies") > 0))
+    ids = used["id"].head(EXAMPLES).to_list()
+    return "\n".join(head + [story(mixture, i, work=work, color=color) + "\n" for i in ids])

@@ -1,0 +1,229 @@
+"""The hub, read through the real client against a server on loopback."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.pipelines.reading.hub_server import COMMIT, Hub, serve
+from tests.pipelines.sources.making import (
+    IMAGE,
+    TEXTS,
+    cell,
+    encoded_video,
+    png,
+    qa,
+    write,
+    write_parquet,
+)
+
+ROOT = Path(__file__).parents[2]
+CAULDRON = pa.schema([("images", pa.list_(IMAGE)), ("texts", TEXTS)])
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A hub that holds a small Cauldron and a small LLaVA-Video-178K."""
+    rows = [
+        {"images": [cell(png(64, 64, seed=n))], "texts": qa((f"Q{n}", f"A{n}"))} for n in range(60)
+    ]
+    folder = tmp_path / "hub" / "HuggingFaceM4" / "the_cauldron"
+    for number in range(3):
+        name = f"train-{number:05d}-of-00003-ab.parquet"
+        some = rows[number * 20 : number * 20 + 20]
+        write_parquet(folder / "ai2d" / name, some, schema=CAULDRON, group=5)
+    write_parquet(folder / "vqav2" / "train-00000-of-00001.parquet", rows[::3], schema=CAULDRON)
+    write(folder / "README.md", "small")
+    with ExitStack() as stack:
+        made = Hub(tmp_path / "hub")
+        serve(made, stack)
+        yield made
+
+
+def read(hub, tmp_path, token="", **settings):
+    """What `tests.pipelines.reading.read_hub` says."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "home"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        environment.pop(name, None)
+    if token:
+        environment["HF_TOKEN"] = token
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pipelines.reading.read_hub", json.dumps(settings)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_subset_is_read_at_its_commit_and_nothing_else_is_fetched(hub, tmp_path):
+    found = read(hub, tmp_path, source="cauldron", subsets=["ai2d"])
+    assert found["ids"] == [f"cauldron/ai2d/{n:06d}" for n in range(60)]
+    assert set(found["defects"]) == {None}
+    assert found["identity"]["revision"] == COMMIT
+    assert set(hub.served) == {f"ai2d/train-{n:05d}-of-00003-ab.parquet" for n in range(3)}
+    resolved = [path for _, path, _ in hub.log if "/resolve/" in path]
+    assert all(f"/resolve/{COMMIT}/" in path for path in resolved)
+
+
+def test_the_token_goes_to_the_hub_and_not_to_where_it_redirects(hub, tmp_path):
+    hub.gated = "hf_good"
+    found = read(hub, tmp_path, token="hf_good", source="cauldron", subsets=["vqav2"])
+    assert len(found["ids"]) == 20
+    assert {sent for _, path, sent in hub.log if "/api/" in path} == {"Bearer hf_good"}
+    assert {sent for _, path, sent in hub.log if path.startswith("/lfs/")} == {""}
+
+
+@pytest.mark.parametrize("token", ["", "hf_stranger"])
+def test_a_gate_says_where_to_ask(hub, tmp_path, token):
+    hub.gated = "hf_good"
+    found = read(hub, tmp_path, token=token, source="cauldron")
+    assert found["error"] == "ValueError"
+    assert "https://huggingface.co/datasets/HuggingFaceM4/the_cauldron" in found["message"]
+    assert "HF_TOKEN" in found["message"]
+
+
+def test_what_is_not_there_is_said(hub, tmp_path):
+    found = read(hub, tmp_path, source="docmatix")
+    assert "no such dataset" in found["message"]
+    found = read(hub, tmp_path, source="cauldron", subsets=["ai2dd"])
+    assert "Did you mean 'ai2d'?" in found["message"]
+    url = "hf://datasets/HuggingFaceM4/the_cauldron@v9"
+    assert "no such revision" in read(hub, tmp_path, source="cauldron", data=url)["message"]
+
+
+@pytest.mark.parametrize("faults", [["429", "drop"], ["500", "short"]])
+def test_faults_are_tried_again(hub, tmp_path, faults):
+    places = ["/api/datasets/HuggingFaceM4/the_cauldron/revision", "/tree/", "/resolve/", "/lfs/"]
+    hub.faults.update({place: list(faults) for place in places})
+    found = read(hub, tmp_path, source="cauldron", subsets=["vqav2"])
+    assert found.get("ids") == [f"cauldron/vqav2/{n:06d}" for n in range(20)], found
+    assert [hub.faults[place] for place in places] == [[]] * 4
+
+
+def test_keep_fetches_its_parts_and_plans_their_bytes(hub, tmp_path):
+    folder = hub.root / "HuggingFaceM4/the_cauldron/ai2d"
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    small = {"part_bytes": 100_000, "block": 16_384, "subsets": ["ai2d"]}
+    every = read(hub, tmp_path, source="cauldron", parts=0, **small)
+    footers = sum(hub.served.values())
+    assert footers < 3 * 2**16 + 1
+    assert sum(every["num_bytes"]) == pytest.approx(total, rel=0.1)
+    hub.served.clear()
+    select = {"ai2d": {"keep": 0.2}}
+    some = read(hub, tmp_path, source="cauldron", select=select, **small)
+    assert len(some["num_bytes"]) < len(every["num_bytes"])
+    assert len(some["ids"]) == sum(some["rows"]) < 60
+    assert some["share"][0] == pytest.approx(sum(some["rows"]) / 60)
+    fetched = sum(hub.served.values()) - footers
+    assert fetched < sum(some["num_bytes"]) + len(some["ids"]) * 16_384 < total
+
+
+def test_a_repository_of_your_own_by_url(hub, tmp_path):
+    write_parquet(hub.root / "me/mine/sub/data/a.parquet", [{"text": "One."}])
+    found = read(hub, tmp_path, source="documents", data="hf://datasets/me/mine/sub")
+    assert found["ids"] == ["documents/default/000000"]
+    found = read(hub, tmp_path, source="documents", data="hf://datasets/me/mine/sub/data/*.parquet")
+    assert found["ids"] == ["documents/default/000000"]
+
+
+def test_json_beside_tar_gz_reads_the_archive_once(hub, tmp_path):
+    folder = hub.root / "lmms-lab/LLaVA-Video-178K/0_30_s_academic_v0_1"
+    clip = encoded_video(tmp_path / "v.mp4", seconds=2).read_bytes()
+    turns = [{"from": "human", "value": "<image>\nQ"}, {"from": "gpt", "value": "A"}]
+    records = [{"conversations": turns, "video": f"s/{n}.mp4", "id": str(n)} for n in range(4)]
+    write(folder / "0_30_s_academic_v0_1_cap_processed.json", records)
+    noise = os.urandom(300_000)
+    with tarfile.open(folder / "videos_1.tar.gz", "w:gz") as tar:
+        for name, data in [("s/0.mp4", clip), ("x", noise), ("s/1.mp4", clip), ("s/2.mp4", clip)]:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    found = read(hub, tmp_path, source="llava_video")
+    assert sorted(found["ids"])[0] == "llava_video/0_30_s_academic_v0_1/000000"
+    by_id = dict(zip(found["ids"], found["defects"], strict=True))
+    assert [by_id[i] for i in sorted(by_id)] == [None, None, None, "missing_media"]
+    size = (folder / "videos_1.tar.gz").stat().st_size
+    assert hub.served["0_30_s_academic_v0_1/videos_1.tar.gz"] == size
+
+
+def mammoth(hub, pictures, *, archives):
+    """A small MAmmoTH-VL: annotations of 200 kB, their pictures in archives or one by one."""
+    folder = hub.root / "MAmmoTH-VL/MAmmoTH-VL-Instruct-12M"
+    turns = [{"from": "human", "value": "<image>\nQ"}, {"from": "gpt", "value": "A" * 300}]
+    records = [
+        {"id": str(n), "source": "made", "image": f"p/{n}.png", "conversations": turns}
+        for n in range(pictures)
+    ]
+    write(folder / "mammoth_si_10M.json", records)
+    for number in range(archives):
+        path = folder / f"single_image_data/{number}.tar.gz"
+        path.parent.mkdir(exist_ok=True)
+        with tarfile.open(path, "w:gz") as tar:
+            for n in range(number, pictures, archives):
+                info = tarfile.TarInfo(f"p/{n}.png")
+                info.size = len(data := png(8, 8, seed=n))
+                tar.addfile(info, io.BytesIO(data))
+    return folder
+
+
+LARGE = {"SCANNED": 10_000, "PROBE": 4_000, "BLOCK": 2_000, "AHEAD": 500}
+"""Annotations of 10 kB count as large."""
+
+
+def test_large_annotations_are_not_fetched_at_planning_and_by_blocks_at_reading(hub, tmp_path):
+    """Few samples of an archive: the bytes served are those that the plan says, about."""
+    folder = mammoth(hub, 500, archives=2)
+    size = (folder / "mammoth_si_10M.json").stat().st_size
+    assert size > 200_000
+    settings = {"source": "mammoth_vl", "annotations": LARGE, "subsets": ["mammoth_si_10M"]}
+    settings["select"] = {"mammoth_si_10M": {"max_samples": 20}}
+    found = read(hub, tmp_path, **settings, parts=0)
+    assert hub.served == {"mammoth_si_10M.json": 4_500}  # the probe, to the end of its last row
+    hub.served.clear()
+    found = read(hub, tmp_path, **settings)
+    assert 15 <= len(found["ids"]) <= 90
+    assert set(found["defects"]) == {None}
+    (archive,) = [name for name in hub.served if name.endswith(".tar.gz")]
+    assert hub.served[archive] == (folder / archive).stat().st_size
+    assert hub.served["mammoth_si_10M.json"] < size / 3
+    assert sum(hub.served.values()) == pytest.approx(found["num_bytes"][0], rel=0.6)
+
+
+def test_pictures_in_a_zip_come_one_by_one(hub, tmp_path):
+    """Of the zip, its directory and the members that are named."""
+    folder = mammoth(hub, 500, archives=0)
+    (folder / "single_image_data").mkdir()
+    with zipfile.ZipFile(folder / "single_image_data/0.zip", "w") as archive:
+        for n in range(500):
+            archive.writestr(f"p/{n}.png", png(16, 16, seed=n))
+        size, directory = archive.fp.tell(), 500 * 60
+    settings = {"source": "mammoth_vl", "annotations": LARGE, "subsets": ["mammoth_si_10M"]}
+    settings |= {"select": {"mammoth_si_10M": {"max_samples": 5}}, "part_bytes": 4_000}
+    found = read(hub, tmp_path, **settings, piece=500, block=100_000)
+    assert 5 <= len(found["ids"]) <= 20
+    assert set(found["defects"]) == {None}
+    assert hub.served["mammoth_si_10M.json"] < 20_000
+    assert hub.served["single_image_data/0.zip"] < directory + 70_000 + 1_700 * len(found["ids"])
+    assert hub.served["single_image_data/0.zip"] < size / 3

@@ -1,0 +1,168 @@
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipelines.report.finished import open_finished
+from pipelines.report.page import Budget, chosen_rows, copy_of, page, report, shortened, write
+from pipelines.report.plots import flow_links
+from tests.pipelines.made import drawing, finished, png, work_of
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    return open_finished(str(finished(tmp_path_factory.mktemp("mixture") / "by_hand")))
+
+
+@pytest.fixture(scope="module")
+def html(mixture):
+    return report(mixture, work=work_of(mixture.folder))
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in ("meta", "img", "input", "path", "use"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "script" not in self.open and "style" not in self.open:
+            self.words.append(data)
+
+
+def test_every_element_is_closed_in_order(html):
+    assert Page(html).open == []
+
+
+def test_the_page_needs_no_network(html):
+    for tag, attributes in Page(html).elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form action")
+        for name in ("src", "href", "xlink:href", "action", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/webp;base64,")), (
+                attributes
+            )
+    assert not re.search(r"url\((?!#)|@import", html)
+
+
+def test_a_hostile_row_is_text_and_nothing_else(html):
+    found = Page(html)
+    assert [tag for tag, _ in found.elements].count("script") == 1
+    handlers = [name for _, attributes in found.elements for name in attributes if name[:2] == "on"]
+    assert handlers == []
+    text = "".join(found.words)
+    assert "<script>document.title='owned'</script>" in text
+    assert "{{ 7*7 }} ${7*7}" in text
+    assert not set(html) & set("\x1b\x07\u202e")
+
+
+def test_the_policy_allows_only_the_pages_own_script(html):
+    script = re.search(r"<script>(.*?)</script>\n</body>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    policy = next(a["content"] for t, a in Page(html).elements if "http-equiv" in a and t == "meta")
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_gallery_holds_rows_with_their_pictures_cuts_and_seconds(html):
+    found = Page(html)
+    assert html.count('<figure class="picture frame">') == 3
+    assert "00:04, 320x240, 1 crop, 67 tokens" in html
+    assert "740x480, 2x3 crops + 1" in html
+    assert '<path d="M1 0V2M2 0V2M0 1H3"/>' in html
+    components = {a["data-component"] for _, a in found.elements if "data-component" in a}
+    assert components == {"pictures", "pages", "video", "words"}
+
+
+def test_rejected_samples_stand_under_their_rule_with_their_picture(html):
+    found = Page(html)
+    refused = {a["data-id"]: a["data-rule"] for _, a in found.elements if a.get("data-rule")}
+    assert refused == {"cauldron/vqa/8": "blurred", "cauldron/vqa/9": "undecodable_image"}
+    assert "Rejected by <code>small_image</code>" in html
+    assert "does not decode" in html
+
+
+def test_learned_text_is_marked_and_the_question_is_not(html):
+    marked = re.findall(r'<span class="learned">(.*?)</span>', html, re.DOTALL)
+    assert " The second." in marked
+    assert not any("Which page" in text for text in marked)
+
+
+def test_the_same_mixture_gives_the_same_page(mixture, html):
+    assert report(mixture, work=work_of(mixture.folder)) == html
+
+
+def test_the_report_is_written_beside_the_card(mixture, html):
+    path = write(mixture, work=work_of(mixture.folder))
+    assert Path(path) == Path(mixture.folder) / "report.html"
+    assert Path(path).read_text() == html
+
+
+def test_pictures_stop_at_the_budget_and_are_counted():
+    budget = Budget(left=1)
+    first = copy_of(drawing(900, 600, 1), longest=512, budget=budget)
+    assert first["source"].startswith("data:image/webp")
+    assert (first["width"], first["height"]) == (900, 600)
+    second = copy_of(drawing(900, 600, 2), longest=512, budget=budget)
+    assert (second["source"], second["note"], budget.left_out) == ("", "left out", 1)
+
+
+def test_long_text_is_cut_and_says_how_much():
+    assert shortened("x" * 2000) == "x" * 2000
+    assert shortened("x" * 2001) == "x" * 2000 + " [... 1 characters more]"
+
+
+def test_bytes_that_are_no_picture_are_said_to_be_none():
+    assert copy_of(b"\xff\xd8nothing", longest=512, budget=Budget())["note"] == "does not decode"
+    cut = png(300, 300)[:2000]
+    assert copy_of(cut, longest=512, budget=Budget())["note"] == "does not decode"
+
+
+def test_chosen_rows_hold_every_component(mixture):
+    places = chosen_rows(mixture)
+    assert places == [("train-00000.arrow", 0), ("train-00001.arrow", 0), ("val-00000.arrow", 0)]
+    assert chosen_rows(mixture, component="video") == [("val-00000.arrow", 0)]
+
+
+def test_flow_counts_every_sample_once(mixture):
+    links = flow_links(mixture.stats)
+    assert sum(count for *_, count in links) == mixture.stats["read"]
+    assert ("pictures", "small_image", 1) in links
+    assert ("words", "in the shards", 2) in links
+
+
+@pytest.mark.parametrize(
+    ("words", "samples"),
+    [
+        ({"row": 1}, ["cauldron/ai2d/2", "docmatix/images/0"]),
+        ({"id": "docmatix/images/0"}, ["cauldron/ai2d/2", "docmatix/images/0"]),
+        ({"id": "cauldron/vqa/8"}, ["cauldron/vqa/8"]),
+        ({"rule": "small_image"}, ["cauldron/vqa/8"]),
+        ({"component": "video"}, ["llava_video/0_30_s/0", "smoltalk/all/1", "cauldron/vqa/7"]),
+    ],
+)
+def test_a_page_of_what_was_asked_for(mixture, words, samples):
+    found = Page(page(mixture, work=work_of(mixture.folder), **words))
+    assert [a["data-id"] for _, a in found.elements if "data-id" in a] == samples
+
+
+def test_a_page_of_what_is_not_there_says_so(mixture):
+    with pytest.raises(ValueError, match=r"Did you mean 'small_image'"):
+        page(mixture, work=work_of(mixture.folder), rule="smal_image")

@@ -1,0 +1,346 @@
+"""Pushes go through the unmodified client in a process of its own, to a hub on loopback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipelines.engine import tables
+from pipelines.push import model_card, push, to_parquet
+from tests.hub_server import Fault, Hub
+from tests.pipelines.made import finished
+
+ROOT = Path(__file__).parents[2]
+REPO = "org/by_hand"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("mixture") / "by_hand")
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A mixture of this test's own; shards are links to nothing but copies."""
+    return Path(shutil.copytree(made, tmp_path / "by_hand"))
+
+
+@pytest.fixture
+def hub():
+    with Hub() as server:
+        yield server
+
+
+def run(hub: Hub, home: Path, code: str, *, status: int = 0) -> str:
+    """What the code prints in a fresh process whose hub is this one."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_TOKEN": "hf_test",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "ignore",
+    }
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        environment.pop(name, None)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert ran.returncode == status, ran.stderr[-3000:]
+    return ran.stdout if status == 0 else ran.stderr
+
+
+def push_code(folder: Path, **settings: Any) -> str:
+    words = {"repo": REPO, **settings}
+    return f"from pipelines.hub import push; print(push({str(folder)!r}, **{words!r}))"
+
+
+ROWS = """
+import json, datasets
+def plain(row):
+    row["images"] = [image.size for image in row["images"]]
+    return row
+found = {}
+for streaming in (False, True):
+    for split in ("train", "val"):
+        rows = datasets.load_dataset("org/by_hand", split=split, streaming=streaming%s)
+        found[f"{split} {streaming}"] = [plain(row) for row in rows]
+index = datasets.load_dataset("org/by_hand", "index", split="train"%s)
+found["index"] = [row["id"] for row in index]
+print(json.dumps(found))
+"""
+
+
+def same_rows(folder: Path, found: dict[str, list]) -> None:
+    for split in ("train", "val"):
+        files = sorted((folder / "shards").glob(f"{split}-*.arrow"))
+        rows = [row for path in files for row in tables.read(path).to_pylist()]
+        for streaming in (False, True):
+            loaded = found[f"{split} {streaming}"]
+            assert len(loaded) == len(rows) > 0
+            for got, row in zip(loaded, rows, strict=True):
+                for column in ("input_ids", "loss_mask", "seq_lengths", "grids", "sample_ids"):
+                    assert got[column] == row[column]
+                assert len(got["images"]) == len(row["images"])
+    ids = tables.read(folder / "index.arrow")["id"].to_pylist()
+    assert found["index"] == ids
+
+
+@pytest.mark.parametrize("format", ["arrow", pytest.param("parquet", marks=pytest.mark.slow)])
+def test_a_pushed_mixture_loads_with_the_same_rows(hub, folder, tmp_path, format):
+    url = run(hub, tmp_path, push_code(folder, format=format)).strip()
+    assert url == f"{hub.url}/datasets/{REPO}"
+    assert len(hub.commits(REPO)) == 1
+    assert hub.commits(REPO)[0].title == "Mixture by_hand, recipe 0123456789abcdef"
+    files = hub.files(REPO)
+    shards = {"train-00000", "train-00001", "val-00000"}
+    assert {f for f in files if f.startswith("shards/")} == {f"shards/{s}.{format}" for s in shards}
+    assert {"README.md", "recipe.json", "stats.json", "mixture.yaml", f"index.{format}"} <= files
+    assert "tokenizer/tokenizer.json" in files
+    assert not (folder / ".push").exists()
+    about = json.loads(hub.file(REPO, "croissant.json"))
+    assert about["url"] == url
+    assert about["distribution"][1]["includes"] == f"shards/train-*.{format}"
+    card = hub.file(REPO, "README.md").decode()
+    assert f'load_dataset("{REPO}", split="train")' in card
+    same_rows(folder, json.loads(run(hub, tmp_path, ROWS % ("", ""))))
+
+
+def test_pushing_again_uploads_and_commits_nothing(hub, folder, tmp_path):
+    code = push_code(folder, format="parquet")
+    run(hub, tmp_path, f"{code}; {code}")
+    assert hub.count("PUT", "/upload/") == len(large(hub)) >= 4
+    assert len(hub.commits(REPO)) == 1
+
+
+def large(hub: Hub) -> set[str]:
+    """The blobs that came by the LFS protocol."""
+    return {path.removeprefix("/upload/") for method, path in hub.requests if method == "PUT"}
+
+
+def test_shards_of_another_recipe_go_in_the_commit_that_brings_the_new(hub, folder, tmp_path):
+    gone = folder / "shards" / "train-00001.arrow"
+    unlink = f"import pathlib; pathlib.Path({str(gone)!r}).unlink()"
+    parquet = push_code(folder, format="parquet")
+    run(hub, tmp_path, f"{push_code(folder)}; {unlink}; {push_code(folder)}; {parquet}")
+    first, second, third = (set(commit.files) for commit in hub.commits(REPO))
+    assert first - second == {"shards/train-00001.arrow"}
+    assert not any(name.endswith(".arrow") for name in third)
+    assert {name for name in third if name.startswith("shards/")} == {
+        "shards/train-00000.parquet",
+        "shards/val-00000.parquet",
+    }
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [
+            Fault("PUT", "/upload/", status=500, times=2),
+            Fault("PUT", "/upload/", status=0),
+            Fault("POST", "/preupload/", status=503),
+            Fault("POST", "/objects/batch", status=502),
+            Fault("POST", "/verify/", status=500),
+        ],
+        [
+            Fault("POST", "/repos/create", status=503),
+            Fault("POST", "/commit/", status=500),
+            Fault("POST", "/commit/", status=412),
+            Fault("POST", "/commit/", status=0),
+        ],
+    ],
+    ids=["uploads", "commits"],
+)
+def test_faults_that_pass_are_outlasted(hub, folder, tmp_path, faults):
+    hub.faults = faults
+    run(hub, tmp_path, push_code(folder))
+    assert all(fault.times == 0 for fault in faults)
+    assert len(hub.commits(REPO)) == 1
+    for path in sorted((folder / "shards").iterdir()):
+        assert hub.file(REPO, f"shards/{path.name}") == path.read_bytes()
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, folder, tmp_path):
+    hub.faults = [Fault("POST", "/commit/", status=504, after=True)]
+    run(hub, tmp_path, push_code(folder))
+    assert len(hub.commits(REPO)) == 1
+
+
+def test_a_push_that_was_cut_short_goes_on_where_it_was(hub, folder, tmp_path):
+    hub.faults = [Fault("POST", "/commit/", status=400, times=1)]
+    code = f"""
+from huggingface_hub.errors import BadRequestError
+try:
+    {push_code(folder)}
+except BadRequestError as error:
+    print("cut short:", *error.__notes__)
+{push_code(folder)}
+"""
+    told = run(hub, tmp_path, code)
+    assert "cut short: uploading to org/by_hand: attempt 1 of 6" in told
+    assert len(hub.commits(REPO)) == 1
+    assert hub.count("PUT", "/upload/") == len(large(hub))
+
+
+@pytest.mark.slow
+def test_the_trainer_and_show_read_a_pushed_mixture_from_the_hub(hub, folder, tmp_path):
+    code = f"""
+{push_code(folder)}
+from pipelines.show import show
+from trainer.shards import Rows, open_mixture
+home = "hf://datasets/{REPO}"
+rows = Rows(open_mixture(home), "train")
+print("rows", len(rows), sum(len(rows[k].input_ids) for k in range(len(rows))))
+print(show(home, row=1, color=False))
+"""
+    told = run(hub, tmp_path, code)
+    shards = sorted((folder / "shards").glob("train-*.arrow"))
+    lengths = [len(ids) for path in shards for ids in tables.read(path)["input_ids"].to_pylist()]
+    assert f"rows {len(lengths)} {sum(lengths)}" in told
+    assert "train row 1 (train-00001.arrow, row 0)" in told
+
+
+@pytest.mark.slow
+def test_private_and_a_branch(hub, folder, tmp_path):
+    url = run(hub, tmp_path, push_code(folder, private=True, revision="v2")).strip()
+    assert url.endswith(f"/datasets/{REPO}/tree/v2")
+    assert hub.repositories["dataset", REPO].private
+    assert hub.commits(REPO) == []
+    assert "shards/val-00000.arrow" in hub.files(REPO, branch="v2")
+    loaded = run(hub, tmp_path, ROWS % (', revision="v2"', ', revision="v2"'))
+    same_rows(folder, json.loads(loaded))
+
+
+def test_a_refusal_says_how_to_log_in(hub, folder, tmp_path):
+    hub.faults = [Fault("POST", "/repos/create", status=403, times=9)]
+    told = run(hub, tmp_path, push_code(folder), status=1)
+    assert "ValueError: creating org/by_hand: the hub answered 403. Set HF_TOKEN" in told
+
+
+def change(folder: Path, change_recipe: Any) -> None:
+    path = folder / "recipe.json"
+    recipe = json.loads(path.read_text())
+    change_recipe(recipe)
+    path.write_text(json.dumps(recipe))
+
+
+def gated(recipe: dict) -> None:
+    recipe["sources"]["video"]["gating"] = "share contact"
+
+
+def kept(recipe: dict) -> None:
+    recipe["sources"]["video"]["terms"] = ["no-redistribution"]
+
+
+def forbidden(recipe: dict) -> None:
+    recipe["mixture"]["licenses"] = {"allow": [], "forbid": ["non-commercial"]}
+    recipe["sources"]["pages"]["terms"] = ["non-commercial"]
+
+
+def not_allowed(recipe: dict) -> None:
+    recipe["mixture"]["licenses"] = {"allow": ["Apache-2.0"], "forbid": []}
+    recipe["sources"]["words"]["licence"] = "MIT"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (gated, r"video \(gated: share contact\).*say terms=accepted"),
+        (kept, r"video \(no-redistribution\).*say terms=accepted"),
+        (forbidden, r"refuses pages \(Apache-2.0, non-commercial\)"),
+        (not_allowed, r"refuses words \(MIT\)"),
+    ],
+)
+def test_licences_and_terms_are_checked_before_anything_is_sent(folder, changed, message):
+    change(folder, changed)
+    with pytest.raises(ValueError, match=message):
+        push(str(folder), repo=REPO)
+    assert not (folder / ".push").exists()
+
+
+def test_stated_terms_lift_what_they_may_and_no_more(hub, folder, tmp_path):
+    change(folder, gated)
+    run(hub, tmp_path, push_code(folder, terms="accepted"))
+    assert len(hub.commits(REPO)) == 1
+    change(folder, forbidden)
+    with pytest.raises(ValueError, match="refuses pages"):
+        push(str(folder), repo=REPO, terms="accepted")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"repo": "by_hand"}, r"repo=by_hand: expected ORG/NAME"),
+        ({"repo": REPO, "format": "csv"}, r"format=csv: expected one of arrow, parquet"),
+        ({"repo": REPO, "terms": "yes"}, r"terms=yes: expected terms=accepted"),
+    ],
+)
+def test_a_word_that_is_wrong_is_said(folder, words, message):
+    with pytest.raises(ValueError, match=message):
+        push(str(folder), **words)
+
+
+def test_a_folder_that_is_neither_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither a finished mixture"):
+        push(str(tmp_path), repo=REPO)
+
+
+def test_parquet_has_the_rows_and_the_features_and_the_same_bytes_each_time(folder, tmp_path):
+    shard = folder / "shards" / "train-00000.arrow"
+    to_parquet(shard, tmp_path / "a.parquet")
+    to_parquet(shard, tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.equals(tables.read(shard))
+    assert b"Image" in table.schema.metadata[b"huggingface"]
+
+
+def checkpoint(folder: Path) -> Path:
+    """A folder laid out as the trainer's checkpoints are."""
+    (folder / "trainer").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "smolvlm"}))
+    (folder / "model.safetensors").write_bytes(b"\0" * 5000)
+    (folder / "trainer" / "state.json").write_text("{}")
+    (folder / "trainer" / "optimizer.pt").write_bytes(b"\0" * 5000)
+    (folder / "README.md").write_text(
+        "---\nlibrary_name: transformers\ntags: [smolvlm, vision-language]\n---\n\n# tiny\n\n"
+        'model = AutoModelForImageTextToText.from_pretrained("THIS_FOLDER")\n'
+    )
+    return folder
+
+
+def test_a_checkpoint_is_pushed_with_a_card_that_links_its_data(hub, tmp_path):
+    folder = checkpoint(tmp_path / "step-000100")
+    url = run(hub, tmp_path, push_code(folder, repo="org/tiny", dataset=REPO)).strip()
+    assert url == f"{hub.url}/org/tiny"
+    assert hub.files("org/tiny", kind="model") == {
+        "README.md", "config.json", "model.safetensors", "trainer/state.json",
+    }  # fmt: skip
+    card = hub.file("org/tiny", "README.md", kind="model").decode()
+    fields = yaml.safe_load(card.split("---\n")[1])
+    assert fields["datasets"] == [REPO]
+    assert fields["tags"] == ["smolvlm", "vision-language"]
+    assert 'from_pretrained("org/tiny")' in card
+    assert f"https://huggingface.co/datasets/{REPO}" in card
+
+
+def test_a_checkpoint_without_a_card_gets_a_header(tmp_path):
+    folder = checkpoint(tmp_path / "step-000100")
+    (folder / "README.md").unlink()
+    text = model_card(folder, repo="org/tiny", dataset="")
+    fields = yaml.safe_load(text.split("---\n")[1])
+    assert fields == {
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["smolvlm"],
+    }

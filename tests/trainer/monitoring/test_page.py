@@ -1,0 +1,238 @@
+"""A run is seen on one page: its curves, and what it says to val samples."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.conftest import Settings
+from tests.trainer.shards import COLOURS, ENCODING, pack, png, sample, write
+from tokenization.images import open_image
+from tokenization.images import pixels as crops
+from tokenization.vocab import load_tokenizer
+from trainer.config import Config
+from trainer.data.shards import open_mixture
+from trainer.evaluation import generations
+from trainer.evaluation.answer import Prompt
+from trainer.evaluation.generations import Shown, choose
+from trainer.loop import train
+from trainer.monitoring.page import CHARACTERS, POINTS, averaged, page, spread, visible
+
+HOSTILE = (
+    "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }}\u202e\x1b["
+)
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def answered(run: Path) -> dict[int, dict[str, str]]:
+    return {line["step"]: line["said"] for line in lines(run) if "said" in line}
+
+
+def refuse_network(html: str) -> None:
+    for tag, attributes in Page(html).elements:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/webp;base64,"))
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert "default-src 'none'" in html
+
+
+def test_a_run_writes_its_page_and_goes_on_writing_it(settings: Settings) -> None:
+    changes = {"save_every": 2, "evaluate_every": 2, "page_samples": 3}
+    stopped = settings(steps=4, stop_at=2, **changes)
+    run = train(stopped).parent
+    first = (run / "run.html").read_text()
+    assert "Step 2 of 4" in " ".join(Page(first).words)
+    train(settings(steps=4, **changes))
+    html = (run / "run.html").read_text()
+    assert sorted(answered(run)) == [2, 4]
+    assert len(answered(run)[2]) == 3
+    assert list(answered(run)[2]) == list(answered(run)[4])
+    found = Page(html)
+    assert found.open == []
+    refuse_network(html)
+    text = " ".join(" ".join(found.words).split())
+    for part in ("Step 4 of 4", "toy (toy-0123456789abcdef)", "pictures", "words", "step 2"):
+        assert part in text
+    for words in answered(run)[4].values():
+        assert " ".join(words.split()) in text
+    labels = [a.get("aria-label") for tag, a in found.elements if tag == "svg"]
+    assert labels == ["Loss per component", "Learning rate", "Throughput", "Norm of the gradient"]
+    assert len([tag for tag, _ in found.elements if tag == "img"]) >= 2
+
+
+def test_looking_changes_no_number(settings: Settings, tmp_path: Path) -> None:
+    runs = [
+        train(settings(steps=4, save_every=1, page_samples=n, output=tmp_path / str(n))).parent
+        for n in (0, 2)
+    ]
+    curves = [[line["loss"] for line in lines(run) if "loss" in line] for run in runs]
+    assert curves[0] == curves[1]
+    assert not (runs[0] / "run.html").exists()
+    assert (runs[1] / "run.html").exists()
+    weights = [(run / "step-000004" / "model.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1]
+
+
+def greedy(model: Any, tokenizer: Any, shown: Shown) -> str:
+    """What `transformers` finds most probable next, by whole forward passes without a cache."""
+    ids = torch.from_numpy(shown.prompt.ids)[None]
+    given = {}
+    if shown.images:
+        grids = shown.prompt.grids
+        cut = [crops(b, *g, encoding=ENCODING) for b, g in zip(shown.images, grids, strict=True)]
+        pixels = torch.from_numpy(np.concatenate(cut)).permute(0, 3, 1, 2).float()
+        given["pixel_values"] = (pixels / 255 - 0.5)[None] / 0.5
+    length = ids.shape[1]
+    for _ in range(generations.NEW_TOKENS):
+        with torch.no_grad():
+            best = model(input_ids=ids, logits_to_keep=1, **given).logits[0, -1].argmax()
+        ids = torch.cat([ids, best.view(1, 1)], 1)
+        if int(best) == tokenizer.eos_token_id:
+            break
+    return tokenizer.decode(ids[0, length:], skip_special_tokens=True).strip()
+
+
+def test_what_is_shown_is_what_the_checkpoint_says(
+    settings: Settings, mixture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    monkeypatch.setattr(generations, "NEW_TOKENS", 6)
+    # Hardly trained, it still says many words.
+    folder = train(settings(steps=1, batch_rows=2, evaluate_rows=1, page_samples=3))
+    tokenizer = load_tokenizer("builtin")
+    shown = choose([open_mixture(str(mixture))], tokenizer, count=3)
+    (words,) = answered(folder.parent).values()
+    model = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).eval()
+    assert words == {each.id: greedy(model, tokenizer, each) for each in shown}
+    assert len(set(words.values())) > 1
+
+
+def test_samples_alternate_over_components_and_keep_their_own_picture(mixture: Path) -> None:
+    shown = choose([open_mixture(str(mixture))], load_tokenizer("builtin"), count=8)
+    assert [each.component for each in shown][:4] == ["pictures", "words"] * 2
+    assert len({each.id for each in shown}) == len(shown)
+    for each in shown:
+        if not each.images:
+            assert re.search(r"What comes after (\d+)", each.question)
+            continue
+        assert each.question.count("[picture]") == len(each.images)
+        assert "<image>" not in each.question
+        for name, data in zip(each.expected.split(" and "), each.images, strict=True):
+            mean = np.asarray(open_image(data)).mean((0, 1))
+            nearest = min(COLOURS, key=lambda c: np.abs(mean - 7 - np.array(COLOURS[c])).sum())
+            assert nearest == name
+
+
+def test_samples_that_answer_before_they_are_asked_are_not_chosen(tmp_path: Path) -> None:
+    text, picture = sample(0, "text"), sample(1, "image")
+    text["loss_mask"] = [True] * len(text["loss_mask"])
+    picture["loss_mask"][2] = True  # before the picture
+    mixture = open_mixture(str(write(tmp_path / "m", pack([text]), val=pack([text, picture]))))
+    assert choose([mixture], load_tokenizer("builtin"), count=4) == []
+
+
+def test_without_val_rows_the_page_holds_the_curves(settings: Settings, tmp_path: Path) -> None:
+    texts = write(tmp_path / "m", pack([sample(i, "text") for i in range(20)]))
+    run = train(settings(steps=2, data=texts, page_samples=2)).parent
+    html = (run / "run.html").read_text()
+    assert "Loss per component" in html
+    assert "What it says" not in html
+
+
+def line(step: int, **changes: object) -> dict:
+    return {
+        "step": step, "loss": 1.0, "mean_loss": 1.0, "gradient_norm": 1.0, "lr": {"vision": 1e-5},
+        "tokens": 10 * step, "learned_tokens": step, "tokens_per_second": 5.0,
+        "learned_tokens_per_second": 1.0, "data_wait": 0.0, "losses": {}, **changes,
+    }  # fmt: skip
+
+
+def test_hostile_text_is_text_and_nothing_else() -> None:
+    prompt = Prompt(np.array([1, 2]), [(0, 0)])
+    shown = Shown(HOSTILE, HOSTILE, HOSTILE, HOSTILE, [png((9, 9, 9), 30, 20, 0)], prompt, ENCODING)
+    log = [
+        line(1, losses={f"component/{HOSTILE}": 2.0}),
+        line(2, losses={f"component/{HOSTILE}": 1.0}),
+        {"step": 2, "held_out": {"all": 1.0, f"component/{HOSTILE}": 1.5}},
+        {"step": 2, "said": {HOSTILE: HOSTILE}},
+    ]
+    html = page(Config(name=HOSTILE), log, [shown], steps=2, mixtures=[HOSTILE])
+    refuse_network(html)
+    assert Page(html).open == []
+    assert "".join(Page(html).words).count("<script>document.title='owned'</script>") >= 6
+    assert "{{ 7*7 }}\\u202e\\u001b[" in "".join(Page(html).words)
+    assert not set(html) & set("\x1b\x07\u202e")
+
+
+def test_components_that_come_and_go_are_drawn() -> None:
+    log = [line(k, losses={f"component/{k % 12:02d}": 3.0 - k / 100}) for k in range(1, 300)]
+    html = page(Config(name="many"), log, [], steps=300, mixtures=["m"])
+    assert html.count('scope="row"') == 13
+    assert len(html) < 300_000
+
+
+def test_a_run_without_a_logged_line_says_so() -> None:
+    assert "Nothing is logged yet" in page(Config(name="new"), [], [], steps=1, mixtures=["m"])
+
+
+def test_long_text_is_shortened_and_says_by_how_much() -> None:
+    assert visible("a" * CHARACTERS) == "a" * CHARACTERS
+    assert visible("a" * (CHARACTERS + 5)) == "a" * CHARACTERS + " ... (5 characters more)"
+    assert visible("\u202e" * 3) == "\\u202e" * 3
+
+
+@given(st.lists(st.floats(-1e3, 1e3), max_size=3 * POINTS))
+def test_averaging_keeps_the_order_and_the_range(values: list[float]) -> None:
+    x, y = averaged(list(range(len(values))), values)
+    assert len(x) == len(y) == min(len(values), POINTS)
+    assert x == sorted(x)
+    if values:
+        assert min(values) - 1e-6 <= min(y) <= max(y) <= max(values) + 1e-6
+    if len(values) <= POINTS:
+        assert y == values
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(3, [0, 1, 2]), (4, [0, 1, 2, 3]), (10, [0, 3, 6, 9])]
+)
+def test_spread_keeps_both_ends(count: int, expected: list[int]) -> None:
+    assert spread(list(range(count)), 4) == expected

@@ -1,0 +1,1 @@
+"""A checkpoint is judged: answers, benchmarks, held-out loss."""

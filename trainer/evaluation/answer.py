@@ -1,0 +1,232 @@
+"""A checkpoint answers questions about pictures, prompted exactly as it was trained.
+
+Prompts come from `tokenization.encode` under the encoding the checkpoint names, cut where the
+answer would begin; crops from the function of training; generation is `transformers`' own.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from tokenization.encode import encode
+from tokenization.images import image_size
+from tokenization.images import pixels as crops
+from tokenization.schema import SAMPLE, Encoding
+from trainer import checkpoint
+from trainer.model.smolvlm import normalise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A text and its pictures (encoded), which come before it."""
+
+    text: str
+    images: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question as ids, and the grids of its pictures."""
+
+    ids: np.ndarray
+    grids: list[tuple[int, int]]
+
+
+def asking(trained: Encoding) -> Encoding:
+    """The encoding of training without what only training data needs."""
+    return dataclasses.replace(
+        trained,
+        learn="completions",
+        tiles="full",
+        brevity_hints=False,
+        shuffle_turns=False,
+        max_turns=0,
+        split_turns=0,
+        images="original",
+    )
+
+
+def encoding_for(folder: Path) -> Encoding:
+    """How prompts of this checkpoint are made: as its training data, or as its processor says."""
+    if (folder / "trainer" / "state.json").is_file():
+        trained = checkpoint.encoding_of(checkpoint.read_state(folder))
+        return asking(dataclasses.replace(trained, tokenizer=str(folder)))
+    for file in ("config.json", "preprocessor_config.json"):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder}: no {file}, so this is no SmolVLM checkpoint.")
+    config = json.loads((folder / "config.json").read_text())
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    side = config["vision_config"]["image_size"] // config["vision_config"]["patch_size"]
+    return Encoding(
+        tokenizer=str(folder),
+        seq_len=config["text_config"]["max_position_embeddings"],
+        crop_size=processor["max_image_size"]["longest_edge"],
+        longest_edge=processor["size"]["longest_edge"],
+        tokens_per_crop=side**2 // config.get("scale_factor", 4) ** 2,
+        split_images=processor.get("do_image_splitting", True),
+        system_prompts="none",
+        media_intro_outro=False,
+    )
+
+
+def prompts(questions: Sequence[Question], encoding: Encoding) -> list[Prompt]:
+    """The questions as ids, up to where the answer begins. ValueError names one that cannot be."""
+    rows = []
+    for number, question in enumerate(questions):
+        sizes = [image_size(image) for image in question.images]
+        content = [{"type": "image", "text": None}] * len(sizes)
+        content = [*content, {"type": "text", "text": question.text}]
+        answer = [{"type": "text", "text": "x"}]  # stands where the answer will; cut off below
+        images = [{"bytes": None, "width": w, "height": h} for w, h in sizes]
+        rows.append(
+            {
+                "id": f"question/asked/{number:06d}",
+                "source": "question",
+                "subset": "asked",
+                "messages": [
+                    {"role": "user", "content": content},
+                    {"role": "assistant", "content": answer},
+                ],
+                "images": images,
+                "tags": [],
+            }
+        )
+    encoded = encode(pa.Table.from_pylist(rows, schema=SAMPLE), encoding=encoding)
+    made = []
+    for number, row in enumerate(encoded.to_pylist()):
+        if row["problem"]:
+            raise ValueError(f"question {number} ({questions[number].text!r}): {row['problem']}.")
+        start = row["loss_mask"].index(True)
+        grids = [(grid["rows"], grid["cols"]) for grid in row["grids"]]
+        made.append(Prompt(np.array(row["input_ids"][:start], dtype=np.int64), grids))
+    return made
+
+
+@contextmanager
+def generating(model: Any) -> Iterator[None]:
+    """The model attends as `transformers` generates (with a cache) inside, as before outside."""
+    before = model.config.text_config._attn_implementation
+    training = model.training
+    model.eval()
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation({"text_config": before, "vision_config": "sdpa"})
+        model.train(training)
+
+
+def answers(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    encoding: Encoding,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """The greedy answers, in the order of the questions; batches hold prompts of similar length."""
+    return continued(
+        model,
+        tokenizer,
+        prompts(questions, encoding),
+        [question.images for question in questions],
+        encoding=encoding,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+
+
+def continued(
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Prompt],
+    images: Sequence[list[bytes]],
+    *,
+    encoding: Encoding,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """What the model says greedily after each prompt, in their order."""
+    by_length = sorted(range(len(asked)), key=lambda i: (len(asked[i].ids), i))
+    said = [""] * len(asked)
+    with generating(model), torch.no_grad():
+        for start in range(0, len(by_length), batch_size):
+            chosen = by_length[start : start + batch_size]
+            texts = _answer_batch(
+                model,
+                tokenizer,
+                [asked[i] for i in chosen],
+                [images[i] for i in chosen],
+                encoding=encoding,
+                max_new_tokens=max_new_tokens,
+            )
+            for i, text in zip(chosen, texts, strict=True):
+                said[i] = text.strip()
+    return said
+
+
+def _answer_batch(
+    model: Any,
+    tokenizer: Any,
+    asked: list[Prompt],
+    images: list[list[bytes]],
+    *,
+    encoding: Encoding,
+    max_new_tokens: int,
+) -> list[str]:
+    width = max(len(prompt.ids) for prompt in asked)
+    ids = torch.full((len(asked), width), tokenizer.pad_token_id, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for i, prompt in enumerate(asked):  # padded on the left, so that answers begin together
+        ids[i, width - len(prompt.ids) :] = torch.from_numpy(prompt.ids)
+        mask[i, width - len(prompt.ids) :] = 1
+    pieces = [
+        [
+            crops(data, *grid, encoding=encoding)
+            for data, grid in zip(own, prompt.grids, strict=True)
+        ]
+        for own, prompt in zip(images, asked, strict=True)
+    ]
+    most = max((sum(map(len, own)) for own in pieces), default=0)
+    arguments: dict[str, Any] = {}
+    if most:
+        size = encoding.crop_size
+        # Rows with fewer crops end in crops of zeros, which `transformers` takes for padding.
+        pixels = torch.zeros(len(asked), most, 3, size, size, dtype=model.dtype)
+        for i, own in enumerate(pieces):
+            if own:
+                stacked = torch.from_numpy(np.concatenate(own))
+                pixels[i, : len(stacked)] = normalise(stacked, model.dtype)[0]
+        arguments["pixel_values"] = pixels.to(model.device)
+    made = model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **arguments,
+    )
+    return tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+
+
+def open_checkpoint(path: str, *, device: str = "auto") -> tuple[Any, Any, Encoding, Path]:
+    """(model, tokenizer, encoding, folder) of a checkpoint or of a run's newest one."""
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder = checkpoint.resolve(Path(path))
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    model: Any = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32)
+    model = model.to("cuda" if cuda else "cpu").eval()
+    return model, AutoTokenizer.from_pretrained(str(folder)), encoding_for(folder), folder

@@ -1,0 +1,105 @@
+"""A few val samples, the same at every checkpoint, and what the model says to them.
+
+The prompt is the packed row's own ids up to the first learned token, so nothing is rendered again.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tokenization.schema import Encoding
+from trainer.data.batches import pictures_per_sample
+from trainer.data.shards import Mixture, Row, Rows
+from trainer.evaluation import held_out
+from trainer.evaluation.answer import Prompt, continued
+
+LOOKED_AT = 64
+"""Val rows of a mixture among which samples are chosen."""
+NEW_TOKENS = 48
+"""Generated at most."""
+PICTURE = re.compile(
+    r"(?:<fake_token_around_image>(?:<global-img>|<row_\d+_col_\d+>)?(?:<image>)+\n*)+"
+    r"<fake_token_around_image>"
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A val sample up to where its first answer begins."""
+
+    id: str
+    component: str
+    question: str
+    """The prompt with its special tokens, each picture one mark."""
+    expected: str
+    images: list[bytes]
+    prompt: Prompt
+    encoding: Encoding
+
+
+def choose(mixtures: Sequence[Mixture], tokenizer: Any, *, count: int) -> list[Shown]:
+    """`count` val samples, each component's first, then each one's second, and so on.
+
+    Only samples that ask before they answer: all of their pictures come before the first learned
+    token. Samples with pictures come first within a component.
+    """
+    found: dict[str, dict[str, Shown]] = {}
+    for mixture in mixtures:
+        names = held_out.components(mixture)
+        rows = Rows(mixture, "val")
+        for number in range(min(len(rows), LOOKED_AT)):
+            for shown in _samples(rows[number], tokenizer, names):
+                found.setdefault(shown.component, {}).setdefault(shown.id, shown)
+    queues = [
+        sorted(own.values(), key=lambda shown: not shown.images) for _, own in sorted(found.items())
+    ]
+    order = [queue[k] for k in range(max(map(len, queues), default=0)) for queue in queues
+             if k < len(queue)]  # fmt: skip
+    return order[:count]
+
+
+def _samples(row: Row, tokenizer: Any, names: dict[str, str]) -> Iterator[Shown]:
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    counts = pictures_per_sample(
+        row.input_ids == image_token,
+        row.seq_lengths,
+        row.grids,
+        tokens_per_crop=row.encoding.tokens_per_crop,
+    )
+    start = picture = 0
+    for name, length, count in zip(
+        row.sample_ids, row.seq_lengths.tolist(), counts.tolist(), strict=True
+    ):
+        ids, mask = (values[start : start + length] for values in (row.input_ids, row.loss_mask))
+        images = slice(picture, picture + count)
+        start, picture = start + length, picture + count
+        begin = int(mask.argmax())
+        asks = mask.any() and begin > 1 and not (ids[begin:] == image_token).any()
+        if not asks:
+            continue
+        rest = np.flatnonzero(~mask[begin:])
+        end = begin + int(rest[0]) if len(rest) else length
+        prefix = name.rpartition("/")[0]
+        yield Shown(
+            id=name,
+            component=names.get(prefix, prefix),
+            question=PICTURE.sub("[picture]", tokenizer.decode(ids[:begin])),
+            expected=tokenizer.decode(ids[begin:end], skip_special_tokens=True).strip(),
+            images=row.images[images],
+            prompt=Prompt(ids[:begin].astype(np.int64), row.grids[images]),
+            encoding=row.encoding,
+        )
+
+
+def said(model: Any, tokenizer: Any, samples: Sequence[Shown]) -> dict[str, str]:
+    """What the model says to each sample, by its id; greedy, one after the other."""
+    return {
+        shown.id: continued(
+            model, tokenizer, [shown.prompt], [shown.images], encoding=shown.encoding,
+            max_new_tokens=NEW_TOKENS, batch_size=1,
+        )[0]
+        for shown in samples
+    }  # fmt: skip

@@ -1,0 +1,74 @@
+"""The model card of a checkpoint: a pure function of what was trained on what."""
+
+from typing import Any
+
+from trainer.checkpoint import State
+from trainer.config import Config
+from trainer.data.shards import Mixture
+from trainer.model.smolvlm import count_parameters
+
+
+def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> str:
+    """README.md of a checkpoint, with the hub's header."""
+    counts = count_parameters(model)
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: image-text-to-text",
+        "tags: [smolvlm, vision-language]",
+        "---",
+        "",
+        f"# {config.name} after {state.step} steps",
+        "",
+        f"A SmolVLM of {sum(counts.values()):,} parameters ("
+        + ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        + f"), trained on {state.learned_tokens:,} learned tokens of {state.tokens:,} tokens in "
+        f"{state.seconds / 3600:.2f} hours.",
+        "",
+        "## Data",
+        "",
+    ]
+    stages = [
+        *state.history,
+        {"step": state.step, "tokens": state.tokens, "mixtures": state.mixtures},
+    ]
+    for number, stage in enumerate(stages, 1):
+        for used in stage["mixtures"]:
+            lines.append(
+                f"- Stage {number}, {stage['step']} steps, {stage['tokens']:,} tokens: mixture "
+                f"`{used['name']}`, fingerprint `{used['fingerprint']}`, weight {used['weight']:g}"
+            )
+    lines += ["", "Sources of the last stage, with the licences they state:", ""]
+    for mixture in mixtures:
+        for component, source in sorted(mixture.recipe.get("sources", {}).items()):
+            facts = [str(source[key]) for key in ("hub", "revision") if source.get(key)]
+            licence = source.get("licence") or "not stated"
+            lines.append(f"- {component}: {' @ '.join(facts) or source.get('source')}; {licence}")
+    lines += [
+        "",
+        "A source's licence binds what is made from it: read them before you publish this model.",
+        "",
+        "## Measured",
+        "",
+    ]
+    if state.metrics:
+        lines += ["| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4f} |" for name, value in sorted(state.metrics.items())]
+    else:
+        lines.append("Nothing was measured at this step.")
+    lines += [
+        "",
+        "Held-out numbers are mean losses per learned token (natural logarithm) on the mixtures' "
+        "val shards.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from transformers import AutoModelForImageTextToText, AutoProcessor",
+        "",
+        'model = AutoModelForImageTextToText.from_pretrained("THIS_FOLDER")',
+        'processor = AutoProcessor.from_pretrained("THIS_FOLDER")  # needs torchvision',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
