@@ -26,15 +26,15 @@ from mixtures.config import load
 from mixtures.pick import INDEX
 from pipelines import build
 from pipelines.engine import tables
-from pipelines.engine.runner import perform
-from pipelines.index import picked
+from pipelines.engine.runner import run_task
+from pipelines.index import picked_index
 from pipelines.report.row_facts import FACTS_SCHEMA
 from pipelines.report.stats import stats
 from pipelines.survey import Piece, Place, Survey, survey
 from tokenization.schema import Encoding
 
 REAL = 2666
-"""Samples that are really made: a full part of pictures and one of text."""
+"""Samples that are really made: a full part of images and one of text."""
 SAMPLES_PER_ROW = 4
 HASHES = ("text_hash", "bytes_hash", "pixels_hash")
 
@@ -117,12 +117,12 @@ def measure(count: int) -> dict[str, Any]:
         place = Place(output=f"{root}/mix", work=f"{root}/work", workers=0)
         todo = survey(mixture, place)
         for task in build.tasks_of(todo.pieces):
-            perform(task)
+            run_task(task)
         (root / "narrow").mkdir()
         pieces = pieces_of(todo, count, root / "narrow")
         found["before"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         timed("tasks", lambda: build.tasks_of(pieces))
-        index = timed("index and pick", lambda: picked(pieces, mixture))
+        index = timed("index and pick", lambda: picked_index(pieces, mixture))
         copies = timed("deal", lambda: picking.deal(index, mixture))
         index = timed("shards of samples", lambda: picking.with_shards(index, copies))
         many = replace(todo, pieces=pieces)

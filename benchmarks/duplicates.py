@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.duplicates [samples ...] [workers=1,2] [keep=DIR]
 
 Without samples: 200000 1000000. Every tenth sample is a planted copy of an earlier one: its text
-with a share of words replaced, its picture's hash with some bits flipped. Truth is exact for the
+with a share of words replaced, its image's hash with some bits flipped. Truth is exact for the
 planted pairs: the Jaccard index of their 5-word runs and the Hamming distance. A sample that goes
 without being planted near another is wrong.
 
@@ -14,7 +14,7 @@ too. `workers=` repeats the text rule on Ray with so many, in wall seconds. Sign
 the words' numbers, which costs a third (and is checked to be the same); `keep=` holds them from one
 run to the next.
 
-Then MinHash libraries on the same texts, and how many recompressed, resized and cropped pictures of
+Then MinHash libraries on the same texts, and how many recompressed, resized and cropped images of
 scikit-image (and quarters of them) a benchmark's hash list knows again.
 """
 
@@ -39,8 +39,8 @@ import xxhash
 from filters import RULES
 from filters.duplicates import hashes, near
 from pipelines.engine import tables
-from pipelines.engine.runner import connected
-from pipelines.near import by_tasks
+from pipelines.engine.runner import ray_connection
+from pipelines.near import compare_by_tasks
 
 WORDS = 30
 VOCABULARY = 50_000
@@ -52,7 +52,7 @@ def planted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """(words, uint16 [N, WORDS]; dhashes, uint64 [N]; of whom each row is a copy, or -1)."""
     rng = np.random.default_rng(seed)
     words = rng.integers(0, VOCABULARY, (count, WORDS), dtype=np.uint16)
-    pictures = rng.integers(0, 2**64, count, dtype=np.uint64)
+    image_records = rng.integers(0, 2**64, count, dtype=np.uint64)
     of = np.full(count, -1)
     copies = np.arange(9, count, 10)
     of[copies] = (rng.random(len(copies)) * (copies // 10)).astype(np.int64) * 10
@@ -68,8 +68,8 @@ def planted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarr
         bits = rng.random((len(rows), 64)).argsort(axis=1)[:, :6].astype(np.uint64)
         flipped = np.arange(6) < rng.integers(0, 7, len(rows))[:, None]
         flips = np.where(flipped, np.uint64(1) << bits, np.uint64(0))
-        pictures[rows] = pictures[of[rows]] ^ np.bitwise_or.reduce(flips, axis=1)
-    return words, pictures, of
+        image_records[rows] = image_records[of[rows]] ^ np.bitwise_or.reduce(flips, axis=1)
+    return words, image_records, of
 
 
 def texts_of(words: np.ndarray) -> list[str]:
@@ -87,11 +87,13 @@ def signatures_of(words: np.ndarray) -> np.ndarray:
     """uint8 [N, PERMUTATIONS]: those of `texts_of(words)`, without writing the texts."""
     of_word = np.array([xxhash.xxh3_64_intdigest(f"w{n}") for n in range(VOCABULARY)], np.uint64)
     count = WORDS - near.NGRAM + 1
-    runs = sum(of_word[words[:, k : k + count]] * hashes.factor(k) for k in range(near.NGRAM))
-    return hashes.minhashes(near.mix(runs).ravel(), np.arange(len(words) + 1) * count)
+    runs = sum(
+        of_word[words[:, k : k + count]] * hashes.word_multiplier(k) for k in range(near.NGRAM)
+    )
+    return hashes.minhashes(near.scatter_bits(runs).ravel(), np.arange(len(words) + 1) * count)
 
 
-def judged(words: np.ndarray, pictures: np.ndarray, folder: str) -> list[Part]:
+def judged(words: np.ndarray, image_records: np.ndarray, folder: str) -> list[Part]:
     """Part files of the columns that the rules compare."""
     parts = []
     for at in range(0, len(words), CHUNK):
@@ -102,7 +104,7 @@ def judged(words: np.ndarray, pictures: np.ndarray, folder: str) -> list[Part]:
         some = [signatures_of(words[n : n + 10_000])
                 for n in range(at, min(at + CHUNK, len(words)), 10_000)]  # fmt: skip
         signatures = [row.tobytes() for rows in some for row in rows]
-        lists = pl.DataFrame({"dhashes": pictures[at : at + CHUNK]}).select(
+        lists = pl.DataFrame({"dhashes": image_records[at : at + CHUNK]}).select(
             pl.concat_list("dhashes")
         )
         columns = {"text_signature": pa.array(signatures, pa.binary())}
@@ -168,12 +170,12 @@ def scale(counts: list[int], folder: str) -> None:
     )  # fmt: skip
     signing()
     for count in counts:
-        words, pictures, of = planted(count)
+        words, image_records, of = planted(count)
         copies = np.flatnonzero(of >= 0)
         similar = jaccard(words[copies], words[of[copies]])
-        differ = np.bitwise_count(pictures[copies] ^ pictures[of[copies]])
-        parts = judged(words, pictures, folder)
-        del words, pictures
+        differ = np.bitwise_count(image_records[copies] ^ image_records[of[copies]])
+        parts = judged(words, image_records, folder)
+        del words, image_records
         frame = index_of(count)
         # Copies of copies' originals are near each other too: wrong is what has no near partner.
         looks_near = {
@@ -188,7 +190,7 @@ def scale(counts: list[int], folder: str) -> None:
             with tempfile.TemporaryDirectory(dir=folder) as work:
                 forget_peak()
                 held = memory("VmRSS")
-                run = by_tasks(parts, work=work, slots=0, reports=[])
+                run = compare_by_tasks(parts, work=work, slots=0, reports=[])
                 seconds, taken = timed(lambda f=frame, n=name, r=run: RULES[n].function(f, run=r))
                 peak = memory("VmHWM")
             gone, allowed = np.zeros(count, bool), np.zeros(count, bool)
@@ -209,19 +211,19 @@ def scale(counts: list[int], folder: str) -> None:
 
 def on_ray(count: int, workers: list[int], folder: str) -> None:
     """Wall seconds of one rule with so many workers, Ray's start not counted."""
-    words, pictures, _ = planted(count)
-    parts = judged(words, pictures, folder)
-    del words, pictures
+    words, image_records, _ = planted(count)
+    parts = judged(words, image_records, folder)
+    del words, image_records
     frame = index_of(count)
     print()
     line(f"{RULES_MEASURED[0]}, on Ray", "samples", "workers", "wall s", "taken")
     for number in workers:
         with (
-            connected("local", workers=number) as slots,
+            ray_connection("local", workers=number) as slots,
             tempfile.TemporaryDirectory(dir=folder) as work,
         ):
             reports: list = []
-            run = by_tasks(parts, work=work, slots=slots, reports=reports)
+            run = compare_by_tasks(parts, work=work, slots=slots, reports=reports)
             start = time.monotonic()
             taken = RULES[RULES_MEASURED[0]].function(frame, run=run)
             line(
@@ -265,7 +267,7 @@ def leaks() -> None:
     import skimage.data
     from PIL import Image
 
-    from filters.decontamination.rules import crops, is_telling
+    from filters.decontamination.rules import crops, is_distinctive
     from pipelines.media.images import dhash
 
     names = ["astronaut", "coffee", "chelsea", "rocket", "camera", "page", "text", "brick", "grass",
@@ -282,12 +284,12 @@ def leaks() -> None:
         images.append(image)
     for image in images:
         image.thumbnail((640, 640))
-    tells = [is_telling(np.array([dhash(i.convert("L"))], np.uint64))[0] for i in images]
+    tells = [is_distinctive(np.array([dhash(i.convert("L"))], np.uint64))[0] for i in images]
     images = [image for image, telling in zip(images, tells, strict=True) if telling]
-    of = [n // 5 for n, telling in enumerate(tells) if telling]  # a picture and its quarters
+    of = [n // 5 for n, telling in enumerate(tells) if telling]  # an image and its quarters
     known = [sorted({dhash(c) for c in crops(image.convert("L"))}) for image in images]
     arrays = [np.array(k, np.uint64) for k in known]
-    arrays = [a[is_telling(a)] for a in arrays]
+    arrays = [a[is_distinctive(a)] for a in arrays]
     plain = [np.array([dhash(image.convert("L"))], np.uint64) for image in images]
 
     def saved(image: Image.Image, quality: int) -> Image.Image:
@@ -316,7 +318,7 @@ def leaks() -> None:
     }
     print()
     line(
-        f"{len(images)} pictures, found",
+        f"{len(images)} images, found",
         "radius 4",
         "radius 6",
         "no crops, 4",

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.filters [samples]
 
 One core (one Polars thread), one process; the best of three runs, in CPU seconds, because the
-machine is shared. Samples are made here: 1 to 4 turns about one picture, 500 characters on average.
+machine is shared. Samples are made here: 1 to 4 turns about one image, 500 characters on average.
 """
 
 import os
@@ -55,11 +55,11 @@ def made(count: int) -> pa.Table:
             messages.append({"role": "assistant", "content": answered})
         return messages
 
-    picture = {"bytes": bytes(1000), "width": 640, "height": 480, "dhash": 0, "seconds": None}
-    picture |= {"contrast": 50.0, "sharpness": 500.0, "edges": 0.2}
+    image_record = {"bytes": bytes(1000), "width": 640, "height": 480, "dhash": 0, "seconds": None}
+    image_record |= {"contrast": 50.0, "sharpness": 500.0, "edges": 0.2}
     rows = [
         {"id": f"made/made/{n:06}", "source": "made", "subset": "made", "messages": turns(),
-         "images": [picture | {"dhash": rng.getrandbits(64)}], "tags": []}
+         "images": [image_record | {"dhash": rng.getrandbits(64)}], "tags": []}
         for n in range(count)
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=SAMPLE)

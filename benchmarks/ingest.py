@@ -1,12 +1,12 @@
-"""Ingest beside what one would write by hand: `python benchmarks/ingest.py [pictures] [videos]`.
+"""Ingest beside what one would write by hand: `python benchmarks/ingest.py [images] [videos]`.
 
 | line              | does                                                                      |
 |-------------------|---------------------------------------------------------------------------|
-| ingest, pictures  | `list_parts` + `ingest`: decode, orientation, size, hash, three facts     |
+| ingest, images    | `list_parts` + `ingest`: decode, orientation, size, hash, three facts     |
 | datasets.map      | `load_dataset` of the same Parquet, `.map` that decodes and keeps sizes   |
 | ingest, videos    | the same for a LLaVA JSON beside mp4 files: frames by timestamps, as JPEG |
 | decord loop       | VideoReader, `get_batch` of the same number of frames, resize, JPEG       |
-| steps             | where ingest's time for a frame and for a picture goes, ms                |
+| steps             | where ingest's time for a frame and for an image goes, ms                 |
 
 Data is made first (1024 x 768 JPEG photographs of noise on gradients; 640 x 360 H.264, 30 s, a
 keyframe every 8 s). CPU seconds are those of the process and of its children; peak is resident
@@ -35,14 +35,14 @@ TEXT = pa.struct([("user", pa.string()), ("assistant", pa.string()), ("source", 
 FPS, MAX_FRAMES, SIZE = 1.0, 64, 512
 
 
-def make(folder: Path, pictures: int, videos: int) -> None:
+def make(folder: Path, image_records: int, videos: int) -> None:
     """The data of every line."""
     import av
 
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 200, 1024)[None, :, None] + np.linspace(0, 40, 768)[:, None, None]
     rows = []
-    for _ in range(pictures):
+    for _ in range(image_records):
         noise = np.kron(rng.integers(0, 60, (48, 64, 3)), np.ones((16, 16, 1)))
         buffer = io.BytesIO()
         Image.fromarray((ramp % 196 + noise).astype(np.uint8)).save(buffer, "JPEG", quality=90)
@@ -70,14 +70,14 @@ def make(folder: Path, pictures: int, videos: int) -> None:
     (folder / "videos" / "a.json").write_text(json.dumps(records))
 
 
-def ingest_pictures(folder: Path) -> int:
+def ingest_images(folder: Path) -> int:
     from pipelines.media import decoders
     from pipelines.reading.ingest import ingest
     from pipelines.reading.parts import list_parts
 
     parts = list_parts(source="cauldron", data=str(folder / "made"))
     count = sum(ingest(part).num_rows for part in parts)
-    decoders.stop()  # the child's time counts once it has ended
+    decoders.stop_child()  # the child's time counts once it has ended
     return count
 
 
@@ -97,10 +97,10 @@ def datasets_map(folder: Path) -> int:
     )
 
     def sizes(row: dict) -> dict:
-        pictures = [image.convert("RGB") for image in row["images"]]
+        image_records = [image.convert("RGB") for image in row["images"]]
         return {
-            "width": [picture.width for picture in pictures],
-            "height": [picture.height for picture in pictures],
+            "width": [image_record.width for image_record in image_records],
+            "height": [image_record.height for image_record in image_records],
         }
 
     return len(loaded.map(sizes))
@@ -114,7 +114,7 @@ def ingest_videos(folder: Path) -> int:
     settings = {"fps": FPS, "max_frames": MAX_FRAMES, "size": SIZE}
     parts = list_parts(source="llava", data=str(folder / "videos"), frames=settings)
     rows = [row for part in parts for row in ingest(part)["images"].to_pylist()]
-    decoders.stop()
+    decoders.stop_child()
     return sum(map(len, rows))
 
 
@@ -156,31 +156,31 @@ def steps(folder: Path) -> int:
     for path in sorted((folder / "videos").glob("*.mp4")):
         seen = timed("timestamps", lambda path=path: video.probe(str(path)))
         last = seen.times[-1]
-        wanted = video.instants(seen.duration, fps=FPS, max_frames=MAX_FRAMES, last=last)
-        chosen = video.nearest(seen.times, wanted)
+        wanted = video.frame_instants(seen.duration, fps=FPS, max_frames=MAX_FRAMES, last=last)
+        chosen = video.nearest_frames(seen.times, wanted)
         found = timed(
             "decode and resize",
-            lambda path=path, seen=seen, chosen=chosen: video.pictures_of(
+            lambda path=path, seen=seen, chosen=chosen: video.images_of(
                 str(path), seen, chosen, SIZE
             ),
         )
         encoded = timed("JPEG", lambda found=found: [video.jpeg(image) for image in found])
         again = timed("decode JPEG", lambda encoded=encoded: list(map(images.decode, encoded)))
-        timed("facts", lambda again=again: list(map(images.facts, again)))
+        timed("facts", lambda again=again: list(map(images.pixel_facts, again)))
         count += len(chosen)
     told("frame", max(1, count))
     rows = pq.read_table(folder / "made" / "train-0.parquet")["images"].to_pylist()
     for (cell,) in rows:
         image = timed("decode", lambda cell=cell: images.decode(cell["bytes"]))
         timed("dhash", lambda image=image: images.dhash(image.convert("L")))
-        timed("all facts", lambda image=image: images.facts(image))
-    told("picture", max(1, len(rows)))
+        timed("all facts", lambda image=image: images.pixel_facts(image))
+    told("image", max(1, len(rows)))
     return count
 
 
 LINES: dict[str, tuple[Callable[[Path], int], str]] = {
-    "ingest, pictures": (ingest_pictures, "pictures"),
-    "datasets.map": (datasets_map, "pictures"),
+    "ingest, images": (ingest_images, "images"),
+    "datasets.map": (datasets_map, "images"),
     "ingest, videos": (ingest_videos, "frames"),
     "decord loop": (decord_loop, "frames"),
     "steps": (steps, "frames"),
@@ -217,12 +217,12 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["--make"]:
         make(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     else:
-        pictures, videos = [*map(int, sys.argv[1:]), 600, 12][:2]
+        image_records, videos = [*map(int, sys.argv[1:]), 600, 12][:2]
         with tempfile.TemporaryDirectory() as temporary:
             root = str(Path(__file__).parents[1])
             quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
             quiet["PYTHONSAFEPATH"] = "1"  # scripts beside this one are no packages
-            making = ["--make", temporary, str(pictures), str(videos)]
+            making = ["--make", temporary, str(image_records), str(videos)]
             for line in [making, *(["--line", name, temporary] for name in LINES)]:
                 command = [sys.executable, __file__, *line]
                 subprocess.run(command, check=True, env={**os.environ, **quiet})

@@ -6,7 +6,7 @@ The model has the config's full size and random weights, which weigh what traine
 image is a square of `longest_edge`, so that all crops are there. Measured is everything that
 PyTorch's CPU allocator hands out while prompt, crops and answer are made (`torch.profiler`, its
 running total after every allocation), the key-value cache and the temporaries inside operators
-included, on top of the weights. Not in it: the interpreter, libraries and the decoded picture,
+included, on top of the weights. Not in it: the interpreter, libraries and the decoded image,
 which no GPU would hold.
 """
 
@@ -50,7 +50,7 @@ def weight_bytes(model: torch.nn.Module) -> int:
     return sum(storages.values())
 
 
-def picture(side: int) -> bytes:
+def image_record(side: int) -> bytes:
     """A JPEG of `side` px a side with something everywhere."""
     from PIL import Image
 
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
         system_prompts="none",
     )
     model = random_model(config.model, tokenizer, seed=0).to(getattr(torch, options["dtype"]))
-    question = Question(text="What is in the picture?", images=[picture(encoding.longest_edge)])
+    question = Question(text="What is in the image?", images=[image_record(encoding.longest_edge)])
     prompt = prompts([question], encoding)[0]
     crops = sum(rows * cols + 1 for rows, cols in prompt.grids)
     weights = weight_bytes(model)

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mixtures.balance import balance
 from mixtures.config import Component, Limit, Mixture
-from mixtures.pick import INDEX, as_tables, deal, narrow, pick, supply, with_shards
+from mixtures.pick import INDEX, as_tables, categorical, deal, pick, supply, with_shards
 from mixtures.plan import demand, totals
 from tokenization.schema import Encoding
 
@@ -119,7 +119,7 @@ def measure(path: Path) -> None:
         print(name, time.process_time() - begun, resident(), sep="\t")
         return result
 
-    index = step("index", lambda: narrow(pl.read_ipc(path)))
+    index = step("index", lambda: categorical(pl.read_ipc(path)))
     asked = mixture(index)
     picked = step("pick", lambda: pick(index, asked))
     dealt = step("deal", lambda: deal(picked, asked))

@@ -3,7 +3,7 @@
     python -m benchmarks.processor [data=out/quickstart] [output=out/processor]
     PYTHON benchmarks/processor.py out/processor
 
-The first trains `tiny` for two steps and writes the checkpoint, pictures, and for each our prompt's
+The first trains `tiny` for two steps and writes the checkpoint, images, and for each our prompt's
 ids, crops and greedy answer. The second needs torch, torchvision and transformers only (PYTHON: of
 another environment, ours has no torchvision) and compares ids, grids, crops and answers.
 """
@@ -17,11 +17,11 @@ import numpy as np
 
 QUESTION = "What is in the picture?"
 SIZES = ((300, 200), (64, 64), (90, 250), (517, 331), (1024, 40))
-"""px; of pictures with colours everywhere and edges that resizing must place alike."""
+"""px; of images with colours everywhere and edges that resizing must place alike."""
 NEW_TOKENS = 12
 
 
-def picture(width: int, height: int, seed: int) -> bytes:
+def image_record(width: int, height: int, seed: int) -> bytes:
     """A PNG of rectangles over a ramp."""
     from PIL import Image, ImageDraw
 
@@ -42,7 +42,7 @@ def picture(width: int, height: int, seed: int) -> bytes:
 
 
 def write(data: str, output: Path) -> None:
-    """The folder holds a checkpoint and what our side makes of the pictures."""
+    """The folder holds a checkpoint and what our side makes of the images."""
     import dataclasses
 
     from tokenization.images import pixels as crops
@@ -57,7 +57,8 @@ def write(data: str, output: Path) -> None:
     # As the published chat template writes it: no system prompt of the mixture.
     encoding = dataclasses.replace(encoding, system_prompts="none", media_intro_outro=False)
     questions = [
-        Question(text=QUESTION, images=[picture(*size, seed)]) for seed, size in enumerate(SIZES)
+        Question(text=QUESTION, images=[image_record(*size, seed)])
+        for seed, size in enumerate(SIZES)
     ]
     said = answers(
         model, tokenizer, questions, encoding=encoding, batch_size=1, max_new_tokens=NEW_TOKENS
@@ -75,7 +76,7 @@ def write(data: str, output: Path) -> None:
 
 
 def compare(output: Path) -> bool:
-    """Prints one line per picture; true where ids, grids and answers are equal."""
+    """Prints one line per image; true where ids, grids and answers are equal."""
     import torch
     import torchvision
     import transformers

@@ -4,7 +4,7 @@
 
 Three of four samples have a small real JPEG (of a pool of 500, sides of 48 to `longest` px), one is
 text; words and their frequencies are those of this project's documentation, lengths log-normal.
-Small pictures leave the pipeline's own cost in front: decoding larger ones is the decoder's, and
+Small images leave the pipeline's own cost in front: decoding larger ones is the decoder's, and
 linear. Each size is built from nothing in a process of its own. Figures come from its stats.json,
 from the files, and from the system's accounts of every process that it started, looked at twice a
 second.
@@ -31,7 +31,7 @@ from PIL import Image
 
 from mixtures.deal import BLOCK_ROWS
 from pipelines.engine import tables
-from pipelines.engine.runner import Stage, Task, connected, run
+from pipelines.engine.runner import Stage, Task, ray_connection, run
 
 MIXTURE = """
 tokens: max
@@ -40,7 +40,7 @@ shard_bytes: 32_000_000
 encoding: {{seq_len: 2048, max_crops: 64, crop_size: 64, longest_edge: 256, tokens_per_crop: 16}}
 filters: {{empty_answer: {{}}, duplicate_sample: {{}}}}
 components:
-  pictures: {{source: cauldron, data: {root}/cauldron, ratio: 0.75, max_epochs: 1}}
+  images: {{source: cauldron, data: {root}/cauldron, ratio: 0.75, max_epochs: 1}}
   text: {{source: smoltalk, data: {root}/smoltalk, ratio: 0.25, max_epochs: 1}}
 """
 ROW_GROUP = 1000
@@ -75,7 +75,7 @@ sys.exit(status)
 """
 
 
-def picture(rng: np.random.Generator, longest: int) -> bytes:
+def image_record(rng: np.random.Generator, longest: int) -> bytes:
     """A JPEG with sides of 48 to `longest` px."""
     height, width = (int(n) for n in rng.integers(48, longest, 2))
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
@@ -96,12 +96,12 @@ def texts(rng: np.random.Generator, count: int) -> list[str]:
 def write(root: Path, count: int, *, longest: int) -> None:
     """`count` samples in the layouts of The Cauldron and SmolTalk."""
     rng = np.random.default_rng(0)
-    pool = [picture(rng, longest) for _ in range(500)]
+    pool = [image_record(rng, longest) for _ in range(500)]
     image = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    pictures = 3 * count // 4
+    images = 3 * count // 4
     for folder, name, rows in (
-        (root / "cauldron" / "vqav2", "train-{:05d}.parquet", pictures),
-        (root / "smoltalk" / "data" / "all", "train-{:05d}-of-99999.parquet", count - pictures),
+        (root / "cauldron" / "vqav2", "train-{:05d}.parquet", images),
+        (root / "smoltalk" / "data" / "all", "train-{:05d}-of-99999.parquet", count - images),
     ):
         folder.mkdir(parents=True)
         for number, start in enumerate(range(0, rows, ROWS_PER_FILE)):
@@ -229,7 +229,7 @@ def one_row(number: int) -> pa.Table:
 def overhead(tasks: int = 500) -> float:
     """CPU seconds that handing out a task and taking it back costs the driver, warm."""
     spec = Stage(name="one_row", call=one_row, writes=one_row(0).schema, version=1)
-    with tempfile.TemporaryDirectory() as folder, connected("local", workers=2) as slots:
+    with tempfile.TemporaryDirectory() as folder, ray_connection("local", workers=2) as slots:
 
         def spent(name: str, number: int) -> float:
             began = time.process_time()

@@ -1,4 +1,4 @@
-"""Ids and pictures beside their peers: `python -m benchmarks.tokenization [rows]`.
+"""Ids and images beside their peers: `python -m benchmarks.tokenization [rows]`.
 
 One process, one thread (RAYON_NUM_THREADS=1); samples per second of CPU time. The path of
 `transformers` is its chat template, its SmolVLM image processor (the Pil one, which needs no
@@ -21,7 +21,7 @@ import pyarrow as pa
 from PIL import Image
 
 from tokenization.encode import encode
-from tokenization.images import grid, open_image, pixels, stored
+from tokenization.images import crop_pixels, grid, open_image, stored_bytes
 from tokenization.schema import SAMPLE, Encoding
 from tokenization.vocab import load_tokenizer
 
@@ -44,20 +44,20 @@ def photo(rng: np.random.Generator, width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def rows_of(number: int, *, pictures: bool, seed: int = 0) -> list[dict]:
+def rows_of(number: int, *, image_records: bool, seed: int = 0) -> list[dict]:
     """Rows of SAMPLE: three turns of text each; with a photograph before the first, or without."""
     rng = np.random.default_rng(seed)
-    say = lambda: " ".join(rng.choice(WORDS, int(rng.integers(5, 60 if pictures else 250))))
+    say = lambda: " ".join(rng.choice(WORDS, int(rng.integers(5, 60 if image_records else 250))))
     rows = []
     for n in range(number):
         messages = []
         for turn in range(3):
-            opening = [{"type": "image", "text": None}] if pictures and not turn else []
+            opening = [{"type": "image", "text": None}] if image_records and not turn else []
             question = {"type": "text", "text": say()}
             messages.append({"role": "user", "content": [*opening, question]})
             messages.append({"role": "assistant", "content": [{"type": "text", "text": say()}]})
         images = []
-        if pictures:
+        if image_records:
             width, height = (int(x) for x in rng.integers(300, 1300, 2))
             images = [{"bytes": photo(rng, width, height), "width": width, "height": height}]
         rows.append({"id": f"s/{n}", "messages": messages, "images": images})
@@ -65,7 +65,7 @@ def rows_of(number: int, *, pictures: bool, seed: int = 0) -> list[dict]:
 
 
 def by_transformers(rows: list[dict]) -> list[list[int]]:
-    """input_ids as SmolVLMProcessor makes them, pictures decoded, resized and normalised."""
+    """input_ids as SmolVLMProcessor makes them, images decoded, resized and normalised."""
     from transformers import SmolVLMImageProcessorPil
     from transformers.models.smolvlm.processing_smolvlm import (
         DEFAULT_CHAT_TEMPLATE,
@@ -143,7 +143,7 @@ def compare(name: str, rows: list[dict], peers: dict[str, Callable]) -> None:
 
 def compare_images(rows: list[dict]) -> None:
     """What each `images` setting costs and changes."""
-    print(f"\n**Pictures in the shards, {len(rows)} photographs of 300 to 1,300 px**\n")
+    print(f"\n**Images in the shards, {len(rows)} photographs of 300 to 1,300 px**\n")
     print("| images | KB/sample | ms/sample to crops | mean difference | largest |")
     print("|---|---|---|---|---|")
     settings = [("original", "jpeg", 95)]
@@ -156,9 +156,9 @@ def compare_images(rows: list[dict]) -> None:
         for n, row in enumerate(rows):
             data = row["images"][0]["bytes"]
             cells = grid(*open_image(data).size, encoding=encoding, video=False)
-            kept = stored(data, *cells, encoding=encoding)
+            kept = stored_bytes(data, *cells, encoding=encoding)
             begin = time.process_time()
-            crops = pixels(kept, *cells, encoding=encoding)
+            crops = crop_pixels(kept, *cells, encoding=encoding)
             seconds += time.process_time() - begin
             if images == "original":
                 exact.append(crops)
@@ -175,12 +175,12 @@ def compare_images(rows: list[dict]) -> None:
 
 
 def main(number: int) -> None:
-    pictures = rows_of(max(number // 50, 20), pictures=True)
-    compare("Image rows", pictures, {"transformers, as SmolVLMProcessor": by_transformers})
-    text = rows_of(number, pictures=False)
+    image_records = rows_of(max(number // 50, 20), image_records=True)
+    compare("Image rows", image_records, {"transformers, as SmolVLMProcessor": by_transformers})
+    text = rows_of(number, image_records=False)
     peers = {"datasets.map, batched": by_datasets_map, "transformers, row by row": by_transformers}
     compare("Text rows", text, peers)
-    compare_images(pictures[:20])
+    compare_images(image_records[:20])
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ global batches, so their losses agree step by step (shown), and the time to the 
 time for the same steps. Ours is `trainer.loop.train`: packed rows, cut and decoded by its two
 threads. Theirs is the usual way: one sample is one row, micro-batches of `batch` are padded to
 their longest, two loader processes decode and cut with our (fast) code. TRL packs text alone: it
-refuses to pack pictures ("Packing is not supported for vision datasets", trl 1.16), so packed TRL
-is measured on the mixture's samples without pictures, where ours trains rows of the same samples.
+refuses to pack images ("Packing is not supported for vision datasets", trl 1.16), so packed TRL
+is measured on the mixture's samples without images, where ours trains rows of the same samples.
 
 A real-size configuration keeps its towers' sizes and takes the mixture's crops, which are smaller.
 Each side runs in a process of its own, so that its peak memory is its own. Needs `.[bench]`.
@@ -37,7 +37,7 @@ from trainer.config import Config, load, split_pairs
 from trainer.data.batches import Loader, collate
 from trainer.data.shards import Row, Rows, open_mixture
 from trainer.model import initial
-from trainer.model.smolvlm import flops, normalise, random_model
+from trainer.model.smolvlm import flops, normalize_pixels, random_model
 from trainer.monitoring.watch import peak_memory
 from trainer.parallel import World
 
@@ -122,7 +122,7 @@ def batches(config: Config) -> list[list[Row]]:
 
 
 def text_only(data: str, output: Path, rows: int) -> str:
-    """A mixture of `rows` rows that hold the samples without pictures of this one."""
+    """A mixture of `rows` rows that hold the samples without images of this one."""
     mixture = open_mixture(data)
     source = Rows(mixture, "train")
     texts: list[Row] = []
@@ -190,7 +190,7 @@ def padded(samples: list[Row], pad_token: int) -> dict[str, torch.Tensor]:
         mask[i, :length] = 1
         labels[i, batch.predictors + 1] = batch.targets
         if len(batch.pixels):
-            pixels[i, : len(batch.pixels)] = normalise(batch.pixels, torch.float32)[0]
+            pixels[i, : len(batch.pixels)] = normalize_pixels(batch.pixels, torch.float32)[0]
     inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     return inputs | ({"pixel_values": pixels} if most else {})
 

@@ -110,9 +110,9 @@ def commands() -> str:
 
 def verified() -> str:
     """The registered sources with their layout, licence, and what was verified of them."""
-    from pipelines.catalogue import markdown
+    from pipelines.catalogue import source_markdown
 
-    return markdown() + "\n"
+    return source_markdown() + "\n"
 
 
 MAKERS: dict[str, Callable[..., str]] = {

@@ -1,7 +1,7 @@
-"""Ask a checkpoint about one picture: `python examples/ask.py CHECKPOINT PICTURE "question"`.
+"""Ask a checkpoint about one image: `python examples/ask.py CHECKPOINT IMAGE "question"`.
 
 CHECKPOINT is a checkpoint folder or a run (then its newest one). With `data=MIXTURE` in place
-of a picture, the first picture of its val shards is shown, with its own question and answer.
+of an image, the first image of its val shards is shown, with its own question and answer.
 """
 
 import sys
@@ -16,7 +16,7 @@ from trainer.evaluation.answer import Question, answers, open_checkpoint
 
 
 def from_mixture(folder: Path, tokenizer: Any) -> tuple[bytes, str, str]:
-    """(picture, question, answer) of the first sample with one picture in a mixture's val rows."""
+    """(image, question, answer) of the first sample with one image in a mixture's val rows."""
     from trainer.data.batches import collate
     from trainer.data.shards import Rows, open_mixture
 
@@ -57,17 +57,17 @@ def main(arguments: list[str]) -> int:
         model, tokenizer, encoding, _ = open_checkpoint(pairs["checkpoint"])
         expected = ""
         if "image" in pairs:
-            picture = Path(pairs["image"]).read_bytes()
+            image_record = Path(pairs["image"]).read_bytes()
             question = pairs.get("question", "What is in this picture?")
         else:
-            picture, question, expected = from_mixture(Path(pairs["data"]), tokenizer)
+            image_record, question, expected = from_mixture(Path(pairs["data"]), tokenizer)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     said = answers(
         model,
         tokenizer,
-        [Question(text=question, images=[picture])],
+        [Question(text=question, images=[image_record])],
         encoding=encoding,
         max_new_tokens=32,
         batch_size=1,
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
         print(f"picture     {pairs['image']}")
     else:
         shown = Path(tempfile.gettempdir()) / "asked.png"
-        shown.write_bytes(picture)
+        shown.write_bytes(image_record)
         print(f"picture     {shown}")
     print(f"question    {question}")
     if expected:

@@ -1,8 +1,8 @@
 """Proof that a model trained here learns to look: `python examples/proof.py [output=out/proof]`.
 
-easy-vqa (4,000 train pictures of 64 px, all questions of a picture as turns of one sample) goes
+easy-vqa (4,000 train images of 64 px, all questions of an image as turns of one sample) goes
 through the whole pipeline, a small SmolVLM learns from random weights, and `evaluate` judges it on
-easy-vqa's own test part: with every question's own picture, and with pictures shuffled among the
+easy-vqa's own test part: with every question's own image, and with images shuffled among the
 questions. The second is what the questions alone give away. The proof holds where the first is at
 least 10 points above it.
 """
@@ -19,7 +19,7 @@ from quickstart_data.cauldron import package, row
 from quickstart_data.files import hashed_name, write_parquet
 
 MIXTURE = """\
-description: easy-vqa, all questions of a picture as the turns of one sample.
+description: easy-vqa, all questions of an image as the turns of one sample.
 tokens: max
 val_fraction: 0.01
 seed: 17
@@ -47,7 +47,7 @@ TRAINING = {
     "optim.lr.vision": "1e-3",
     "optim.lr.connector": "1e-3",
     "optim.lr.language": "1e-3",
-    # Steps, not tokens, are what it takes to begin to look: one row of about 11 pictures a step.
+    # Steps, not tokens, are what it takes to begin to look: one row of about 11 images a step.
     "batch_rows": "1",
     "micro_rows": "1",
     "log_every": "40",
@@ -57,7 +57,7 @@ MARGIN = 0.10
 
 
 def questions(part: str) -> list[tuple[Path, str, str]]:
-    """(picture, question, answer) of easy-vqa's train or test part."""
+    """(image, question, answer) of easy-vqa's train or test part."""
     folder = package("easy_vqa") / "data" / part
     asked = json.loads((folder / "questions.json").read_text())
     return [(folder / "images" / f"{image}.png", q, a) for q, a, image in asked]
@@ -69,23 +69,25 @@ def write_data(folder: Path) -> None:
 
     turn = {"user": Value("string"), "assistant": Value("string"), "source": Value("string")}
     features = Features({"images": List(Image()), "texts": List(turn)})
-    pictures: dict[Path, list[tuple[str, str]]] = {}
-    for picture, question, answer in questions("train"):
-        pictures.setdefault(picture, []).append((question.capitalize(), answer))
-    rows = [row([path.read_bytes()], asked, "easy-vqa") for path, asked in sorted(pictures.items())]
+    images: dict[Path, list[tuple[str, str]]] = {}
+    for image_record, question, answer in questions("train"):
+        images.setdefault(image_record, []).append((question.capitalize(), answer))
+    rows = [row([path.read_bytes()], asked, "easy-vqa") for path, asked in sorted(images.items())]
     write_parquet(folder / "clevr" / hashed_name("train", of="easy-vqa"), rows, features)
 
 
 def write_benchmark(file: Path) -> None:
-    """The test part in VLMEvalKit's layout; each picture once, other rows name its index."""
+    """The test part in VLMEvalKit's layout; each image once, other rows name its index."""
     first: dict[Path, int] = {}
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t")
         writer.writerow(["index", "image", "question", "answer", "category"])
-        for index, (picture, question, answer) in enumerate(questions("test")):
-            seen = first.get(picture)
-            data = base64.b64encode(picture.read_bytes()).decode() if seen is None else str(seen)
-            first.setdefault(picture, index)
+        for index, (image_record, question, answer) in enumerate(questions("test")):
+            seen = first.get(image_record)
+            data = (
+                base64.b64encode(image_record.read_bytes()).decode() if seen is None else str(seen)
+            )
+            first.setdefault(image_record, index)
             category = "yes or no" if answer in ("yes", "no") else "open"
             writer.writerow([index, data, question.capitalize(), answer, category])
 
@@ -113,15 +115,15 @@ def main(arguments: list[str]) -> int:
     run("trainer", "config=tiny", f"data={out / 'mixture'}", f"output={out / 'run'}",
         *(f"{key}={value}" for key, value in settings.items()))  # fmt: skip
     scores = {}
-    for pictures in ("own", "shuffled"):
+    for images in ("own", "shuffled"):
         run("trainer", "evaluate", str(out / "run"), f"bench={bench}", "metric=exact", "batch=64",
-            "max_new_tokens=4", f"pictures={pictures}", f"limit={limit}", "threads=1",
+            "max_new_tokens=4", f"images={images}", f"limit={limit}", "threads=1",
             f"output={out / 'scores'}")  # fmt: skip
-        name = bench.stem + ("" if pictures == "own" else "-shuffled")
-        scores[pictures] = json.loads((out / "scores" / f"{name}.json").read_text())["score"]
+        name = bench.stem + ("" if images == "own" else "-shuffled")
+        scores[images] = json.loads((out / "scores" / f"{name}.json").read_text())["score"]
     gain = scores["own"] - scores["shuffled"]
     print(
-        f"own pictures {scores['own']:.1%}, shuffled pictures {scores['shuffled']:.1%}: "
+        f"own images {scores['own']:.1%}, shuffled images {scores['shuffled']:.1%}: "
         f"{100 * gain:+.1f} points from looking, in {(time.monotonic() - started) / 60:.0f} minutes"
     )
     return 0 if gain >= MARGIN else 1

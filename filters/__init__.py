@@ -9,12 +9,12 @@ A rule is a function in one of the files below; importing this package registers
 | conversation.py | who speaks, whether anything is said            |
 | text.py         | the language                                    |
 | datatrove.py    | datatrove's text filters, links, addresses      |
-| image.py        | sizes, shapes and statistics of pictures        |
+| image.py        | sizes, shapes and statistics of images          |
 | video.py        | duration, frames                                |
 | cot.py          | sections and conclusions of chains of thought   |
 | ratings.py      | ratings per turn                                |
-| scores.py       | what a model says of pictures and text          |
-| decontamination | pictures and questions of test sets             |
+| scores.py       | what a model says of images and text            |
+| decontamination | images and questions of test sets               |
 | duplicates      | samples that others repeat (mixture level)      |
 
 A mixture states the rules it wants under `filters:`; none applies unless it is listed, except that
@@ -25,7 +25,14 @@ from filters import conversation, cot, datatrove, image, ratings, scores, text, 
 from filters.decontamination import rules as benchmarks
 from filters.duplicates.near import Compare
 from filters.duplicates.rules import mixture_rules, perhaps_repeated
-from filters.duplicates.search import PAIRS, Run, Search, candidates, comparing, pairs_of_band
+from filters.duplicates.search import (
+    PAIRS,
+    Run,
+    Search,
+    candidates,
+    comparison_of_candidates,
+    pairs_of_band,
+)
 from filters.facts import VERDICTS, facts
 from filters.rules import RULES, Rule, identity, rule, settings_of, validate
 from filters.verdicts import judge, rewrite, rewriting, seconds_per_sample, validate_weight
@@ -40,7 +47,7 @@ __all__ = [
     "Search",
     "benchmarks",
     "candidates",
-    "comparing",
+    "comparison_of_candidates",
     "conversation",
     "cot",
     "datatrove",

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from filters.facts import where
+from filters.facts import evaluated_where
 from filters.rules import check_patterns, rule
 
 SPECIAL_TOKENS = (
@@ -49,7 +49,7 @@ def _normalised(text: pl.Expr) -> pl.Expr:
 
 @rule()
 def undecodable() -> pl.Expr:
-    """Reading the sample met a defect, such as a picture or video that does not decode.
+    """Reading the sample met a defect, such as an image or video that does not decode.
 
     Always applied, whether listed or not; the reason is then the defect itself, like
     `undecodable_image`.
@@ -83,7 +83,7 @@ def too_many_turns(*, max_turns: int) -> pl.Expr:
 
 @rule()
 def placeholder_mismatch() -> pl.Expr:
-    """The messages ask for more or fewer pictures than there are."""
+    """The messages ask for more or fewer images than there are."""
     return pl.col("num_placeholders").fill_null(0) != pl.col("num_images").fill_null(0)
 
 
@@ -150,7 +150,7 @@ def repeated_turns() -> pl.Expr:
     """A question and its answer occur again, word for word, in the same conversation."""
     turns = pl.struct(asked="questions", answered="answers")
     twice = turns.map_batches(_any_turn_twice, return_dtype=pl.Boolean)
-    return where(pl.col("answers").list.n_unique() < pl.col("answers").list.len(), twice)
+    return evaluated_where(pl.col("answers").list.n_unique() < pl.col("answers").list.len(), twice)
 
 
 def _any_turn_twice(rows: pl.Series) -> pl.Series:

@@ -9,7 +9,7 @@ import re
 
 import polars as pl
 
-from filters.facts import where
+from filters.facts import evaluated_where
 from filters.rules import rule
 
 LLAVA_COT = ("SUMMARY", "CAPTION", "REASONING", "CONCLUSION")
@@ -37,7 +37,7 @@ def unclosed_section(*, sections: tuple[str, ...] = (*LLAVA_COT, "think", "answe
         for section in sections
     ]
     some = pl.col("learned_text").str.contains_any([f"{section}>" for section in sections])
-    return where(some, pl.col("answers").list.eval(pl.any_horizontal(unlike)).list.any())
+    return evaluated_where(some, pl.col("answers").list.eval(pl.any_horizontal(unlike)).list.any())
 
 
 @rule()
@@ -48,7 +48,7 @@ def missing_section(*, sections: tuple[str, ...] = LLAVA_COT) -> pl.Expr:
     one = pl.element().str.contains_any(tags)
     whole = "(?s)" + ".*".join(f"<{name}>.*</{name}>" for name in names)
     partly = pl.col("answers").list.eval(one & ~pl.element().str.contains(whole)).list.any()
-    return where(pl.col("learned_text").str.contains_any(tags), partly)
+    return evaluated_where(pl.col("learned_text").str.contains_any(tags), partly)
 
 
 def _comparable(text: pl.Expr) -> pl.Expr:
@@ -75,7 +75,7 @@ def wrong_conclusion() -> pl.Expr:
     stated = " " + _comparable(conclusion) + " "
     gold = " " + _comparable(pl.col("answer")) + " "
     differs = conclusion.is_null() | ~stated.str.contains(gold, literal=True)
-    return where(_is_cot & pl.col("answer").is_not_null(), differs)
+    return evaluated_where(_is_cot & pl.col("answer").is_not_null(), differs)
 
 
 @rule()
@@ -83,4 +83,4 @@ def too_long_reasoning(*, max_words: int) -> pl.Expr:
     """A chain of thought has more than `max_words` words, its conclusion not counted."""
     reasoning = pl.element().str.replace_all(r"(?s)<CONCLUSION>.*?</CONCLUSION>", "")
     words = reasoning.str.count_matches(r"\S+")
-    return where(_is_cot, pl.col("answers").list.eval(words).list.max() > max_words)
+    return evaluated_where(_is_cot, pl.col("answers").list.eval(words).list.max() > max_words)

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from filters.facts import where
+from filters.facts import evaluated_where
 from filters.rules import SLICE, rule
 
 ENGLISH = "eng"
@@ -176,7 +176,7 @@ def blocked_url(
 
     links = pl.col("text").str.extract_all(_URL)
     some = pl.col("text").str.contains("://", literal=True)
-    return where(some, links.map_batches(judge, return_dtype=pl.Boolean))
+    return evaluated_where(some, links.map_batches(judge, return_dtype=pl.Boolean))
 
 
 @lru_cache(maxsize=2)
@@ -215,7 +215,7 @@ def _mask(emails: bool, public_ips: bool) -> Callable[[str], str]:
     return formatter.format
 
 
-def masked(samples: pa.Table, *, emails: bool, public_ips: bool) -> pa.Table:
+def mask_personal_information(samples: pa.Table, *, emails: bool, public_ips: bool) -> pa.Table:
     """The samples with every address replaced by one that is nobody's, in all messages."""
     mask = _mask(emails, public_ips)
     position = samples.schema.get_field_index("messages")
@@ -229,7 +229,7 @@ def masked(samples: pa.Table, *, emails: bool, public_ips: bool) -> pa.Table:
     return samples.set_column(position, field, pa.array(messages, field.type))
 
 
-@rule(rewrite=masked)
+@rule(rewrite=mask_personal_information)
 def personal_information(*, emails: bool = True, public_ips: bool = True) -> pl.Expr:
     """The text holds an e-mail address or a public IP address.
 
@@ -245,4 +245,6 @@ def personal_information(*, emails: bool = True, public_ips: bool = True) -> pl.
     pattern = r"@|\d\.\d{1,3}\.\d{1,3}\.\d"
     suspicious = [pl.col(text).str.contains(pattern) for text in ("text", "system_text")]
     said = pl.col("text") + "\n" + pl.col("system_text")
-    return where(pl.any_horizontal(suspicious), said.map_batches(judge, return_dtype=pl.Boolean))
+    return evaluated_where(
+        pl.any_horizontal(suspicious), said.map_batches(judge, return_dtype=pl.Boolean)
+    )

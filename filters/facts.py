@@ -2,29 +2,29 @@
 
     SAMPLE --without_bytes--> messages, images as structs of numbers --facts--> one column per fact
 
-Picture bytes are never converted: the `bytes` child of `images` is replaced by its length before
+Image bytes are never converted: the `bytes` child of `images` is replaced by its length before
 Polars sees the table. All nested expressions live in this file; a rule reads flat columns only. A
 fact is computed only if a rule (or VERDICTS) names it.
 
 | fact                          | type    | what is true of it                                |
 |-------------------------------|---------|---------------------------------------------------|
 | modality                      | string  | video, multi_image, image or text                 |
-| num_images, num_placeholders  | uint32  | pictures given; places in the messages for one    |
+| num_images, num_placeholders  | uint32  | images given; places in the messages for one      |
 | num_turns                     | uint32  | answers of the assistant                          |
-| num_bytes                     | int64   | encoded pictures and UTF-8 text                   |
+| num_bytes                     | int64   | encoded images and UTF-8 text                     |
 | roles                         | string  | "system user assistant user assistant"            |
 | questions, answers, documents | strings | text of every user, assistant, document message   |
 | system_text                   | string  | text of the system messages                       |
 | text                          | string  | all but the system text, a message a line         |
 | learned_text                  | string  | answers and documents, a message a line           |
 | all_tags                      | strings | the sample's tags, and "cot" where answers show it|
-| min_side, max_side            | int32   | px, over the pictures                             |
-| max_aspect                    | float64 | longer side / shorter, of the most extreme picture|
-| max_pixels                    | int64   | of the largest picture                            |
-| contrasts, dhashes, seconds   | list    | per picture, in order; see IMAGES                 |
-| min_contrast, min_sharpness,  | float32 | of the least (most) picture; see IMAGES           |
+| min_side, max_side            | int32   | px, over the images                               |
+| max_aspect                    | float64 | longer side / shorter, of the most extreme image|
+| max_pixels                    | int64   | of the largest image                              |
+| contrasts, dhashes, seconds   | list    | per image, in order; see IMAGES                   |
+| min_contrast, min_sharpness,  | float32 | of the least (most) image; see IMAGES             |
 | min_edges, max_edges          |         |                                                   |
-| any_broken_exif               | bool    | of a picture the EXIF cannot be read; see IMAGES  |
+| any_broken_exif               | bool    | of an image the EXIF cannot be read; see IMAGES   |
 | relevance_mean, _min, and of  | float32 | over the turns; see RATINGS                       |
 | the other three ratings       |         |                                                   |
 """
@@ -42,7 +42,7 @@ VERDICTS = pa.schema(
         ("duration", pa.float32()),       # s, of the video; else null
         ("num_images", pa.int32()),
         ("num_turns", pa.int32()),        # answers of the assistant
-        ("num_bytes", pa.int64()),        # encoded pictures and UTF-8 text
+        ("num_bytes", pa.int64()),        # encoded images and UTF-8 text
         ("tags", pa.list_(pa.string())),  # the sample's own, and "cot" where its answers show it
         ("rule", pa.string()),            # the first that rejects, a defect before any; null: stays
         ("fired", pa.list_(pa.string())), # all that fire, marked ones too, in the mixture's order
@@ -50,7 +50,7 @@ VERDICTS = pa.schema(
         ("weight", pa.float32()),         # the fact that `weight_by` names; null where not asked
         # What mixture-level rules compare, so that samples are not read again; null if none asks.
         ("text_hash", pa.uint64()),       # xxh3 of the normalised text
-        ("bytes_hash", pa.uint64()),      # xxh3 of the encoded pictures, in order
+        ("bytes_hash", pa.uint64()),      # xxh3 of the encoded images, in order
         ("pixels_hash", pa.uint64()),     # xxh3 of what ingest measured on their pixels, in order
         ("text_signature", pa.binary()),  # MinHash, 8 bits of each permutation
         ("dhashes", pa.list_(pa.uint64())),
@@ -60,22 +60,20 @@ VERDICTS = pa.schema(
 # fmt: on
 
 _message = pl.element().struct
-_picture = pl.element().struct
+_image = pl.element().struct
 
-_spoken = (
-    _message.field("content").list.eval(_picture.field("text")).list.join("", ignore_nulls=True)
-)
+_spoken = _message.field("content").list.eval(_image.field("text")).list.join("", ignore_nulls=True)
 
 
 def _texts_of(*roles: str) -> pl.Expr:
     """List<string>: the text of every message whose role is one of `roles`, in order."""
     said = pl.element().filter(_message.field("role").is_in(list(roles))).struct
     return pl.col("messages").list.eval(
-        said.field("content").list.eval(_picture.field("text")).list.join("", ignore_nulls=True)
+        said.field("content").list.eval(_image.field("text")).list.join("", ignore_nulls=True)
     )
 
 
-def _of_pictures(expression: pl.Expr) -> pl.Expr:
+def _of_images(expression: pl.Expr) -> pl.Expr:
     return pl.col("images").list.eval(expression)
 
 
@@ -84,13 +82,13 @@ _SHOWS_REASONING = (
     r"|let'?s think (?:about (?:it|this) )?step[ -]by[ -]step|chain[ -]of[ -]thought"
 )
 
-_short = pl.min_horizontal(_picture.field("width"), _picture.field("height"))
-_long = pl.max_horizontal(_picture.field("width"), _picture.field("height"))
+_short = pl.min_horizontal(_image.field("width"), _image.field("height"))
+_long = pl.max_horizontal(_image.field("width"), _image.field("height"))
 
 FACTS: dict[str, pl.Expr] = {
     "num_images": pl.col("images").list.len(),
     "num_placeholders": pl.col("messages")
-    .list.eval(_message.field("content").list.eval(_picture.field("type") == "image").list.sum())
+    .list.eval(_message.field("content").list.eval(_image.field("type") == "image").list.sum())
     .list.sum(),
     "num_turns": pl.col("messages").list.eval(_message.field("role") == "assistant").list.sum(),
     "roles": pl.col("messages").list.eval(_message.field("role")).list.join(" "),
@@ -100,7 +98,7 @@ FACTS: dict[str, pl.Expr] = {
     "system_text": _texts_of("system").list.join("\n"),
     "text": _texts_of("user", "assistant", "document").list.join("\n"),
     "num_bytes": (
-        _of_pictures(_picture.field("num_bytes")).list.sum().fill_null(0)
+        _of_images(_image.field("num_bytes")).list.sum().fill_null(0)
         + (pl.col("text").str.len_bytes() + pl.col("system_text").str.len_bytes()).cast(pl.Int64)
     ),
     "modality": pl.when(
@@ -118,33 +116,33 @@ FACTS: dict[str, pl.Expr] = {
     .then(pl.col("tags").fill_null([]).list.set_union(["cot"]))
     .otherwise(pl.col("tags").fill_null([])),
     "learned_text": _texts_of("assistant", "document").list.join("\n"),
-    "min_side": _of_pictures(_short).list.min(),
-    "max_side": _of_pictures(_long).list.max(),
-    "max_aspect": _of_pictures(_long / _short).list.max(),
-    "max_pixels": _of_pictures(
-        _picture.field("width").cast(pl.Int64) * _picture.field("height")
+    "min_side": _of_images(_short).list.min(),
+    "max_side": _of_images(_long).list.max(),
+    "max_aspect": _of_images(_long / _short).list.max(),
+    "max_pixels": _of_images(
+        _image.field("width").cast(pl.Int64) * _image.field("height")
     ).list.max(),
-    "contrasts": _of_pictures(_picture.field("contrast")),
-    "min_contrast": _of_pictures(_picture.field("contrast")).list.min(),
-    "min_sharpness": _of_pictures(_picture.field("sharpness")).list.min(),
-    "min_edges": _of_pictures(_picture.field("edges")).list.min(),
-    "max_edges": _of_pictures(_picture.field("edges")).list.max(),
-    "any_broken_exif": _of_pictures(_picture.field("broken_exif")).list.any(),
-    "dhashes": _of_pictures(_picture.field("dhash")),
-    "seconds": _of_pictures(_picture.field("seconds")),
+    "contrasts": _of_images(_image.field("contrast")),
+    "min_contrast": _of_images(_image.field("contrast")).list.min(),
+    "min_sharpness": _of_images(_image.field("sharpness")).list.min(),
+    "min_edges": _of_images(_image.field("edges")).list.min(),
+    "max_edges": _of_images(_image.field("edges")).list.max(),
+    "any_broken_exif": _of_images(_image.field("broken_exif")).list.any(),
+    "dhashes": _of_images(_image.field("dhash")),
+    "seconds": _of_images(_image.field("seconds")),
     **{
         f"{name}_{of}": getattr(
-            pl.col("ratings").list.eval(_picture.field(name).cast(pl.Float32)).list, of
+            pl.col("ratings").list.eval(_image.field(name).cast(pl.Float32)).list, of
         )()
         for name in ("relevance", "image_correspondence", "visual_dependency", "formatting")
         for of in ("mean", "min")
     },
 }
-"""Fact -> expression over the columns of SAMPLE (pictures without bytes) and over other facts."""
+"""Fact -> expression over the columns of SAMPLE (images without bytes) and over other facts."""
 
 
 def without_bytes(samples: pa.Table) -> pa.Table:
-    """The samples, where `images` holds `num_bytes` (int64; null: no picture) in place of `bytes`.
+    """The samples, where `images` holds `num_bytes` (int64; null: no image) in place of `bytes`.
 
     Nothing is copied but offsets: lengths come from the offsets of the binary column.
     """
@@ -154,12 +152,12 @@ def without_bytes(samples: pa.Table) -> pa.Table:
         offsets = pa.concat_arrays(
             [pa.array([0], pa.int32()), pc.cumulative_sum(lengths).cast(pa.int32())]
         )
-        pictures = chunk.flatten()
-        names = [field.name for field in pictures.type]
+        images = chunk.flatten()
+        names = [field.name for field in images.type]
         columns = [
-            pc.binary_length(pictures.field(name)).cast(pa.int64())
+            pc.binary_length(images.field(name)).cast(pa.int64())
             if name == "bytes"
-            else pictures.field(name)
+            else images.field(name)
             for name in names
         ]
         names[names.index("bytes")] = "num_bytes"
@@ -206,7 +204,7 @@ def facts(samples: pa.Table, *, names: set[str]) -> pl.DataFrame:
     return lazy.collect()
 
 
-def where(condition: pl.Expr, then: pl.Expr) -> pl.Expr:
+def evaluated_where(condition: pl.Expr, then: pl.Expr) -> pl.Expr:
     """Boolean: `condition` and `then`, of which `then` is computed only on rows of `condition`.
 
     For what is slow and seldom needed. Both read columns by name and row by row.

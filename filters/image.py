@@ -1,6 +1,6 @@
-"""Rules about pictures: from sizes and statistics that ingest recorded, never from pixels.
+"""Rules about images: from sizes and statistics that ingest recorded, never from pixels.
 
-"A picture" is any picture of the sample, video frames included, except where a rule says stills.
+"An image" is any image of the sample, video frames included, except where a rule says stills.
 """
 
 import polars as pl
@@ -12,7 +12,7 @@ _is_still = pl.col("modality") != "video"
 
 @rule()
 def small_image(*, min_side: int = 28) -> pl.Expr:
-    """A picture's shorter side is below `min_side` px."""
+    """An image's shorter side is below `min_side` px."""
     # 28 px: what Qwen2-VL's processor wants at least (two patches of 14). OBELICS kept 150 px and
     # more, https://arxiv.org/abs/2306.16527.
     return pl.col("min_side") < min_side
@@ -20,21 +20,21 @@ def small_image(*, min_side: int = 28) -> pl.Expr:
 
 @rule()
 def extreme_aspect(*, max_aspect: float = 200.0) -> pl.Expr:
-    """A picture's longer side is more than `max_aspect` times its shorter one."""
+    """An image's longer side is more than `max_aspect` times its shorter one."""
     # 200: where Qwen2-VL's processor refuses. OBELICS kept 2 and less.
     return pl.col("max_aspect") > max_aspect
 
 
 @rule()
 def huge_image(*, max_pixels: int = 89_478_485) -> pl.Expr:
-    """A picture has more than `max_pixels` px: a decompression bomb, or a waste of time."""
+    """An image has more than `max_pixels` px: a decompression bomb, or a waste of time."""
     # Pillow's Image.MAX_IMAGE_PIXELS: a quarter of a gigabyte of RGB.
     return pl.col("max_pixels") > max_pixels
 
 
 @rule()
 def broken_exif() -> pl.Expr:
-    """A picture's EXIF is broken, so that it may lie on its side or upside down.
+    """An image's EXIF is broken, so that it may lie on its side or upside down.
 
     It was taken as it lies. What cannot be decoded for its EXIF is the defect unreadable_exif.
     """

@@ -35,7 +35,7 @@ def _all_low(**settings: Any) -> pl.Expr:
 def without_low_turns(samples: pa.Table, **settings: Any) -> pa.Table:
     """The samples without their low turns, if another is left; rows stay as they are.
 
-    A turn is a user's message and the answer after it. The pictures of a dropped turn belong to the
+    A turn is a user's message and the answer after it. The images of a dropped turn belong to the
     conversation: their places move to the next question that stays, or else to the last one.
     """
     frame = pl.DataFrame(pl.from_arrow(samples.select(["messages", "ratings"])))
@@ -56,7 +56,7 @@ def without_low_turns(samples: pa.Table, **settings: Any) -> pa.Table:
 def _keep_turns(messages: list[dict[str, Any]], keep: list[bool]) -> list[dict[str, Any]]:
     """The messages of the turns to keep, and of none in particular (a system's)."""
     kept: list[dict[str, Any]] = []
-    waiting: list[dict[str, Any]] = []  # places of pictures whose question is gone
+    waiting: list[dict[str, Any]] = []  # places of images whose question is gone
     turn = 0
     for message in messages:
         stays = turn >= len(keep) or keep[turn]

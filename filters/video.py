@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from filters.facts import where
+from filters.facts import evaluated_where
 from filters.rules import rule
 
 _is_video = pl.col("modality") == "video"
@@ -36,7 +36,7 @@ def frozen_video(*, max_bits: int = 2) -> pl.Expr:
     # 2: what re-encoding one and the same frame changes at most; ours, see test_defaults.py.
     frame = pl.element().fill_null(0)
     moved = pl.col("dhashes").list.eval((frame ^ frame.shift()).bitwise_count_ones()).list.max()
-    return where(_is_video & (pl.col("num_images") > 1), moved <= max_bits)
+    return evaluated_where(_is_video & (pl.col("num_images") > 1), moved <= max_bits)
 
 
 @rule()
@@ -45,7 +45,7 @@ def black_video(*, max_contrast: float = 2.0, max_share: float = 0.5) -> pl.Expr
     their luminance is below `max_contrast` (0 to 127.5).
     """
     uniform = pl.col("contrasts").list.eval(pl.element() < max_contrast).list.mean()
-    return where(_is_video, uniform > max_share)
+    return evaluated_where(_is_video, uniform > max_share)
 
 
 @rule(version=2)

@@ -180,12 +180,12 @@ def _explained(
                 f"limits, but its ratio is {line['ratio']:g}."
             )
             continue
-        used = f"{people(line['units'])} x {line['max_epochs']:g} epochs"
+        used = f"{human_count(line['units'])} x {line['max_epochs']:g} epochs"
         if subsets > 1:
             used += f" / {line['share']:.3g} of the component"
         lines.append(
-            f"{which} can give {people(line['gives'])} {unit} ({used}), but {line['ratio']:g} of "
-            f"{people(budget)} is {people(line['whole'])}."
+            f"{which} can give {human_count(line['gives'])} {unit} ({used}), but "
+            f"{line['ratio']:g} of {human_count(budget)} is {human_count(line['whole'])}."
         )
         needed = math.ceil(10 * line["whole"] * line["share"] / line["units"] - 1e-6) / 10
         key = f"components.{name}.max_epochs"
@@ -201,12 +201,12 @@ def _explained(
     if empty:
         ways.append(f"set the ratio of {', '.join(empty)} to 0 and share it out, or loosen filters")
     elif largest > 0:
-        ways.insert(0, f"lower tokens to {people(largest)} (tokens={math.floor(largest)})")
+        ways.insert(0, f"lower tokens to {human_count(largest)} (tokens={math.floor(largest)})")
     if not empty:
         ways.append("set on_shortage=shrink or on_shortage=redistribute")
     elif len(empty) < frame["component"].n_unique():
         ways.append("set on_shortage=redistribute")
-    can = ", ".join(f"{name} {people(gives)}" for name, gives in _gifts(frame).iter_rows())
+    can = ", ".join(f"{name} {human_count(gives)}" for name, gives in _gifts(frame).iter_rows())
     return (
         f"{mixture.name}: {' '.join(lines)} Each can give, in {unit}: {can}. "
         f"Ways out: {'; '.join(ways)}."
@@ -242,14 +242,14 @@ def _redistributed(names: Sequence[str], asked: np.ndarray, capacity: np.ndarray
     index = {name: [i for i, n in enumerate(names) if n == name] for name in dict.fromkeys(names)}
     wanted = np.array([asked[rows].sum() for rows in index.values()])
     room = np.array([capacity[rows].sum() for rows in index.values()])
-    granted = fill(wanted, room, total=float(wanted.sum()))
+    granted = fill_in_proportion(wanted, room, total=float(wanted.sum()))
     target = np.zeros(len(asked))
     for rows, total in zip(index.values(), granted, strict=True):
-        target[rows] = fill(asked[rows], capacity[rows], total=float(total))
+        target[rows] = fill_in_proportion(asked[rows], capacity[rows], total=float(total))
     return target
 
 
-def fill(wanted: np.ndarray, room: np.ndarray, *, total: float) -> np.ndarray:
+def fill_in_proportion(wanted: np.ndarray, room: np.ndarray, *, total: float) -> np.ndarray:
     """[n] amounts in proportion to `wanted`, none above its `room`; sums to `total` if it can."""
     full = np.zeros(len(wanted), bool)
     while True:
@@ -262,7 +262,7 @@ def fill(wanted: np.ndarray, room: np.ndarray, *, total: float) -> np.ndarray:
         full |= over
 
 
-def notes(budgets: pl.DataFrame, mixture: Mixture) -> list[str]:
+def shortage_notes(budgets: pl.DataFrame, mixture: Mixture) -> list[str]:
     """A sentence for every component that shall give other than its ratio asked; often none."""
     unit = UNIT[mixture.measure]
     table = budgets.group_by("component", maintain_order=True).agg(
@@ -277,13 +277,13 @@ def notes(budgets: pl.DataFrame, mixture: Mixture) -> list[str]:
             "all it can give" if target < asked else "more, for what others cannot give"
         )
         out.append(
-            f"{name}: {people(target)} {unit} instead of {people(asked)} ({word}; "
+            f"{name}: {human_count(target)} {unit} instead of {human_count(asked)} ({word}; "
             f"on_shortage: {mixture.on_shortage})"
         )
     return out
 
 
-def people(number: float) -> str:
+def human_count(number: float) -> str:
     """A count as people read it, never rounded up: 802.6M, 1.0B, 950."""
     if not math.isfinite(number):
         return "unlimited"

@@ -23,7 +23,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from mixtures.reading import did_you_mean, find, normalise, override, read, with_base
+from mixtures.reading import did_you_mean, find, override, read, with_base, write_out_short_forms
 
 SHARED_ENCODING = (
     "tokenizer",
@@ -42,7 +42,7 @@ Modality = Literal["", "text", "image", "multi_image", "video"]
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """Which frames of a video become pictures."""
+    """Which frames of a video become images."""
 
     fps: float = 1.0
     """Frames a second, over the whole clip."""
@@ -88,7 +88,7 @@ class Component:
     media: str | None = None
     """The folder of the media where it is not beside the annotations."""
     frames: Frames = field(default_factory=Frames)
-    """How videos become pictures."""
+    """How videos become images."""
     filters: dict[str, Any] = field(default_factory=dict)
     """Rules of this component: added to the mixture's, settings laid over those of the same name;
     `false` turns a rule of the mixture off."""
@@ -161,7 +161,7 @@ class Mixture:
     """A fact (`min_sharpness`, a rating) that weighs a sample's chance to be used where a component
     uses less than all; empty: all alike."""
     benchmarks: list[str] = field(default_factory=list)
-    """Names of hash lists whose questions and pictures are kept out."""
+    """Names of hash lists whose questions and images are kept out."""
     components: dict[str, Component] = field(default_factory=dict)
     """Name -> component; ratios sum to 1."""
     limits: dict[str, Limit] = field(default_factory=dict)
@@ -185,7 +185,7 @@ def load(name_or_path: str, overrides: Sequence[str] = (), *, encoding: type) ->
     """
     path = find(name_or_path)
     raw = with_base(read(path), path)
-    normalise(raw)
+    write_out_short_forms(raw)
     for assignment in overrides:
         override(raw, assignment)
     name = str(raw.get("name") or Path(path).stem)

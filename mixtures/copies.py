@@ -188,14 +188,14 @@ def _draw(copies: np.ndarray, strata: list[Stratum], scale: float) -> float:
             continue
         goal = min(target if stratum.capped else max(left, 0.0), totals[i] * stratum.most)
         size = stratum.unit[stratum.rows]
-        mine = taken(size, goal, capped=stratum.capped)
+        mine = copies_to_reach(size, goal, capped=stratum.capped)
         copies[stratum.rows] = mine
         left -= float((mine * size).sum())
         reached += float((mine * size).sum())
     return reached
 
 
-def taken(size: np.ndarray, goal: float, *, capped: bool) -> np.ndarray:
+def copies_to_reach(size: np.ndarray, goal: float, *, capped: bool) -> np.ndarray:
     """[n] int32 copies: whole epochs, then the first samples, then the one that best fills the gap.
 
     `size`: units of each sample in the order of the draw. The sum is within half a sample of

@@ -53,7 +53,7 @@ def deal(index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4) -> pl.D
     index_row = np.flatnonzero((index["copies"] > 0).to_numpy())
     if not len(index_row):
         return _dealt(*(np.zeros(0, np.int64) for _ in range(3)), val=np.zeros(0, bool))
-    keys = draw.keys(index["id"].gather(index_row), seed=mixture.seed)
+    keys = draw.sample_keys(index["id"].gather(index_row), seed=mixture.seed)
     used = index.select(READ)[index_row]
     copies = used["copies"].to_numpy().astype(np.int64)
     unit = np.maximum(_units(used, mixture), 1e-9)  # what counts nothing still has a place
@@ -113,7 +113,7 @@ def _places(
         turns = _in_turn(lines, within, name)
         lines = lines.join(turns, on=[*within, name], how="left", maintain_order="left")
     window, group = lines["window_turn"].to_numpy(), lines["group_turn"].to_numpy()
-    key = draw.again(keys, "order")
+    key = draw.rehash(keys, "order")
     cell = lines.select(pl.struct(*of, "window", "group").rank("dense")).to_series().to_numpy()
     within = cell.astype(np.int64) * (int(stream.max()) + 1) + stream
     turn = _turns(within, lines["size"].to_numpy(), key)
@@ -123,7 +123,7 @@ def _places(
     through = np.cumsum(sizes)
     begins = np.flatnonzero(np.r_[True, streams[1:] != streams[:-1]])
     base = np.repeat((through - sizes)[begins], np.diff(np.r_[begins, len(order)]))
-    jitter = draw.fractions(draw.again(keys[order], "jitter"))
+    jitter = draw.unit_fractions(draw.rehash(keys[order], "jitter"))
     q = np.empty(len(order))
     q[order] = np.clip((through - sizes - base + jitter * sizes) / total[streams], 0, 1 - 1e-9)
     return q
@@ -137,7 +137,7 @@ def _turns(cell: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
     new = np.r_[True, cell[order][1:] != cell[order][:-1]]
     start = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
     turn = np.empty(len(order))
-    shift = draw.fractions(draw.again(key[order[start]], "shift"))
+    shift = draw.unit_fractions(draw.rehash(key[order[start]], "shift"))
     turn[order] = ((np.arange(len(order)) - start) * GOLDEN + shift) % 1.0
     return turn
 
@@ -147,8 +147,8 @@ def _sized(lines: pl.DataFrame, unit: list[str], *, name: str) -> pl.DataFrame:
     mean = pl.col("size").sum() / pl.len()  # a sum of integers: the same in any order
     found = lines.group_by(unit).agg(mean.alias("mean")).sort(unit)
     words = pl.concat_str([pl.col(column).cast(pl.String) for column in unit], separator="/")
-    keys = draw.keys(found.select(words).to_series(), seed=0)
-    return found.with_columns(key=pl.Series(draw.again(keys, name)))
+    keys = draw.sample_keys(found.select(words).to_series(), seed=0)
+    return found.with_columns(key=pl.Series(draw.rehash(keys, name)))
 
 
 def _in_turn(lines: pl.DataFrame, within: list[str], name: str) -> pl.DataFrame:

@@ -12,13 +12,13 @@ import numpy as np
 import xxhash
 
 
-def keys(ids: Iterable[str], *, seed: int) -> np.ndarray:
+def sample_keys(ids: Iterable[str], *, seed: int) -> np.ndarray:
     """[N] uint64: XXH3-64 of each id (UTF-8), seeded."""
     seeds = repeat(seed & 0xFFFF_FFFF_FFFF_FFFF)
     return np.fromiter(map(xxhash.xxh3_64_intdigest, ids, seeds), np.uint64)
 
 
-def again(keys: np.ndarray, purpose: str) -> np.ndarray:
+def rehash(keys: np.ndarray, purpose: str) -> np.ndarray:
     """[N] uint64: a hash of each key that is independent of it and of every other purpose.
 
     The finaliser of SplitMix64 (Steele, Lea, Flood 2014; https://prng.di.unimi.it/splitmix64.c).
@@ -29,6 +29,6 @@ def again(keys: np.ndarray, purpose: str) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def fractions(keys: np.ndarray) -> np.ndarray:
+def unit_fractions(keys: np.ndarray) -> np.ndarray:
     """[N] float64 in [0, 1): the upper 53 bits of each key."""
     return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -17,7 +17,7 @@ from mixtures.allocate import groups, shares, weights
 from mixtures.config import Limit, Mixture
 
 
-def masks(index: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str]) -> pl.Series:
+def limit_masks(index: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str]) -> pl.Series:
     """UInt32 per row of the index: bit i is set where the sample is under the i-th limit.
 
     `licences`: component -> licence, read by limits on a licence.
@@ -74,7 +74,7 @@ def _of_category(category: str, mixture: Mixture) -> pl.Expr:
     return hit
 
 
-def staying(supply: pl.DataFrame, mixture: Mixture) -> np.ndarray:
+def kept_fractions(supply: pl.DataFrame, mixture: Mixture) -> np.ndarray:
     """[strata] fraction of the units of each stratum that may stay so that every limit holds.
 
     Raises ValueError where ratios alone ask for more than a limit allows.

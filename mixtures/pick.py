@@ -15,21 +15,21 @@ import polars as pl
 import pyarrow as pa
 
 from mixtures import draw
-from mixtures.allocate import allocate, notes
+from mixtures.allocate import allocate, shortage_notes
 from mixtures.config import Mixture
 from mixtures.copies import copies_of, live_rows, unit_of
 from mixtures.deal import deal, with_shards
-from mixtures.limits import masks, staying
+from mixtures.limits import kept_fractions, limit_masks
 
 __all__ = [
     "INDEX",
+    "apply_caps",
     "as_tables",
     "budgets",
-    "capped",
+    "categorical",
     "deal",
-    "narrow",
     "pick",
-    "said",
+    "pick_notes",
     "supply",
     "with_shards",
 ]
@@ -66,7 +66,7 @@ LISTS_OF_NAMES = ("fired", "tags")
 """Columns of INDEX that repeat few values."""
 
 
-def narrow(index: pl.DataFrame) -> pl.DataFrame:
+def categorical(index: pl.DataFrame) -> pl.DataFrame:
     """The index (or some columns of it) with names as categories: 4 bytes instead of 16 and more.
 
     Comparisons, joins among such frames, sorting and groups are as of strings.
@@ -101,15 +101,15 @@ def pick(
     subset) -> rows of the subset where only some of its parts were read (`keep` counts from it).
     `licences`: component -> licence, for limits on one. Raises ValueError on a shortage.
     """
-    keys = draw.keys(index["id"], seed=mixture.seed)
-    frame = capped(index, mixture, rows=rows, licences=licences, keys=keys)
+    keys = draw.sample_keys(index["id"], seed=mixture.seed)
+    frame = apply_caps(index, mixture, rows=rows, licences=licences, keys=keys)
     table = budgets(frame, mixture, licences=licences)
-    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences or {}))
+    frame = frame.with_columns(limited=limit_masks(frame, mixture, licences=licences or {}))
     copies = copies_of(frame, table, mixture, _ranks(index, mixture, keys), keys)
     return frame.drop("limited").with_columns(copies=pl.Series(copies))
 
 
-def capped(
+def apply_caps(
     index: pl.DataFrame,
     mixture: Mixture,
     *,
@@ -125,9 +125,9 @@ def capped(
     unknown = set(index["component"].unique()) - set(mixture.components)
     if unknown:
         raise ValueError(f"{mixture.name}: the index holds components {sorted(unknown)} not of it.")
-    keys = draw.keys(index["id"], seed=mixture.seed) if keys is None else keys
+    keys = draw.sample_keys(index["id"], seed=mixture.seed) if keys is None else keys
     rank = _ranks(index, mixture, keys)
-    val = draw.fractions(draw.again(keys, "split")) < mixture.val_fraction
+    val = draw.unit_fractions(draw.rehash(keys, "split")) < mixture.val_fraction
     side = pl.when(pl.Series(val)).then(pl.lit("val")).otherwise(pl.lit("train"))
     frame = index.with_columns(split=side.cast(pl.Categorical), copies=pl.lit(0, pl.Int32))
     frame = _capped(frame, mixture, rank, keys, rows=rows or {})
@@ -141,11 +141,11 @@ def budgets(
     return allocate(supply(index, mixture, licences=licences), mixture)
 
 
-def said(
+def pick_notes(
     picked: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str] | None = None
 ) -> list[str]:
     """What `on_shortage` did to a picked index, a sentence per component; none where none was."""
-    return notes(budgets(picked, mixture, licences=licences), mixture)
+    return shortage_notes(budgets(picked, mixture, licences=licences), mixture)
 
 
 def supply(
@@ -156,7 +156,7 @@ def supply(
     Every component has a line, and every subset of a weighted one, even where nothing is left.
     """
     train, val = pl.col("split") == "train", pl.col("split") == "val"
-    limited = masks(index, mixture, licences=licences or {})
+    limited = limit_masks(index, mixture, licences=licences or {})
     table = (
         index.lazy()
         .with_columns(unit=unit_of(mixture), limited=limited)
@@ -212,7 +212,7 @@ def _ranks(index: pl.DataFrame, mixture: Mixture, keys: np.ndarray) -> np.ndarra
             f"{mixture.name}: weight_by {mixture.weight_by!r} has negative or undefined values "
             f"(least {np.nanmin(weight):g}); expected 0 or more."
         )
-    spent = -np.log1p(-draw.fractions(keys))
+    spent = -np.log1p(-draw.unit_fractions(keys))
     return np.divide(spent, weight, out=np.full(len(keys), np.inf), where=weight > 0)
 
 
@@ -263,7 +263,7 @@ def _limited(
     if not mixture.limits:
         return frame
     table = supply(frame, mixture, licences=licences)
-    fraction = staying(table, mixture)
+    fraction = kept_fractions(table, mixture)
     part = {
         (c, s, m): f * units
         for (c, s, m, units), f in zip(
@@ -273,7 +273,7 @@ def _limited(
         )
         if f < 1
     }
-    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences))
+    frame = frame.with_columns(limited=limit_masks(frame, mixture, licences=licences))
     by = ["component", "subset", "limited"]
     live, starts, sizes = live_rows(frame, by, rank, keys)
     names = frame.select(by)

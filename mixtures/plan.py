@@ -3,7 +3,7 @@
     recorded.csv or an index --supply--> demand per component --totals--> rows, bytes, hours, FLOPs
 
 Supply comes from an index (measured) or, for what was never read, from `recorded.csv`: rows that
-somebody published, and tokens that follow from arithmetic over pictures, frames and `encoding`.
+somebody published, and tokens that follow from arithmetic over images, frames and `encoding`.
 Column `basis` says which: measured, recorded (rows published, tokens estimated), unverified
 (rows from a card that could not be re-read), estimated. Every function is pure and returns a table;
 the caller prints.
@@ -21,19 +21,19 @@ import polars as pl
 
 from mixtures.allocate import epochs_of, shares
 from mixtures.config import Component, Mixture, Subset, encoding_of
-from mixtures.limits import masks, staying
+from mixtures.limits import kept_fractions, limit_masks
 
 RECORDED = Path(__file__).parent / "recorded.csv"
-"""source, subset (a name or glob), modality, rows, pictures (a row), seconds (a video, estimate),
+"""source, subset (a name or glob), modality, rows, images (a row), seconds (a video, estimate),
 text_tokens, learned_tokens (a row, without media; estimates), basis, origin (of the rows)."""
 
 STILL_ASPECT = 3 / 4
-"""Short over long side of the picture that token estimates assume."""
+"""Short over long side of the image that token estimates assume."""
 STILL_BYTES, FRAME_BYTES = 200_000, 35_000
-"""Estimates: FineVision is 5 TB for 17.3 M pictures, the Cauldron's AI2D 437 MB for 2,445; a 512 px
+"""Estimates: FineVision is 5 TB for 17.3 M images, the Cauldron's AI2D 437 MB for 2,445; a 512 px
 JPEG frame is a sixth of that."""
 FRAME_TEXT = 11
-"""Tokens around a frame: its timestamp and the marks before and after the picture."""
+"""Tokens around a frame: its timestamp and the marks before and after the image."""
 TEXT_BYTES = 4.2
 """Bytes of text a token."""
 FILL = 0.99
@@ -41,7 +41,7 @@ FILL = 0.99
 
 
 def still_crops(encoding: Any) -> int:
-    """Crops of a picture of STILL_ASPECT as transformers' processor cuts it, and the whole."""
+    """Crops of an image of STILL_ASPECT as transformers' processor cuts it, and the whole."""
     if not encoding.split_images:
         return 1
     long_side, crop = encoding.longest_edge, encoding.crop_size
@@ -99,8 +99,8 @@ def recorded_supply(
         "tags": pl.List(pl.String),
     }
     frame = pl.DataFrame(lines, schema=schema)
-    frame = frame.with_columns(limited=masks(frame, mixture, licences=licences or {}))
-    stay = pl.Series(staying(frame, mixture))
+    frame = frame.with_columns(limited=limit_masks(frame, mixture, licences=licences or {}))
+    stay = pl.Series(kept_fractions(frame, mixture))
     return frame.with_columns(pl.col(counts) * stay).drop("duration", "tags")
 
 
@@ -125,18 +125,18 @@ def _of_a_sample(
         )
         tokens = text + frames * (encoding.tokens_per_crop + FRAME_TEXT)
         return tokens, frames, frames * FRAME_BYTES + text * TEXT_BYTES
-    crops = row["pictures"] * still_crops(encoding)
-    marks = 3 * row["pictures"] + 2 * crops  # a mark or two and a line's end per crop
+    crops = row["images"] * still_crops(encoding)
+    marks = 3 * row["images"] + 2 * crops  # a mark or two and a line's end per crop
     tokens = text + crops * encoding.tokens_per_crop + marks
-    if component.learn == "all" or row["pictures"] == 0:
+    if component.learn == "all" or row["images"] == 0:
         tokens = text
-    return tokens, crops, row["pictures"] * STILL_BYTES + text * TEXT_BYTES
+    return tokens, crops, row["images"] * STILL_BYTES + text * TEXT_BYTES
 
 
 USED = ("samples", "tokens", "learned", "crops", "bytes")
 
 
-def use(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
+def planned_use(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
     """A line per stratum that has something: `supply` with share, ratio, max_epochs, needs (units
     that the ratios ask of it) and used_samples, used_tokens, ... .
 
@@ -172,7 +172,7 @@ def demand(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
     short, used_samples, used_tokens, used_learned, used_crops, used_bytes, seconds (mean of its
     videos), basis. A component without supply is short, its basis `not recorded`.
     """
-    lines = use(supply, mixture)
+    lines = planned_use(supply, mixture)
     if "basis" not in lines.columns:
         lines = lines.with_columns(basis=pl.lit("measured"))
     if "seconds" not in lines.columns:
@@ -215,7 +215,7 @@ def by_modality(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
 
     Reads: a supply with `modality`, as `recorded_supply` makes it.
     """
-    used = use(supply, mixture).group_by("modality", maintain_order=True)
+    used = planned_use(supply, mixture).group_by("modality", maintain_order=True)
     table = used.agg(samples=pl.col("used_samples").sum(), tokens=pl.col("used_tokens").sum())
     return table.with_columns(
         share_of_samples=pl.col("samples") / pl.col("samples").sum(),
@@ -242,13 +242,13 @@ def totals(table: pl.DataFrame, mixture: Mixture) -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed:
+class BuildSpeed:
     """Throughput of the build on one core as benchmarks/README.md has it (ingest; growth: judge
     and encode, 100,000 samples of some 50 words); packing is assumed.
     """
 
     stills_per_second: float = 55.0
-    """Pictures read, decoded and hashed by ingest."""
+    """Images read, decoded and hashed by ingest."""
     frames_per_second: float = 43.0
     """Video frames chosen, decoded and kept by ingest."""
     samples_per_second: float = 1400.0
@@ -258,11 +258,16 @@ class Speed:
 
 
 def build_hours(
-    supply: pl.DataFrame, expected: dict[str, float], mixture: Mixture, *, cores: int, speed: Speed
+    supply: pl.DataFrame,
+    expected: dict[str, float],
+    mixture: Mixture,
+    *,
+    cores: int,
+    speed: BuildSpeed,
 ) -> dict[str, float]:
     """Hours of each stage on `cores` cores when nothing is cached, and their sum.
 
-    Ingest reads every row of the supply once (pictures and frames), whatever the budget uses.
+    Ingest reads every row of the supply once (images and frames), whatever the budget uses.
     """
     crops = dict(supply.group_by(pl.col("modality") == "video").agg(pl.col("crops").sum()).rows())
     stills, frames = crops.get(False, 0.0) / still_crops(mixture.encoding), crops.get(True, 0.0)

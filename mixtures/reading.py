@@ -26,7 +26,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" Known: {', '.join(sorted(known)) or 'none'}."
 
 
-def bundled() -> list[str]:
+def bundled_mixtures() -> list[str]:
     """Names of the mixtures that ship with the package, as `load` takes them."""
     return sorted(
         path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")
@@ -43,14 +43,14 @@ def find(name_or_path: str) -> str:
             return str(path)
         raise FileNotFoundError(
             f"mixture file {name_or_path} not found. Expected a YAML file, or one of the bundled "
-            f"names: {', '.join(bundled())}."
+            f"names: {', '.join(bundled_mixtures())}."
         )
     inside = FOLDER / f"{name_or_path}.yaml"
     if inside.is_file():
         return str(inside)
     raise FileNotFoundError(
         f"mixture {name_or_path!r} not found in {FOLDER}."
-        f"{did_you_mean(name_or_path, bundled())} A file of your own ends in .yaml."
+        f"{did_you_mean(name_or_path, bundled_mixtures())} A file of your own ends in .yaml."
     )
 
 
@@ -82,7 +82,7 @@ def with_base(raw: dict[str, Any], path: str) -> dict[str, Any]:
         raise ValueError(
             f"{path}: its base {base_path} has a base itself; expected a complete mixture there."
         )
-    normalise(base)
+    write_out_short_forms(base)
     return _laid_over(base, {key: value for key, value in raw.items() if key != "base"})
 
 
@@ -116,12 +116,12 @@ def override(raw: dict[str, Any], override: str) -> None:
                     f"started with components.{component}.source=NAME."
                 )
     merged = _laid_over(raw, parsed)
-    normalise(merged)
+    write_out_short_forms(merged)
     raw.clear()
     raw.update(merged)
 
 
-def normalise(raw: dict[str, Any]) -> None:
+def write_out_short_forms(raw: dict[str, Any]) -> None:
     """Short forms written out in place: lists of subsets, settings left empty, whole tokens."""
     tokens = raw.get("tokens")
     if isinstance(tokens, float) and tokens.is_integer():

@@ -15,14 +15,14 @@ from typing import Any
 
 from pipelines.arguments import (
     PLACE_KEYS,
-    folder_and,
-    load,
-    number,
-    only,
+    load_mixture_of,
+    parse_bool,
+    parse_folder_and_settings,
+    parse_int,
+    parse_number,
+    parse_settings,
     place_of,
-    split,
-    truth,
-    whole,
+    split_settings,
 )
 
 INTERRUPTED = 130
@@ -42,7 +42,7 @@ SHOWN = """\
   rule=NAME        examples of what a rule took
   component=NAME   packed samples of a component, or with rule= what the rule took of it
   work=DIR         where the build kept its samples                         (default: out/work)
-  --html           write show.html, with the pictures, instead
+  --html           write show.html, with the images, instead
 """
 
 
@@ -61,11 +61,11 @@ def build(words: list[str]) -> int:
     from pipelines import build as main_path
     from pipelines.report import card
 
-    settings, overrides = split(words, {*PLACE_KEYS, "overwrite", "train"})
-    mixture = load(settings, overrides)
+    settings, overrides = split_settings(words, {*PLACE_KEYS, "overwrite", "train"})
+    mixture = load_mixture_of(settings, overrides)
     place = place_of(settings, mixture.name)
     stats = main_path.build(mixture, place)
-    print(card.terminal(stats, output=place.output))
+    print(card.terminal_table(stats, output=place.output))
     if "train" in settings:
         command = [sys.executable, "-m", "trainer", f"config={settings['train']}"]
         return subprocess.call([*command, f"data={place.output}"])
@@ -76,11 +76,11 @@ def plan(words: list[str]) -> int:
     """`plan mixture=NAME|FILE.yaml`."""
     from pipelines.plan import plan as planned
 
-    settings, overrides = split(words, {*PLACE_KEYS, "hub", "gpu", "mfu"})
-    mixture = load(settings, overrides)
+    settings, overrides = split_settings(words, {*PLACE_KEYS, "hub", "gpu", "mfu"})
+    mixture = load_mixture_of(settings, overrides)
     place = place_of(settings, mixture.name)
-    hub = truth(settings.get("hub", "false"), "hub")
-    mfu = number(settings.get("mfu", "0.3"), "mfu")
+    hub = parse_bool(settings.get("hub", "false"), "hub")
+    mfu = parse_number(settings.get("mfu", "0.3"), "mfu")
     print(planned(mixture, place, hub=hub, gpu=settings.get("gpu", "H100"), mfu=mfu))
     return 0
 
@@ -99,14 +99,14 @@ def push(words: list[str]) -> int:
     """`push DIR repo=ORG/NAME`."""
     from pipelines.push import push as pushed
 
-    folder, settings = folder_and(
+    folder, settings = parse_folder_and_settings(
         words, {"repo", "private", "revision", "format", "terms", "dataset"}
     )
     if "repo" not in settings:
         raise ValueError("repo=ORG/NAME is missing.")
     chosen: dict[str, Any] = dict(settings)
     if "private" in chosen:
-        chosen["private"] = truth(chosen["private"], "private")
+        chosen["private"] = parse_bool(chosen["private"], "private")
     print(pushed(folder, **chosen))
     return 0
 
@@ -116,10 +116,14 @@ def sources(words: list[str]) -> int:
     from pipelines import catalogue
 
     if not words:
-        print(catalogue.table())
+        print(catalogue.source_table())
         return 0
-    settings = only(words[1:], {"data", "mirror"})
-    print(catalogue.about(words[0], data=settings.get("data"), mirror=settings.get("mirror")))
+    settings = parse_settings(words[1:], {"data", "mirror"})
+    print(
+        catalogue.describe_source(
+            words[0], data=settings.get("data"), mirror=settings.get("mirror")
+        )
+    )
     return 0
 
 
@@ -127,9 +131,9 @@ def hashes(words: list[str]) -> int:
     """`hashes NAME data=...`."""
     from pipelines.hashes import hashes as hashed
 
-    name, settings = folder_and(words, {"data", "output"})
+    name, settings = parse_folder_and_settings(words, {"data", "output"})
     if "data" not in settings:
-        raise ValueError("data= is missing: a .tsv file, a folder of pictures, or Parquet files.")
+        raise ValueError("data= is missing: a .tsv file, a folder of images, or Parquet files.")
     print(hashed(name, data=settings["data"], output=settings.get("output", "")))
     return 0
 
@@ -140,10 +144,10 @@ def show(words: list[str]) -> int:
 
     rest = [word for word in words if word != "--html"]
     known = {"row", "split", "id", "rule", "component", "work"}
-    folder, settings = folder_and(rest, known)
+    folder, settings = parse_folder_and_settings(rest, known)
     chosen: dict[str, Any] = dict(settings)
     if "row" in chosen:
-        chosen["row"] = whole(chosen["row"], "row")
+        chosen["row"] = parse_int(chosen["row"], "row")
     if "--html" in words:
         print(show_page(folder, chosen))
     else:
@@ -155,10 +159,10 @@ def show_page(folder: str, chosen: dict[str, Any]) -> str:
     """The path of a page that shows what was chosen."""
     from pipelines.engine import tables
     from pipelines.report.finished import open_finished
-    from pipelines.report.page import page
+    from pipelines.report.page import page_of
 
     path = "show.html"
-    tables.write_text(path, page(open_finished(folder), **{"work": "out/work", **chosen}))
+    tables.write_text(path, page_of(open_finished(folder), **{"work": "out/work", **chosen}))
     return path
 
 
@@ -167,8 +171,8 @@ def check(words: list[str]) -> int:
     from pipelines.check import faults
     from pipelines.report.finished import open_finished
 
-    folder, settings = folder_and(words, {"rows"})
-    rows = whole(settings.get("rows", "64"), "rows")
+    folder, settings = parse_folder_and_settings(words, {"rows"})
+    rows = parse_int(settings.get("rows", "64"), "rows")
     found = list(faults(open_finished(folder), rows=rows))
     for fault in found[:20]:
         print(fault)
@@ -183,8 +187,8 @@ def clean(words: list[str]) -> int:
     """`clean work=DIR [remove=true]`."""
     from pipelines.clean import clean as cleaned
 
-    settings = only(words, {"work", "remove"})
-    remove = truth(settings.get("remove", "false"), "remove")
+    settings = parse_settings(words, {"work", "remove"})
+    remove = parse_bool(settings.get("remove", "false"), "remove")
     print(cleaned(settings.get("work", "out/work"), remove=remove))
     return 0
 
@@ -219,7 +223,7 @@ COMMANDS = {
         hashes,
         "hashes NAME data=FILE.tsv|FOLDER|FILES.parquet [output=FILE]",
         "make the hash list of a benchmark, to be named under `benchmarks:` of a mixture",
-        "  data=...         VLMEvalKit's TSV, a folder of pictures, or a hub dataset\n"
+        "  data=...         VLMEvalKit's TSV, a folder of images, or a hub dataset\n"
         "  output=FILE      (default: hashes/NAME.parquet)\n",
     ),
     "push": Command(
@@ -303,18 +307,18 @@ def main(words: list[str]) -> int:
         sys.stdout = None  # type: ignore[assignment]
         return 0
     except (ValueError, OSError) as error:
-        if in_stage(error):
+        if raised_by_stage(error):
             raise
-        print(f"pipelines {name}: {message(error)}", file=sys.stderr)
+        print(f"pipelines {name}: {error_message(error)}", file=sys.stderr)
         return 2
 
 
-def in_stage(error: BaseException) -> bool:
+def raised_by_stage(error: BaseException) -> bool:
     """True of an exception that a stage raised: a bug or a fault, not the user's mistake."""
     return any(note.startswith("stage ") for note in getattr(error, "__notes__", ()))
 
 
-def message(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """The error's text and its notes."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 

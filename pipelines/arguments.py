@@ -7,18 +7,18 @@ PLACE_KEYS = frozenset({"mixture", "output", "work", "data", "ray", "workers"})
 """Settings that say what is built, and where."""
 
 
-def folder_and(words: list[str], known: set[str]) -> tuple[str, dict[str, str]]:
+def parse_folder_and_settings(words: list[str], known: set[str]) -> tuple[str, dict[str, str]]:
     """The folder that comes first, and the settings after it."""
     if not words or "=" in words[0]:
         raise ValueError(
             f"expected a folder or name first, found {' '.join(words[:1]) or 'nothing'}."
         )
-    return words[0], only(words[1:], known)
+    return words[0], parse_settings(words[1:], known)
 
 
-def only(words: list[str], known: set[str]) -> dict[str, str]:
+def parse_settings(words: list[str], known: set[str]) -> dict[str, str]:
     """The settings, all of them known; else ValueError with the nearest one."""
-    settings, rest = split(words, known)
+    settings, rest = split_settings(words, known)
     if rest:
         key = rest[0].partition("=")[0]
         close = difflib.get_close_matches(key, known, n=1)
@@ -27,7 +27,7 @@ def only(words: list[str], known: set[str]) -> dict[str, str]:
     return settings
 
 
-def number(word: str, key: str) -> float:
+def parse_number(word: str, key: str) -> float:
     """The number that `word` spells."""
     try:
         return float(word)
@@ -35,14 +35,14 @@ def number(word: str, key: str) -> float:
         raise ValueError(f"{key}={word}: expected a number.") from error
 
 
-def whole(word: str, key: str) -> int:
+def parse_int(word: str, key: str) -> int:
     """The number that `word` spells."""
     if not word.isdigit():
         raise ValueError(f"{key}={word}: expected a whole number.")
     return int(word)
 
 
-def split(words: Sequence[str], known: set[str]) -> tuple[dict[str, str], list[str]]:
+def split_settings(words: Sequence[str], known: set[str]) -> tuple[dict[str, str], list[str]]:
     """The settings among `known`, and the rest, which override the mixture's YAML.
 
     Raises:
@@ -60,7 +60,7 @@ def split(words: Sequence[str], known: set[str]) -> tuple[dict[str, str], list[s
     return settings, overrides
 
 
-def load(settings: dict[str, str], overrides: list[str]):  # type: ignore[no-untyped-def]
+def load_mixture_of(settings: dict[str, str], overrides: list[str]):  # type: ignore[no-untyped-def]
     """The mixture named by `mixture=`, with the overrides."""
     from mixtures.config import load as load_mixture
     from tokenization.schema import Encoding
@@ -79,12 +79,12 @@ def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-de
         work=settings.get("work", "out/work"),
         data=settings.get("data", ""),
         ray=settings.get("ray", "local"),
-        workers=whole(settings["workers"], "workers") if "workers" in settings else None,
-        overwrite=truth(settings.get("overwrite", "false"), "overwrite"),
+        workers=parse_int(settings["workers"], "workers") if "workers" in settings else None,
+        overwrite=parse_bool(settings.get("overwrite", "false"), "overwrite"),
     )
 
 
-def truth(word: str, key: str) -> bool:
+def parse_bool(word: str, key: str) -> bool:
     """The boolean that `word` spells."""
     if word.lower() in ("true", "false"):
         return word.lower() == "true"

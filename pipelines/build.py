@@ -29,16 +29,16 @@ from mixtures import pick as picking
 from mixtures.config import Mixture, to_yaml
 from mixtures.pick import INDEX
 from pipelines import recipe
-from pipelines.clean import refer
+from pipelines.clean import keep_referenced
 from pipelines.engine import tables
-from pipelines.engine.runner import File, Needs, Task, connected, run
+from pipelines.engine.runner import File, Needs, Task, ray_connection, run
 from pipelines.engine.timings import timings
-from pipelines.index import picked
-from pipelines.near import by_tasks
+from pipelines.index import picked_index
+from pipelines.near import compare_by_tasks
 from pipelines.report import card
 from pipelines.report.finished import finished_of
 from pipelines.report.page import report
-from pipelines.report.row_facts import dealt, narrow_facts
+from pipelines.report.row_facts import dealt_samples, narrow_facts
 from pipelines.report.stats import stats as stats_of
 from pipelines.sources import SOURCES
 from pipelines.stages import COST, FACTS, STAGES
@@ -54,7 +54,7 @@ PACK_COPIES = 3
 """A shard in memory while it is packed: rows gathered, in deal order, and as packed."""
 
 
-def standing(place: Place) -> dict[str, Any] | None:
+def finished_recipe(place: Place) -> dict[str, Any] | None:
     """The recipe of the mixture that stands finished at `output`, or None."""
     found: dict[str, Any] | None = tables.json_if_there(tables.join(place.output, "recipe.json"))
     return found
@@ -73,7 +73,7 @@ def refuse_drift(found: dict[str, Any], now: dict[str, Any], place: Place) -> No
 
 
 @contextmanager
-def locked(folder: str) -> Iterator[None]:
+def folder_lock(folder: str) -> Iterator[None]:
     """Only this build writes in `folder` (a local one: an object store has no locks)."""
     if tables.is_remote(folder):
         yield
@@ -97,28 +97,28 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
     """
     begun = time.monotonic()
     todo = survey(mixture, place)
-    with locked(place.output):
-        found = standing(place)
+    with folder_lock(place.output):
+        found = finished_recipe(place)
         if found is not None:
             if found["fingerprint"] == todo.fingerprint:
                 print(f"{place.output} is finished (recipe {todo.fingerprint}); nothing to do.")
                 return dict(tables.read_json(tables.join(place.output, "stats.json")))
             if not place.overwrite:
                 refuse_drift(found, todo.recipe, place)
-        with connected(place.ray, workers=place.workers) as slots:
+        with ray_connection(place.ray, workers=place.workers) as slots:
             reports = run(tasks_of(todo.pieces), slots=slots)
-            searching = partial(by_tasks, work=place.work, slots=slots, reports=reports)
-            index = picked(todo.pieces, mixture, searching=searching)
+            searching = partial(compare_by_tasks, work=place.work, slots=slots, reports=reports)
+            index = picked_index(todo.pieces, mixture, searching=searching)
             copies = picking.deal(index, mixture)
             index = picking.with_shards(index, copies)
-            clear(place, todo.fingerprint)
+            clear_output(place, todo.fingerprint)
             tasks = pack_tasks(copies, index, todo, mixture, place)
             del copies
             reports += run(tasks, slots=slots)
-        still_ours(place, todo.fingerprint)
+        require_same_recipe(place, todo.fingerprint)
         seconds = time.monotonic() - begun
-        took = timings(reports, seconds=seconds, rules=costs(todo.pieces))
-        found = accounted(index, todo, mixture, place)
+        took = timings(reports, seconds=seconds, rules=rule_costs(todo.pieces))
+        found = write_index(index, todo, mixture, place)
         del index  # the report reads what it needs
         return publish(found, todo, mixture, place, took=took)
 
@@ -129,8 +129,8 @@ def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
     Components run side by side and end at about the same time: their parts are interleaved.
     """
     tasks: dict[str, Task] = {}
-    costed = {costs_of(p) for p in timed(pieces)}
-    for p in side_by_side(pieces):
+    costed = {costs_file(p) for p in measured_pieces(pieces)}
+    for p in interleave_components(pieces):
         part = p.part.name
         samples = File(p.samples)
         judging = Needs(num_gpus=max((s.get("num_gpus", 0) for _, s in p.rules), default=0))
@@ -165,7 +165,7 @@ def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
                 stage=COST,
                 part=part,
                 settings={"samples": p.samples, "rules": p.rules},
-                out=costs_of(p),
+                out=costs_file(p),
                 after=(p.samples,),
                 needs=judging,
             ),
@@ -175,7 +175,7 @@ def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
     return list(tasks.values())
 
 
-def side_by_side(pieces: Sequence[Piece]) -> list[Piece]:
+def interleave_components(pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces in the order to run them: each component as far on as the others, and of those
     equally far the largest part first.
     """
@@ -188,31 +188,31 @@ def side_by_side(pieces: Sequence[Piece]) -> list[Piece]:
     return [pieces[i] for i in sorted(range(len(pieces)), key=places.__getitem__)]
 
 
-def timed(pieces: Sequence[Piece]) -> list[Piece]:
+def measured_pieces(pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces on which the cost of rules is measured: the first of each component."""
     return list({p.component: p for p in reversed(pieces) if p.rules}.values())[::-1]
 
 
-def costs_of(piece: Piece) -> str:
+def costs_file(piece: Piece) -> str:
     """The file of COSTS, beside the verdicts of the same rules."""
     return tables.join(piece.verdicts.rpartition("/")[0], "costs.arrow")
 
 
-def costs(pieces: Sequence[Piece]) -> dict[str, dict[str, float]]:
+def rule_costs(pieces: Sequence[Piece]) -> dict[str, dict[str, float]]:
     """Component -> rule -> CPU seconds per sample, as measured when its verdicts were made."""
-    found = {p.component: tables.read(costs_of(p)).to_pydict() for p in timed(pieces)}
+    found = {p.component: tables.read(costs_file(p)).to_pydict() for p in measured_pieces(pieces)}
     return {
         component: dict(zip(cost["rule"], cost["seconds"], strict=True))
         for component, cost in found.items()
     }
 
 
-def clear(place: Place, fingerprint: str) -> None:
+def clear_output(place: Place, fingerprint: str) -> None:
     """`output` holds nothing of another recipe; shards of this one, from a run cut short, stay."""
     marker = tables.join(place.output, ".building.json")
     if tables.json_if_there(marker) == {"fingerprint": fingerprint}:
         return
-    found = standing(place)
+    found = finished_recipe(place)
     if found is not None and found["fingerprint"] == fingerprint:
         return  # another build of the same, on a store without locks, has just finished
     for name in ("recipe.json", "shards"):
@@ -220,12 +220,12 @@ def clear(place: Place, fingerprint: str) -> None:
     tables.write_json(marker, {"fingerprint": fingerprint})
 
 
-def still_ours(place: Place, fingerprint: str) -> None:
+def require_same_recipe(place: Place, fingerprint: str) -> None:
     """Raises ValueError where a build of another recipe has taken `output` over (on a store
     without locks): nothing of this one is published into it.
     """
     marker = tables.join(place.output, ".building.json")
-    now = tables.json_if_there(marker) or standing(place)
+    now = tables.json_if_there(marker) or finished_recipe(place)
     if now is None or now["fingerprint"] != fingerprint:
         raise ValueError(
             f"{place.output}: a build of another recipe ({now and now['fingerprint']}) writes here "
@@ -262,7 +262,7 @@ def pack_tasks(
             part=name,
             settings={
                 "shard": pack.out,
-                "samples": dealt(lines, list(mixture.components)),
+                "samples": dealt_samples(lines, list(mixture.components)),
                 "tokens_per_crop": mixture.encoding.tokens_per_crop,
             },
             out=tables.join(facts_folder(todo, place), f"{name}.arrow"),
@@ -285,12 +285,14 @@ def facts_files(todo: Survey, place: Place) -> list[str]:
     return [tables.join(folder, n) for n in tables.listing(folder) if n.endswith(".arrow")]
 
 
-def accounted(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> dict[str, Any]:
+def write_index(
+    index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place
+) -> dict[str, Any]:
     """The index is written; returns the stats."""
     counted = facts_files(todo, place)
     facts = [narrow_facts(tables.compact(tables.read(path))) for path in counted]
     found = stats_of(index, pl.concat(facts, rechunk=True), todo.recipe)
-    found["notes"] = picking.said(index, mixture, licences=licences_of(mixture))
+    found["notes"] = picking.pick_notes(index, mixture, licences=licences_of(mixture))
     path = tables.join(place.output, "index.arrow")
     tables.write_pieces(picking.as_tables(index), INDEX, path, rows_per_batch=INDEX_ROWS)
     return found
@@ -313,7 +315,7 @@ def publish(
     tables.remove(tables.join(place.output, ".building.json"))
     used = [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]
     used += facts_files(todo, place)
-    refer(place.work, output=place.output, fingerprint=todo.fingerprint, files=used)
+    keep_referenced(place.work, output=place.output, fingerprint=todo.fingerprint, files=used)
     return found
 
 

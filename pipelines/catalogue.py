@@ -12,12 +12,12 @@ from pipelines.reading.parts import list_parts, source_named
 from pipelines.sources.sample import SOURCES, Source
 
 LAYOUTS = {
-    "parquet": "Parquet rows with pictures inside",
+    "parquet": "Parquet rows with images inside",
     "video": "Parquet rows with videos inside",
     "json": "JSON beside media (folders, zip, tar, tar.gz)",
     "text": "rows of text: Parquet, JSON lines, gzip, zstandard",
     "tar": "WebDataset tars",
-    "folder": "pictures with metadata.jsonl, .csv or .parquet",
+    "folder": "images with metadata.jsonl, .csv or .parquet",
 }
 SHOWN = 300
 """Characters of a turn that are shown."""
@@ -29,10 +29,10 @@ def terms_of(name: str) -> list[str]:
     return [source.licence, *source.terms]
 
 
-def table() -> str:
+def source_table() -> str:
     """Every source: hub id, recorded rows, licence, what must be done for access."""
     head = ("source", "repository", "rows", "licence and terms", "access")
-    lines = [cells(source) for _, source in sorted(SOURCES.items())]
+    lines = [source_cells(source) for _, source in sorted(SOURCES.items())]
     widths = [max(len(line[n]) for line in [head, *lines]) for n in range(len(head))]
     rule = tuple("-" * width for width in widths)
     return "\n".join(
@@ -41,7 +41,7 @@ def table() -> str:
     )
 
 
-def cells(source: Source) -> tuple[str, str, str, str, str]:
+def source_cells(source: Source) -> tuple[str, str, str, str, str]:
     """The line of one source."""
     terms = f" ({', '.join(source.terms)})" if source.terms else ""
     access = "gated" if source.gating else ("open" if source.hub else "data:")
@@ -50,13 +50,13 @@ def cells(source: Source) -> tuple[str, str, str, str, str]:
     return (
         source.name,
         source.hub or "yours",
-        f"{people(sum(counts))}{more}" if any(counts) else "-",
-        clipped(source.licence + terms, 60),
+        f"{human_count(sum(counts))}{more}" if any(counts) else "-",
+        clip_text(source.licence + terms, 60),
         access,
     )
 
 
-def markdown() -> str:
+def source_markdown() -> str:
     """The same for a README, with the layout and what of it was verified."""
     lines = ["| source | repository | layout | licence | verified |", "|---|---|---|---|---|"]
     for _, source in sorted(SOURCES.items()):
@@ -69,12 +69,14 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
-def about(name: str, *, data: str | None = None, mirror: str | None = None) -> str:
+def describe_source(name: str, *, data: str | None = None, mirror: str | None = None) -> str:
     """All that is known of one source, and its first whole sample where `data` or a mirror is
     given; raises ValueError for an unknown name.
     """
     source = source_named(name, where="sources")
-    subsets = [f"{subset}{f' ({people(n)})' if n else ''}" for subset, n in source.subsets.items()]
+    subsets = [
+        f"{subset}{f' ({human_count(n)})' if n else ''}" for subset, n in source.subsets.items()
+    ]
     facts = {
         "repository": source.hub or "your own files, by `data:`",
         "revision": source.revision if source.hub else "",
@@ -86,7 +88,7 @@ def about(name: str, *, data: str | None = None, mirror: str | None = None) -> s
         "files": ", ".join(source.files),
         "subsets": ", ".join(subsets),
         "taken": ", ".join(source.default) if source.default else "every subset found",
-        "size": f"{people(source.num_bytes)}B" if source.num_bytes else "",
+        "size": f"{human_count(source.num_bytes)}B" if source.num_bytes else "",
         "version": str(source.version),
         "verified": source.verified,
         "makes": (source.adapter.__doc__ or "").strip().splitlines()[0],
@@ -104,27 +106,27 @@ def about(name: str, *, data: str | None = None, mirror: str | None = None) -> s
 
 
 def sample_lines(sample: dict[str, Any]) -> list[str]:
-    """A decoded sample: its pictures' sizes and its turns."""
+    """A decoded sample: its images' sizes and its turns."""
     sizes = [f"{image['width']}x{image['height']}" for image in sample["images"]]
     lines = [f"  {sample['id']}"]
     if sizes:
         more = f" and {len(sizes) - 8} more" if len(sizes) > 8 else ""
-        lines.append(f"    {len(sizes)} pictures: {', '.join(sizes[:8])}{more}")
+        lines.append(f"    {len(sizes)} images: {', '.join(sizes[:8])}{more}")
     if sample["duration"] is not None:
         lines.append(f"    {sample['duration']:.1f} s of video")
     for message in sample["messages"]:
-        parts = ("[picture]" if c["type"] == "image" else c["text"] for c in message["content"])
-        lines.append(f"    {message['role']}: {clipped(' '.join(parts), SHOWN)}")
+        parts = ("[image]" if c["type"] == "image" else c["text"] for c in message["content"])
+        lines.append(f"    {message['role']}: {clip_text(' '.join(parts), SHOWN)}")
     return lines
 
 
-def clipped(text: str, length: int) -> str:
+def clip_text(text: str, length: int) -> str:
     """The text on one line, cut at `length` with three dots."""
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 3] + "..."
 
 
-def people(number: float) -> str:
+def human_count(number: float) -> str:
     """`1.27 M`: a number with three digits and its thousands."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:

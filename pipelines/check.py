@@ -2,7 +2,7 @@
 
 | what        | must be                                                                       |
 |-------------|-------------------------------------------------------------------------------|
-| rows        | counts, lengths, limits, masks, image tokens, grids against decoded pictures  |
+| rows        | counts, lengths, limits, masks, image tokens, grids against decoded images    |
 | lineage     | every sample in a row is in the index, as often as `copies`, where `shard` says |
 | index       | ids unique; a rejected sample is never used                                   |
 | ratios      | within one sample of the target, unless a shortage was settled otherwise      |
@@ -38,7 +38,7 @@ def faults(mixture: Finished, *, rows: int) -> Iterator[str]:
         chosen = np.unique(np.linspace(0, count - 1, min(rows or count, count)).astype(np.int64))
         for start in range(0, len(chosen), 64):
             part = chosen[start : start + 64]
-            table = tables.take(mixture.path(name), part, columns=reader.schema.names)
+            table = tables.take_rows(mixture.path(name), part, columns=reader.schema.names)
             found = rows_check.violations(
                 table, encoding=encoding, decode=True, numbers=part.tolist()
             )

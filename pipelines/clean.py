@@ -23,7 +23,7 @@ class Unused:
     bytes: int
 
 
-def refer(work: str, *, output: str, fingerprint: str, files: Sequence[str]) -> None:
+def keep_referenced(work: str, *, output: str, fingerprint: str, files: Sequence[str]) -> None:
     """The folders of `files` are kept while `output` holds the mixture of that fingerprint."""
     folders = sorted({"/".join(path.split("/")[-3:-1]) for path in files})
     value = {"output": output, "fingerprint": fingerprint, "folders": folders}
@@ -35,7 +35,7 @@ def _holds(reference: dict[str, Any]) -> bool:
     return tables.exists(path) and tables.read_json(path)["fingerprint"] == reference["fingerprint"]
 
 
-def unused(work: str) -> list[Unused]:
+def unused_folders(work: str) -> list[Unused]:
     """Folders of `work` that no finished mixture references, with their bytes.
 
     Raises:
@@ -58,8 +58,8 @@ def unused(work: str) -> list[Unused]:
 
 
 def clean(work: str, *, remove: bool) -> str:
-    """What `unused` found, as text; removed when `remove`."""
-    found = unused(work)
+    """What `unused_folders` found, as text; removed when `remove`."""
+    found = unused_folders(work)
     lines = [f"{tables.human_bytes(each.bytes):>10}  {each.path}" for each in found]
     total = tables.human_bytes(sum(each.bytes for each in found))
     if remove:

@@ -14,7 +14,7 @@ import filters
 from mixtures import pick as picking
 from mixtures.config import Mixture
 from pipelines.engine import tables
-from pipelines.near import Searching, in_memory
+from pipelines.near import Searching, compare_in_memory
 from pipelines.survey import Piece, licences_of
 
 HASHES = ("text_hash", "bytes_hash", "pixels_hash")
@@ -30,8 +30,8 @@ PARTS = 64
 """Parts whose lines are made at a time: what does not depend on rows costs little then."""
 
 
-def picked(
-    pieces: Sequence[Piece], mixture: Mixture, *, searching: Searching = in_memory
+def picked_index(
+    pieces: Sequence[Piece], mixture: Mixture, *, searching: Searching = compare_in_memory
 ) -> pl.DataFrame:
     """The index with the reason, split and number of copies of every sample read."""
     index = index_of(pieces, mixture, searching=searching)
@@ -49,13 +49,13 @@ def whole_rows(pieces: Sequence[Piece]) -> dict[tuple[str, str], int]:
 
 
 def index_of(
-    pieces: Sequence[Piece], mixture: Mixture, *, searching: Searching = in_memory
+    pieces: Sequence[Piece], mixture: Mixture, *, searching: Searching = compare_in_memory
 ) -> pl.DataFrame:
     """One line per sample read, with the first reason it must go, before anything is picked.
 
     The order of reasons: the defect or rule of the sample itself, then what prevents its encoding,
     `too_long`, then the rules on the whole mixture. What near rows are compared by (112 bytes a
-    sample, 8 a picture) is not read here, but by `searching`, where they are compared.
+    sample, 8 an image) is not read here, but by `searching`, where they are compared.
 
     Lines are narrow, since the index of all samples is in memory: names are categories, nothing is
     kept that nobody reads again, and no file stays mapped.
@@ -63,7 +63,7 @@ def index_of(
     columns: dict[str, list[pl.Series]] = {}
     for first in range(0, len(pieces), PARTS):
         some = pieces[first : first + PARTS]
-        for column in lines_of(some, mixture, first=first):
+        for column in index_lines(some, mixture, first=first):
             columns.setdefault(column.name, []).append(column)
     # One by one, so that no more than one column is in memory twice.
     index = pl.DataFrame([pl.concat(columns.pop(name), rechunk=True) for name in list(columns)])
@@ -74,10 +74,10 @@ def index_of(
         components={name: c.filters for name, c in mixture.components.items()},
         run=searching(pieces),
     )
-    return with_taken(index.drop(HASHES), taken)
+    return with_mixture_rules(index.drop(HASHES), taken)
 
 
-def lines_of(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.DataFrame:
+def index_lines(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.DataFrame:
     """The lines of some parts, with the reasons that each sample alone decides; `first` is the
     `piece` of the first of them.
     """
@@ -103,7 +103,7 @@ def lines_of(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.Dat
         }
     )
     sizes = [len(table) for table in judged]
-    about = picking.narrow(of_piece)[np.repeat(np.arange(len(pieces)), sizes)]
+    about = picking.categorical(of_piece)[np.repeat(np.arange(len(pieces)), sizes)]
     row = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
     too_long = filters.RULES["too_long"].function()
     reason = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")))
@@ -118,7 +118,7 @@ def lines_of(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.Dat
         )
     )
     unread = [*ENCODED, "own", "seq_len", "max_crops", *([] if mixture.weight_by else ["weight"])]
-    return picking.narrow(lines.drop(unread))
+    return picking.categorical(lines.drop(unread))
 
 
 def priorities(mixture: Mixture) -> pl.Expr:
@@ -128,7 +128,7 @@ def priorities(mixture: Mixture) -> pl.Expr:
     return pl.col("component").replace_strict(order, return_dtype=pl.Int16)
 
 
-def with_taken(index: pl.DataFrame, taken: pl.DataFrame) -> pl.DataFrame:
+def with_mixture_rules(index: pl.DataFrame, taken: pl.DataFrame) -> pl.DataFrame:
     """The index with what the rules on the whole mixture took (`mode` drop) or marked."""
     dropped = pl.col("rule").filter(mode="drop").first()
     of_sample = (

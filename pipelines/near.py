@@ -35,7 +35,7 @@ Searching = Callable[[Sequence[Piece]], filters.Run]
 """Pieces -> where their near rows are compared."""
 
 
-def pairs(
+def near_pairs_of_bands(
     rows: pa.Table, order: pa.Table, settled: int, search: filters.Search, bands: list[int]
 ) -> Iterator[pa.Table]:
     """The near pairs of some bands; see filters/duplicates/search.py."""
@@ -45,7 +45,9 @@ def pairs(
         yield pa.table([found[:, 0], found[:, 1]], schema=filters.PAIRS)
 
 
-PAIRS = Stage(name="pairs", call=pairs, writes=filters.PAIRS, version=1, rows_per_batch=ROWS)
+PAIRS = Stage(
+    name="pairs", call=near_pairs_of_bands, writes=filters.PAIRS, version=1, rows_per_batch=ROWS
+)
 
 
 def candidates_of(
@@ -59,17 +61,17 @@ def candidates_of(
         yield filters.candidates(ranks.hstack(compared), search)
 
 
-def in_memory(pieces: Sequence[Piece]) -> filters.Run:
+def compare_in_memory(pieces: Sequence[Piece]) -> filters.Run:
     """Near rows are compared in this process, what is compared held in its memory."""
 
     def opened(frame: pl.DataFrame, search: filters.Search) -> filters.Compare:
         parts = [search.schema.empty_table(), *candidates_of(frame, search, pieces)]
-        return filters.comparing(pa.concat_tables(parts), search)
+        return filters.comparison_of_candidates(pa.concat_tables(parts), search)
 
     return opened
 
 
-def by_tasks(
+def compare_by_tasks(
     pieces: Sequence[Piece], *, work: str, slots: int, reports: list[Report]
 ) -> filters.Run:
     """Near rows are compared by tasks, `slots` at a time, by way of files in `work`.

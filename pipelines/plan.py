@@ -13,10 +13,10 @@ import polars as pl
 
 from mixtures import pick as picking
 from mixtures import plan as costing
-from mixtures.allocate import people
+from mixtures.allocate import human_count
 from mixtures.config import Mixture, check_licences
 from pipelines import sources
-from pipelines.build import standing
+from pipelines.build import finished_recipe
 from pipelines.catalogue import terms_of
 from pipelines.engine import tables
 from pipelines.index import index_of, whole_rows
@@ -35,11 +35,11 @@ def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> 
         for name in mixture.components
         if hub or is_local(mixture, name, place)
     }
-    measured = [name for name, found in pieces.items() if found and all(map(cached, found))]
+    measured = [name for name, found in pieces.items() if found and all(map(is_cached, found))]
     supply = supply_of(mixture, {name: pieces[name] for name in measured})
     needs = costing.demand(supply, mixture)
     lines = [heading(mixture, place), "", *table(needs, mixture, pieces), ""]
-    lines += [f"  {line}" for line in short_of(needs)]
+    lines += [f"  {line}" for line in shortage_lines(needs)]
     expected = costing.totals(needs, mixture)
     if expected["rows"]:
         lines += size_lines(expected, mixture, supply)
@@ -57,7 +57,7 @@ def is_local(mixture: Mixture, name: str, place: Place) -> bool:
     return bool(place.data) and tables.exists(tables.join(place.data, repository))
 
 
-def cached(piece: Piece) -> bool:
+def is_cached(piece: Piece) -> bool:
     """True where the part's verdicts and tokens are in `work`."""
     return tables.exists(piece.verdicts) and tables.exists(piece.tokens)
 
@@ -79,7 +79,7 @@ def supply_of(mixture: Mixture, measured: dict[str, list[Piece]]) -> pl.DataFram
     index = index_of([p for found in measured.values() for p in found], mine)
     licences = licences_of(mine)
     rows = whole_rows([p for found in measured.values() for p in found])
-    judged = picking.capped(index, mine, rows=rows, licences=licences)
+    judged = picking.apply_caps(index, mine, rows=rows, licences=licences)
     counted = picking.supply(judged, mine, licences=licences).with_columns(
         modality=pl.lit(None, pl.String), basis=pl.lit("measured")
     )
@@ -95,8 +95,8 @@ def supply_of(mixture: Mixture, measured: dict[str, list[Piece]]) -> pl.DataFram
 
 def heading(mixture: Mixture, place: Place) -> str:
     """What is asked for, and what stands at the output."""
-    tokens = mixture.tokens if isinstance(mixture.tokens, str) else people(mixture.tokens)
-    found = standing(place)
+    tokens = mixture.tokens if isinstance(mixture.tokens, str) else human_count(mixture.tokens)
+    found = finished_recipe(place)
     there = f"{place.output} holds recipe {found['fingerprint']}" if found else "no output yet"
     return f"{mixture.name}: {tokens} tokens, ratios in {mixture.measure}; {there}. Nothing is run."
 
@@ -110,26 +110,26 @@ def table(needs: pl.DataFrame, mixture: Mixture, pieces: dict[str, list[Piece]])
     lines = [head, "-" * len(head)]
     for line in needs.iter_rows(named=True):
         found = pieces.get(line["component"])
-        done = f"{sum(map(cached, found))}/{len(found)}" if found else "-"
+        done = f"{sum(map(is_cached, found))}/{len(found)}" if found else "-"
         mark = " binds" if line["binds"] else ""
         epochs = f"{line['epochs']:.2f}" if line["epochs"] is not None else "-"
         lines.append(
             f"{line['component'][:19]:<20}{100 * line['ratio']:>7.4g} %"
-            f"{people(line['samples']):>10}{people(line['needs']):>9}{people(line['gives']):>9}{epochs:>8}"
-            f"{people(line['used_tokens']):>9}{done:>9}  {line['basis'][:11]}{mark}"
+            f"{human_count(line['samples']):>10}{human_count(line['needs']):>9}{human_count(line['gives']):>9}{epochs:>8}"
+            f"{human_count(line['used_tokens']):>9}{done:>9}  {line['basis'][:11]}{mark}"
         )
     unit = {"samples": "samples"}.get(mixture.measure, mixture.measure.replace("_", " "))
     lines.append(f"(needs and gives in {unit}; cached: parts of those that are known)")
     return lines
 
 
-def short_of(needs: pl.DataFrame) -> list[str]:
+def shortage_lines(needs: pl.DataFrame) -> list[str]:
     """A sentence per component that cannot fill its ratio."""
     short = needs.filter("short")
     unread = short.filter(basis="not recorded")["component"].to_list()
     lines = [
-        f"{line['component']} gives {people(line['gives'])}, but its ratio asks for "
-        f"{people(line['needs'])}: lower tokens, its ratio, or raise its max_epochs."
+        f"{line['component']} gives {human_count(line['gives'])}, but its ratio asks for "
+        f"{human_count(line['needs'])}: lower tokens, its ratio, or raise its max_epochs."
         for line in short.filter(pl.col("basis") != "not recorded").iter_rows(named=True)
     ]
     if unread:
@@ -141,10 +141,11 @@ def short_of(needs: pl.DataFrame) -> list[str]:
 def size_lines(expected: dict[str, float], mixture: Mixture, supply: pl.DataFrame) -> list[str]:
     """Rows, tokens, bytes, and shares by modality."""
     lines = [
-        f"train split   {people(expected['samples'])} samples, {people(expected['tokens'])} tokens "
+        f"train split   {human_count(expected['samples'])} samples, "
+        f"{human_count(expected['tokens'])} tokens "
         f"({100 * expected['learned'] / expected['tokens']:.1f} % learned), "
-        f"{people(expected['rows'])} rows of {mixture.encoding.seq_len:,}",
-        f"              {people(expected['crops'])} crops, {expected['shards']:,.0f} shards, "
+        f"{human_count(expected['rows'])} rows of {mixture.encoding.seq_len:,}",
+        f"              {human_count(expected['crops'])} crops, {expected['shards']:,.0f} shards, "
         f"{tables.human_bytes(expected['bytes'] + 5 * expected['tokens'])}",
     ]
     shares = costing.by_modality(supply, mixture).filter(pl.col("modality").is_not_null())
@@ -166,7 +167,7 @@ def cost_lines(
     """Hours to build on this machine's cores, FLOPs and hours to train."""
     cores = os.cpu_count() or 1
     known = supply.with_columns(pl.col("modality").fill_null("image"))
-    hours = costing.build_hours(known, expected, mixture, cores=cores, speed=costing.Speed())
+    hours = costing.build_hours(known, expected, mixture, cores=cores, speed=costing.BuildSpeed())
     parts = ", ".join(f"{stage} {h:.2g} h" for stage, h in hours.items() if stage != "all")
     lines = [
         f"build         about {hours['all']:.2g} h on {cores} cores from nothing",
@@ -186,7 +187,7 @@ def cost_lines(
 def work_lines(pieces: dict[str, list[Piece]], mixture: Mixture) -> list[str]:
     """What a build would read."""
     found = [p for each in pieces.values() for p in each]
-    todo = [p for p in found if not cached(p)]
+    todo = [p for p in found if not is_cached(p)]
     unread: Sequence[Piece] = [p for p in found if not tables.exists(p.samples)]
     size = tables.human_bytes(sum(p.part.num_bytes or 0 for p in unread))
     lines = []

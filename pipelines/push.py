@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from pipelines.engine import tables
-from pipelines.reading.hub import broken
+from pipelines.reading.hub import connection_errors
 from pipelines.report import card as cards
 from pipelines.report.croissant import croissant
 from pipelines.report.finished import Finished, open_finished
@@ -30,7 +30,7 @@ PUBLISHED = ("report.html", "recipe.json", "stats.json", "mixture.yaml")
 OURS = ["shards/*", "index.*", "tokenizer/*", "croissant.json", *PUBLISHED]
 """What a push replaces: files of these names that are no longer of the mixture are deleted."""
 ROWS_PER_GROUP = 100
-"""Of a Parquet row group: pictures are heavy, and the viewer reads whole groups."""
+"""Of a Parquet row group: images are heavy, and the viewer reads whole groups."""
 PASSING = (408, 409, 412, 429, 500, 502, 503, 504)
 """Status codes worth another try; 409 and 412: someone else committed in between."""
 ATTEMPTS = 6
@@ -103,7 +103,7 @@ def refuse_terms(mixture: Finished, *, terms: str) -> None:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staging_folder(folder: Path) -> Iterator[Path]:
     """An empty folder for what will be published; it is gone afterwards, also after an error."""
     stage = folder / ".push"
     shutil.rmtree(stage, ignore_errors=True)
@@ -120,7 +120,7 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
     from huggingface_hub import constants
 
     folder = Path(mixture.folder)
-    with staged(folder) as stage:
+    with staging_folder(folder) as stage:
         text = cards.card(mixture.stats, mixture.recipe, home=repo, format=format)
         (stage / "README.md").write_text(text)
         url = f"{constants.ENDPOINT}/datasets/{repo}"
@@ -128,19 +128,19 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
         tables.write_json(stage / "croissant.json", about)
         for name in PUBLISHED:
             if (folder / name).is_file():
-                link(folder / name, stage / name)
+                hard_link(folder / name, stage / name)
         for path in sorted((folder / "tokenizer").iterdir()):
-            link(path, stage / "tokenizer" / path.name)
+            hard_link(path, stage / "tokenizer" / path.name)
         shards = [f"shards/{name}" for names in mixture.shards.values() for name in names]
         for name in ["index.arrow", *shards]:
             if format == "parquet":
                 to_parquet(folder / name, (stage / name).with_suffix(".parquet"))
             else:
-                link(folder / name, stage / name)
+                hard_link(folder / name, stage / name)
         yield stage
 
 
-def link(path: Path, place: Path) -> None:
+def hard_link(path: Path, place: Path) -> None:
     """`place` is another name of the file at `path`."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(path.resolve())
@@ -172,13 +172,13 @@ def to_parquet(path: Path, place: Path) -> None:
 @contextmanager
 def staged_checkpoint(folder: Path, *, repo: str, dataset: str) -> Iterator[Path]:
     """Links to what `transformers` loads, the run's settings, and a card that names the data."""
-    with staged(folder) as stage:
+    with staging_folder(folder) as stage:
         for path in sorted(folder.iterdir()):
             if path.is_file() and path.name != "README.md":
-                link(path, stage / path.name)
+                hard_link(path, stage / path.name)
         for name in ("config.yaml", "state.json"):
             if (folder / "trainer" / name).is_file():
-                link(folder / "trainer" / name, stage / "trainer" / name)
+                hard_link(folder / "trainer" / name, stage / "trainer" / name)
         (stage / "README.md").write_text(model_card(folder, repo=repo, dataset=dataset))
         yield stage
 
@@ -224,14 +224,14 @@ def upload(files: Path, *, repo: str, kind: str, private: bool, revision: str) -
             folder_path=files,
             revision=revision,
             delete_patterns=OURS if kind == "dataset" else None,
-            commit_message=message(files),
+            commit_message=commit_message(files),
         ),
         what=f"uploading to {repo}",
     )
     return url if revision == "main" else f"{url}/tree/{revision}"
 
 
-def message(files: Path) -> str:
+def commit_message(files: Path) -> str:
     """The commit's subject: which recipe, or which model, this is."""
     recipe = files / "recipe.json"
     if recipe.is_file():
@@ -248,7 +248,7 @@ def retrying(call: Callable[[], Any], *, what: str) -> Any:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    passing: tuple[type[Exception], ...] = (HfHubHTTPError, *broken())
+    passing: tuple[type[Exception], ...] = (HfHubHTTPError, *connection_errors())
     for attempt in range(ATTEMPTS):
         try:
             return call()

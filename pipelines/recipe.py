@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def plain(value: Any, *, where: str = "value") -> Any:
+def to_json(value: Any, *, where: str = "value") -> Any:
     """`value` in JSON's terms: dataclasses as dicts, tuples as lists, keys as they come.
 
     Raises:
@@ -15,11 +15,11 @@ def plain(value: Any, *, where: str = "value") -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {f.name: plain(getattr(value, f.name), where=f"{where}.{f.name}") for f in fields}
+        return {f.name: to_json(getattr(value, f.name), where=f"{where}.{f.name}") for f in fields}
     if isinstance(value, Mapping):
-        return {_key(k, where): plain(v, where=f"{where}.{k}") for k, v in value.items()}
+        return {_key(k, where): to_json(v, where=f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v, where=f"{where}[{i}]") for i, v in enumerate(value)]
+        return [to_json(v, where=f"{where}[{i}]") for i, v in enumerate(value)]
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and value == value and abs(value) != float("inf"):
@@ -37,7 +37,7 @@ def _key(key: Any, where: str) -> str:
 
 def fingerprint(*values: Any) -> str:
     """16 hex digits of SHA-256 over the values; order of keys counts (rules have an order)."""
-    text = json.dumps([plain(v) for v in values], ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps([to_json(v) for v in values], ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -68,8 +68,8 @@ def pack(
         here = np.flatnonzero(part == number)
         rows, inverse = np.unique(row[here], return_inverse=True)
         samples_path, tokens_path = parts[number]
-        ids = tables.take(tokens_path, rows, columns=TOKENS.names)
-        media = tables.take(samples_path, rows, columns=["images"])
+        ids = tables.take_rows(tokens_path, rows, columns=TOKENS.names)
+        media = tables.take_rows(samples_path, rows, columns=["images"])
         gathered.append(ids.append_column("images", media.column("images")))
         place[here] = start + inverse
         start += len(rows)

@@ -125,7 +125,7 @@ def checked_rules(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]
 
 def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     """What `recipe.json` holds: the resolved mixture, its inputs, versions, and the fingerprint."""
-    resolved = recipe.plain(mixture)
+    resolved = recipe.to_json(mixture)
     made_by: dict[str, Any] = {name: spec.identity for name, spec in STAGES.items()}
     made_by["mix"] = {"version": picking.VERSION}
     made_by["rules"] = {
@@ -137,7 +137,7 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
         "fingerprint": recipe.fingerprint(recipe.identity(content)),
         "mixture": resolved,
         "sources": {
-            name: described(name, component, inputs)
+            name: describe_component(name, component, inputs)
             for name, component in mixture.components.items()
         },
         "inputs": inputs,
@@ -146,7 +146,7 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def described(name: str, component: Component, inputs: dict[str, Any]) -> dict[str, Any]:
+def describe_component(name: str, component: Component, inputs: dict[str, Any]) -> dict[str, Any]:
     """What the card says of a component's source; its revision is the commit that was read."""
     about = sources.describe(component.source)
     mine = [value for key, value in inputs.items() if key.startswith(f"{name}/")]

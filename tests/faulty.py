@@ -52,21 +52,21 @@ def with_a_hanging_decoder(call: Callable, folder: str, times: int, /, **setting
     have ten seconds.
     """
     code = f"from tests import faulty; faulty.serve_and_hang({folder!r})"
-    decoders.frames.__kwdefaults__["limit"] = 10.0
+    decoders.decode_video.__kwdefaults__["limit"] = 10.0
     true = decoders.subprocess.Popen
 
     def child(command: list[str], **options: Any) -> Any:
         return true([sys.executable, "-c", code], **options)
 
-    decoders.stop()
+    decoders.stop_child()
     decoders.subprocess.Popen = child
     try:
         table = call(**settings)
         return table if hasattr(table, "schema") else iter(list(table))
     finally:
         decoders.subprocess.Popen = true
-        decoders.frames.__kwdefaults__["limit"] = decoders.SECONDS_LIMIT
-        decoders.stop()
+        decoders.decode_video.__kwdefaults__["limit"] = decoders.SECONDS_LIMIT
+        decoders.stop_child()
 
 
 def serve_and_hang(folder: str) -> None:
@@ -79,7 +79,7 @@ def serve_and_hang(folder: str) -> None:
         return decode(data, **settings)
 
     decoders.decode = hanging
-    decoders.serve()
+    decoders.serve_requests()
 
 
 def inject(patch: Any, fault: Callable, *settings: Any, stages: list[str]) -> None:

@@ -21,7 +21,7 @@ FEATURES = {
 }
 
 
-def picture(seed: int, width: int = 96, height: int = 64) -> bytes:
+def image_record(seed: int, width: int = 96, height: int = 64) -> bytes:
     """A JPEG of a coarse random pattern."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
@@ -64,7 +64,7 @@ def small_world(root: Path) -> Path:
     """Two repositories with 150 samples, of which a few are bad; returns a mixture's YAML."""
     rows = [
         {
-            "images": [picture(i, 64 + i % 5 * 24, 64)],
+            "images": [image_record(i, 64 + i % 5 * 24, 64)],
             "texts": [(f"What is number {i}?", f"It is {i}."), ("Is it red?", "no")],
         }
         for i in range(60)
@@ -75,7 +75,10 @@ def small_world(root: Path) -> Path:
     rows[13]["texts"] = [("What does <image> mean in HTML?", "Nothing.")]
     cauldron(root / "HuggingFaceM4" / "the_cauldron", "ai2d", rows)
     tall = [
-        {"images": [picture(500 + i, 48, 96)] * (1 + i % 2), "texts": [("Read it.", f"word {i}")]}
+        {
+            "images": [image_record(500 + i, 48, 96)] * (1 + i % 2),
+            "texts": [("Read it.", f"word {i}")],
+        }
         for i in range(30)
     ]
     cauldron(root / "HuggingFaceM4" / "the_cauldron", "iam", tall)
@@ -97,7 +100,7 @@ filters:
   empty_answer: {{}}
   duplicate_sample: {{}}
 components:
-  pictures:
+  images:
     source: cauldron
     data: {root}/HuggingFaceM4/the_cauldron
     subsets: {{ai2d: {{}}, iam: {{keep: 0.5}}}}

@@ -57,7 +57,7 @@ def test_every_sample_read_is_one_line_with_its_verdict(mix):
     index = index_of(mix)
     assert len(index) == 150
     assert index["id"].is_unique().all()
-    reasons = dict(index.filter(component="pictures")["rule"].value_counts().iter_rows())
+    reasons = dict(index.filter(component="images")["rule"].value_counts().iter_rows())
     assert reasons.pop("keep") == 15
     assert reasons.pop(None) == 90 - 15 - 3
     assert reasons == {"undecodable_image": 1, "empty_answer": 1, "duplicate_sample": 1}
@@ -87,7 +87,7 @@ def test_ratios_lie_within_one_sample_of_the_target(mix):
         "component", pl.col("num_tokens"), total=pl.col("num_tokens") * pl.col("copies")
     )
     whole = tokens["total"].sum()
-    for name, ratio in (("pictures", 0.7), ("text", 0.3)):
+    for name, ratio in (("images", 0.7), ("text", 0.3)):
         mine = tokens.filter(component=name)
         assert abs(mine["total"].sum() - ratio * whole) <= tokens["num_tokens"].max()
 
@@ -120,7 +120,7 @@ def test_again_does_nothing_and_says_so(mix, world, capsys):
 
 def test_a_changed_ratio_redoes_only_pick_and_pack(world, tmp_path):
     mix = build(world, tmp_path, "workers=0")
-    words = ["components.pictures.ratio=0.6", "components.text.ratio=0.4"]
+    words = ["components.images.ratio=0.6", "components.text.ratio=0.4"]
     build(world, tmp_path, "workers=0", "overwrite=true", *words)
     assert stages_run(mix) == {"pack", "facts"}
     build(world, tmp_path, "workers=0", "overwrite=true", "encoding.system_prompts=none")
@@ -191,7 +191,7 @@ def test_stats_say_what_every_part_took_and_what_a_rule_costs(mix):
     assert sorted(sizes) == sorted(p.stat().st_size for p in (mix / "shards").iterdir())
     assert all(task["seconds"] > 0 < task["peak_bytes"] for task in timings["tasks"])
     assert timings["seconds"] >= sum(stage["seconds"] for stage in timings["stages"].values())
-    assert set(timings["rules"]) == {"pictures", "text"}
+    assert set(timings["rules"]) == {"images", "text"}
     for costs in timings["rules"].values():
         assert set(costs) == {"empty_answer", "duplicate_sample"}
         assert all(0 <= seconds < 0.01 for seconds in costs.values())
@@ -225,7 +225,7 @@ def test_load_dataset_reads_the_folder(mix):
         ("components.text.data=nowhere/at/all", "nowhere/at/all"),
         ("components.text.subsets=[everyday]", "everyday-conversations"),
         ("tokens=1_000_000_000", "lower tokens to"),
-        ("components.pictures.source=smoltalk", "messages"),
+        ("components.images.source=smoltalk", "messages"),
         ("seed=many", "seed"),
     ],
 )

@@ -75,7 +75,7 @@ def test_shards_are_memory_mappable_files(mix):
 def test_recipe_says_what_was_used(mix):
     recipe = json.loads((mix / "recipe.json").read_text())
     assert {"name", "fingerprint", "mixture", "sources", "packages"} <= set(recipe)
-    assert recipe["sources"]["pictures"]["hub"] == "HuggingFaceM4/the_cauldron"
+    assert recipe["sources"]["images"]["hub"] == "HuggingFaceM4/the_cauldron"
     resolved = yaml.safe_load((mix / "mixture.yaml").read_text())
     assert resolved["components"]["text"]["max_epochs"] == 4
 

@@ -18,7 +18,7 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.engine import tables
-from pipelines.engine.runner import connected
+from pipelines.engine.runner import ray_connection
 from tests import faulty
 from tests.pipelines.sources.making import encoded_video, write_lines
 from tests.test_build import digests
@@ -64,7 +64,7 @@ def wait_for(out: Path, files: int, process: subprocess.Popen) -> None:
 @pytest.fixture(scope="module")
 def ray2():
     """Ray with two workers, in which builds of this process run."""
-    with connected("local", workers=2) as slots:
+    with ray_connection("local", workers=2) as slots:
         yield slots
 
 

@@ -62,7 +62,7 @@ def words(mixture: Path, url: str) -> list[str]:
 def moved(world: Path, url: str, tmp_path: Path) -> Path:
     """The mixture whose repositories lie under the URL."""
     for path in world.parent.rglob("*.parquet"):
-        with tables.atomic(f"{url}/{path.relative_to(world.parent)}") as file:
+        with tables.atomic_file(f"{url}/{path.relative_to(world.parent)}") as file:
             file.write(path.read_bytes())
     there = tmp_path / "small.yaml"
     there.write_text(world.read_text().replace(str(world.parent), url))
@@ -167,7 +167,7 @@ def test_a_large_write_that_fails_leaves_no_file_and_no_parts(store, monkeypatch
         proxy.faults[:] = [Fault("POST", "upload_id", 503, times=10**6)]
 
     def write() -> None:
-        with tables.atomic(f"{url}/large") as file:
+        with tables.atomic_file(f"{url}/large") as file:
             file.write(bytes(101 << 20))
 
     with pytest.raises(Exception, match=r"503|SlowDown|reduce"):

@@ -39,7 +39,7 @@ def _pairs(conversation: Conversation) -> tuple[Conversation, list[Conversation]
 
 
 def _split_media(pairs: list[Conversation]) -> tuple[list[str | int], list[Conversation]] | None:
-    """(pictures, pairs without them) where all pictures open the first question; else None."""
+    """(images, pairs without them) where all images open the first question; else None."""
     numbers: list[str | int] = [
         part for pair in pairs for _, parts in pair for part in parts if isinstance(part, int)
     ]
@@ -50,7 +50,7 @@ def _split_media(pairs: list[Conversation]) -> tuple[list[str | int], list[Conve
 
 
 def _joined(head: Conversation, media: list[str | int], pairs: list[Conversation]) -> Conversation:
-    """One conversation again, with the pictures before the first question."""
+    """One conversation again, with the images before the first question."""
     (role, parts), *rest = pairs[0]
     first = [(role, [*media, *parts]), *rest]
     return [*head, *first, *(message for pair in pairs[1:] for message in pair)]
@@ -59,8 +59,8 @@ def _joined(head: Conversation, media: list[str | int], pairs: list[Conversation
 def chosen_turns(
     conversation: Conversation, order: list[int] | None, *, encoding: Encoding
 ) -> Conversation:
-    """The conversation with its pairs in `order` (where its pictures open it), then `max_turns` of
-    them; one whose pictures come later is only cut after whole pairs that leave no picture out.
+    """The conversation with its pairs in `order` (where its images open it), then `max_turns` of
+    them; one whose images come later is only cut after whole pairs that leave no image out.
     """
     head, pairs = _pairs(conversation)
     opening = _split_media(pairs)
@@ -78,17 +78,17 @@ def chosen_turns(
 
 
 def num_pairs(conversation: Conversation) -> int:
-    """Question-answer pairs whose pictures open the first question; 0 where they do not."""
+    """Question-answer pairs whose images open the first question; 0 where they do not."""
     _, pairs = _pairs(conversation)
     return len(pairs) if _split_media(pairs) else 0
 
 
 def some_pairs(conversation: Conversation, start: int, end: int) -> Conversation:
-    """The conversation of pairs `start` to `end` alone, with the head and the opening pictures."""
+    """The conversation of pairs `start` to `end` alone, with the head and the opening images."""
     head, pairs = _pairs(conversation)
     opening = _split_media(pairs)
     if opening is None:
-        raise ValueError("only conversations whose pictures open the first question can be split.")
+        raise ValueError("only conversations whose images open the first question can be split.")
     media, pairs = opening
     return _joined(head, media, pairs[start:end])
 

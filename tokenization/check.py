@@ -6,7 +6,7 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 
-from tokenization.images import grid, image_size, pixels
+from tokenization.images import crop_pixels, grid, image_size
 from tokenization.schema import PACKED, Encoding
 from tokenization.vocab import Vocab, image_ids, load_tokenizer, vocab
 
@@ -19,7 +19,7 @@ def violations(
     `numbers`: how each row is called where the table is a choice of a shard's; else 0, 1, 2, ...
 
     Counts, lengths, limits, masks, image layout and lineage always; with `decode` also that every
-    picture decodes to the crops its grid says.
+    image decodes to the crops its grid says.
     """
     missing = [f for f in PACKED if f.name not in table.schema.names]
     wrong = [f for f in PACKED if f not in missing and table.schema.field(f.name).type != f.type]
@@ -80,7 +80,7 @@ def _row(row: dict, ids: Vocab, encoding: Encoding, decode: bool) -> list[str]:
     expect(not mask[starts].any(), "the first token of a sample is learned")
     if ids.fake >= 0:
         found += _layout(tokens, grids, ids, starts)
-    return found + (_pictures(row, grids, encoding) if decode else [])
+    return found + (_images(row, grids, encoding) if decode else [])
 
 
 def _layout(
@@ -101,12 +101,12 @@ def _layout(
     return [f"{rest} image marks after the last image"] if rest else []
 
 
-def _pictures(row: dict, grids: list[tuple[int, int]], encoding: Encoding) -> list[str]:
-    """Where pictures do not decode, or not to the crops of their grids."""
+def _images(row: dict, grids: list[tuple[int, int]], encoding: Encoding) -> list[str]:
+    """Where images do not decode, or not to the crops of their grids."""
     found = []
     for number, (image, (rows, cols)) in enumerate(zip(row["images"], grids, strict=True)):
         try:
-            made = pixels(image["bytes"], rows, cols, encoding=encoding)
+            made = crop_pixels(image["bytes"], rows, cols, encoding=encoding)
             width, height = image_size(image["bytes"])
         except (ValueError, TypeError) as error:
             found.append(f"image {number}: {error}")
@@ -115,7 +115,7 @@ def _pictures(row: dict, grids: list[tuple[int, int]], encoding: Encoding) -> li
         if made.shape != (rows * cols + 1, size, size, 3):
             found.append(f"image {number}: crops of shape {made.shape} for a grid {(rows, cols)}")
         # A frame has no crops, random tiles have fewer, a component may set a smaller longest edge:
-        # but no picture has more than its size and the encoding allow.
+        # but no image has more than its size and the encoding allow.
         most = grid(width, height, encoding=encoding, video=False)
         exact = encoding.images == "original" and encoding.tiles == "full"
         if encoding.images != "fitted" and max(rows, cols) > max(most):

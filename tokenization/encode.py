@@ -45,7 +45,7 @@ https://github.com/huggingface/smollm, vision/m4/training/utils.py."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of SAMPLE as Python values, without picture bytes."""
+    """One row of SAMPLE as Python values, without image bytes."""
 
     id: str
     source: str
@@ -127,7 +127,7 @@ def tiles_of(sample_id: str, image: int, *, encoding: Encoding) -> int:
     """The random number of crops on the longer side of a still, never above `longest_edge`."""
     most = -(-encoding.longest_edge // encoding.crop_size)
     table = MANY_TILES if most > 3 else FEW_TILES
-    drawn = prompts.choice(encoding, f"tiles/{image}", sample_id, 1 << 32) / (1 << 32)
+    drawn = prompts.hashed_choice(encoding, f"tiles/{image}", sample_id, 1 << 32) / (1 << 32)
     bounds = accumulate(share for _, share in table)
     tiles = next((n for (n, _), bound in zip(table, bounds, strict=True) if drawn < bound), most)
     return min(tiles, most)
@@ -154,11 +154,11 @@ def _turn_order(row: Row, *, encoding: Encoding) -> list[int] | None:
     number = chat.num_pairs(row.conversation) if encoding.shuffle_turns else 0
     if number < 2:
         return None
-    rank = lambda turn: prompts.choice(encoding, f"turn/{turn}", row.id, 1 << 62)
+    rank = lambda turn: prompts.hashed_choice(encoding, f"turn/{turn}", row.id, 1 << 62)
     return sorted(range(number), key=rank)
 
 
-def dressed(row: Row, conversation: Conversation, *, encoding: Encoding) -> Conversation:
+def with_added_words(row: Row, conversation: Conversation, *, encoding: Encoding) -> Conversation:
     """`conversation` of a row with every word the pipeline adds: what a chat template would get."""
     if conversation and conversation[0][0] == "document":
         return conversation
@@ -179,7 +179,7 @@ def dressed(row: Row, conversation: Conversation, *, encoding: Encoding) -> Conv
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Tools:
+class EncodingTools:
     """What encoding needs besides the samples; one per process and encoding."""
 
     encoding: Encoding
@@ -192,13 +192,13 @@ class Tools:
 
 
 @lru_cache(maxsize=8)
-def tools_of(encoding: Encoding) -> Tools:
+def encoding_tools(encoding: Encoding) -> EncodingTools:
     """The tools of an encoding. Raises ValueError or FileNotFoundError where its settings cannot be
     met: no such tokenizer, table or template.
     """
     tokenizer = load_tokenizer(encoding.tokenizer)
     prompts.with_system_prompt([], "conversation", sample_id="", encoding=encoding)
-    return Tools(
+    return EncodingTools(
         encoding=encoding,
         vocab=vocab(tokenizer, encoding),
         plain=plain_tokenizer(encoding.tokenizer),
@@ -206,7 +206,7 @@ def tools_of(encoding: Encoding) -> Tools:
     )
 
 
-def _ids_of(texts: list[str], tools: Tools) -> list[list[int]]:
+def _ids_of(texts: list[str], tools: EncodingTools) -> list[list[int]]:
     """Ids of each text; each different text is encoded once."""
     fresh = list({text for text in texts if text not in tools.known})
     found = dict(zip(fresh, encode_plain(tools.plain, fresh), strict=True))
@@ -214,15 +214,17 @@ def _ids_of(texts: list[str], tools: Tools) -> list[list[int]]:
     return [found[text] for text in texts]
 
 
-def _pieces(row: Row, conversation: Conversation, tools: Tools) -> list[chat.Piece]:
+def _pieces(row: Row, conversation: Conversation, tools: EncodingTools) -> list[chat.Piece]:
     """The pieces of a conversation of a row, with the pipeline's own words in it."""
-    said = dressed(row, conversation, encoding=tools.encoding)
+    said = with_added_words(row, conversation, encoding=tools.encoding)
     if tools.template and said[0][0] != "document":
         return templates.pieces_of(said, tools.template, encoding=tools.encoding)
     return chat.pieces_of(said, tools.vocab, encoding=tools.encoding)
 
 
-def _num_tokens(pieces: list[chat.Piece], grids: list[tuple[int, int]], tools: Tools) -> int:
+def _num_tokens(
+    pieces: list[chat.Piece], grids: list[tuple[int, int]], tools: EncodingTools
+) -> int:
     number = sum(map(len, _ids_of([what for what, _ in pieces if isinstance(what, str)], tools)))
     for what, _ in pieces:
         if isinstance(what, int):
@@ -233,7 +235,7 @@ def _num_tokens(pieces: list[chat.Piece], grids: list[tuple[int, int]], tools: T
 
 
 def _split(
-    row: Row, turns: Conversation, grids: list[tuple[int, int]], tools: Tools
+    row: Row, turns: Conversation, grids: list[tuple[int, int]], tools: EncodingTools
 ) -> tuple[list[list[chat.Piece]], bool]:
     """(the sequences of a long sample, whether each of them fits a row).
 
@@ -256,7 +258,7 @@ def _split(
     return sequences, fits
 
 
-def plan(row: Row, tools: Tools) -> Plan:
+def plan(row: Row, tools: EncodingTools) -> Plan:
     """The pieces of a row, or the problem that prevents them."""
     encoding = tools.encoding
     problem = row.defect or chat.problem_of(row.conversation, len(row.sizes))
@@ -295,7 +297,7 @@ def _lost_bytes(texts: list[str], missing: bytes) -> int:
 
 
 def _assembled(
-    plan_: Plan, ids_of: Iterator[list[int]], tools: Tools
+    plan_: Plan, ids_of: Iterator[list[int]], tools: EncodingTools
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """(ids int32 [n], mask bool [n], lengths of the sequences); `ids_of` gives each text's ids."""
     ids: list[int] = []
@@ -332,7 +334,7 @@ def _image_ids(vocab_: Vocab, rows: int, cols: int) -> list[int]:
     return image_ids(vocab_, rows, cols).tolist()
 
 
-def _encoded(batch: pa.RecordBatch, tools: Tools) -> pa.RecordBatch:
+def _encoded(batch: pa.RecordBatch, tools: EncodingTools) -> pa.RecordBatch:
     """TOKENS of one batch."""
     encoding = tools.encoding
     plans = [plan(row, tools) for row in rows_of(batch)]
@@ -372,6 +374,6 @@ def encode(samples: pa.Table, *, encoding: Encoding) -> pa.Table:
 
     Raises ValueError or FileNotFoundError for settings that cannot be met.
     """
-    tools = tools_of(encoding)
+    tools = encoding_tools(encoding)
     batches = samples.select(_READS).to_batches(max_chunksize=BATCH)
     return pa.Table.from_batches([_encoded(batch, tools) for batch in batches], schema=TOKENS)

@@ -2,12 +2,12 @@
 
 | from                  | to                                  | by                         |
 |-----------------------|-------------------------------------|----------------------------|
-| bytes                 | RGB picture, upright                | `open_image`               |
+| bytes                 | RGB image, upright                  | `open_image`               |
 | bytes                 | (width, height), header only        | `image_size`               |
 | (width, height)       | (rows, cols) of crops               | `grid`                     |
-| picture, (rows, cols) | crops [rows * cols + 1, S, S, 3]    | `crops`                    |
-| bytes, (rows, cols)   | the same, by the encoding           | `pixels`                   |
-| bytes, (rows, cols)   | bytes for the shards                | `stored`                   |
+| image, (rows, cols)   | crops [rows * cols + 1, S, S, 3]    | `crops`                    |
+| bytes, (rows, cols)   | the same, by the encoding           | `crop_pixels`                   |
+| bytes, (rows, cols)   | bytes for the shards                | `stored_bytes`                   |
 
 Grids are a pure function of the size, so ids need no pixels. Sizes and pixels are those of
 `SmolVLMImageProcessorPil` (transformers 5.23), bit for bit: LANCZOS to the longest edge, LANCZOS
@@ -33,10 +33,10 @@ _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 def open_image(data: bytes) -> Image.Image:
-    """The picture in `data`: decoded, upright by its EXIF orientation, RGB, transparency on white.
+    """The image in `data`: decoded, upright by its EXIF orientation, RGB, transparency on white.
 
     That is what `datasets` (orientation) and `transformers` (transparency) do one after the other.
-    Raises ValueError where `data` is not a whole picture.
+    Raises ValueError where `data` is not a whole image.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
@@ -57,7 +57,7 @@ def open_image(data: bytes) -> Image.Image:
 def image_size(data: bytes) -> tuple[int, int]:
     """(width, height) in px after EXIF orientation, from the header alone.
 
-    Raises ValueError where the header is not that of a picture.
+    Raises ValueError where the header is not that of an image.
     """
     try:
         image = Image.open(io.BytesIO(data))
@@ -120,14 +120,12 @@ def grid_of(
 
 
 def grid(width: int, height: int, *, encoding: Encoding, video: bool) -> tuple[int, int]:
-    """(rows, cols) of crops of a picture of that size in px, by the inference resize of `encoding`.
+    """(rows, cols) of crops of an image of that size in px, by the inference resize of `encoding`.
 
     `video` says that it is a frame, which is never split. Raises ValueError for a size below 1 px.
     """
     if width < 1 or height < 1:
-        raise ValueError(
-            f"a picture of {width} x {height} px has no crops; expected 1 x 1 or more."
-        )
+        raise ValueError(f"an image of {width} x {height} px has no crops; expected 1 x 1 or more.")
     if video or not encoding.split_images:
         return (0, 0)
     return grid_of(
@@ -148,9 +146,9 @@ def crops(
     longest_edge: int,
     upscale: bool = True,
 ) -> np.ndarray:
-    """Crops of an RGB picture, row by row, then the global view: uint8 [rows * cols + 1, S, S, 3].
+    """Crops of an RGB image, row by row, then the global view: uint8 [rows * cols + 1, S, S, 3].
 
-    The grid decides: a picture of fewer crops than `longest_edge` gives (a frame, random tiles) is
+    The grid decides: an image of fewer crops than `longest_edge` gives (a frame, random tiles) is
     first resized to the longest edge of its grid, as a processor set to that edge would.
     """
     across = max(rows, cols, 1)
@@ -163,7 +161,7 @@ def crops(
 
 
 def _cut(image: Image.Image, rows: int, cols: int, size: int) -> np.ndarray:
-    """uint8 [rows * cols + 1, S, S, 3] of a picture that has its grid's size."""
+    """uint8 [rows * cols + 1, S, S, 3] of an image that has its grid's size."""
     whole = np.asarray(image)
     if rows == cols == 0:
         return whole[None].copy()
@@ -172,8 +170,8 @@ def _cut(image: Image.Image, rows: int, cols: int, size: int) -> np.ndarray:
     return np.concatenate([tiles, overview[None]])
 
 
-def pixels(data: bytes, rows: int, cols: int, *, encoding: Encoding) -> np.ndarray:
-    """The crops of a picture as it lies in a shard: uint8 [rows * cols + 1, S, S, 3].
+def crop_pixels(data: bytes, rows: int, cols: int, *, encoding: Encoding) -> np.ndarray:
+    """The crops of an image as it lies in a shard: uint8 [rows * cols + 1, S, S, 3].
 
     Raises ValueError where `data` does not decode, or is not of its grid's size under
     `images: fitted`.
@@ -191,14 +189,14 @@ def pixels(data: bytes, rows: int, cols: int, *, encoding: Encoding) -> np.ndarr
     size = (max(cols, 1) * encoding.crop_size, max(rows, 1) * encoding.crop_size)
     if image.size != size:
         raise ValueError(
-            f"images: fitted, but a picture of {image.size[0]} x {image.size[1]} px lies in the "
+            f"images: fitted, but an image of {image.size[0]} x {image.size[1]} px lies in the "
             f"shard where its grid {rows} x {cols} needs {size[0]} x {size[1]}."
         )
     return _cut(image, rows, cols, encoding.crop_size)
 
 
-def stored(data: bytes, rows: int, cols: int, *, encoding: Encoding) -> bytes:
-    """The bytes that go into a shard for a picture, by `encoding.images`.
+def stored_bytes(data: bytes, rows: int, cols: int, *, encoding: Encoding) -> bytes:
+    """The bytes that go into a shard for an image, by `encoding.images`.
 
     `original`: `data` itself. `recompress`: never above the longest edge, and `data` itself where
     re-encoding saves nothing. `fitted`: of the grid's size (cols x S, rows x S).
@@ -232,7 +230,7 @@ def stored(data: bytes, rows: int, cols: int, *, encoding: Encoding) -> bytes:
 def processor_settings(encoding: Encoding) -> dict[str, Any]:
     """Settings under which transformers' SmolVLM image processor makes the pixels of `crops`.
 
-    With `upscale: false` the processor resizes nothing to a longest edge: pictures above
+    With `upscale: false` the processor resizes nothing to a longest edge: images above
     `longest_edge` must be brought down to it first, which transformers has no setting for.
     """
     edge = encoding.longest_edge

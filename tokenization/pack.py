@@ -1,4 +1,4 @@
-"""TOKENS and pictures -> PACKED: several samples in one row, with everything the trainer needs.
+"""TOKENS and images -> PACKED: several samples in one row, with everything the trainer needs.
 
 | in (one row per picked copy)              | out (one row per packed sequence)        |
 |-------------------------------------------|------------------------------------------|
@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization.fit import fill_bound, least_rows, pack_rows, row_flops
-from tokenization.images import stored
+from tokenization.images import stored_bytes
 from tokenization.order import even_order, features_of, strata_of
 from tokenization.schema import PACKED, PACKED_WRITTEN, Encoding
 
 __all__ = ["fill_bound", "least_rows", "pack", "pack_rows", "row_flops", "sequences"]
 
 ROWS_PER_BATCH = 64
-"""Packed rows per record batch: keeps picture bytes of a batch below Arrow's 2 GiB."""
+"""Packed rows per record batch: keeps image bytes of a batch below Arrow's 2 GiB."""
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
@@ -109,8 +109,8 @@ def _swapped(
     return False
 
 
-class _Pictures:
-    """The pictures of each row of `pieces`, as they go into a shard.
+class _Images:
+    """The images of each row of `pieces`, as they go into a shard.
 
     No chunk of the column is joined to another: Arrow holds at most 2 GiB of bytes in one array.
     """
@@ -122,20 +122,20 @@ class _Pictures:
         self.starts = _starts(np.array([len(chunk) for chunk in self.chunks], dtype=np.int64))
 
     def of(self, row: int, grids: list[dict[str, int]]) -> list[dict[str, bytes | str]]:
-        """Bytes and names of the pictures of one row, which have these grids."""
+        """Bytes and names of the images of one row, which have these grids."""
         chunk = int(np.searchsorted(self.starts, row, side="right")) - 1
         images = self.chunks[chunk][row - int(self.starts[chunk])].values
         data = pc.struct_field(images, "bytes").to_pylist() if images is not None else []
         if len(data) != len(grids) or any(item is None for item in data):
             raise ValueError(
-                f"sample {self.ids[row]}: {len(grids)} grids, but {len(data)} pictures, "
+                f"sample {self.ids[row]}: {len(grids)} grids, but {len(data)} images, "
                 f"{sum(item is None for item in data)} of them without bytes. Encode and pack the "
                 "same table."
             )
         name = self.ids[row]
         return [
             {
-                "bytes": stored(item, cell["rows"], cell["cols"], encoding=self.encoding),
+                "bytes": stored_bytes(item, cell["rows"], cell["cols"], encoding=self.encoding),
                 "path": f"{name}/{number}",
             }
             for number, (item, cell) in enumerate(zip(data, grids, strict=True))
@@ -191,7 +191,7 @@ def pack(pieces: pa.Table, *, encoding: Encoding, seed: int) -> pa.Table:
 
     Under `pack: none` each sample (each sequence of a splittable one) is a row, in the order given.
     No row holds a sample twice. Raises ValueError where one piece is above `seq_len` or
-    `max_crops`, and where pictures and grids do not go together.
+    `max_crops`, and where images and grids do not go together.
     """
     parts = _parts_of(pieces, encoding)
     ids = pieces["id"].to_pylist()
@@ -210,7 +210,7 @@ def pack(pieces: pa.Table, *, encoding: Encoding, seed: int) -> pa.Table:
     token, token_starts = _flat(pieces["input_ids"])
     mask, _ = _flat(pieces["loss_mask"])
     grids = pieces["grids"].to_pylist()
-    pictures = _Pictures(pieces, encoding)
+    stored_images = _Images(pieces, encoding)
 
     def row_of(members: np.ndarray) -> dict[str, object]:
         sample = parts.sample[members].tolist()
@@ -221,7 +221,7 @@ def pack(pieces: pa.Table, *, encoding: Encoding, seed: int) -> pa.Table:
             each = len(grids[row]) // int(parts.siblings[part])
             own = grids[row][parts.place[part] * each :][:each]
             cells += own
-            shown += pictures.of(row, own) if own else []
+            shown += stored_images.of(row, own) if own else []
         return {
             "input_ids": np.concatenate([token[a:b] for a, b in spans]),
             "loss_mask": np.concatenate([mask[a:b] for a, b in spans]),

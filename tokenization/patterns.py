@@ -121,13 +121,13 @@ def _best_patterns(
             if steps <= room and best[0, width + room - steps] + price > best[0, width + room]:
                 best[0, width + room] = best[0, width + room - steps] + price
                 last[0, room] = n
-    pictures = used[kinds.crops[used] > 0]
-    pictures = pictures[np.argsort(kinds.crops[pictures], kind="stable")]
-    sizes = kinds.crops[pictures]
+    images = used[kinds.crops[used] > 0]
+    images = images[np.argsort(kinds.crops[images], kind="stable")]
+    sizes = kinds.crops[images]
     columns = np.arange(width + 1)
-    before = columns + width - kinds.steps[pictures][:, None] - sizes[:, None] * (2 * width + 1)
+    before = columns + width - kinds.steps[images][:, None] - sizes[:, None] * (2 * width + 1)
     ends = np.searchsorted(sizes, np.arange(height + 1), side="right").tolist()
-    gain = prices[pictures][:, None]
+    gain = prices[images][:, None]
     flat = best.ravel()
     for crops in range(1, height + 1):
         row = best[crops - 1, width:]
@@ -140,7 +140,7 @@ def _best_patterns(
         value = value[choice, columns]
         better = value > row + 1e-12
         best[crops, width:] = np.where(better, value, row)
-        last[crops] = np.where(better, pictures[choice], -1)
+        last[crops] = np.where(better, images[choice], -1)
     return best[:, width:], last
 
 

@@ -120,7 +120,7 @@ _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eigh
 # fmt: on
 
 
-def choice(encoding: Encoding, purpose: str, sample_id: str, number: int) -> int:
+def hashed_choice(encoding: Encoding, purpose: str, sample_id: str, number: int) -> int:
     """An integer in [0, number), uniform, by hash of (seed, purpose, sample id)."""
     digest = hashlib.blake2b(f"{encoding.seed}/{purpose}/{sample_id}".encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "little") * number >> 64
@@ -199,7 +199,7 @@ def with_system_prompt(
     prompts = tables[encoding.system_prompts].get(kind, ())
     if not prompts or any(role == "system" for role, _ in conversation):
         return conversation
-    prompt = prompts[choice(encoding, "system", sample_id, len(prompts))]
+    prompt = prompts[hashed_choice(encoding, "system", sample_id, len(prompts))]
     return [("system", [prompt]), *conversation]
 
 
@@ -211,7 +211,7 @@ def with_brevity_hint(
         return conversation
     many = sum(role == "assistant" for role, _ in conversation) > 1
     hints = BREVITY_HINTS_MANY if many else BREVITY_HINTS
-    hint = hints[choice(encoding, "brevity", sample_id, len(hints))]
+    hint = hints[hashed_choice(encoding, "brevity", sample_id, len(hints))]
     first = next((n for n, (role, _) in enumerate(conversation) if role == "user"), None)
     if first is None:
         return conversation
@@ -274,7 +274,7 @@ def with_media_words(
     """The conversation with words around its media; `seconds` is per image, null for a still.
 
     Videos: as transformers writes them, wherever they stand. Stills: an intro and an outro where
-    all of them open the first user message; text that already runs between pictures stays alone.
+    all of them open the first user message; text that already runs between images stays alone.
     """
     numbers = [part for _, parts in conversation for part in parts if isinstance(part, int)]
     if not numbers:
@@ -293,8 +293,8 @@ def with_media_words(
     intros, outros = (
         (IMAGE_INTROS, IMAGE_OUTROS) if len(numbers) == 1 else (IMAGES_INTROS, IMAGES_OUTROS)
     )
-    intro = intros[choice(encoding, "intro", sample_id, len(intros))]
+    intro = intros[hashed_choice(encoding, "intro", sample_id, len(intros))]
     intro = intro.format(count=in_words(len(numbers)))
-    outro = outros[choice(encoding, "outro", sample_id, len(outros))]
+    outro = outros[hashed_choice(encoding, "outro", sample_id, len(outros))]
     said = [intro, *numbers, outro, *parts[len(numbers) :]]
     return [*conversation[:first], (role, said), *conversation[first + 1 :]]

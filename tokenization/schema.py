@@ -18,7 +18,7 @@ import pyarrow as pa
 CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(CONTENT))]))
 """Roles are system, user, assistant, and `document` (raw text, no chat marks, every token learned).
-Content parts are `text` (with its text) and `image` (text null): the next picture of `images`."""
+Content parts are `text` (with its text) and `image` (text null): the next image of `images`."""
 
 IMAGES = pa.list_(
     pa.struct(
@@ -26,7 +26,7 @@ IMAGES = pa.list_(
             ("bytes", pa.binary()),  # encoded, as it came; null where it could not be decoded
             ("width", pa.int32()),  # px, after EXIF orientation
             ("height", pa.int32()),  # px
-            ("dhash", pa.uint64()),  # 64-bit difference hash of the oriented RGB picture
+            ("dhash", pa.uint64()),  # 64-bit difference hash of the oriented RGB image
             (
                 "seconds",
                 pa.float32(),
@@ -113,7 +113,7 @@ _LIST_OF = {
 }
 FEATURES = {name: {"feature": feature, "_type": "List"} for name, feature in _LIST_OF.items()}
 PACKED_WRITTEN = PACKED.with_metadata({"huggingface": json.dumps({"info": {"features": FEATURES}})})
-"""PACKED with the metadata by which `datasets` (4 and later) shows `images` as pictures."""
+"""PACKED with the metadata by which `datasets` (4 and later) shows `images` as images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +155,12 @@ class Encoding:
     brevity_hints: bool = False
     """Ask for a short answer where all answers of an image sample are short."""
     shuffle_turns: bool = False
-    """Permute the questions about the pictures of the first turn, by hash of the sample id."""
+    """Permute the questions about the images of the first turn, by hash of the sample id."""
     max_turns: int = 0
     """Question-answer pairs of a sample that are kept, the first after `shuffle_turns`; 0: all."""
     split_turns: int = 0
-    """Samples of more pairs than this about the pictures of the first turn become several
-    sequences, each with the pictures, of at most this many pairs and, where that can be, `seq_len`
+    """Samples of more pairs than this about the images of the first turn become several
+    sequences, each with the images, of at most this many pairs and, where that can be, `seq_len`
     tokens; 0: never."""
     cut_documents: bool = True
     """Cut raw documents at `seq_len`; false: those that are longer are rejected as too long."""
@@ -170,11 +170,11 @@ class Encoding:
     pack: Literal["best_fit", "none"] = "best_fit"
     """Fill rows with samples, or put one sample in each row."""
     images: Literal["original", "recompress", "fitted"] = "original"
-    """Pictures in the shards: the bytes as they came; re-encoded where that makes them smaller and
+    """Images in the shards: the bytes as they came; re-encoded where that makes them smaller and
     never above `longest_edge`; or already of their grid's size, so that the loader only decodes."""
     image_format: Literal["jpeg", "webp", "png"] = "jpeg"
-    """Of re-encoded pictures; png is lossless."""
+    """Of re-encoded images; png is lossless."""
     image_quality: int = 95
-    """1..100, of re-encoded pictures."""
+    """1..100, of re-encoded images."""
     seed: int = 0
     """Of every choice that hashes a sample id: prompts, tiles, turn order."""

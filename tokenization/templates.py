@@ -2,8 +2,8 @@
 say what is learned.
 
 The template sees the conversation as it is, except for what it must not take for its own: strings
-of added tokens inside a dataset's text, and pictures, stand in the rendered string as private marks
-and are put back as plain text and as pictures. The ids are those of
+of added tokens inside a dataset's text, and images, stand in the rendered string as private marks
+and are put back as plain text and as images. The ids are those of
 `tokenizer.apply_chat_template(..., return_assistant_tokens_mask=True)` wherever text holds no such
 string (https://huggingface.co/docs/transformers/chat_templating).
 """

@@ -16,6 +16,6 @@
 | watch.py      | log, progress, TensorBoard, messages                                        |
 | held_out.py   | loss per component                                                          |
 | page.py       | RUN/run.html; said.py: val samples and what the model says to them          |
-| answer.py     | a checkpoint answers questions about pictures                               |
+| answer.py     | a checkpoint answers questions about images                                 |
 | benchmark.py  | benchmarks in VLMEvalKit's layout; metrics.py: how answers are scored       |
 """

@@ -67,15 +67,15 @@ def _raised_by_us(error: ValueError) -> bool:
 
 def _run(arguments: Sequence[str]) -> int:
     if arguments[0] == "evaluate":
-        from trainer.evaluation.benchmark import command
+        from trainer.evaluation.benchmark import evaluate_command
 
-        return command(arguments[1:])
+        return evaluate_command(arguments[1:])
     pairs = split_pairs(arguments)
     if "config" not in pairs:
         raise ValueError("config is not set. Expected config=tiny or config=FILE.yaml.")
-    from trainer.cluster import asked, launch
+    from trainer.cluster import cluster_settings, launch
 
-    cluster = asked(pairs)
+    cluster = cluster_settings(pairs)
     config = load(pairs.pop("config"), pairs)
     try:
         import torch  # noqa: F401

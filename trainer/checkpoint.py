@@ -58,17 +58,17 @@ class State:
     """`step` and `value` of the best checkpoint so far."""
 
 
-def folders(run: Path) -> list[Path]:
+def checkpoint_folders(run: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
     return sorted(p for p in run.glob("step-*") if p.is_dir() and (p / "config.json").is_file())
 
 
-def resolve(path: Path) -> Path:
+def resolve_checkpoint(path: Path) -> Path:
     """A checkpoint folder, from itself or from its run (the newest then)."""
     if (path / "config.json").is_file():
         return path
-    if path.is_dir() and folders(path):
-        return folders(path)[-1]
+    if path.is_dir() and checkpoint_folders(path):
+        return checkpoint_folders(path)[-1]
     raise FileNotFoundError(
         f"{path}: neither a checkpoint (a folder with config.json) nor a run that holds one "
         "(step-000100/...). Train one: python -m trainer config=tiny data=out/quickstart"
@@ -92,7 +92,7 @@ def encoding_of(state: State) -> Encoding:
     return Encoding(**state.encoding)
 
 
-def sweep(run: Path) -> None:
+def remove_unfinished(run: Path) -> None:
     """No half-written checkpoint is left in the run."""
     for leftover in run.glob(f"{ARRIVING}*"):
         shutil.rmtree(leftover)
@@ -149,7 +149,7 @@ def save(
         if arriving.exists():
             shutil.rmtree(arriving)
         (arriving / "trainer").mkdir(parents=True)
-        model.save_pretrained(arriving, state_dict=adapter.merged(model, weights))
+        model.save_pretrained(arriving, state_dict=adapter.merged_weights(model, weights))
         tokenizer.save_pretrained(arriving)
         for name, content in processor_files(Encoding(**state.encoding)).items():
             (arriving / name).write_text(json.dumps(content, indent=2) + "\n")
@@ -253,7 +253,7 @@ def prune(run: Path, *, keep_last: int) -> None:
     if not keep_last:
         return
     best = (run / "best").resolve() if (run / "best").is_symlink() else None
-    for folder in folders(run)[:-keep_last]:
+    for folder in checkpoint_folders(run)[:-keep_last]:
         if folder.resolve() != best:
             # Renamed first: a folder that is half deleted is no checkpoint any more.
             doomed = run / f"{ARRIVING}removed-{folder.name}"

@@ -16,7 +16,7 @@ from typing import Any
 from trainer.config import Config
 
 
-def asked(pairs: dict[str, str]) -> dict[str, Any]:
+def cluster_settings(pairs: dict[str, str]) -> dict[str, Any]:
     """What `launch` is to be given; `ray=`, `ranks=` and `failures=` are taken out of the pairs."""
     found = {key: pairs.pop(key) for key in ("ray", "ranks", "failures") if key in pairs}
     if not found:

@@ -230,7 +230,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."
 
 
-def find(name: str) -> Path:
+def find_config(name: str) -> Path:
     """The YAML that `config=name` means: a file, or one of this folder."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -261,7 +261,7 @@ def load(name: str, overrides: Mapping[str, str]) -> Config:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    path = find(name)
+    path = find_config(name)
     where = str(path)
     try:
         merged = OmegaConf.structured(Config)
@@ -357,7 +357,7 @@ def check(config: Config, *, where: str) -> None:
         raise ValueError(f"{where}: data: weights are {config.data}, expected each above 0.")
 
 
-def changed(old: Config, new: Config) -> list[str]:
+def changed_fields(old: Config, new: Config) -> list[str]:
     """Dotted names of identity fields that differ, with both values: `optim.lr.vision: 1 -> 2`."""
     return [
         f"{key}: {before!r} -> {after!r}"

@@ -18,9 +18,9 @@ from torch import nn
 
 from trainer import checkpoint, optim, parallel
 from trainer.checkpoint import State
-from trainer.config import Config, changed
+from trainer.config import Config, changed_fields
 from trainer.data.batches import Batch, Loader, Step
-from trainer.data.shards import Mixture, opened, refuse_mismatch
+from trainer.data.shards import Mixture, open_mixtures, refuse_mismatch
 from trainer.evaluation import generations, held_out
 from trainer.model import initial
 from trainer.model.smolvlm import Objective, flops
@@ -28,17 +28,17 @@ from trainer.monitoring import page
 from trainer.monitoring.card import card
 from trainer.monitoring.watch import (
     Meter,
-    describe,
-    full,
-    listed,
+    describe_run,
+    full_tensor,
+    human_count,
+    human_list,
     open_log,
     peak_memory,
-    people,
     refuse_loss,
     tensorboard,
     tracker,
     until_sigterm,
-    write,
+    write_line,
 )
 from trainer.parallel import World
 
@@ -63,25 +63,25 @@ def train(config: Config) -> Path:
 
     logging.disable_progress_bar()
     with parallel.world(config) as here:
-        mixtures = opened(config)
+        mixtures = open_mixtures(config)
         tokenizer = initial.tokenizer_of(mixtures)
         for mixture in mixtures:
             refuse_mismatch(config, mixture, vocabulary=len(tokenizer))
         run = run_folder(config, mixtures)
         if here.first:
             run.mkdir(parents=True, exist_ok=True)
-            checkpoint.sweep(run)
+            checkpoint.remove_unfinished(run)
         parallel.barrier(here)
         return _train(config, mixtures, tokenizer, run, here)
 
 
 def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, here: World) -> Path:
-    standing = checkpoint.folders(run)
+    standing = checkpoint.checkpoint_folders(run)
     state = _state(config, mixtures, standing)
-    model = initial.build(config, tokenizer, resume=standing[-1] if standing else None)
-    initial.place(model, config, here)
+    model = initial.initial_model(config, tokenizer, resume=standing[-1] if standing else None)
+    initial.prepare_model(model, config, here)
     if here.first:
-        print(describe(config, model, mixtures, run), flush=True)
+        print(describe_run(config, model, mixtures, run), flush=True)
     objective = Objective(model, logits_chunk=config.logits_chunk, neftune=config.optim.neftune).to(
         here.device
     )
@@ -107,7 +107,7 @@ def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, h
 
     job = _Job(config, mixtures, tokenizer, run, here, objective, wrapped, optimizer, steps)
     if here.first and config.page_samples:
-        job.shown = generations.choose(mixtures, tokenizer, count=config.page_samples)
+        job.shown = generations.choose_samples(mixtures, tokenizer, count=config.page_samples)
     names: dict[str, str] = {}
     for mixture in mixtures:
         names.update(held_out.components(mixture))
@@ -169,7 +169,7 @@ class _Job:
     steps: int
     step_tokens: int = 0
     running_loss: float = math.nan
-    shown: list[generations.Shown] = field(default_factory=list)
+    shown: list[generations.ShownSample] = field(default_factory=list)
     track: Callable[[dict[str, Any]], None] = lambda line: None
 
     def step(
@@ -180,7 +180,7 @@ class _Job:
         # Noise and dropout are a function of (seed, step, rank): nothing to save or restore.
         torch.manual_seed((config.seed * 1_000_003 + number) * 65_537 + here.rank)
         rates = optim.set_rates(
-            self.optimizer, optim.factor(number, steps=self.steps, settings=config.optim)
+            self.optimizer, optim.schedule_factor(number, steps=self.steps, settings=config.optim)
         )
         self.wrapped.train()
         total, seen, tokens = 0.0, [], 0
@@ -189,7 +189,9 @@ class _Job:
             batch = next(batches)
             meter.waited += time.perf_counter() - waiting
             batch = batch.to(here.device)
-            with parallel.accumulate(self.wrapped, here, last=i == step.num_batches - 1):
+            with parallel.defer_gradient_exchange(
+                self.wrapped, here, last=i == step.num_batches - 1
+            ):
                 with parallel.precision(here, config):
                     loss, per_sample = self.wrapped(batch)
                 # Ranks average their gradients; the loss is a sum over all, hence `ranks`.
@@ -206,13 +208,14 @@ class _Job:
             )
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         norm = float(
-            full(nn.utils.clip_grad_norm_(parameters, config.optim.clip or math.inf)).item()
+            full_tensor(nn.utils.clip_grad_norm_(parameters, config.optim.clip or math.inf)).item()
         )
         if not math.isfinite(norm):
             names_seen = [name for batch, _ in seen for name in batch.sample_ids]
             raise FloatingPointError(
-                f"step {number}: the gradient's norm is {norm}, the loss was finite. Samples: "
-                f"{listed(names_seen)}. Lower optim.lr, or look at them: python -m pipelines show."
+                f"step {number}: the gradient's norm is {norm}, the loss was finite. "
+                f"Samples: {human_list(names_seen)}. Lower optim.lr, or look at them: "
+                "python -m pipelines show."
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -285,15 +288,15 @@ class _Job:
             line["mfu"] = done / (self.config.peak_tflops * 1e12 * self.here.ranks)
         if not self.here.first or log is None:
             return
-        write(log, line)
+        write_line(log, line)
         self.track(line)
         if self.config.tensorboard:
             tensorboard(self.run, line)
         width = len(str(self.steps))
         print(
             f"step {state.step:>{width}}/{self.steps}  loss {line['mean_loss']:.4f}  "
-            f"tokens/s {people(line['tokens_per_second'])}  "
-            f"learned/s {people(line['learned_tokens_per_second'])}  "
+            f"tokens/s {human_count(line['tokens_per_second'])}  "
+            f"learned/s {human_count(line['learned_tokens_per_second'])}  "
             f"data wait {line['data_wait']:.1%}  gradient {norm:.2f}  "
             f"lr {max(rates.values()):.2e}",
             flush=True,
@@ -309,7 +312,7 @@ class _Job:
         if self.config.select:
             metrics.update(self._benchmarks(state))
         if self.here.first and metrics and log is not None:
-            write(log, {"step": state.step, "held_out": losses, "metrics": metrics})
+            write_line(log, {"step": state.step, "held_out": losses, "metrics": metrics})
             shown = "  ".join(
                 f"{name.removeprefix('component/')} {value:.3f}"
                 for name, value in losses.items()
@@ -322,9 +325,9 @@ class _Job:
         return replace(state, metrics=metrics)
 
     def _benchmarks(self, state: State) -> dict[str, float]:
-        from trainer.evaluation.benchmark import selection
+        from trainer.evaluation.benchmark import selection_scores
 
-        return selection(self.objective, self.tokenizer, self.config, state, self.here)
+        return selection_scores(self.objective, self.tokenizer, self.config, state, self.here)
 
     def save(self, state: State) -> Path:
         """The checkpoint of this state; older ones are pruned and `best` follows."""
@@ -350,8 +353,8 @@ class _Job:
         if log is None or not self.config.page_samples:
             return
         if self.shown and self.here.kind != "fsdp":  # generation needs the whole model on a rank
-            words = generations.said(self.objective.model, self.tokenizer, self.shown)
-            write(log, {"step": state.step, "said": words})
+            words = generations.generate_answers(self.objective.model, self.tokenizer, self.shown)
+            write_line(log, {"step": state.step, "said": words})
         page.write(self.run, self.config, self.shown, steps=self.steps, mixtures=self.mixtures)
 
 
@@ -365,7 +368,7 @@ def _state(config: Config, mixtures: list[Mixture], standing: list[Path]) -> Sta
     if not standing:
         history: list[dict[str, Any]] = []
         if config.init:
-            source = checkpoint.resolve(Path(config.init))
+            source = checkpoint.resolve_checkpoint(Path(config.init))
             if (source / "trainer" / "state.json").is_file():
                 past = checkpoint.read_state(source)
                 kept = ("step", "tokens", "learned_tokens", "mixtures")
@@ -374,7 +377,7 @@ def _state(config: Config, mixtures: list[Mixture], standing: list[Path]) -> Sta
     newest = standing[-1]
     state = checkpoint.read_state(newest)
     before = initial.written_config(newest)
-    drift = changed(dataclasses.replace(before, data=config.data), config)
+    drift = changed_fields(dataclasses.replace(before, data=config.data), config)
     if state.mixtures != used:
         drift.append(f"data: {state.mixtures} -> {used}")
     if drift:

@@ -59,7 +59,7 @@ def warmup_steps(settings: Optim, steps: int) -> int:
     return round(settings.warmup if settings.warmup >= 1 else settings.warmup * steps)
 
 
-def factor(step: int, *, steps: int, settings: Optim) -> float:
+def schedule_factor(step: int, *, steps: int, settings: Optim) -> float:
     """The share of the peak rate at step 0, 1, ... of `steps`. Warm-up starts above 0."""
     warm = warmup_steps(settings, steps)
     if step < warm:

@@ -116,7 +116,7 @@ def precision(here: World, config: Config) -> contextlib.AbstractContextManager[
     return contextlib.nullcontext()
 
 
-def accumulate(wrapped: nn.Module, here: World, *, last: bool) -> Any:
+def defer_gradient_exchange(wrapped: nn.Module, here: World, *, last: bool) -> Any:
     """Gradients are exchanged after the last micro-batch of a step only (DDP)."""
     if here.kind == "ddp" and not last:
         return wrapped.no_sync()  # type: ignore[operator]

@@ -1,13 +1,13 @@
-"""HuggingFaceM4/the_cauldron: seven of its configs, one row per picture with all its questions.
+"""HuggingFaceM4/the_cauldron: seven of its configs, one row per image with all its questions.
 
 | config               | stands for it here                                                        |
 |----------------------|---------------------------------------------------------------------------|
-| clevr                | easy-vqa's train pictures: shapes, about ten questions each               |
+| clevr                | easy-vqa's train images: shapes, about ten questions each                 |
 | chartqa              | charts of vega-datasets; answers from the numbers                         |
 | robut_wtq, tat_qa    | tables of vega-datasets; look-ups, arithmetic on prices                   |
 | localized_narratives | scikit-image's photographs (cut-outs), captions from their docstrings     |
-| rendered_text        | sentences of chatterbot-corpus drawn as pictures                          |
-| scienceqa            | questions without pictures (chatterbot-corpus)                            |
+| rendered_text        | sentences of chatterbot-corpus drawn as images                            |
+| scienceqa            | questions without images (chatterbot-corpus)                              |
 """
 
 import io
@@ -26,8 +26,8 @@ from quickstart_data.files import (
     Planted,
     count,
     hashed_name,
+    image_record,
     jpeg,
-    picture,
     png,
     write_card,
     write_parquet,
@@ -73,7 +73,7 @@ def package(name: str) -> Path:
 
 @cache
 def shapes() -> list[tuple[bytes, list[tuple[str, str]]]]:
-    """easy-vqa's train pictures (PNG, 64 x 64 px) with their questions and answers."""
+    """easy-vqa's train images (PNG, 64 x 64 px) with their questions and answers."""
     folder = package("easy_vqa") / "data" / "train"
     asked: dict[int, list[tuple[str, str]]] = {}
     for question, answer, image in json.loads((folder / "questions.json").read_text()):
@@ -85,7 +85,7 @@ def shapes() -> list[tuple[bytes, list[tuple[str, str]]]]:
 
 @cache
 def photograph(file: str) -> Image.Image:
-    """One of scikit-image's pictures, at most 480 px."""
+    """One of scikit-image's images, at most 480 px."""
     with Image.open(package("skimage") / "data" / file) as image:
         image.thumbnail((480, 480))
         return image.convert("RGB")
@@ -93,7 +93,7 @@ def photograph(file: str) -> Image.Image:
 
 @cache
 def caption(file: str) -> str:
-    """The first sentences of the docstring of the function that loads the picture."""
+    """The first sentences of the docstring of the function that loads the image."""
     source = (package("skimage") / "data" / "_fetchers.py").read_text(encoding="utf-8")
     found = re.search(rf'^def {PHOTOGRAPHS[file][0]}\(.*?"""(.*?)"""', source, re.S | re.M)
     if found is None:
@@ -116,11 +116,11 @@ def cut(image: Image.Image, rng: Random) -> Image.Image:
 def row(images: list[bytes], texts: list[tuple[str, str]], source: str) -> dict[str, Any]:
     """A row of the repository."""
     turns = [{"user": user, "assistant": answer, "source": source} for user, answer in texts]
-    return {"images": [picture(data) for data in images], "texts": turns}
+    return {"images": [image_record(data) for data in images], "texts": turns}
 
 
 def clevr(share: float) -> list[dict[str, Any]]:
-    """Shapes, all questions of a picture in one row."""
+    """Shapes, all questions of an image in one row."""
     return [row([image], asked, "CLEVR") for image, asked in shapes()[: count(500, share)]]
 
 
@@ -137,7 +137,7 @@ def chartqa(share: float) -> list[dict[str, Any]]:
 
 
 def table_rows(name: str, share: float, *, money: bool) -> list[dict[str, Any]]:
-    """Tables drawn as pictures."""
+    """Tables drawn as images."""
     made = tables.tables(Random(name), number=count(120, share), money=money)
     return [
         row(
@@ -189,7 +189,7 @@ def rendered_text(share: float) -> list[dict[str, Any]]:
 
 
 def scienceqa(share: float) -> list[dict[str, Any]]:
-    """Questions about science, history and literature without a picture."""
+    """Questions about science, history and literature without an image."""
     pairs = text.dialogues("science", "history", "literature", "trivia", "psychology")
     return [row([], [pair], "ScienceQA") for pair in pairs[: count(80, share)]]
 

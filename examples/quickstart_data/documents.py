@@ -17,7 +17,7 @@ from quickstart_data.files import (
     Planted,
     count,
     hashed_name,
-    picture,
+    image_record,
     png,
     write_card,
     write_parquet,
@@ -69,7 +69,7 @@ def ask(title: str, pages: list[list[str]], rng: Random) -> list[tuple[str, str]
 
 
 def make_row(title: str, pages: list[list[str]], rng: Random) -> dict[str, Any]:
-    """A row: the pages as pictures and the questions."""
+    """A row: the pages as images and the questions."""
     family = rng.choice(FACES)
     images = [
         png(drawing.draw_page(lines, title=title, family=family, number=at + 1))
@@ -79,7 +79,7 @@ def make_row(title: str, pages: list[list[str]], rng: Random) -> dict[str, Any]:
         {"user": user, "assistant": answer, "source": "PDFA key: " + title}
         for user, answer in ask(title, pages, rng)
     ]
-    return {"images": [picture(data) for data in images], "texts": turns}
+    return {"images": [image_record(data) for data in images], "texts": turns}
 
 
 def write(folder: Path, *, share: float) -> tuple[dict[str, int], list[Planted]]:
@@ -101,7 +101,7 @@ def write(folder: Path, *, share: float) -> tuple[dict[str, int], list[Planted]]
     page["bytes"] = page["bytes"][: len(page["bytes"]) // 3]
     blank = drawing.draw_page([], title="", family=FACES[0], number=1)
     blank.paste(blank.getpixel((0, 0)), (0, 0, *blank.size))
-    rows[8]["images"] = [picture(png(blank))]
+    rows[8]["images"] = [image_record(png(blank))]
 
     features = Features(
         {

@@ -1,4 +1,4 @@
-"""Pictures drawn here: charts and tables with known numbers, pages, lines of text, shapes."""
+"""Images drawn here: charts and tables with known numbers, pages, lines of text, shapes."""
 
 import math
 import textwrap

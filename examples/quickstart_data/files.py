@@ -1,4 +1,4 @@
-"""Bytes on disk, the same every time: parquet as the hub has it, JSON, tar, zip, pictures."""
+"""Bytes on disk, the same every time: parquet as the hub has it, JSON, tar, zip, images."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-ROWS_PER_GROUP = 100  # what `datasets` writes for rows with pictures
+ROWS_PER_GROUP = 100  # what `datasets` writes for rows with images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ WHAT = {
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], features: Any) -> None:
-    """`rows` as parquet with the metadata by which `datasets` knows pictures from structs."""
+    """`rows` as parquet with the metadata by which `datasets` knows images from structs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(list(rows), schema=features.arrow_schema)
     pq.write_table(table, path, row_group_size=ROWS_PER_GROUP)
@@ -131,7 +131,7 @@ def jpeg(image: Image.Image, **save: Any) -> bytes:
     return out.getvalue()
 
 
-def picture(data: bytes) -> dict[str, Any]:
+def image_record(data: bytes) -> dict[str, Any]:
     """What an `Image` feature stores: the bytes, and no path."""
     return {"bytes": data, "path": None}
 

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from quickstart_data.cauldron import package
-from quickstart_data.files import Planted, count, picture, png, write_card, write_parquet
+from quickstart_data.files import Planted, count, image_record, png, write_card, write_parquet
 
 FACES = ("cm", "stix", "dejavusans", "dejavuserif")
 
@@ -52,7 +52,7 @@ def draw(formula: str, rng: Random) -> Image.Image | None:
 def write(folder: Path, *, share: float) -> tuple[dict[str, int], list[Planted]]:
     """Three splits, and the card. Nothing is planted here."""
     from datasets import Features, Value
-    from datasets import Image as Picture
+    from datasets import Image as ImageFeature
 
     wanted = {"train": count(450, share), "validation": count(20, share), "test": count(20, share)}
     rng = Random("faces")
@@ -60,10 +60,10 @@ def write(folder: Path, *, share: float) -> tuple[dict[str, int], list[Planted]]
     for formula in latex():
         image = draw(formula, rng)
         if image is not None:
-            rows.append({"image": picture(png(image)), "latex": formula})
+            rows.append({"image": image_record(png(image)), "latex": formula})
         if len(rows) == sum(wanted.values()):
             break
-    features = Features({"image": Picture(), "latex": Value("string")})
+    features = Features({"image": ImageFeature(), "latex": Value("string")})
     at = 0
     for split, number in wanted.items():
         path = folder / "data" / f"{split}-00000-of-00001.parquet"

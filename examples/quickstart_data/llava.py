@@ -1,6 +1,6 @@
-"""LLaVA's JSON beside its media: several pictures in one conversation, and chains of thought.
+"""LLaVA's JSON beside its media: several images in one conversation, and chains of thought.
 
-lmms-lab/M4-Instruct-Data   m4_instruct_annotations.json and <set>.zip of pictures
+lmms-lab/M4-Instruct-Data   m4_instruct_annotations.json and <set>.zip of images
 Xkev/LLaVA-CoT-100k         train.jsonl and image.zip, cut into image.zip.part-aa, -ab, ...
 """
 
@@ -44,7 +44,7 @@ def said(*turns: str) -> list[dict[str, str]]:
 
 @cache
 def known_shapes() -> list[tuple[bytes, str, str]]:
-    """(picture, shape, colour) where the answers of easy-vqa's train part tell both."""
+    """(image, shape, colour) where the answers of easy-vqa's train part tell both."""
     found = []
     for data, asked in cauldron.shapes()[1000:]:
         answers = {answer.rstrip(".").lower() for _, answer in asked} - {"yes", "no"}
@@ -176,7 +176,7 @@ def about_chart(at: int, chart: tables.Chart) -> tuple[str, bytes, str, str]:
 
 
 def write_reasoning(folder: Path, *, share: float) -> tuple[dict[str, int], list[Planted]]:
-    """One JSON a line, and one zip of the pictures in parts that `cat` joins."""
+    """One JSON a line, and one zip of the images in parts that `cat` joins."""
     charts = [chart for chart in reversed(tables.all_charts()) if chart.kind != "pie"]
     files: dict[str, bytes] = {}
     records = []

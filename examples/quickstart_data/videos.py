@@ -155,7 +155,7 @@ def real_clip(at: int, *, codec: str) -> Clip:
 
 
 def moving(at: int, *, seconds: float, fps: int, codec: str) -> Clip:
-    """A shape crosses the picture again and again, one way; it may change its colour once."""
+    """A shape crosses the image again and again, one way; it may change its colour once."""
     rng = Random(f"moving {at} {seconds}")
     shape = rng.choice(["circle", "square", "triangle"])
     first, second = rng.sample(list(COLORS), 2)
@@ -168,7 +168,7 @@ def moving(at: int, *, seconds: float, fps: int, codec: str) -> Clip:
     }
     way = rng.choice(list(ways))
     dx, dy = ways[way]
-    period = rng.choice([3.0, 4.0, 6.0])  # s to cross the picture
+    period = rng.choice([3.0, 4.0, 6.0])  # s to cross the image
     paper = tuple(rng.randint(190, 255) for _ in range(3))
     radius = rng.randint(12, 20)
     num_frames = round(seconds * fps)

@@ -2,9 +2,9 @@
 
 | layout                      | one item is                                                      |
 |-----------------------------|------------------------------------------------------------------|
-| TSV of VLMEvalKit           | a row: question, options A to Z, pictures as base64 or paths     |
-| rows of a hub dataset       | a row: a question by its usual names, every picture in it        |
-| a folder of pictures        | a picture, its question from `metadata.jsonl` where there is one |
+| TSV of VLMEvalKit           | a row: question, options A to Z, images as base64 or paths       |
+| rows of a hub dataset       | a row: a question by its usual names, every image in it          |
+| a folder of images          | an image, its question from `metadata.jsonl` where there is one  |
 """
 
 import ast
@@ -27,14 +27,14 @@ class Item:
     options: tuple[str, ...] = ()
     images: tuple[bytes, ...] = field(default=(), repr=False)
     same_images_as: str = ""
-    """The id of the item whose pictures this one is about, where the file says so."""
+    """The id of the item whose images this one is about, where the file says so."""
 
 
 def tsv_items(path: Path) -> Iterator[Item]:
     """The items of a benchmark in VLMEvalKit's TSV layout.
 
     Columns: index, question, A, B, ... (options), and image: base64, a list of base64, or the index
-    of another row with the same picture (64 characters or fewer); or image_path beside the file.
+    of another row with the same image (64 characters or fewer); or image_path beside the file.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with path.open(newline="", encoding="utf-8") as lines:
@@ -48,14 +48,14 @@ def tsv_items(path: Path) -> Iterator[Item]:
         for number, row in enumerate(rows):
             image = row.get("image") or ""
             same_as = image if 0 < len(image) <= 64 else ""
-            pictures = [] if same_as else _listed(image)
+            encoded = [] if same_as else _listed(image)
             paths = _listed(row.get("image_path") or "") if not image else []
             yield Item(
                 id=row.get("index") or str(number),
                 question=row.get("question") or "",
                 options=tuple(row[k] for k in map(chr, range(65, 91)) if row.get(k)),
                 images=(
-                    *(base64.b64decode(picture) for picture in pictures),
+                    *(base64.b64decode(text) for text in encoded),
                     *((path.parent / name).read_bytes() for name in paths),
                 ),
                 same_images_as=same_as,
@@ -74,9 +74,9 @@ _OPTIONS = ("options", "choices")
 
 
 def row_items(rows: Iterable[Mapping[str, Any]], *, where: str) -> Iterator[Item]:
-    """The items of a hub dataset: rows with a question and pictures as `{bytes, path}`.
+    """The items of a hub dataset: rows with a question and images as `{bytes, path}`.
 
-    Questions are found by their usual names (question, query, problem, prompt), pictures by their
+    Questions are found by their usual names (question, query, problem, prompt), images by their
     shape, in `image`, `images`, `image_1`, ...; other columns don't matter.
     """
     for number, row in enumerate(rows):
@@ -95,17 +95,17 @@ def row_items(rows: Iterable[Mapping[str, Any]], *, where: str) -> Iterator[Item
         if not question and not images:
             raise ValueError(
                 f"{where}: row {number} has columns {', '.join(row)}; expected a question "
-                f"({', '.join(_QUESTION)}) or pictures (image, images, image_1, ...)."
+                f"({', '.join(_QUESTION)}) or images (image, images, image_1, ...)."
             )
         name = next((str(known[k]) for k in _ID if known.get(k) is not None), str(number))
         yield Item(name, question, tuple(map(str, options)), tuple(images))
 
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def folder_items(folder: Path) -> Iterator[Item]:
-    """Every picture under a folder, by its relative path; its question from a `metadata.jsonl`
+    """Every image under a folder, by its relative path; its question from a `metadata.jsonl`
     there (`file_name`, `question`), as `imagefolder` has it.
     """
     about: dict[str, Mapping[str, Any]] = {}
@@ -113,19 +113,19 @@ def folder_items(folder: Path) -> Iterator[Item]:
         for line in lines.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             about[(lines.parent / row["file_name"]).relative_to(folder).as_posix()] = row
-    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES)
-    if not pictures:
-        raise ValueError(f"{folder}: no pictures; expected {', '.join(sorted(_PICTURES))} files.")
-    for path in pictures:
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGES)
+    if not paths:
+        raise ValueError(f"{folder}: no images; expected {', '.join(sorted(_IMAGES))} files.")
+    for path in paths:
         name = path.relative_to(folder).as_posix()
         row = about.get(name, {})
         yield Item(name, str(row.get("question", "")), images=(path.read_bytes(),))
 
 
 def items_of(data: Path) -> Iterator[Item]:
-    """The items of a TSV file or of a folder of pictures; other data come as rows (`row_items`)."""
+    """The items of a TSV file or of a folder of images; other data come as rows (`row_items`)."""
     if data.is_dir():
         return folder_items(data)
     if data.suffix == ".tsv" and data.is_file():
         return tsv_items(data)
-    raise FileNotFoundError(f"{data}: expected a .tsv file (VLMEvalKit) or a folder of pictures.")
+    raise FileNotFoundError(f"{data}: expected a .tsv file (VLMEvalKit) or a folder of images.")

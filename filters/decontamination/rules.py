@@ -1,22 +1,22 @@
 """Benchmarks kept out: lists of hashes of test sets, and the rule that knows a leak by them.
 
-    TSV, hub rows or folder --items.py--> question, options, pictures --hash_list--> NAME.parquet
-    verdicts: a sample whose picture or text is in a list goes, and the verdict names the item
+    TSV, hub rows or folder --items.py--> question, options, images --hash_list--> NAME.parquet
+    verdicts: a sample whose image or text is in a list goes, and the verdict names the item
 
 | kind     | one row of a list is                                  | a sample is a hit if       |
 |----------|-------------------------------------------------------|----------------------------|
-| image    | the dhash of a picture, or of one of its 100 crops    | a picture is within radius |
+| image    | the dhash of an image, or of one of its 100 crops     | an image is within radius  |
 | question | xxh3 of a question, normalised, of 8 words or more    | one of its is equal        |
 | ngram    | a run of 13 normalised words of question and options  | its text contains the run  |
 
 What cannot identify an item is left out of a list and counted in its metadata: nearly uniform
-pictures (fewer than 8 bits of the hash differ from the rest), questions asked about several
-pictures, and runs that 3 or more questions share ("answer with the letter of the option ...").
+images (fewer than 8 bits of the hash differ from the rest), questions asked about several
+images, and runs that 3 or more questions share ("answer with the letter of the option ...").
 13 words: GPT-3, https://arxiv.org/abs/2005.14165, appendix C.
 
 Crops are hashed into the list, so that a cropped leak is found by a small radius at no cost to
 judging: of width and of height each 0, 3, 6 or 9 % are cut off, shared by the two sides in steps of
-3 %. Recall, measured by `benchmarks/duplicates.py` on pictures of scikit-image: see docs/rules.md.
+3 %. Recall, measured by `benchmarks/duplicates.py` on images of scikit-image: see docs/rules.md.
 """
 
 import json
@@ -38,7 +38,7 @@ from PIL import Image
 from filters.decontamination.benchmark_items import Item as Item
 from filters.decontamination.benchmark_items import items_of as items_of
 from filters.decontamination.benchmark_items import row_items as row_items
-from filters.duplicates.hashes import ngrams, normalised
+from filters.duplicates.hashes import ngrams, normalized_words
 from filters.duplicates.near import few_masks
 from filters.rules import check_nearness, rule
 
@@ -49,7 +49,7 @@ MIN_QUESTION_WORDS = 8
 MAX_SHARING = 2
 """Questions that may share a run of words before it counts as boilerplate; ours."""
 MIN_BITS = 8
-"""Bits of a hash that must be set, and must be unset, for it to identify a picture; ours."""
+"""Bits of a hash that must be set, and must be unset, for it to identify an image; ours."""
 
 Decode = Callable[[bytes], Image.Image]
 Dhash = Callable[[Image.Image], int]
@@ -59,12 +59,12 @@ LIST = pa.schema([("kind", pa.string()), ("hash", pa.uint64()), ("item", pa.stri
 
 STEP, STEPS = 0.03, 3
 """Share of a side cut off at a time, and how often; ours: steps of 4 % find a tenth fewer of the
-pictures cropped by up to 10 %, steps of 2.5 % hardly more at twice the hashes."""
+images cropped by up to 10 %, steps of 2.5 % hardly more at twice the hashes."""
 _CUTS = [(STEP * n, STEP * m) for n in range(STEPS + 1) for m in range(STEPS + 1 - n)]
 
 
 def crops(gray: Image.Image) -> Iterator[Image.Image]:
-    """The picture, and its 100 crops at a size that still tells 3 % apart."""
+    """The image, and its 100 crops at a size that still tells 3 % apart."""
     yield gray
     factor = min(gray.width // 288, gray.height // 256)
     small = gray.reduce(factor) if factor > 1 else gray
@@ -77,8 +77,8 @@ def crops(gray: Image.Image) -> Iterator[Image.Image]:
                 yield small.crop((x0, y0, x1, y1))
 
 
-def is_telling(hashes: np.ndarray) -> np.ndarray:
-    """Bool [N]: the difference hash has enough set and unset bits to identify a picture."""
+def is_distinctive(hashes: np.ndarray) -> np.ndarray:
+    """Bool [N]: the difference hash has enough set and unset bits to identify an image."""
     bits = np.bitwise_count(hashes.astype(np.uint64))
     return (bits >= MIN_BITS) & (bits <= 64 - MIN_BITS)
 
@@ -86,8 +86,8 @@ def is_telling(hashes: np.ndarray) -> np.ndarray:
 def hash_list(items: Iterable[Item], *, name: str, decode: Decode, dhash: Dhash) -> pa.Table:
     """LIST of a benchmark, with its name, version and counts in the metadata.
 
-    `decode` and `dhash` are those of ingest, so that hashes compare: bytes to an RGB picture, and a
-    picture in grey to 64 bits. A picture that does not decode raises.
+    `decode` and `dhash` are those of ingest, so that hashes compare: bytes to an RGB image, and a
+    image in grey to 64 bits. An image that does not decode raises.
     """
     hashes_of: dict[str, set[int]] = {}
     texts: dict[str, tuple[str, str]] = {}  # id -> (question, question and options)
@@ -100,10 +100,10 @@ def hash_list(items: Iterable[Item], *, name: str, decode: Decode, dhash: Dhash)
     for item_id, other in about.items():
         if other not in hashes_of:
             raise ValueError(
-                f"{name}: item {item_id} has the picture of item {other}, which is not there."
+                f"{name}: item {item_id} has the image of item {other}, which is not there."
             )
     rows = [("image", h, i) for i, hashed in hashes_of.items() for h in sorted(hashed)]
-    telling = is_telling(np.array([h for _, h, _ in rows], np.uint64))
+    telling = is_distinctive(np.array([h for _, h, _ in rows], np.uint64))
     images = [row for row, tells in zip(rows, telling.tolist(), strict=True) if tells]
 
     frame = pl.DataFrame(
@@ -113,14 +113,14 @@ def hash_list(items: Iterable[Item], *, name: str, decode: Decode, dhash: Dhash)
             "all": [a for _, a in texts.values()],
         },
         schema={"id": pl.String, "q": pl.String, "all": pl.String},
-    ).with_columns(normalised(pl.col("q", "all")))
-    pictures_of = defaultdict(set)
+    ).with_columns(normalized_words(pl.col("q", "all")))
+    images_of = defaultdict(set)
     for item_id, question in zip(frame["id"], frame["q"], strict=True):
-        pictures_of[question].add(frozenset(hashes_of[about[item_id]]) or item_id)
+        images_of[question].add(frozenset(hashes_of[about[item_id]]) or item_id)
     questions = [
         ("question", xxhash.xxh3_64_intdigest(q), item_id)
         for item_id, q in zip(frame["id"], frame["q"], strict=True)
-        if len(q.split()) >= MIN_QUESTION_WORDS and len(pictures_of[q]) == 1
+        if len(q.split()) >= MIN_QUESTION_WORDS and len(images_of[q]) == 1
     ]
     flat, offsets = ngrams(frame["all"], n=WORDS, short=False)
     owner = np.repeat(np.arange(len(frame)), np.diff(offsets))
@@ -172,7 +172,7 @@ class _Leaks:
     names: list[str]
     texts: dict[str, tuple[np.ndarray, np.ndarray]]
     """kind -> (hashes, sorted; rows)."""
-    pictures: list[tuple[np.uint64, np.ndarray, np.ndarray]]
+    by_image: list[tuple[np.uint64, np.ndarray, np.ndarray]]
     """Per table: mask, masked hashes, sorted; rows, int32."""
     hashes: np.ndarray
     """uint64 per row."""
@@ -199,8 +199,8 @@ def _leaks(paths: tuple[str, ...], radius: int) -> _Leaks:
     texts = {kind: ordered(hashes[rows[kind]], rows[kind]) for kind in ("question", "ngram")}
     image = rows["image"]
     masks = [np.uint64(mask) for mask in few_masks(radius)] if len(image) else []
-    pictures = [(mask, *ordered(hashes[image] & mask, image.astype(np.int32))) for mask in masks]
-    return _Leaks(names, texts, pictures, hashes)
+    by_image = [(mask, *ordered(hashes[image] & mask, image.astype(np.int32))) for mask in masks]
+    return _Leaks(names, texts, by_image, hashes)
 
 
 def _first_equal(sought: np.ndarray, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -212,16 +212,16 @@ def _first_equal(sought: np.ndarray, keys: np.ndarray, rows: np.ndarray) -> np.n
 
 
 def _nearest(sought: np.ndarray, leaks: _Leaks, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 [N]: the row of the nearest picture within the radius or -1; its distance)."""
+    """(int64 [N]: the row of the nearest image within the radius or -1; its distance)."""
     best = np.full(len(sought), radius + 1)
     row_of = np.full(len(sought), -1)
-    telling = np.flatnonzero(is_telling(sought))
-    for mask, keys, rows in leaks.pictures:
+    telling = np.flatnonzero(is_distinctive(sought))
+    for mask, keys, rows in leaks.by_image:
         masked = sought[telling] & mask
         low, high = (np.searchsorted(keys, masked, side=side) for side in ("left", "right"))
         met = np.cumsum(high - low)
         start = 0
-        while start < len(telling):  # about MEETINGS at a time, at least those of one picture
+        while start < len(telling):  # about MEETINGS at a time, at least those of one image
             before = met[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(met, before + MEETINGS, side="right")))
             counts = (high - low)[start:stop]
@@ -238,7 +238,7 @@ def _nearest(sought: np.ndarray, leaks: _Leaks, radius: int) -> tuple[np.ndarray
 
 
 MEETINGS = 1 << 20
-"""Pairs of a sample's picture and a list's that are compared at once."""
+"""Pairs of a sample's image and a list's that are compared at once."""
 
 
 def _first_per_row(lengths: np.ndarray, hits: np.ndarray) -> dict[int, int]:
@@ -250,7 +250,9 @@ def _first_per_row(lengths: np.ndarray, hits: np.ndarray) -> dict[int, int]:
     return found
 
 
-def leaks(frame: pl.DataFrame, *, benchmarks: tuple[str, ...], radius: int, by: str) -> pl.Series:
+def leaked_items(
+    frame: pl.DataFrame, *, benchmarks: tuple[str, ...], radius: int, by: str
+) -> pl.Series:
     """String per row: what it leaks, such as "mmmu/17 by image (2 bits)"; null where nothing."""
     known = _leaks(benchmarks, radius)
     lists = frame["dhashes"]
@@ -261,7 +263,7 @@ def leaks(frame: pl.DataFrame, *, benchmarks: tuple[str, ...], radius: int, by: 
         for row, at in _first_per_row(lists.list.len().fill_null(0).to_numpy(), hit).items()
     }
 
-    asked = frame.select(pl.col("questions").list.eval(normalised(pl.element()))).to_series()
+    asked = frame.select(pl.col("questions").list.eval(normalized_words(pl.element()))).to_series()
     flat = asked.list.explode(empty_as_null=False, keep_nulls=False)
     digests = np.array([xxhash.xxh3_64_intdigest(text) for text in flat], np.uint64)
     hit = _first_equal(digests, *known.texts["question"])
@@ -270,7 +272,7 @@ def leaks(frame: pl.DataFrame, *, benchmarks: tuple[str, ...], radius: int, by: 
         for row, at in _first_per_row(asked.list.len().fill_null(0).to_numpy(), hit).items()
     }
     runs, offsets = ngrams(
-        frame.select(normalised(pl.col("text"))).to_series(), n=WORDS, short=False
+        frame.select(normalized_words(pl.col("text"))).to_series(), n=WORDS, short=False
     )
     hit = _first_equal(runs, *known.texts["ngram"])
     for row, at in _first_per_row(np.diff(offsets), hit).items():
@@ -299,12 +301,12 @@ def _are_lists(at: str, *, benchmarks: tuple[str, ...], radius: int, **_: Any) -
             raise ValueError(f"{at}.benchmarks: {error}") from error
 
 
-@rule(version=2, check=_are_lists, detail=leaks, reads=("dhashes", "questions", "text"))
+@rule(version=2, check=_are_lists, detail=leaked_items, reads=("dhashes", "questions", "text"))
 def contaminated(
     *, benchmarks: tuple[str, ...], radius: int = 4,
     by: Literal["either", "image", "question", "both"] = "either",
 ) -> pl.Expr:  # fmt: skip
-    """A picture or a question of the sample is that of a benchmark; the verdict names the item.
+    """An image or a question of the sample is that of a benchmark; the verdict names the item.
 
     `benchmarks`: hash lists made by `python -m pipelines hashes`; `radius`: bits of 64 in which
     difference hashes may differ; `by`: what must be found.

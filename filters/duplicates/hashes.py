@@ -1,11 +1,11 @@
-"""Narrow hashes of a sample's text and pictures: what mixture-level rules compare.
+"""Narrow hashes of a sample's text and images: what mixture-level rules compare.
 
 | column      | what is equal when two samples share it                                    |
 |-------------|----------------------------------------------------------------------------|
 | text_hash   | the text of all turns but the system's; case, punctuation and width aside  |
 | text_signature | ... or alike: the share of equal bytes estimates the Jaccard index of 5-grams |
-| bytes_hash  | the encoded pictures, in order                                             |
-| pixels_hash | the decoded pictures, in order: size, dhash, statistics of ingest, by bits |
+| bytes_hash  | the encoded images, in order                                               |
+| pixels_hash | the decoded images, in order: size, dhash, statistics of ingest, by bits   |
 
 All are stable: xxh3 and fixed seeds, no hash of a library that changes between versions.
 """
@@ -17,10 +17,10 @@ import polars as pl
 import pyarrow as pa
 import xxhash
 
-from filters.duplicates.near import NGRAM, PERMUTATIONS, mix
+from filters.duplicates.near import NGRAM, PERMUTATIONS, scatter_bits
 
 
-def normalised(text: pl.Expr) -> pl.Expr:
+def normalized_words(text: pl.Expr) -> pl.Expr:
     """The words of a text: NFKC, lower case, everything but letters and digits one space."""
     return (
         text.str.normalize("NFKC")
@@ -32,7 +32,7 @@ def normalised(text: pl.Expr) -> pl.Expr:
 
 def text_hash(frame: pl.DataFrame) -> pl.Series:
     """uint64 per row of fact `text`; null where no word is left."""
-    texts = frame.select(normalised(pl.col("text"))).to_series()
+    texts = frame.select(normalized_words(pl.col("text"))).to_series()
     hashes = [xxhash.xxh3_64_intdigest(text) if text else None for text in texts]
     return pl.Series("text_hash", hashes, dtype=pl.UInt64)
 
@@ -49,7 +49,7 @@ def _hash_lists(parts: np.ndarray, lengths: np.ndarray) -> pl.Series:
 
 
 def bytes_hash(samples: pa.Table) -> pl.Series:
-    """uint64 per sample: its encoded pictures, in order; null without pictures.
+    """uint64 per sample: its encoded images, in order; null without images.
 
     Reads every byte of `images.bytes` where it lies; nothing is copied.
     """
@@ -67,25 +67,25 @@ def bytes_hash(samples: pa.Table) -> pl.Series:
 
 
 def pixels_hash(frame: pl.DataFrame) -> pl.Series:
-    """uint64 per row of `images`: its decoded pictures, in order; null without pictures.
+    """uint64 per row of `images`: its decoded images, in order; null without images.
 
-    Two pictures are the same if size, dhash, contrast, sharpness and edges are, bit by bit: these
+    Two images are the same if size, dhash, contrast, sharpness and edges are, bit by bit: these
     are functions of the pixels alone, so a lossless copy in another format is found, and three
-    float32 statistics keep other pictures apart.
+    float32 statistics keep other images apart.
     """
     parts = ("width", "height", "dhash", "contrast", "sharpness", "edges")
-    pictures = frame["images"].list.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
+    images = frame["images"].list.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
     columns = [
-        pictures[part].fill_null(0).to_numpy().astype(np.float64).view(np.uint64)
-        if pictures[part].dtype.is_float()
-        else pictures[part].fill_null(0).to_numpy().astype(np.uint64)
+        images[part].fill_null(0).to_numpy().astype(np.float64).view(np.uint64)
+        if images[part].dtype.is_float()
+        else images[part].fill_null(0).to_numpy().astype(np.uint64)
         for part in parts
     ]
     lengths = frame["images"].list.len().fill_null(0).to_numpy().astype(np.int64)
     return _hash_lists(np.stack(columns, axis=1), lengths).alias("pixels_hash")
 
 
-def factor(k: int) -> np.uint64:
+def word_multiplier(k: int) -> np.uint64:
     """What the hash of word `k` of a run is multiplied by: odd, so that no bit is lost."""
     return np.uint64((2 * k + 1) * 0x9E3779B97F4A7C15 % 2**64)
 
@@ -93,7 +93,8 @@ def factor(k: int) -> np.uint64:
 def ngrams(texts: pl.Series, *, n: int, short: bool) -> tuple[np.ndarray, np.ndarray]:
     """(uint64 [M], int64 [N + 1]): hashes of every run of `n` words, and where each text's begin.
 
-    A text of fewer words has one run, all of it, if `short`; else none. Texts are `normalised`.
+    A text of fewer words has one run, all of it, if `short`; else none. Texts are
+    `normalized_words`.
     """
     words = texts.fill_null("").str.split(" ")
     lengths = np.where(texts.fill_null("") == "", 0, words.list.len().to_numpy()).astype(np.int64)
@@ -107,16 +108,16 @@ def ngrams(texts: pl.Series, *, n: int, short: bool) -> tuple[np.ndarray, np.nda
     runs = np.zeros(len(hashed), np.uint64)  # of n words from here, whoever says them
     short_runs = np.zeros(len(texts), np.uint64)
     for k in range(n):
-        runs[: max(len(hashed) - k, 0)] += hashed[k:] * factor(k)
+        runs[: max(len(hashed) - k, 0)] += hashed[k:] * word_multiplier(k)
         longer = np.flatnonzero((lengths > k) & (lengths < n))
-        short_runs[longer] += hashed[begins[longer] + k] * factor(k)
+        short_runs[longer] += hashed[begins[longer] + k] * word_multiplier(k)
     alone = (counts == 0) & (lengths > 0) if short else np.zeros(len(texts), bool)
     counts = np.where(alone, 1, counts)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     starts = np.repeat(begins - offsets[:-1], counts) + np.arange(offsets[-1])
     found = runs[starts]
     found[offsets[:-1][alone]] = short_runs[alone]
-    return mix(found), offsets
+    return scatter_bits(found), offsets
 
 
 def _batches(texts: pl.Series, *, max_bytes: int = 8 << 20) -> Iterator[pl.Series]:
@@ -147,7 +148,7 @@ def minhashes(runs: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def text_signature(frame: pl.DataFrame) -> pl.Series:
     """PERMUTATIONS bytes per row of fact `text`, see `minhashes`; null without words."""
-    texts = frame.select(normalised(pl.col("text"))).to_series()
+    texts = frame.select(normalized_words(pl.col("text"))).to_series()
     signatures: list[bytes | None] = []
     for batch in _batches(texts):
         runs, offsets = ngrams(batch, n=NGRAM, short=True)
@@ -157,7 +158,7 @@ def text_signature(frame: pl.DataFrame) -> pl.Series:
 
 
 def dhashes(frame: pl.DataFrame) -> pl.Series:
-    """List<uint64> per row: the difference hash of every picture, in order."""
+    """List<uint64> per row: the difference hash of every image, in order."""
     return frame["dhashes"].list.eval(pl.element().fill_null(0)).alias("dhashes")
 
 

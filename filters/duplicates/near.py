@@ -4,7 +4,7 @@
     pairs of all bands --thinned--> which rows go, each near one that stays
 
 Two kinds of hash: MinHash signatures (bytes that agree in proportion to the Jaccard index of two
-texts) and 64-bit difference hashes (bits that differ where two pictures do). For both, every pair
+texts) and 64-bit difference hashes (bits that differ where two images do). For both, every pair
 that is returned has been compared in full; bands decide only which pairs are looked at.
 
 A text pair of Jaccard index s shares at least one of b bands of r bytes with probability
@@ -16,7 +16,7 @@ A text pair of Jaccard index s shares at least one of b bands of r bytes with pr
 | r=7  | 0.12 | 0.37 | 0.75 | 0.90 | 0.98 | 1.00 | 1.00 | 1.00 |
 | r=4  | 0.84 | 0.98 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |
 
-Picture pairs within the radius are always candidates (pigeonhole): of B blocks of bits, at least
+Image pairs within the radius are always candidates (pigeonhole): of B blocks of bits, at least
 B - radius are equal, so one of C(B, radius) tables, each keyed by B - radius blocks, holds both.
 The scheme is that of Manku, Jain, Das Sarma, WWW 2007, https://doi.org/10.1145/1242572.1242592.
 
@@ -92,7 +92,7 @@ def _masks(blocks: int, radius: int) -> tuple[int, ...]:
     return tuple(sum(chosen) for chosen in combinations(block, blocks - radius))
 
 
-def mix(words: np.ndarray) -> np.ndarray:
+def scatter_bits(words: np.ndarray) -> np.ndarray:
     """uint64, scattered: SplitMix64's finalizer, https://doi.org/10.1145/2714064.2660195."""
     words = words.astype(np.uint64, copy=True)
     words ^= words >> np.uint64(30)
@@ -103,7 +103,7 @@ def mix(words: np.ndarray) -> np.ndarray:
     return words
 
 
-def packed(keys: np.ndarray, positions: np.ndarray, *, count: int) -> np.ndarray:
+def pack_keys(keys: np.ndarray, positions: np.ndarray, *, count: int) -> np.ndarray:
     """uint64 [N]: the position in the low bits that `count` rows need, the key's high bits above.
 
     So one sort of plain numbers, ten times as fast as one of indices, orders rows by key and within
@@ -119,7 +119,7 @@ def position_bits(count: int) -> int:
     return max(1, (count - 1).bit_length())
 
 
-def in_buckets(words: np.ndarray, *, count: int, settled: int) -> np.ndarray:
+def bucket_members(words: np.ndarray, *, count: int, settled: int) -> np.ndarray:
     """The packed words whose key another one has, sorted; those of settled rows only where an open
     row (of a position from `settled` on) may have their key.
     """
@@ -165,7 +165,7 @@ def near_pairs(keys: np.ndarray, verify: Verify) -> np.ndarray:
     return np.concatenate(found)
 
 
-def thinned(count: int, compare: Compare) -> np.ndarray:
+def representatives(count: int, compare: Compare) -> np.ndarray:
     """int64 [count]: for each rank the one that stays in its place, itself where it stays.
 
     Every row that goes is near the one in its place; no two that stay and share a key are near.

@@ -4,18 +4,18 @@ What is compared, and what is not:
 
 | rule                  | two samples are duplicates if                                 |
 |-----------------------|---------------------------------------------------------------|
-| duplicate_sample      | same pictures in the same order *and* same text               |
-| duplicate_text        | same text, whatever the pictures                              |
-| duplicate_images      | same pictures in the same order, whatever is asked about them |
-| near_duplicate_sample | pictures within the radius, one by one, *and* similar text |
-| near_duplicate_text   | similar text, whatever the pictures                        |
-| near_duplicate_images | pictures within the radius, one by one, whatever is asked  |
+| duplicate_sample      | same images in the same order *and* same text                 |
+| duplicate_text        | same text, whatever the images                                |
+| duplicate_images      | same images in the same order, whatever is asked about them   |
+| near_duplicate_sample | images within the radius, one by one, *and* similar text   |
+| near_duplicate_text   | similar text, whatever the images                          |
+| near_duplicate_images | images within the radius, one by one, whatever is asked    |
 
-So two questions about one picture are not duplicates, and one question about two pictures is not,
+So two questions about one image are not duplicates, and one question about two images is not,
 unless a rule of `images` or `text` asks for it. "Text" is that of all turns but the system's; its
 similarity is the Jaccard index of its runs of 5 words, as MinHash estimates it (standard error 0.03
-at 0.8). Two samples have near pictures if they have equally many and the first is within `radius`
-bits (of 64) of the first, the second of the second, and so on; a video's pictures are its frames.
+at 0.8). Two samples have near images if they have equally many and the first is within `radius`
+bits (of 64) of the first, the second of the second, and so on; a video's images are its frames.
 
 Every sample that goes is near one that stays, which its `detail` names; no two that stay are near
 (texts: as far as their bands meet, at least 95 % of pairs). Chains do not collapse: where b is near
@@ -36,7 +36,7 @@ import numpy as np
 import polars as pl
 
 from filters.duplicates import near
-from filters.duplicates.search import Run, Search, here
+from filters.duplicates.search import Run, Search, comparison_of_frame
 from filters.rules import RULES, check_nearness, rule, settings_of
 
 Within = Literal["subset", "component", "mixture"]
@@ -84,21 +84,21 @@ def _later_of_equals(verdicts: pl.DataFrame, keys: list[str], within: str) -> pl
 def duplicate_sample(
     verdicts: pl.DataFrame, *, within: Within = "mixture", same: Same = "pixels"
 ) -> pl.DataFrame:
-    """Another sample has the same text and the same pictures.
+    """Another sample has the same text and the same images.
 
-    `same`: pictures are compared by their encoded `bytes`, or by their `pixels`.
+    `same`: images are compared by their encoded `bytes`, or by their `pixels`.
     """
-    pictures = f"{same}_hash"
-    # A sample without pictures, or without words, is equal to its like on that side.
-    filled = verdicts.with_columns(pl.col("text_hash", pictures).fill_null(0)).filter(
-        (pl.col("text_hash") != 0) | (pl.col(pictures) != 0)
+    images = f"{same}_hash"
+    # A sample without images, or without words, is equal to its like on that side.
+    filled = verdicts.with_columns(pl.col("text_hash", images).fill_null(0)).filter(
+        (pl.col("text_hash") != 0) | (pl.col(images) != 0)
     )
-    return _later_of_equals(filled, ["text_hash", pictures], within)
+    return _later_of_equals(filled, ["text_hash", images], within)
 
 
 @rule(scope="mixture", needs=lambda **_: ("text_hash",))
 def duplicate_text(verdicts: pl.DataFrame, *, within: Within = "mixture") -> pl.DataFrame:
-    """Another sample has the same text, whatever the pictures."""
+    """Another sample has the same text, whatever the images."""
     return _later_of_equals(verdicts, ["text_hash"], within)
 
 
@@ -106,7 +106,7 @@ def duplicate_text(verdicts: pl.DataFrame, *, within: Within = "mixture") -> pl.
 def duplicate_images(
     verdicts: pl.DataFrame, *, within: Within = "mixture", same: Same = "pixels"
 ) -> pl.DataFrame:
-    """Another sample has the same pictures in the same order, whatever is asked about them."""
+    """Another sample has the same images in the same order, whatever is asked about them."""
     return _later_of_equals(verdicts, [f"{same}_hash"], within)
 
 
@@ -117,7 +117,7 @@ def _near(verdicts: pl.DataFrame, search: Search, *, within: Within, run: Run) -
     ordered = ids.sort("priority", "id").select("id", "row").with_row_index("rank")
     ranks = ordered.sort("row").select(pl.col("rank").cast(pl.Int32))
     rows = _subset(verdicts).with_columns(scope.cast(pl.UInt32).alias("scope"), ranks.to_series())
-    place = near.thinned(len(rows), run(rows, search))
+    place = near.representatives(len(rows), run(rows, search))
     gone = np.flatnonzero(place != np.arange(len(place)))
     first = ordered["id"]
     return pl.DataFrame({"id": first[gone], "detail": "of " + first[place[gone]]})
@@ -125,9 +125,13 @@ def _near(verdicts: pl.DataFrame, search: Search, *, within: Within, run: Run) -
 
 @rule(scope="mixture", version=2, check=check_nearness, needs=lambda **_: ("text_signature",))
 def near_duplicate_text(
-    verdicts: pl.DataFrame, *, within: Within = "mixture", similarity: float = 0.8, run: Run = here
+    verdicts: pl.DataFrame,
+    *,
+    within: Within = "mixture",
+    similarity: float = 0.8,
+    run: Run = comparison_of_frame,
 ) -> pl.DataFrame:
-    """Another sample has nearly the same text, whatever the pictures.
+    """Another sample has nearly the same text, whatever the images.
 
     `similarity`: the least Jaccard index of runs of 5 words.
     """
@@ -138,15 +142,19 @@ def near_duplicate_text(
 
 @rule(scope="mixture", version=2, check=check_nearness, needs=lambda **_: ("dhashes",))
 def near_duplicate_images(
-    verdicts: pl.DataFrame, *, within: Within = "mixture", radius: int = 4, run: Run = here
+    verdicts: pl.DataFrame,
+    *,
+    within: Within = "mixture",
+    radius: int = 4,
+    run: Run = comparison_of_frame,
 ) -> pl.DataFrame:
-    """Another sample has nearly the same pictures in the same order, whatever is asked about them.
+    """Another sample has nearly the same images in the same order, whatever is asked about them.
 
     `radius`: bits of 64 in which two difference hashes may differ.
     """
     # 4: what recompressed and resized copies stay within; measured by benchmarks/duplicates.py.
     # Charts and tables of one template are as near, so prefer near_duplicate_sample for them.
-    search = Search(kind="pictures", count=len(verdicts), radius=radius)
+    search = Search(kind="images", count=len(verdicts), radius=radius)
     return _near(verdicts, search, within=within, run=run)
 
 
@@ -158,9 +166,9 @@ def near_duplicate_images(
 )
 def near_duplicate_sample(
     verdicts: pl.DataFrame, *, within: Within = "mixture", similarity: float = 0.8, radius: int = 4,
-    run: Run = here,
+    run: Run = comparison_of_frame,
 ) -> pl.DataFrame:  # fmt: skip
-    """Another sample has nearly the same pictures and nearly the same text.
+    """Another sample has nearly the same images and nearly the same text.
 
     `similarity` and `radius` as in near_duplicate_text and near_duplicate_images.
     """
@@ -184,7 +192,7 @@ def mixture_rules(
     *,
     settings: Rules,
     components: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-    run: Run = here,
+    run: Run = comparison_of_frame,
 ) -> pl.DataFrame:
     """`id`, `rule`, `mode` (drop or mark) and `detail` of every sample a mixture-level rule takes.
 

@@ -10,11 +10,11 @@ columns of `SLICE` candidates.
 | kind      | candidates share                                                  | near if          |
 |-----------|-------------------------------------------------------------------|------------------|
 | text      | a band of bytes of `text_signature`                               | `similarity`     |
-| pictures  | number of pictures; of the middle one, the bits under a mask      | `radius`, each   |
-| sample    | as pictures, large buckets as text too; without pictures, as text | both             |
+| images    | number of images; of the middle one, the bits under a mask        | `radius`, each   |
+| sample    | as images, large buckets as text too; without images, as text     | both             |
 | embedding | a band of 3 bytes of `embedding_signature`                        | cosine           |
 
-All pictures must be near, so one may stand for them: the middle one, because first frames and pages
+All images must be near, so one may stand for them: the middle one, because first frames and pages
 are often blank. Where many rows have like ones all the same, another one splits them.
 """
 
@@ -31,7 +31,7 @@ from filters.duplicates import near
 SLICE = 1 << 18
 """Candidates whose columns are held at once: 30 MB of signatures. A larger bucket is held whole."""
 LARGE_BUCKET = 256
-"""Rows of like pictures from which a bucket is split by their texts, where those count too."""
+"""Rows of like images from which a bucket is split by their texts, where those count too."""
 EMBEDDING_BAND = 3
 """Bytes: at a cosine of 0.95 a pair shares one of 37 bands with probability 0.95, at 0.98 with
 1.00; a chance meeting is 1 in 2^24 a band."""
@@ -41,7 +41,7 @@ PAIRS = pa.schema([("preferred", pa.int32()), ("other", pa.int32())])
 
 _COLUMNS = {
     "text": ("text_signature",),
-    "pictures": ("dhashes",),
+    "images": ("dhashes",),
     "sample": ("text_signature", "dhashes"),
     "embedding": ("embedding_signature",),
 }
@@ -52,13 +52,13 @@ _TYPES = {"dhashes": pa.list_(pa.uint64())}
 class Search:
     """Which pairs are near: a rule's settings, small enough to travel with every task."""
 
-    kind: Literal["text", "pictures", "sample", "embedding"]
+    kind: Literal["text", "images", "sample", "embedding"]
     count: int
-    """Rows: decides how finely hashes of pictures are cut."""
+    """Rows: decides how finely hashes of images are cut."""
     similarity: float = 0
     """Least Jaccard index of texts, or cosine of embeddings."""
     radius: int = 0
-    """Bits of 64 in which two pictures may differ."""
+    """Bits of 64 in which two images may differ."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -76,8 +76,8 @@ class Search:
 
     @property
     def masks(self) -> tuple[int, ...]:
-        """One for each band in which pictures are compared."""
-        sees = self.kind in ("pictures", "sample")
+        """One for each band in which images are compared."""
+        sees = self.kind in ("images", "sample")
         return near.block_masks(self.radius, count=self.count) if sees else ()
 
     @property
@@ -85,11 +85,11 @@ class Search:
         """Bytes of a signature that a band compares; 0 without signatures."""
         if self.kind == "embedding":
             return EMBEDDING_BAND
-        return 0 if self.kind == "pictures" else near.band_rows(self.similarity)
+        return 0 if self.kind == "images" else near.band_rows(self.similarity)
 
     @property
     def num_bands(self) -> int:
-        """Bands of pictures, then those of signatures."""
+        """Bands of images, then those of signatures."""
         return len(self.masks) + self.num_text_bands
 
     @property
@@ -105,7 +105,7 @@ class _Rows:
     scope: np.ndarray  # uint32 [M]
     signatures: np.ndarray  # uint8 [M, PERMUTATIONS], 0 where there is none
     signed: np.ndarray  # bool [M]
-    hashes: np.ndarray  # uint64, of all pictures
+    hashes: np.ndarray  # uint64, of all images
     offsets: np.ndarray  # int64 [M + 1]: where each row's begin
 
     @property
@@ -149,22 +149,22 @@ def candidates(frame: pl.DataFrame, search: Search) -> pa.Table:
 
 def _keys(rows: _Rows, search: Search, band: int) -> tuple[np.ndarray, np.ndarray]:
     """(uint64 [M], bool [M]: the row has a key in this band)."""
-    scope, masks = near.mix(rows.scope), search.masks
+    scope, masks = near.scatter_bits(rows.scope), search.masks
     if band < len(masks):
         held = rows.counts > 0
         middle = np.zeros(len(held), np.uint64)
         middle[held] = rows.hashes[(rows.offsets[:-1] + rows.counts // 2)[held]]
-        apart = near.mix(rows.counts.astype(np.uint64)) ^ scope
-        return near.mix(middle & np.uint64(masks[band]) ^ apart), held
+        apart = near.scatter_bits(rows.counts.astype(np.uint64)) ^ scope
+        return near.scatter_bits(middle & np.uint64(masks[band]) ^ apart), held
     keys = near.band_keys(rows.signatures, rows=search.band_bytes, band=band - len(masks))
-    return near.mix(keys ^ scope), rows.signed & (rows.counts == 0)
+    return near.scatter_bits(keys ^ scope), rows.signed & (rows.counts == 0)
 
 
 def _verify(rows: _Rows, search: Search) -> near.Verify:
     """Verify: two of `rows` are in one scope and near, as the search's kind has it."""
     checks: list[near.Verify] = [lambda a, b: rows.scope[a] == rows.scope[b]]
-    if search.kind in ("pictures", "sample"):
-        checks.append(_near_pictures(rows, search.radius))
+    if search.kind in ("images", "sample"):
+        checks.append(_near_images(rows, search.radius))
     if search.kind in ("text", "sample"):
         checks.append(_similar(rows.signatures, search.similarity))
     if search.kind == "embedding":
@@ -195,8 +195,8 @@ def _similar(signatures: np.ndarray, similarity: float) -> near.Verify:
     return verify
 
 
-def _near_pictures(rows: _Rows, radius: int) -> near.Verify:
-    """Verify: equally many pictures, each within `radius` bits of its counterpart."""
+def _near_images(rows: _Rows, radius: int) -> near.Verify:
+    """Verify: equally many images, each within `radius` bits of its counterpart."""
     counts, offsets, hashes = rows.counts, rows.offsets, rows.hashes
 
     def verify(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -264,10 +264,10 @@ def pairs_of_band(
         keys, held = _keys(_rows(batch), search, band)
         at = positions[start : start + len(batch)]
         held &= at >= 0
-        made = near.packed(keys[held], at[held], count=count)
+        made = near.pack_keys(keys[held], at[held], count=count)
         words[filled : filled + len(made)] = made
         start, filled = start + len(batch), filled + len(made)
-    met = near.in_buckets(words[:filled], count=count, settled=settled)
+    met = near.bucket_members(words[:filled], count=count, settled=settled)
     del words
     row_of = place[:count]  # position -> row, in the memory of `place`
     present = np.flatnonzero(positions >= 0).astype(np.int32)
@@ -294,8 +294,8 @@ def _compared(
 ) -> Iterator[np.ndarray]:
     """[M, 2] of places in `buckets` (sorted) that share a bucket and are near; `at`: their row.
 
-    Large buckets of like pictures are split: by each band of their texts where those count too,
-    else by another picture.
+    Large buckets of like images are split: by each band of their texts where those count too,
+    else by another image.
     """
     verify = _verify(rows, search)
     large = np.zeros(len(buckets), bool)
@@ -311,7 +311,7 @@ def _compared(
 
     yield pairs_of(small, buckets[small])
     for second in _second_keys(rows, at[split], search) if len(split) else ():
-        keys = near.mix(buckets[split] ^ second)
+        keys = near.scatter_bits(buckets[split] ^ second)
         by_key = np.argsort(keys, kind="stable")
         yield pairs_of(split[by_key], keys[by_key])
 
@@ -320,22 +320,22 @@ def _second_keys(rows: _Rows, at: np.ndarray, search: Search) -> Iterator[np.nda
     """uint64 [M], scattered, again and again: near rows among `at` share one of these too."""
     for band in range(search.num_text_bands):
         texts = near.band_keys(rows.signatures[at], rows=search.band_bytes, band=band)
-        yield near.mix(texts)
+        yield near.scatter_bits(texts)
     if not search.num_text_bands:
         another = rows.hashes[rows.offsets[at] + rows.counts[at] // 4]
-        yield from (near.mix(another & np.uint64(mask)) for mask in search.masks)
+        yield from (near.scatter_bits(another & np.uint64(mask)) for mask in search.masks)
 
 
 Run = Callable[[pl.DataFrame, Search], near.Compare]
 """(rows with rank and scope; the search) -> what compares them, band by band."""
 
 
-def here(frame: pl.DataFrame, search: Search) -> near.Compare:
+def comparison_of_frame(frame: pl.DataFrame, search: Search) -> near.Compare:
     """Compares, in this process, rows that hold the columns of the search themselves."""
-    return comparing(candidates(frame, search), search)
+    return comparison_of_candidates(candidates(frame, search), search)
 
 
-def comparing(rows: pa.Table, search: Search) -> near.Compare:
+def comparison_of_candidates(rows: pa.Table, search: Search) -> near.Compare:
     """Compares CANDIDATES, in this process."""
 
     def compare(order: np.ndarray, settled: int) -> np.ndarray:

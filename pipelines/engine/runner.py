@@ -103,10 +103,10 @@ class File:
     path: str
 
 
-def perform(task: Task) -> Report:
+def run_task(task: Task) -> Report:
     """The task's file is there, whole; called where the work is done."""
     started = time.monotonic()
-    timings.forget_peak()
+    timings.reset_peak()
     spec = task.stage
     try:
         read = {
@@ -142,7 +142,7 @@ def _node() -> str:
 
 
 @contextmanager
-def connected(address: str, *, workers: int | None) -> Iterator[int]:
+def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
     """Ray is up; yields its number of CPUs, or 0 where `workers=0` asks for this process alone.
 
     `local` starts Ray on this machine with `workers` CPUs, `auto` joins the running cluster,
@@ -174,7 +174,7 @@ def connected(address: str, *, workers: int | None) -> Iterator[int]:
         # A submitted job brings its code by its own runtime environment (or the image).
         code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
         try:
-            knock(address)
+            require_listening(address)
             ray.init(address=address, runtime_env=code, **quiet)
         except (ConnectionError, TimeoutError) as error:
             raise ValueError(
@@ -191,7 +191,7 @@ def connected(address: str, *, workers: int | None) -> Iterator[int]:
         ray.shutdown()
 
 
-def knock(address: str) -> None:
+def require_listening(address: str) -> None:
     """Raises ConnectionError or TimeoutError where nothing listens at `HOST:PORT`: Ray itself
     keeps trying for minutes.
     """
@@ -229,7 +229,7 @@ def run(tasks: Sequence[Task], *, slots: int) -> list[Report]:
             were running have ended. Finished files stay.
     """
     made = {task.out for task in tasks}
-    present = tables.present([task.out for task in tasks])
+    present = tables.existing([task.out for task in tasks])
     waiting = {
         i: {p for p in t.after if p in made and p not in present} for i, t in enumerate(tasks)
     }
@@ -256,7 +256,7 @@ def run(tasks: Sequence[Task], *, slots: int) -> list[Report]:
             while ready:
                 i = heapq.heappop(ready)
                 progress.start(tasks[i].stage.name)
-                finish(i, perform(tasks[i]))
+                finish(i, run_task(tasks[i]))
         else:
             _run_on_ray(tasks, ready, finish, progress, slots=slots)
     finally:
@@ -274,7 +274,7 @@ def _run_on_ray(
 ) -> None:
     import ray
 
-    here, shown = versions.packages(), labels(tasks)
+    here, shown = versions.packages(), task_labels(tasks)
     remote: dict[tuple[str, Needs], Any] = {}
     running: dict[Any, tuple[int, float]] = {}  # -> task, since when
     failure: Exception | None = None
@@ -313,7 +313,7 @@ def _run_on_ray(
         raise failure
 
 
-def labels(tasks: Sequence[Task]) -> list[str]:
+def task_labels(tasks: Sequence[Task]) -> list[str]:
     """What Ray's dashboard calls each task: `ingest cauldron/ai2d 3/40` is part 00003 of forty."""
     places = [(task.stage.name, *task.part.rpartition("/")[::2]) for task in tasks]
     totals = Counter((stage, subset) for stage, subset, _ in places)
@@ -327,7 +327,7 @@ def labels(tasks: Sequence[Task]) -> list[str]:
 
 def _perform_for(task: Task, drivers: dict[str, str]) -> Report:
     versions.check(drivers)
-    return perform(task)
+    return run_task(task)
 
 
 def _options(name: str, needs: Needs) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def retrying(call: Callable[[], Any], *, what: str) -> Any:
         try:
             return call()
         except Exception as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
             if attempt == ATTEMPTS - 1:
                 error.add_note(f"{what}: failed {ATTEMPTS} times")
@@ -61,7 +61,7 @@ def retrying(call: Callable[[], Any], *, what: str) -> Any:
     raise AssertionError("unreachable")
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether another attempt may succeed, whichever store's package raised it."""
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
         return False
@@ -78,7 +78,7 @@ def exists(path: str | Path) -> bool:
     return retrying(lambda: fs.exists(name), what=f"looking for {path}")
 
 
-def present(paths: Sequence[str]) -> set[str]:
+def existing(paths: Sequence[str]) -> set[str]:
     """Those of the files that are there, by one listing per folder rather than a look per file."""
     folders = {path.rpartition("/")[0] for path in paths}
     there = {join(folder, name) for folder in folders for name in listing(folder)}
@@ -116,7 +116,7 @@ def remove(path: str | Path) -> None:
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a file for writing that appears under `path` when the block ends, or never.
 
     On a disk: a temporary name beside it, synced, then renamed. On an object store: gathered in
@@ -146,7 +146,7 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
 
 def write_text(path: str | Path, text: str) -> None:
     """The file holds `text` in UTF-8, whole or not at all."""
-    with atomic(path) as file:
+    with atomic_file(path) as file:
         file.write(text.encode())
 
 
@@ -219,7 +219,7 @@ def write_pieces(
     Of the pieces, one and the rows that fill no batch yet are in memory.
     """
     num_rows = 0
-    with atomic(path) as file, pa.ipc.new_file(file, schema) as writer:
+    with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
         rest = schema.empty_table()
         for piece in pieces:
             num_rows += piece.num_rows
@@ -239,8 +239,8 @@ def _write_batch(writer: pa.ipc.RecordBatchFileWriter, rows: pa.Table) -> None:
 
 def compact(table: pa.Table) -> pa.Table:
     """The table copied into fresh buffers of its own size, which refer to no file and no parent."""
-    # `take` starts each column at offset 0, so that the bytes written do not depend on the slice's
-    # place in its parent (offsets, padding bits, validity maps).
+    # `take_rows` starts each column at offset 0, so that the bytes written do not depend on the
+    # slice's place in its parent (offsets, padding bits, validity maps).
     return table.take(pa.array(np.arange(table.num_rows)))
 
 
@@ -295,7 +295,7 @@ def num_rows(path: str | Path) -> int:
     return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
 
 
-def take(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> pa.Table:
+def take_rows(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> pa.Table:
     """The rows at `rows` (ascending, may repeat); only the batches they lie in are touched."""
     reader = open_file(path)
     if not len(rows):

@@ -43,7 +43,7 @@ def _processes() -> list[Path]:
     return [p for pid in found if (p := Path(f"/proc/{pid}")).is_dir()]
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     """`peak_bytes` counts from here; where the kernel refuses that, from the process's start.
 
     https://docs.kernel.org/filesystems/proc.html (clear_refs: 5 resets the peak)

@@ -39,7 +39,7 @@ def movie_header(stream: BinaryIO) -> float | None:
     end = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     for name in (b"moov", b"mvhd"):
-        found = box(stream, name, end)
+        found = find_box(stream, name, end)
         if found is None:
             return None
         end = found
@@ -54,7 +54,7 @@ def movie_header(stream: BinaryIO) -> float | None:
     return None if unknown or not units else length / units
 
 
-def box(stream: BinaryIO, name: bytes, end: int) -> int | None:
+def find_box(stream: BinaryIO, name: bytes, end: int) -> int | None:
     """Where the box `name` ends, the stream standing at its content; null: none before `end`."""
     for _ in range(MAX_BOXES):
         start = stream.tell()

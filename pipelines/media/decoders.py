@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.media import images, pipes
-from pipelines.media.video import Clip, decode, kept
+from pipelines.media.video import Clip, decode, frame_bytes
 from pipelines.sources.sample import Defect
 
 MAX_BYTES = 4 << 30
@@ -29,14 +29,14 @@ MEMORY_LIMIT = 8 << 30
 
 
 @dataclass(frozen=True)
-class Refused:
+class DecodingDefect:
     """The Defect that the child met."""
 
     reason: str
     detail: str
 
 
-def serve() -> None:
+def serve_requests() -> None:
     """The child's loop: one pickled request from stdin, one pickled answer to stdout."""
     import resource
 
@@ -45,30 +45,30 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print must not mix with the answers
     calls: dict[str, Callable[..., object]] = {
         "video": decode,
-        "image": images.known,
-        "frame": kept,
-        "pdf": images.leaves,
+        "image": images.image_facts,
+        "frame": frame_bytes,
+        "pdf": images.pdf_pages,
     }
-    for kind, data, settings in pipes.requests(sys.stdin.buffer):
+    for kind, data, settings in pipes.receive_requests(sys.stdin.buffer):
         answer: object
         try:
             answer = calls[kind](data, **settings)
         except Defect as defect:
-            answer = Refused(defect.reason, str(defect))
+            answer = DecodingDefect(defect.reason, str(defect))
         except MemoryError:
-            answer = Refused(f"undecodable_{kind}", "more memory than a decoder may take")
+            answer = DecodingDefect(f"undecodable_{kind}", "more memory than a decoder may take")
         except Exception as error:
             if kind == "video":  # what a broken file leads FFmpeg's bindings to: the child ends
                 raise
             answer = error
-        pipes.answer(answers, answer)
+        pipes.send_answer(answers, answer)
 
 
 child: subprocess.Popen[bytes] | None = None
 """The decoding child of this worker process, started when first needed."""
 
 
-def frames(
+def decode_video(
     video: bytes | Path,
     *,
     fps: float,
@@ -86,51 +86,51 @@ def frames(
     if length > MAX_BYTES:
         raise Defect("too_many_bytes", f"{length} bytes")
     settings = {"fps": fps, "max_frames": max_frames, "size": size, "start": start, "end": end}
-    clip: Clip = decoded("video", data, settings, limit)
+    clip: Clip = decode_in_child("video", data, settings, limit)
     return clip
 
 
-def picture(data: bytes, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]:
-    """The IMAGES element of a still, as `pictures.picture` makes it; raises Defect, besides
+def decode_image(data: bytes, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]:
+    """The IMAGES element of a still, as `images.image_record` makes it; raises Defect, besides
     (image_timeout, decoder_crash).
     """
-    return {**decoded("image", data, {}, limit), "bytes": data}
+    return {**decode_in_child("image", data, {}, limit), "bytes": data}
 
 
-def frame(data: bytes, size: int, *, limit: float = SECONDS_LIMIT) -> bytes:
-    """What `kept` makes of a picture; raises Defect as `picture` does."""
-    made: bytes = decoded("frame", data, {"size": size}, limit)
+def decode_frame(data: bytes, size: int, *, limit: float = SECONDS_LIMIT) -> bytes:
+    """What `kept` makes of an image; raises Defect as `decode_image` does."""
+    made: bytes = decode_in_child("frame", data, {"size": size}, limit)
     return made
 
 
-def pages(data: bytes, *, limit: float = SECONDS_LIMIT) -> list[dict[str, Any]]:
+def decode_pdf(data: bytes, *, limit: float = SECONDS_LIMIT) -> list[dict[str, Any]]:
     """The IMAGES elements of a PDF's pages; raises Defect, besides (pdf_timeout, decoder_crash)."""
-    made: list[dict[str, Any]] = decoded("pdf", data, {}, limit)
+    made: list[dict[str, Any]] = decode_in_child("pdf", data, {}, limit)
     return made
 
 
-def decoded(kind: str, data: bytes | str, settings: dict[str, Any], limit: float) -> Any:
+def decode_in_child(kind: str, data: bytes | str, settings: dict[str, Any], limit: float) -> Any:
     """The child's answer within `limit` seconds; raises the Defect or the bug that it met."""
     global child
     if child is None or child.poll() is not None:
-        child = started()
+        child = start_child()
     try:
-        answer = asked(child, (kind, data, settings), time.monotonic() + limit)
+        answer = ask_child(child, (kind, data, settings), time.monotonic() + limit)
     except TimeoutError as error:
-        stop()
+        stop_child()
         name = "image" if kind == "frame" else kind
         raise Defect(f"{name}_timeout", f"not decoded after {limit:.0f} s") from error
     except (EOFError, BrokenPipeError) as error:
-        stop()
+        stop_child()
         raise Defect("decoder_crash", "the decoder ended its process") from error
-    if isinstance(answer, Refused):
+    if isinstance(answer, DecodingDefect):
         raise Defect(answer.reason, answer.detail)
     if isinstance(answer, Exception):
         raise answer
     return answer
 
 
-def started() -> subprocess.Popen[bytes]:
+def start_child() -> subprocess.Popen[bytes]:
     """A new decoding child, its errors to nowhere: decord and FFmpeg chatter on every bad file."""
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -143,7 +143,7 @@ def started() -> subprocess.Popen[bytes]:
     )
 
 
-def asked(process: subprocess.Popen[bytes], request: object, deadline: float) -> Any:
+def ask_child(process: subprocess.Popen[bytes], request: object, deadline: float) -> Any:
     """The child's answer; raises TimeoutError after the deadline, EOFError where it died."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -151,7 +151,7 @@ def asked(process: subprocess.Popen[bytes], request: object, deadline: float) ->
     return pipes.received(process.stdout, deadline)
 
 
-def stop() -> None:
+def stop_child() -> None:
     """The child of this process, if any, is ended."""
     global child
     if child is not None:
@@ -166,4 +166,4 @@ def stop() -> None:
         child = None
 
 
-atexit.register(stop)
+atexit.register(stop_child)

@@ -1,10 +1,10 @@
-"""Videos that come as a folder of pictures, a picture a frame (LLaVA-Hound's, many of your own).
+"""Videos that come as a folder of images, an image a frame (LLaVA-Hound's, many of your own).
 
 | the folder lies in         | and is found                                               |
 |----------------------------|------------------------------------------------------------|
 | a folder of the media      | by listing it                                              |
 | a zip or tar read at random| by its members' folders, which the path names from the right |
-| a tar.gz, read in order    | as its pictures pass (along.py); they must stand together  |
+| a tar.gz, read in order    | as its images pass (along.py); they must stand together    |
 
 Frames count in natural order of their names (`f2` before `f10`); the n-th is at n / fps seconds.
 Which are taken, and how they are kept, is as of any video (frames.py).
@@ -30,17 +30,17 @@ class Folder:
     read: Callable[[int], bytes]
 
 
-def natural(name: str) -> tuple[list[int | str], str]:
+def natural_key(name: str) -> tuple[list[int | str], str]:
     """What names are sorted by: stretches of digits as numbers."""
     pieces = DIGITS.split(name)
     return [int(p) if n % 2 else p for n, p in enumerate(pieces)], name  # type: ignore[misc]
 
 
-def clip(
+def clip_of_folder(
     folder: Folder, *, rate: float, fps: float, max_frames: int, size: int, start: float, end: float
 ) -> video.Clip:
-    """The frames of a folder whose pictures follow each other `rate` times a second; raises Defect
-    where there is none, or one that is taken is no whole picture.
+    """The frames of a folder whose images follow each other `rate` times a second; raises Defect
+    where there is none, or one that is taken is no whole image.
     """
     times = np.arange(len(folder.names)) / rate
     inside = np.flatnonzero((times >= start) & (times < end))
@@ -48,7 +48,7 @@ def clip(
         raise Defect("undecodable_video", f"no frame between {start} and {end} s")
     duration = min(len(folder.names) / rate, end) - start
     since = times[inside] - times[inside[0]]
-    wanted = video.instants(duration, fps=fps, max_frames=max_frames, last=since[-1])
-    chosen = inside[video.nearest(since, wanted)]
-    kept = tuple(decoders.frame(folder.read(int(n)), size) for n in chosen)
+    wanted = video.frame_instants(duration, fps=fps, max_frames=max_frames, last=since[-1])
+    chosen = inside[video.nearest_frames(since, wanted)]
+    kept = tuple(decoders.decode_frame(folder.read(int(n)), size) for n in chosen)
     return video.Clip(kept, tuple(float(times[n] - start) for n in chosen), duration, None)

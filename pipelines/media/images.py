@@ -1,7 +1,7 @@
-"""What is known of a picture: one element of IMAGES, from one full decode.
+"""What is known of an image: one element of IMAGES, from one full decode.
 
 Every still is decoded whole here, so that the trainer never meets a broken one. The bytes are kept
-as they came; sizes and hashes are of the picture as the model sees it (orientation applied,
+as they came; sizes and hashes are of the image as the model sees it (orientation applied,
 transparency on white), through the same `tokenization.images.open_image` that makes the crops:
 
 | Pillow's mode             | becomes RGB by                                                       |
@@ -14,8 +14,8 @@ transparency on white), through the same `tokenization.images.open_image` that m
 | several frames (GIF, ...) | the first alone                                                      |
 
 EXIF is needed for one thing, which side is up. Where the block is broken but Pillow reads on, the
-picture is taken as it lies and `broken_exif` is true: the rule of that name decides. Where Pillow
-gives up on the whole picture (PNG, WebP), so would `datasets` on reading the shards: the sample has
+image is taken as it lies and `broken_exif` is true: the rule of that name decides. Where Pillow
+gives up on the whole image (PNG, WebP), so would `datasets` on reading the shards: the sample has
 the defect `unreadable_exif`.
 """
 
@@ -33,7 +33,7 @@ MAX_BYTES = 256 << 20
 MAX_PIXELS = 89_478_485
 """Pixels of a still, at most: Pillow's own mark for a decompression bomb."""
 THUMBNAIL = 128
-"""px, the longest side of the picture that sharpness and edges are measured on."""
+"""px, the longest side of the image that sharpness and edges are measured on."""
 EDGE = 32
 """Difference of luminance between neighbours from which a thumbnail pixel is on an edge."""
 
@@ -56,33 +56,33 @@ EMPTY: dict[str, Any] = dict.fromkeys(
         "broken_exif",
     )
 )  # fmt: skip
-"""A picture that could not be read."""
+"""An image that could not be read."""
 
 
-def picture(data: bytes, *, seconds: float | None = None) -> dict[str, Any]:
-    """The IMAGES element of encoded bytes; raises Defect where they are no whole picture."""
-    return {**known(data), "bytes": data, "seconds": seconds}
+def image_record(data: bytes, *, seconds: float | None = None) -> dict[str, Any]:
+    """The IMAGES element of encoded bytes; raises Defect where they are no whole image."""
+    return {**image_facts(data), "bytes": data, "seconds": seconds}
 
 
-def known(data: bytes) -> dict[str, Any]:
-    """The same without the bytes; raises Defect where they are no whole picture."""
-    measured = facts(decode(data))  # first: it turns bombs away
+def image_facts(data: bytes) -> dict[str, Any]:
+    """The same without the bytes; raises Defect where they are no whole image."""
+    measured = pixel_facts(decode(data))  # first: it turns bombs away
     return {**measured, "seconds": None, "broken_exif": has_broken_exif(data)}
 
 
 def decode(data: bytes) -> Image.Image:
-    """The picture as RGB, orientation applied; raises Defect where it cannot be."""
+    """The image as RGB, orientation applied; raises Defect where it cannot be."""
     from tokenization.images import open_image
 
     if len(data) > MAX_BYTES:
         raise Defect("too_many_bytes", f"{len(data)} bytes")
     if data.startswith(POSTSCRIPT):
-        raise Defect("undecodable_image", "PostScript, a program rather than a picture")
+        raise Defect("undecodable_image", "PostScript, a program rather than an image")
     if len(data) > METERED_BYTES:
         check_chunks(data)
         check_header(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the picture decodes
+        warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the image decodes
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             return open_image(data)
@@ -95,7 +95,7 @@ def decode(data: bytes) -> Image.Image:
             raise Defect(reason, str(error)) from error
 
 
-class Metered(io.BytesIO):
+class MeteredReads(io.BytesIO):
     """Bytes of which no more than MAX_READS reads are given; then it raises Defect."""
 
     reads = 0
@@ -127,7 +127,7 @@ def check_header(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            Image.open(Metered(data))
+            Image.open(MeteredReads(data))
         except (Defect, MemoryError):
             raise
         except Exception:  # whatever it is, decoding meets it again and names it
@@ -135,7 +135,7 @@ def check_header(data: bytes) -> None:
 
 
 def has_broken_exif(data: bytes) -> bool:
-    """Whether the picture has an EXIF block that cannot be read to its end, or whose orientation is
+    """Whether the image has an EXIF block that cannot be read to its end, or whose orientation is
     no number from 0 (unknown) to 8.
     """
     if not any(mark in data for mark in EXIF_MARKS):
@@ -167,8 +167,8 @@ def decodes_apart_from_exif(data: bytes) -> bool:
     return True
 
 
-def facts(image: Image.Image) -> dict[str, Any]:
-    """Sizes, difference hash, contrast, sharpness and edges of an RGB picture."""
+def pixel_facts(image: Image.Image) -> dict[str, Any]:
+    """Sizes, difference hash, contrast, sharpness and edges of an RGB image."""
     gray = image.convert("L")
     counts = np.asarray(gray.histogram(), dtype=np.float64)
     levels = np.arange(256)
@@ -209,7 +209,7 @@ def sharpness_and_edges(gray: np.ndarray) -> tuple[float, float]:
     return float(laplacian.var()), float((np.maximum(right, below) >= EDGE).mean())
 
 
-def pages(data: bytes, *, longest_edge: int) -> list[bytes]:
+def render_pdf(data: bytes, *, longest_edge: int) -> list[bytes]:
     """Every page of a PDF as PNG, its longer side `longest_edge` px; raises Defect where it is no
     whole PDF.
     """
@@ -238,9 +238,9 @@ def pages(data: bytes, *, longest_edge: int) -> list[bytes]:
         document.close()
 
 
-def leaves(data: bytes) -> list[dict[str, Any]]:
+def pdf_pages(data: bytes) -> list[dict[str, Any]]:
     """The IMAGES elements of a PDF's pages."""
-    return [picture(page) for page in pages(data, longest_edge=PAGE_EDGE)]
+    return [image_record(page) for page in render_pdf(data, longest_edge=PAGE_EDGE)]
 
 
 MAX_PAGES = 100

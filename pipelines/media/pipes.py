@@ -48,13 +48,13 @@ def read_exactly(pipe: Any, size: int, deadline: float) -> bytes:
     return b"".join(parts)
 
 
-def requests(stream: BinaryIO) -> Iterator[Any]:
+def receive_requests(stream: BinaryIO) -> Iterator[Any]:
     """Every message, until the other end closes the pipe; waits for each."""
     while header := stream.read(LENGTH.size):
         yield pickle.loads(stream.read(LENGTH.unpack(header)[0]))
 
 
-def answer(stream: BinaryIO, message: object) -> None:
+def send_answer(stream: BinaryIO, message: object) -> None:
     """The message is in the pipe, however long the other end takes to read it."""
     body = pickle.dumps(message)
     stream.write(LENGTH.pack(len(body)) + body)

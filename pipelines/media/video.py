@@ -7,7 +7,7 @@
   timestamp is nearest; timestamps are those of the packets, so a wrong frame rate or duration in
   the header and a variable frame rate do no harm. SmolVLM's processor in transformers spaces its
   indices the same way; the public SmolVLM2 loader instead took consecutive frames from the middle.
-* **Decoder.** decord for codecs and sizes it is good at; PyAV for the rest, for rotated pictures
+* **Decoder.** decord for codecs and sizes it is good at; PyAV for the rest, for rotated images
   and for whatever decord fails on. PyAV seeks per frame where the gap between wanted frames
   exceeds the keyframe distance, else scans once.
 * **Size.** The longest edge is brought down to `size` px (the encoder's crop size) with the very
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.media import images as pictures
 from pipelines.media.container import stated_seconds
+from pipelines.media.images import decode as decode_image
 from pipelines.sources.sample import Defect
 
 BATCH_BYTES = 128 << 20
@@ -69,13 +69,13 @@ class Probe:
     """s, by the file's header."""
 
 
-def instants(duration: float, *, fps: float, max_frames: int, last: float) -> np.ndarray:
+def frame_instants(duration: float, *, fps: float, max_frames: int, last: float) -> np.ndarray:
     """Instants from 0 to `last` (s), evenly: `clamp(round(fps x duration), 1, max_frames)`."""
     count = int(min(max(1, round(fps * duration)), max_frames))
     return np.array([last / 2]) if count == 1 else np.linspace(0.0, last, count)
 
 
-def nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def nearest_frames(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Indices into ascending `times` of the nearest to each wanted instant, each at most once."""
     right = np.clip(np.searchsorted(times, wanted), 1, max(1, len(times) - 1))
     if len(times) == 1:
@@ -160,9 +160,9 @@ def decode(
             raise Defect("undecodable_video", f"no frame between {start} and {end} s")
         times = seen.times[inside]
         duration = min(seen.duration, end) - start
-        wanted = instants(duration, fps=fps, max_frames=max_frames, last=times[-1] - times[0])
-        chosen = inside[nearest(times - times[0], wanted)]
-        images = pictures_of(data, seen, chosen, size)
+        wanted = frame_instants(duration, fps=fps, max_frames=max_frames, last=times[-1] - times[0])
+        chosen = inside[nearest_frames(times - times[0], wanted)]
+        images = images_of(data, seen, chosen, size)
     except (av.FFmpegError, ValueError, IndexError, EOFError) as error:
         raise Defect("undecodable_video", f"{type(error).__name__}: {error}") from error
     frames = tuple(jpeg(image) for image in images)
@@ -171,7 +171,7 @@ def decode(
     return Clip(frames, seconds, float(duration), stated)
 
 
-def pictures_of(data: bytes | str, seen: Probe, chosen: np.ndarray, size: int) -> list[Image.Image]:
+def images_of(data: bytes | str, seen: Probe, chosen: np.ndarray, size: int) -> list[Image.Image]:
     """The frames at indices `chosen`, by decord where it can, else by PyAV; each brought down to
     `size` as it comes, so that few whole frames are in memory.
     """
@@ -193,7 +193,7 @@ def by_decord(
 
     try:
         reader = decord.VideoReader(source_of(data), ctx=decord.cpu(0), num_threads=1)
-        if len(reader) != len(seen.times) or rotated(data):
+        if len(reader) != len(seen.times) or is_rotated(data):
             return None
         # on some .mpg, .m1v and .mkv its index is senseless, and then so are its frames
         stamps = reader.get_frame_timestamp(range(len(reader)))[:, 0]
@@ -203,7 +203,7 @@ def by_decord(
         step = max(1, BATCH_BYTES // (3 * seen.width * seen.height))
         for start in range(0, len(chosen), step):  # one by one it would seek for every frame
             batch = reader.get_batch(chosen[start : start + step].tolist()).asnumpy()
-            images += [fitted(Image.fromarray(pixels), size) for pixels in batch]
+            images += [fit_frame(Image.fromarray(pixels), size) for pixels in batch]
     except (RuntimeError, IndexError) as error:
         # decord's own errors are RuntimeErrors; PyAV, asked next, has the last word
         print(f"decord: {str(error).splitlines()[0]}", file=sys.stderr)
@@ -211,7 +211,7 @@ def by_decord(
     return images
 
 
-def rotated(data: bytes | str) -> bool:
+def is_rotated(data: bytes | str) -> bool:
     """Whether the first frame carries a display rotation, which decord ignores."""
     import av
 
@@ -230,48 +230,50 @@ def by_av(data: bytes | str, seen: Probe, chosen: np.ndarray, size: int) -> list
     with av.open(source_of(data), mode="r", metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
-        found = sought(container, wanted) if seeks else scanned(container, wanted)
-        images = [fitted(image, size) for image in found]
+        found = (
+            frames_by_seeking(container, wanted) if seeks else frames_by_scanning(container, wanted)
+        )
+        images = [fit_frame(image, size) for image in found]
     if len(images) < len(wanted):
         if seeks:  # an index that lies: read it from the start
             with av.open(source_of(data), mode="r", metadata_errors="ignore") as container:
-                images = [fitted(image, size) for image in scanned(container, wanted)]
+                images = [fit_frame(image, size) for image in frames_by_scanning(container, wanted)]
         if len(images) < len(wanted):
             raise Defect("undecodable_video", f"{len(images)} of {len(wanted)} frames decode")
     return images
 
 
-def scanned(container: Any, wanted: np.ndarray) -> Iterator[Image.Image]:
+def frames_by_scanning(container: Any, wanted: np.ndarray) -> Iterator[Image.Image]:
     """The first frame at or after each wanted time (s), in one pass."""
     position = 0
     for frame in container.decode(video=0):
         if position == len(wanted):
             return
         if frame.time is not None and frame.time >= wanted[position] - 1e-4:
-            image = upright(frame)
+            image = upright_frame(frame)
             while position < len(wanted) and frame.time >= wanted[position] - 1e-4:
                 position += 1
                 yield image
 
 
-def sought(container: Any, wanted: np.ndarray) -> Iterator[Image.Image]:
+def frames_by_seeking(container: Any, wanted: np.ndarray) -> Iterator[Image.Image]:
     """The first frame at or after each wanted time (s), each from the keyframe before it."""
     stream = container.streams.video[0]
     for instant in wanted:
         container.seek(int(instant / stream.time_base), stream=stream, backward=True)
         for frame in container.decode(video=0):
             if frame.time is not None and frame.time >= instant - 1e-4:
-                yield upright(frame)
+                yield upright_frame(frame)
                 break
 
 
-def upright(frame: Any) -> Image.Image:
+def upright_frame(frame: Any) -> Image.Image:
     """The frame as RGB with its display rotation applied."""
     image: Image.Image = frame.to_image()
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
 
 
-def fitted(image: Image.Image, size: int) -> Image.Image:
+def fit_frame(image: Image.Image, size: int) -> Image.Image:
     """The frame, its longest edge at most `size` px."""
     target = frame_size(image.width, image.height, size)
     return image if target == image.size else image.resize(target, Image.Resampling.LANCZOS)
@@ -284,8 +286,8 @@ def jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def kept(data: bytes, *, size: int) -> bytes:
-    """A picture as a frame: as it is where it is a small JPEG or WebP, else fitted, as JPEG."""
-    image = pictures.decode(data)
+def frame_bytes(data: bytes, *, size: int) -> bytes:
+    """An image as a frame: as it is where it is a small JPEG or WebP, else fitted, as JPEG."""
+    image = decode_image(data)
     small = max(image.size) <= size and data.startswith((b"\xff\xd8\xff", b"RIFF"))
-    return data if small else jpeg(fitted(image, size))
+    return data if small else jpeg(fit_frame(image, size))

@@ -30,7 +30,7 @@ import numpy as np
 from pipelines.reading import hub, json_spans
 from pipelines.reading.archives import cache_folder, key_of
 from pipelines.reading.files import File, open_file
-from pipelines.reading.json_spans import Span, parsed
+from pipelines.reading.json_spans import Span, parse_line
 from pipelines.reading.rows import check_columns
 from pipelines.reading.streams import Window
 from pipelines.sources.sample import SOURCES, Defect, Source
@@ -44,7 +44,7 @@ BLOCK = 256 << 10
 
 
 @dataclass(frozen=True)
-class Every:
+class BlockSelection:
     """The blocks `b` of all of a subset's with `(b + phase) % step == 0`; step 1: all."""
 
     step: int = 1
@@ -52,7 +52,7 @@ class Every:
 
 
 @dataclass(frozen=True)
-class Lines:
+class LineIndex:
     """Where rows start and how long they are, int64 [rows]; and the hashes of their media's paths,
     uint64 [media] with the row of each, int64 [media], in order.
     """
@@ -89,7 +89,7 @@ def probe(file: File, name: str) -> Probe:
     by_line = file.name.endswith(".jsonl")
     found: set[str] = set()
     count, start, end = 0, 0, 0
-    with window(file, 0, min(PROBE, file.size)) as stream:
+    with open_window(file, 0, min(PROBE, file.size)) as stream:
         head = stream.read(json_spans.AHEAD)
         is_list = not by_line and json_spans.is_array(head, file.url)
         stream.seek(0)
@@ -109,7 +109,7 @@ def probe(file: File, name: str) -> Probe:
     return Probe(is_list, (end - start) / max(1, count))
 
 
-def about_rows(files: Sequence[File], name: str) -> list[float]:
+def estimate_rows(files: Sequence[File], name: str) -> list[float]:
     """About how many rows each file has, from what its first ones are like."""
     return [file.size / max(1.0, probe(file, name).row_bytes) for file in files]
 
@@ -120,7 +120,7 @@ def whole_row(source: Source) -> json_spans.Whole:
     return lambda row: isinstance(row, dict) and all(row.keys() & names for names in wanted)
 
 
-def window(file: File, start: int, stop: int) -> BinaryIO:
+def open_window(file: File, start: int, stop: int) -> BinaryIO:
     """A reader of the file about to read these bytes; of the hub, they come in one request."""
     if hub.is_hub(file.url):
         stretch = Window(hub.RangeReader(file.url, file.size), start, stop)
@@ -128,11 +128,11 @@ def window(file: File, start: int, stop: int) -> BinaryIO:
     return open_file(file.url, file.size)
 
 
-def block(file: File, name: str, start: int, stop: int) -> Iterator[Span]:
+def read_block(file: File, name: str, start: int, stop: int) -> Iterator[Span]:
     """The rows that start in the bytes `start` to `stop` of a large file, in order."""
     seen = probe(file, name)
     ahead = start - min(start, json_spans.BEFORE)
-    with window(file, ahead, min(file.size, stop + json_spans.AHEAD)) as stream:
+    with open_window(file, ahead, min(file.size, stop + json_spans.AHEAD)) as stream:
         yield from json_spans.block_spans(
             stream, file.url, start, stop, array=seen.array, whole=whole_row(SOURCES[name])
         )
@@ -152,7 +152,7 @@ def media_keys(row: object, source: Source) -> list[int]:
 # ------------------------------------------------------------------ the index
 
 
-def indexed(found: Iterable[Span], source: Source) -> tuple[Lines, set[str]]:
+def indexed(found: Iterable[Span], source: Source) -> tuple[LineIndex, set[str]]:
     """(where the rows lie and what they name, the columns that any of them has)."""
     offsets, lengths, owners = array("q"), array("q"), array("q")
     keys = array("Q")
@@ -166,23 +166,23 @@ def indexed(found: Iterable[Span], source: Source) -> tuple[Lines, set[str]]:
         if isinstance(row, dict):
             columns.update(row)
     made = (np.array(values) for values in (offsets, lengths, keys, owners))
-    return Lines(*made), columns
+    return LineIndex(*made), columns
 
 
 @lru_cache(maxsize=1024)
-def scan(file: File, name: str) -> Lines:
+def scan_file(file: File, name: str) -> LineIndex:
     """The index of a whole file; raises ValueError where it is not JSON of the source's layout."""
     source = SOURCES[name]
     cache = index_file(file, source)
     if file.size > SCANNED and cache.is_file():
         with np.load(cache) as held:
-            return Lines(**held)
-    with opened(file) as stream:
+            return LineIndex(**held)
+    with open_annotations(file) as stream:
         if source.row_files:
             text = stream.read(json_spans.MAX_LINE)
-            return indexed([(0, len(text), parsed(text))], source)[0]
+            return indexed([(0, len(text), parse_line(text))], source)[0]
         by_line = file.name.endswith(".jsonl")
-        lines, columns = indexed(json_spans.spans(stream, file.url, by_line=by_line), source)
+        lines, columns = indexed(json_spans.row_spans(stream, file.url, by_line=by_line), source)
     if len(lines.offsets):
         check_columns(file, sorted(columns), source)
     if file.size > SCANNED:
@@ -201,7 +201,7 @@ def index_file(file: File, source: Source) -> Path:
     return cache_folder() / f"{blake2b(about.encode(), digest_size=12).hexdigest()}.npz"
 
 
-def opened(file: File) -> BinaryIO:
+def open_annotations(file: File) -> BinaryIO:
     """The annotation file; one on the hub comes to the client's cache, since parts share it."""
     if hub.is_hub(file.url):
         return hub.download(file.url).open("rb")
@@ -224,24 +224,24 @@ class Rows:
     """What the offsets are in, where it is not the files."""
 
 
-def label(file: int, number: int, *, small: bool) -> str:
+def row_label(file: int, number: int, *, small: bool) -> str:
     """`000123`, the row in the subset; of large files `00001-000000004711`, where it lies."""
     return f"{number:06d}" if small else f"{file:05d}-{number:012d}"
 
 
 @lru_cache(maxsize=4)
-def index(files: tuple[File, ...], name: str, every: Every) -> Rows:
+def index_annotations(files: tuple[File, ...], name: str, every: BlockSelection) -> Rows:
     """The rows of the files, or of some blocks of large ones: those are copied to a nameless file
     on disk, since each is read again when its medium passes.
     """
     source = SOURCES[name]
     spool, copied = None, array("q")
     if every.step == 1:
-        scans = [scan(file, name) for file in files]
+        scans = [scan_file(file, name) for file in files]
     else:
         cache_folder().mkdir(parents=True, exist_ok=True)
         spool = tempfile.TemporaryFile(dir=cache_folder())  # noqa: SIM115 - closed with the index
-        taken = (spooled(found, spool, copied) for found in sampled(files, name, every))
+        taken = (spooled(found, spool, copied) for found in sample_blocks(files, name, every))
         scans = [indexed(found, source)[0] for found in taken]
     counts = [len(found.offsets) for found in scans]
     offsets = np.concatenate([found.offsets for found in scans])
@@ -257,12 +257,12 @@ def index(files: tuple[File, ...], name: str, every: Every) -> Rows:
     return Rows(
         np.column_stack([number, places, offsets, lengths]).astype(np.int64),
         np.concatenate([found.first_keys for found in scans]),
-        *once(keys, owners),
+        *unique_pairs(keys, owners),
         spool,
     )
 
 
-def once(keys: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unique_pairs(keys: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pairs sorted by key, then owner, each once."""
     order = np.lexsort((owners, keys))
     keys, owners = keys[order], owners[order]
@@ -271,14 +271,16 @@ def once(keys: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keys[new], owners[new]
 
 
-def sampled(files: Sequence[File], name: str, every: Every) -> Iterator[Iterator[Span]]:
+def sample_blocks(
+    files: Sequence[File], name: str, every: BlockSelection
+) -> Iterator[Iterator[Span]]:
     """File by file, the rows of its blocks that are among `every`."""
     first = 0
     for file in files:
         count = -(-file.size // BLOCK)
         taken = [n for n in range(count) if (first + n + every.phase) % every.step == 0]
         stretches = ((n * BLOCK, min(file.size, (n + 1) * BLOCK)) for n in taken)
-        yield chain.from_iterable(block(file, name, start, stop) for start, stop in stretches)
+        yield chain.from_iterable(read_block(file, name, start, stop) for start, stop in stretches)
         first += count
 
 
@@ -302,10 +304,10 @@ class LineReader:
         """(file, row or byte, value) of the rows at `refs` [n, 4], as in `Rows`."""
         for number, place, offset, length in refs.tolist():
             if self.spool is None and number not in self.streams:
-                self.streams[number] = opened(self.files[number])
+                self.streams[number] = open_annotations(self.files[number])
             stream = self.spool or self.streams[number]
             stream.seek(offset)
-            yield number, place, parsed(stream.read(length))
+            yield number, place, parse_line(stream.read(length))
 
     def close(self) -> None:
         """Every file is closed."""

@@ -15,13 +15,13 @@ import numpy as np
 
 from pipelines.media import decoders
 from pipelines.reading.archives import (
-    PICTURE,
+    IMAGE,
     Archive,
+    keep_listing,
     keys_of,
     listing,
-    remember,
     stem_and_extension,
-    walked,
+    walk_tar,
 )
 from pipelines.reading.media_files import Media
 from pipelines.sources.sample import Defect
@@ -30,7 +30,7 @@ FOLDER_BYTES = 1 << 30
 """Encoded bytes of a folder of frames, at most: they are held until the last has passed."""
 
 
-def read_along(
+def rows_in_archive_order(
     archive: Archive, first: np.ndarray, keys: np.ndarray, owners: np.ndarray, media: Media
 ) -> Iterator[int]:
     """The rows whose first medium is in the archive, each when its media are at hand.
@@ -75,36 +75,36 @@ def read_along(
         if first[row] in needs[row]:
             yield row
         release(row)
-    remember(archive, seen)
+    keep_listing(archive, seen)
 
 
 Passing = bytes | Defect | dict[str, bytes]
-"""A file, or the pictures of a folder by name."""
+"""A file, or the images of a folder by name."""
 
 
 def with_folders(
     archive: Archive, wants: Callable[[list[int]], bool]
 ) -> Iterator[tuple[list[int], Passing]]:
-    """(hashes of every path that names it, content) of each member, and of each folder of pictures
+    """(hashes of every path that names it, content) of each member, and of each folder of images
     once the last of them has passed; of a folder that nothing `wants`, empty.
 
-    Raises ValueError where the pictures of a wanted folder do not stand together.
+    Raises ValueError where the images of a wanted folder do not stand together.
     """
     at, named, gathers = "", list[int](), False
-    pictures: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     num_bytes = 0
     defect: Defect | None = None
     past = set[str]()
-    for name, data in walked(archive, limit=decoders.MAX_BYTES):
+    for name, data in walk_tar(archive, limit=decoders.MAX_BYTES):
         parent, _, base = name.rpartition("/")
-        if named and (parent != at or not PICTURE.match(name)):
+        if named and (parent != at or not IMAGE.match(name)):
             broken = data if not name and isinstance(data, Defect) else None
-            yield named, defect or broken or pictures
+            yield named, defect or broken or images
             past.update([at] if gathers else [])
-            named, pictures, num_bytes, defect = [], {}, 0, None
+            named, images, num_bytes, defect = [], {}, 0, None
         if not name:
             return  # it breaks off here: rows that miss a member are told apart by what is missing
-        if PICTURE.match(name):
+        if IMAGE.match(name):
             if not named:
                 at, named = parent, keys_of(archive, parent)
                 gathers = wants(named)
@@ -114,18 +114,18 @@ def with_folders(
                         "archive is read once, in order. Unpack it, or pack it by folders"
                     )
             if gathers and isinstance(data, bytes):
-                pictures[base] = data
+                images[base] = data
                 num_bytes += len(data)
                 if num_bytes > FOLDER_BYTES:
-                    defect, pictures = Defect("too_many_bytes", parent), {}
+                    defect, images = Defect("too_many_bytes", parent), {}
             elif gathers and isinstance(data, Defect):
                 defect = defect or data
         yield keys_of(archive, name), data
     if named:
-        yield named, defect or pictures
+        yield named, defect or images
 
 
-def in_no_archive(
+def rows_in_no_archive(
     archives: Sequence[Archive], first: np.ndarray, number: int, count: int
 ) -> Iterator[int]:
     """The rows whose first medium is in none of the archives: the `number`-th share of `count`.
@@ -148,10 +148,10 @@ def in_no_archive(
     yield from mine[order].tolist()
 
 
-def grouped(archive: Archive) -> Iterator[dict[str, Any] | Defect]:
+def webdataset_samples(archive: Archive) -> Iterator[dict[str, Any] | Defect]:
     """The samples of a WebDataset tar: consecutive members of one key, {extension: bytes}."""
     sample: dict[str, Any] = {}
-    for name, data in walked(archive, limit=decoders.MAX_BYTES):
+    for name, data in walk_tar(archive, limit=decoders.MAX_BYTES):
         if not name:
             if sample:
                 yield sample

@@ -34,8 +34,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from pipelines.reading.files import File, is_url, open_file
-from pipelines.reading.split_zip import of_one_disk
-from pipelines.reading.streams import Joined, Watched, uncompressed
+from pipelines.reading.split_zip import join_disks
+from pipelines.reading.streams import JoinedFiles, TailedStream, decompressed
 from pipelines.sources.sample import Defect
 
 ARCHIVE = re.compile(
@@ -45,7 +45,7 @@ ARCHIVE = re.compile(
 )
 DISK = re.compile(r"(?P<stem>.*)\.z(?P<number>\d\d+)\Z", re.IGNORECASE)
 """A piece of a zip cut into disks, whose last is the `.zip`."""
-PICTURE = re.compile(r".*\.(jpe?g|png|webp|bmp)\Z", re.IGNORECASE)
+IMAGE = re.compile(r".*\.(jpe?g|png|webp|bmp)\Z", re.IGNORECASE)
 """A member that may be a frame of a folder of frames."""
 BROKEN = (
     tarfile.TarError,
@@ -107,18 +107,18 @@ def disk_number(name: str) -> int:
     return int(disk["number"]) if disk else sys.maxsize
 
 
-def opened(archive: Archive) -> BinaryIO:
+def open_archive(archive: Archive) -> BinaryIO:
     """A seekable reader of the archive's bytes."""
     scattered = not archive.streams
     if len(archive.files) == 1:
         return open_file(archive.files[0].url, archive.files[0].size, scattered=scattered)
-    joined = Joined(archive.files, scattered=scattered)
+    joined = JoinedFiles(archive.files, scattered=scattered)
     return cast(
         BinaryIO, io.BufferedReader(joined, buffer_size=(64 << 10) if scattered else 1 << 20)
     )
 
 
-def clean(name: str) -> str:
+def normalized_path(name: str) -> str:
     """A member's or row's path for comparing: `/` between parts, no `.` and no leading `/`."""
     return "/".join(p for p in name.replace("\\", "/").split("/") if p not in ("", "."))
 
@@ -127,18 +127,18 @@ def full_names(archive: Archive, member: str) -> tuple[str, str]:
     """The two full names of a member: below the archive's folder, and below its stem there."""
     folder, _, base = archive.name.rpartition("/")
     stem = base[: -len(archive.kind) - 1]
-    inside = clean(member)
-    return clean(f"{folder}/{inside}"), clean(f"{folder}/{stem}/{inside}")
+    inside = normalized_path(member)
+    return normalized_path(f"{folder}/{inside}"), normalized_path(f"{folder}/{stem}/{inside}")
 
 
-def names_it(full: str, path: str) -> bool:
+def is_suffix_path(full: str, path: str) -> bool:
     """Whether `path` is `full`, from the right."""
     return full == path or full.endswith("/" + path)
 
 
 def key_of(path: str) -> int:
     """A 64-bit hash of a path, never 0."""
-    digest = blake2b(clean(path).encode("utf-8", "replace"), digest_size=8).digest()
+    digest = blake2b(normalized_path(path).encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") or 1
 
 
@@ -152,7 +152,7 @@ def keys_of(archive: Archive, member: str) -> list[int]:
     return [key_of(path) for path in paths]
 
 
-def name_of(member: Any) -> str:
+def member_name(member: Any) -> str:
     """The name of a member of a zip or tar."""
     return str(member.filename if isinstance(member, zipfile.ZipInfo) else member.name)
 
@@ -170,7 +170,7 @@ class Members:
         for number, archive in enumerate(archives):
             try:
                 for name, member in self.members(number):
-                    self.by_base.setdefault(clean(name).rpartition("/")[2], []).append(
+                    self.by_base.setdefault(normalized_path(name).rpartition("/")[2], []).append(
                         (number, member)
                     )
             except BROKEN:
@@ -188,12 +188,12 @@ class Members:
         """The open archive."""
         if number not in self.readers:
             archive = self.archives[number]
-            stream = opened(archive)
+            stream = open_archive(archive)
             self.streams.append(stream)
             made: zipfile.ZipFile | tarfile.TarFile
             if archive.kind == "zip":
                 disks = archive.disks
-                made = zipfile.ZipFile(of_one_disk(stream, disks) if disks else stream)
+                made = zipfile.ZipFile(join_disks(stream, disks) if disks else stream)
             else:
                 made = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closed by `close`
             self.readers[number] = made
@@ -201,28 +201,28 @@ class Members:
 
     def find(self, path: str) -> tuple[int, Any] | None:
         """Where the member that `path` names lies, if there is one."""
-        wanted = clean(path)
+        wanted = normalized_path(path)
         for number, member in self.by_base.get(wanted.rpartition("/")[2], ()):
-            fulls = full_names(self.archives[number], name_of(member))
-            if any(names_it(full, wanted) for full in fulls):
+            fulls = full_names(self.archives[number], member_name(member))
+            if any(is_suffix_path(full, wanted) for full in fulls):
                 return number, member
         return None
 
     def folder(self, path: str) -> list[tuple[str, tuple[int, Any]]]:
-        """(name, place) of the pictures right below the folder that `path` names; none: empty."""
+        """(name, place) of the images right below the folder that `path` names; none: empty."""
         if self.by_folder is None:
             self.by_folder = {}
             for places in self.by_base.values():
                 for number, member in places:
-                    if PICTURE.match(name := clean(name_of(member))):
+                    if IMAGE.match(name := normalized_path(member_name(member))):
                         parent, _, base = name.rpartition("/")
                         below = self.by_folder.setdefault(parent.rpartition("/")[2], {})
                         below.setdefault((number, parent), []).append((base, (number, member)))
-        wanted = clean(path)
+        wanted = normalized_path(path)
         found = self.by_folder.get(wanted.rpartition("/")[2], {})
         for number, parent in sorted(found):
             fulls = full_names(self.archives[number], parent)
-            if any(names_it(full, wanted) for full in fulls):
+            if any(is_suffix_path(full, wanted) for full in fulls):
                 return found[number, parent]
         return []
 
@@ -253,7 +253,7 @@ class Members:
             stream.close()
 
 
-def walked(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Defect]]:
+def walk_tar(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Defect]]:
     """(name, bytes) of every regular file of a tar, in order, in one pass; `limit` 0: names only.
 
     A member above `limit` bytes or cut off comes as a Defect. A stream that breaks off ends the
@@ -261,14 +261,14 @@ def walked(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Defec
     """
     try:
         with (
-            opened(archive) as raw,
-            uncompressed(raw, archive.kind.rpartition(".")[2]) as inner,
-            Watched(inner) as stream,
+            open_archive(archive) as raw,
+            decompressed(raw, archive.kind.rpartition(".")[2]) as inner,
+            TailedStream(inner) as stream,
             tarfile.open(fileobj=stream, mode="r|") as tar,
         ):
             for member in tar:
                 if member.isreg():
-                    yield member.name, taken(tar, member, limit) if limit else b""
+                    yield member.name, read_member(tar, member, limit) if limit else b""
             if stream.last.strip(b"\0"):
                 # every tar ends in blocks of zeros; tarfile takes their absence for an end
                 yield "", Defect("broken_archive", f"{archive.name} breaks off")
@@ -280,7 +280,7 @@ def walked(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Defec
         yield "", Defect("broken_archive", f"{archive.name}: {error}")
 
 
-def taken(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes | Defect:
+def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes | Defect:
     """The member's bytes, or the Defect that it is."""
     if member.size > limit:
         return Defect("too_many_bytes", f"{member.name}: {member.size}")
@@ -315,7 +315,7 @@ def listing_file(archive: Archive) -> Path:
     return cache_folder() / f"{blake2b(about.encode(), digest_size=12).hexdigest()}.npy"
 
 
-def remember(archive: Archive, keys: Sequence[int]) -> None:
+def keep_listing(archive: Archive, keys: Sequence[int]) -> None:
     """The hashes of the paths that name a member are kept for `listing`, where there is room."""
     path = listing_file(archive)
     waiting = path.with_suffix(f".{os.getpid()}.tmp")
@@ -332,17 +332,17 @@ def listing(archive: Archive) -> np.ndarray:
     if path.is_file():
         return cast(np.ndarray, np.load(path))
     keys, parent = array("Q"), ""
-    for name, _ in walked(archive, limit=0):
+    for name, _ in walk_tar(archive, limit=0):
         if name:
             keys.extend(keys_of(archive, name))
-            if PICTURE.match(name) and parent != (parent := name.rpartition("/")[0]):
+            if IMAGE.match(name) and parent != (parent := name.rpartition("/")[0]):
                 keys.extend(keys_of(archive, parent))  # a folder of frames can be named too
-    remember(archive, keys)
+    keep_listing(archive, keys)
     return np.unique(np.array(keys, np.uint64))
 
 
 def stem_and_extension(name: str) -> tuple[str, str]:
     """(key, extension) of a WebDataset member: the base name is cut at its first dot."""
-    path = PurePosixPath(clean(name))
+    path = PurePosixPath(normalized_path(name))
     stem, _, extension = path.name.partition(".")
     return str(path.parent / stem), extension.lower()

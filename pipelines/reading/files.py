@@ -55,7 +55,7 @@ def list_tree(root: str) -> Tree:
     """Every file under `root`, hidden ones left out; raises FileNotFoundError where it is not."""
     if hub.is_hub(root):
         commit, files = hub.tree(root)
-        return Tree(f"{hub.pinned(root, commit)}", tuple(File(*f) for f in files), commit)
+        return Tree(f"{hub.pin_revision(root, commit)}", tuple(File(*f) for f in files), commit)
     if is_url(root):
         return Tree(root.rstrip("/"), tuple(remote_files(root)))
     return Tree(str(Path(root).absolute()), tuple(local_files(Path(root))))
@@ -125,7 +125,7 @@ def exists(url: str) -> bool:
     return Path(url).is_file()
 
 
-def translate(pattern: str) -> re.Pattern[str]:
+def glob_regex(pattern: str) -> re.Pattern[str]:
     """The regular expression of a glob: `*` and `?` within a folder, `**` across folders,
     `{subset}` a folder's or file's name.
     """
@@ -144,19 +144,19 @@ def translate(pattern: str) -> re.Pattern[str]:
     return re.compile(out + r"\Z")
 
 
-def of_split(name: str, split: str) -> bool:
+def belongs_to_split(name: str, split: str) -> bool:
     """Whether the file `name` belongs to `split`: files that name no split are of any."""
     stem = name.rsplit("/", 1)[-1]
     found = re.match(rf"({SPLITS})(?=[-_.])", stem)
     return found is None or found[1] == split
 
 
-def matching(files: Iterable[File], pattern: str, *, split: str) -> list[tuple[str, File]]:
+def matching_files(files: Iterable[File], pattern: str, *, split: str) -> list[tuple[str, File]]:
     """The (subset, file) pairs that `pattern` matches, of the split; subset may be empty."""
-    regex = translate(pattern.replace("{split}", split))
+    regex = glob_regex(pattern.replace("{split}", split))
     found = []
     for file in files:
         match = regex.match(file.name)
-        if match and of_split(file.name, split) and not NOT_ROWS.search(file.name):
+        if match and belongs_to_split(file.name, split) and not NOT_ROWS.search(file.name):
             found.append((match.groupdict().get("subset") or "", file))
     return found

@@ -37,7 +37,7 @@ def is_hub(url: str) -> bool:
     return url.startswith(PREFIX)
 
 
-def parse(url: str) -> tuple[str, str, str]:
+def parse_url(url: str) -> tuple[str, str, str]:
     """(ORG/NAME, revision, path inside) of a hub URL."""
     match = ADDRESS.match(url)
     if match is None:
@@ -45,31 +45,31 @@ def parse(url: str) -> tuple[str, str, str]:
     return match["repo"], (match["revision"] or "main").replace("%2F", "/"), match["path"] or ""
 
 
-def address(repo: str, revision: str, path: str = "") -> str:
+def hub_url(repo: str, revision: str, path: str = "") -> str:
     """The hub URL of `path` in `repo` at `revision`."""
     return f"{PREFIX}{repo}@{revision.replace('/', '%2F')}{'/' + path if path else ''}"
 
 
-def pinned(url: str, commit: str) -> str:
+def pin_revision(url: str, commit: str) -> str:
     """`url` with its revision replaced by `commit`."""
-    repo, _, path = parse(url)
-    return address(repo, commit, path)
+    repo, _, path = parse_url(url)
+    return hub_url(repo, commit, path)
 
 
-def patiently(what: str, call: Callable[[], T]) -> T:
+def with_retries(what: str, call: Callable[[], T]) -> T:
     """`call()`, tried again on 429, 5xx and broken connections; a refusal is a readable error."""
     from huggingface_hub import errors
 
     retried: tuple[type[Exception], ...] = (
         errors.LocalEntryNotFoundError,
         errors.HfHubHTTPError,
-        *broken(),
+        *connection_errors(),
     )
     for attempt in range(TRIES):
         try:
             return call()
         except retried as error:
-            refused = refusal(what, error)
+            refused = final_error(what, error)
             if refused is not None:
                 raise refused from error
             if attempt == TRIES - 1:
@@ -77,11 +77,11 @@ def patiently(what: str, call: Callable[[], T]) -> T:
                     f"{what}: the hub does not answer after {TRIES} attempts ({error}). Try again "
                     "later: finished parts are kept; or name a local copy with data:"
                 ) from error
-            time.sleep(pause(attempt, error))
+            time.sleep(retry_delay(attempt, error))
     raise AssertionError("unreachable")
 
 
-def refusal(what: str, error: Exception) -> Exception | None:
+def final_error(what: str, error: Exception) -> Exception | None:
     """The error to raise for an answer that another attempt would not change; else null."""
     from huggingface_hub import errors
 
@@ -90,7 +90,7 @@ def refusal(what: str, error: Exception) -> Exception | None:
             f"{what}: HF_HUB_OFFLINE is set. Unset it, or name a local copy with data:"
         )
     if isinstance(error, errors.GatedRepoError):
-        page = f"https://huggingface.co/datasets/{parse(what)[0]}"
+        page = f"https://huggingface.co/datasets/{parse_url(what)[0]}"
         return ValueError(
             f"{what}: access is gated. Ask for it on {page} with your account, then set HF_TOKEN "
             "to a token of it; or name a local copy with data:"
@@ -110,14 +110,14 @@ def refusal(what: str, error: Exception) -> Exception | None:
     return None
 
 
-def pause(attempt: int, error: Exception) -> float:
+def retry_delay(attempt: int, error: Exception) -> float:
     """Seconds to wait before the next attempt: what the hub asks for, else 1, 2, 4, 8, 8."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     asked = str(headers.get("Retry-After", ""))
     return min(float(asked), MAX_PAUSE) if asked.isdigit() else min(2.0**attempt, 8.0)
 
 
-def broken() -> tuple[type[Exception], ...]:
+def connection_errors() -> tuple[type[Exception], ...]:
     """The exceptions of a connection that broke, in the HTTP library that the client uses."""
     from huggingface_hub import get_session
 
@@ -130,11 +130,11 @@ def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    repo, revision, path = parse(url)
+    repo, revision, path = parse_url(url)
     api = HfApi()
-    info = patiently(url, lambda: api.dataset_info(repo, revision=revision))
+    info = with_retries(url, lambda: api.dataset_info(repo, revision=revision))
     commit = cast(str, info.sha)
-    entries = patiently(
+    entries = with_retries(
         url,
         lambda: list(
             api.list_repo_tree(
@@ -147,7 +147,7 @@ def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
         if isinstance(entry, RepoFile) and not entry.path.rsplit("/", 1)[-1].startswith("."):
             name = entry.path[len(path) :].lstrip("/") if path else entry.path
             content = entry.lfs.sha256 if entry.lfs else entry.blob_id
-            files.append((name, address(repo, commit, entry.path), entry.size, content))
+            files.append((name, hub_url(repo, commit, entry.path), entry.size, content))
     return commit, sorted(files)
 
 
@@ -158,7 +158,7 @@ def fetch(url: str, start: int, stop: int) -> bytes:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    repo, revision, path = parse(url)
+    repo, revision, path = parse_url(url)
     address_ = hf_hub_url(repo, path, repo_type="dataset", revision=revision)
 
     def once() -> bytes:
@@ -174,7 +174,7 @@ def fetch(url: str, start: int, stop: int) -> bytes:
             raise ConnectionError(f"{len(body)} bytes of {stop - start} came")
         return body
 
-    return patiently(url, once)
+    return with_retries(url, once)
 
 
 class RangeReader(io.RawIOBase):
@@ -228,8 +228,8 @@ def file_size(url: str) -> int:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    repo, revision, path = parse(url)
-    infos = patiently(
+    repo, revision, path = parse_url(url)
+    infos = with_retries(
         url, lambda: HfApi().get_paths_info(repo, [path], revision=revision, repo_type="dataset")
     )
     for info in infos:
@@ -251,14 +251,16 @@ def download(url: str) -> Path:
     """The file in the client's own cache on disk: for annotations that are read many times."""
     from huggingface_hub import hf_hub_download
 
-    repo, revision, path = parse(url)
+    repo, revision, path = parse_url(url)
     return Path(
-        patiently(url, lambda: hf_hub_download(repo, path, repo_type="dataset", revision=revision))
+        with_retries(
+            url, lambda: hf_hub_download(repo, path, repo_type="dataset", revision=revision)
+        )
     )
 
 
 def dataset_rows(name: str) -> Iterator[dict[str, Any]]:
-    """The rows of a dataset that `datasets` can load, streamed, pictures as `{bytes, path}`.
+    """The rows of a dataset that `datasets` can load, streamed, images as `{bytes, path}`.
 
     `name`: `ORG/NAME` or a folder, with `:SPLIT` for one split (else every split in turn).
 

@@ -3,7 +3,7 @@
     Part -> rows -> adapter -> media read, decoded, measured -> SAMPLE
 
 Bad data is a verdict: the row is there, with `defect` set (several: the first found). Such a sample
-keeps its messages where the row gave any; a picture that could not be read has null bytes. A bug
+keeps its messages where the row gave any; an image that could not be read has null bytes. A bug
 is an exception, with the part and the row in its note.
 
 | defect                             | means                                                    |
@@ -12,7 +12,7 @@ is an exception, with the part and the row in its note.
 | broken_text                        | text that is not Unicode (lone surrogates)               |
 | missing_media, remote_media        | named but not there; an http(s) address                  |
 | unsafe_path                        | a path that leaves its folder                            |
-| undecodable_image, undecodable_pdf | not a whole picture or PDF                               |
+| undecodable_image, undecodable_pdf | not a whole image or PDF                                 |
 | unreadable_exif                    | whole pixels behind EXIF at which decoders give up       |
 | undecodable_video, truncated_video | no frames; fewer than its own table lists                |
 | video_, image_, pdf_timeout        | the decoder hung                                         |
@@ -31,10 +31,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.media import decoders, frame_folders
-from pipelines.media import images as pictures
+from pipelines.media.images import EMPTY, MAX_BYTES, image_record
 from pipelines.reading import annotations, rows, splitting
-from pipelines.reading.annotations import LineReader, label
-from pipelines.reading.archive_order import grouped, in_no_archive, read_along
+from pipelines.reading.annotations import LineReader, row_label
+from pipelines.reading.archive_order import (
+    rows_in_archive_order,
+    rows_in_no_archive,
+    webdataset_samples,
+)
 from pipelines.reading.media_files import Media
 from pipelines.reading.parts import Part
 from pipelines.sources.sample import SOURCES, Defect, Medium, Pdf, Sample, Source, Still, Video
@@ -85,7 +89,7 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
     try:
         for label, row in part_rows(part, reader.media):
             try:
-                line = line_of(part, label, row, source, reader)
+                line = sample_row(part, label, row, source, reader)
             except Exception as error:
                 error.add_note(f"ingest, part {part.name}, row {label}")
                 raise
@@ -107,7 +111,7 @@ def peek(part: Part) -> dict[str, Any] | None:
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
     try:
         for label, row in part_rows(part, reader.media):
-            line = line_of(part, label, row, source, reader)
+            line = sample_row(part, label, row, source, reader)
             if line["defect"] is None:
                 return line
     finally:
@@ -121,25 +125,25 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     kind = inputs["kind"]
     if kind == "parquet":
         for url, size, groups, first in inputs["reads"]:
-            yield from labelled(rows.parquet_rows(url, size, groups), "", first)
+            yield from number_rows(rows.parquet_rows(url, size, groups), "", first)
     elif kind in ("json", "archive", "loose"):
-        yield from annotated(part, media)
+        yield from annotation_rows(part, media)
     elif kind == "block":
-        yield from blocked(part)
+        yield from block_rows(part)
     elif kind == "tar":
-        yield from labelled(grouped(inputs["archive"]), f"{inputs['file']:05d}-", 0)
+        yield from number_rows(webdataset_samples(inputs["archive"]), f"{inputs['file']:05d}-", 0)
     elif kind == "compressed":
         found = rows.compressed_rows(inputs["url"], inputs["size"])
-        yield from labelled(found, f"{inputs['file']:05d}-", 0)
+        yield from number_rows(found, f"{inputs['file']:05d}-", 0)
     elif kind == "csv":
         first = inputs["first"]
         lines = islice(rows.csv_rows(inputs["url"], inputs["size"]), first, first + part.rows)
-        yield from labelled(lines, f"{inputs['file']:05d}-", first)
+        yield from number_rows(lines, f"{inputs['file']:05d}-", first)
     else:
         raise AssertionError(f"a part of kind {kind!r}")
 
 
-def annotated(part: Part, media: Media) -> Iterator[tuple[str, object]]:
+def annotation_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     """(label, value) of the rows of annotation files that are this part's."""
     inputs = part.inputs
     chosen: Iterable[np.ndarray]
@@ -147,39 +151,43 @@ def annotated(part: Part, media: Media) -> Iterator[tuple[str, object]]:
         small, reader, chosen = True, LineReader(inputs["files"]), [inputs["refs"]]
     else:
         small = inputs["small"]
-        found = annotations.index(inputs["files"], part.source, inputs["every"])
+        found = annotations.index_annotations(inputs["files"], part.source, inputs["every"])
         if inputs["kind"] == "archive":
-            order = read_along(inputs["archive"], found.first, found.keys, found.owners, media)
+            order = rows_in_archive_order(
+                inputs["archive"], found.first, found.keys, found.owners, media
+            )
         else:
-            order = in_no_archive(inputs["streams"], found.first, *inputs["share"])
+            order = rows_in_no_archive(inputs["streams"], found.first, *inputs["share"])
         reader = LineReader(inputs["files"], found.spool)
         chosen = (found.refs[row : row + 1] for row in order)
     try:
         for refs in chosen:
             for file, number, row in reader.read(refs):
-                yield label(file, number, small=small), row
+                yield row_label(file, number, small=small), row
     finally:
         reader.close()
 
 
-def blocked(part: Part) -> Iterator[tuple[str, object]]:
+def block_rows(part: Part) -> Iterator[tuple[str, object]]:
     """(label, value) of the rows of a block of bytes, those that share a medium together."""
     inputs = part.inputs
     number, source = inputs["file"], SOURCES[part.source]
-    found = list(annotations.block(inputs["files"][number], part.source, *inputs["bytes"]))
+    found = list(annotations.read_block(inputs["files"][number], part.source, *inputs["bytes"]))
     keys = [(annotations.media_keys(row, source) or [0])[0] for _, _, row in found]
-    for place in splitting.by_medium(np.array(keys, np.uint64)):
+    for place in splitting.order_by_medium(np.array(keys, np.uint64)):
         offset, _, row = found[place]
-        yield label(number, offset, small=False), row
+        yield row_label(number, offset, small=False), row
 
 
-def labelled(values: Iterable[object], prefix: str, first: int) -> Iterator[tuple[str, object]]:
+def number_rows(values: Iterable[object], prefix: str, first: int) -> Iterator[tuple[str, object]]:
     """(label, value) of each, numbered from `first`."""
     for number, value in enumerate(values, first):
         yield f"{prefix}{number:06d}", value
 
 
-def line_of(part: Part, label: str, row: object, source: Source, reader: Reader) -> dict[str, Any]:
+def sample_row(
+    part: Part, label: str, row: object, source: Source, reader: Reader
+) -> dict[str, Any]:
     """The SAMPLE row that `row` becomes."""
     line: dict[str, Any] = {
         "id": f"{part.source}/{part.subset}/{label}",
@@ -195,14 +203,14 @@ def line_of(part: Part, label: str, row: object, source: Source, reader: Reader)
         "header_seconds": None,
     }
     try:
-        sample = source.adapter(whole(row))
+        sample = source.adapter(require_mapping(row))
         check_text(sample)
     except Defect as defect:
         return {**line, "defect": defect.reason}
-    return {**line, **told(sample, reader)}
+    return {**line, **sample_columns(sample, reader)}
 
 
-def whole(row: object) -> dict[str, Any]:
+def require_mapping(row: object) -> dict[str, Any]:
     """The row, which is a mapping; raises the Defect that it is, or that it is not one."""
     if isinstance(row, dict):
         return row
@@ -215,11 +223,11 @@ def check_text(sample: Sample) -> None:
     """Raises Defect("broken_text") where a text holds what UTF-8 cannot."""
     for turn in sample.turns:
         for part in (*turn.content, sample.answer or ""):
-            if isinstance(part, str) and not encodable(part):
+            if isinstance(part, str) and not is_encodable(part):
                 raise Defect("broken_text")
 
 
-def encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """Whether `text` is Unicode without lone surrogates."""
     try:
         text.encode()
@@ -228,7 +236,7 @@ def encodable(text: str) -> bool:
     return True
 
 
-def told(sample: Sample, reader: Reader) -> dict[str, Any]:
+def sample_columns(sample: Sample, reader: Reader) -> dict[str, Any]:
     """The sample's columns, its media read and decoded."""
     messages, images, lengths = [], [], []
     defect = None
@@ -239,10 +247,10 @@ def told(sample: Sample, reader: Reader) -> dict[str, Any]:
                 content.append({"type": "text", "text": part})
                 continue
             try:
-                found, length = read(part, reader)
+                found, length = read_medium(part, reader)
             except Defect as error:
                 defect = defect or error.reason
-                found, length = [pictures.EMPTY] if isinstance(part, Still) else [], None
+                found, length = [EMPTY] if isinstance(part, Still) else [], None
             images.extend(found)
             content.extend({"type": "image", "text": None} for _ in found)
             if length is not None:
@@ -263,50 +271,52 @@ def told(sample: Sample, reader: Reader) -> dict[str, Any]:
 
 Length = tuple[float, float | None]
 """(s that a video lasts, s that its header states or null)."""
-Pictures = tuple[list[dict[str, Any]], Length | None]
+Images = tuple[list[dict[str, Any]], Length | None]
 
 
-def read(medium: Medium, reader: Reader) -> Pictures:
-    """(the medium's pictures, its length where it is a video)."""
+def read_medium(medium: Medium, reader: Reader) -> Images:
+    """(the medium's images, its length where it is a video)."""
     if medium.data is None and not medium.path:
         raise Defect("missing_media", "an empty cell")
     if medium.path is None:
-        return measured(medium, reader)
-    result: Pictures = reader.once(medium, lambda: measured(medium, reader))
+        return decode_medium(medium, reader)
+    result: Images = reader.once(medium, lambda: decode_medium(medium, reader))
     return result
 
 
-def measured(medium: Medium, reader: Reader) -> Pictures:
+def decode_medium(medium: Medium, reader: Reader) -> Images:
     """The same, now."""
     if isinstance(medium, Video):
-        return filmed(medium, reader)
-    data = bytes_of(medium, reader, pictures.MAX_BYTES)
-    decoded = decoders.pages(data) if isinstance(medium, Pdf) else [decoders.picture(data)]
+        return decode_clip(medium, reader)
+    data = medium_bytes(medium, reader, MAX_BYTES)
+    decoded = (
+        decoders.decode_pdf(data) if isinstance(medium, Pdf) else [decoders.decode_image(data)]
+    )
     return decoded, None
 
 
-def bytes_of(medium: Medium, reader: Reader, limit: int) -> bytes:
+def medium_bytes(medium: Medium, reader: Reader, limit: int) -> bytes:
     """The medium's encoded bytes."""
     if medium.data is not None:
         return medium.data
     return reader.media.read(medium.path or "", limit)
 
 
-def filmed(medium: Video, reader: Reader) -> Pictures:
+def decode_clip(medium: Video, reader: Reader) -> Images:
     """(the frames of a video with their seconds, its length)."""
     settings = {**reader.settings, "start": medium.start, "end": medium.end}
     try:
         local = reader.media.local(medium.path) if medium.data is None and medium.path else None
-        video = local or bytes_of(medium, reader, decoders.MAX_BYTES)
+        video = local or medium_bytes(medium, reader, decoders.MAX_BYTES)
     except Defect as defect:
         if defect.reason not in ("missing_media", "broken_archive") or medium.path is None:
             raise
-        folder = reader.media.folder(medium.path, medium.above, pictures.MAX_BYTES)
+        folder = reader.media.folder(medium.path, medium.above, MAX_BYTES)
         if folder is None:
             raise
-        clip = frame_folders.clip(folder, rate=medium.rate, **settings)
+        clip = frame_folders.clip_of_folder(folder, rate=medium.rate, **settings)
     else:
-        clip = decoders.frames(video, **settings)
+        clip = decoders.decode_video(video, **settings)
     shots = zip(clip.frames, clip.seconds, strict=True)
-    found = [pictures.picture(data, seconds=second) for data, second in shots]
+    found = [image_record(data, seconds=second) for data, second in shots]
     return found, (clip.duration, clip.stated)

@@ -33,7 +33,7 @@ Span = tuple[int, int, object]
 """(offset, length, row); a row that does not parse is its text."""
 
 
-def parsed(line: bytes) -> object:
+def parse_line(line: bytes) -> object:
     """The JSON value of a line, or the line's text where it is none."""
     try:
         return json.loads(line.decode("utf-8-sig"))
@@ -49,7 +49,7 @@ def is_array(head: bytes, url: str) -> bool:
     return first == b"["
 
 
-def spans(stream: BinaryIO, url: str, *, by_line: bool) -> Iterator[Span]:
+def row_spans(stream: BinaryIO, url: str, *, by_line: bool) -> Iterator[Span]:
     """Every row of the file; raises ValueError where it is no JSON array or lines."""
     array = not by_line and is_array(stream.read(AHEAD), url)
     stream.seek(0)
@@ -64,7 +64,7 @@ def line_spans(stream: BinaryIO, url: str, *, strict: bool) -> Iterator[Span]:
     offset = stream.tell()
     while line := stream.readline(MAX_LINE):
         if line.strip(b"\xef\xbb\xbf \t\r\n"):
-            row = parsed(line)
+            row = parse_line(line)
             if strict and isinstance(row, str):
                 raise ValueError(
                     f"{url}: neither JSON lines nor an array: the first line is not a whole row. "
@@ -75,17 +75,17 @@ def line_spans(stream: BinaryIO, url: str, *, strict: bool) -> Iterator[Span]:
         offset += len(line)
 
 
-def decoded(buffer: str, position: int) -> tuple[object, int]:
+def decode_value(buffer: str, position: int) -> tuple[object, int]:
     """(the value at `position` of latin-1 text, where it ends); raises JSONDecodeError."""
     try:
         row, end = DECODER.raw_decode(buffer, position)
     except RecursionError as error:
         raise json.JSONDecodeError("nested too deep", buffer, position) from error
     text = buffer[position:end]
-    return (row if text.isascii() else parsed(text.encode("latin-1"))), end
+    return (row if text.isascii() else parse_line(text.encode("latin-1"))), end
 
 
-def is_cut(error: json.JSONDecodeError, buffer: str, position: int) -> bool:
+def is_truncated(error: json.JSONDecodeError, buffer: str, position: int) -> bool:
     """Whether more of the file may complete the value at `position` of the buffer."""
     near = error.pos > len(buffer) - CUT or error.msg.startswith("Unterminated")
     return near and len(buffer) - position < MAX_LINE
@@ -109,11 +109,11 @@ def array_spans(stream: BinaryIO, url: str, *, start: int = 0, first: int = 0) -
         if buffer[position : position + 1] == "]":
             return
         try:
-            row, end = decoded(buffer, position)
+            row, end = decode_value(buffer, position)
             cut = isinstance(row, int | float) and end > len(buffer) - CUT  # of a number, digits
             problem = ""
         except json.JSONDecodeError as error:
-            cut = is_cut(error, buffer, position)
+            cut = is_truncated(error, buffer, position)
             problem = f"{url}: broken JSON at byte {base + error.pos}: {error.msg}"
         if cut and not ended:
             more = stream.read(max(AHEAD if first else CHUNK, len(buffer) - position))
@@ -163,11 +163,11 @@ def first_row(stream: BinaryIO, start: int, stop: int, whole: Whole) -> int | No
     while 0 <= position < end:
         more = b""
         try:
-            row, _ = decoded(buffer, position)
+            row, _ = decode_value(buffer, position)
             if whole(row) and not buffer[:position].rstrip().endswith(":"):
                 return start - before + position
         except json.JSONDecodeError as error:
-            if is_cut(error, buffer, position):
+            if is_truncated(error, buffer, position):
                 more = stream.read(max(AHEAD, len(buffer) - position))
                 buffer += more.decode("latin-1")
         if not more:

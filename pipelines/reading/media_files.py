@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.media.frame_folders import Folder, natural
-from pipelines.reading.archives import PICTURE, Archive, Members, key_of
+from pipelines.media.frame_folders import Folder, natural_key
+from pipelines.reading.archives import IMAGE, Archive, Members, key_of
 from pipelines.reading.files import exists, is_url, open_file
 from pipelines.sources.sample import Defect
 
 
-def relative(path: str, roots: Sequence[str]) -> str:
+def relative_path(path: str, roots: Sequence[str]) -> str:
     """`path` as a clean relative one; raises Defect("unsafe_path") where it leaves its root."""
     clean = PurePosixPath(path.replace("\\", "/"))
     for root in roots:
@@ -38,7 +38,7 @@ class Media:
         self.roots: list[str] = list(spec["roots"])
         self.archives: list[Archive] = list(spec["archives"])
         self.at_hand: dict[int, bytes | Defect | Mapping[str, bytes]] = {}
-        """By hash of the path: a file, why it is none, or the pictures of a folder by name."""
+        """By hash of the path: a file, why it is none, or the images of a folder by name."""
         self._members: Members | None = None
 
     @property
@@ -55,7 +55,7 @@ class Media:
 
     def read(self, path: str, limit: int) -> bytes:
         """The bytes that `path` names, at most `limit`; raises Defect where there are none."""
-        name = relative(path, self.roots)
+        name = relative_path(path, self.roots)
         held = self.at_hand.get(key_of(name))
         if isinstance(held, Defect):
             raise held
@@ -75,25 +75,27 @@ class Media:
 
     def local(self, path: str) -> Path | None:
         """The file on this machine's disk, where it lies there as it is; else null."""
-        name = relative(path, self.roots)
+        name = relative_path(path, self.roots)
         place = None if key_of(name) in self.at_hand else self.loose(name, remote=False)
         return None if place is None else Path(place)
 
     def folder(self, path: str, above: str, limit: int) -> Folder | None:
-        """The pictures right below the folder that `path` names, if there are any; each is at most
+        """The images right below the folder that `path` names, if there are any; each is at most
         `limit` bytes. `above`: as of `Video`.
         """
-        name = relative(path, self.roots)
+        name = relative_path(path, self.roots)
         held = self.at_hand.get(key_of(name))
         if isinstance(held, Mapping):
-            names = sorted(held, key=natural)
+            names = sorted(held, key=natural_key)
             return Folder(tuple(names), lambda n: held[names[n]])
         disk = [root for root in self.roots if not is_url(root)]
-        inside = dict.fromkeys([relative(f"{above}/{path}", self.roots) if above else name, name])
+        inside = dict.fromkeys(
+            [relative_path(f"{above}/{path}", self.roots) if above else name, name]
+        )
         for place in (Path(root, folder) for root in disk for folder in inside):
-            if place.is_dir() and (folder := listed(place, limit)) is not None:
+            if place.is_dir() and (folder := folder_images(place, limit)) is not None:
                 return folder
-        members = sorted(self.members.folder(name), key=lambda member: natural(member[0]))
+        members = sorted(self.members.folder(name), key=lambda member: natural_key(member[0]))
         if not members:
             return None
         return Folder(
@@ -106,10 +108,10 @@ class Media:
             self._members.close()
 
 
-def listed(place: Path, limit: int) -> Folder | None:
-    """The pictures right below a folder on disk, if there are any; each at most `limit` bytes."""
-    found = [path for path in place.iterdir() if PICTURE.match(path.name)]
-    found.sort(key=lambda path: natural(path.name))
+def folder_images(place: Path, limit: int) -> Folder | None:
+    """The images right below a folder on disk, if there are any; each at most `limit` bytes."""
+    found = [path for path in place.iterdir() if IMAGE.match(path.name)]
+    found.sort(key=lambda path: natural_key(path.name))
 
     def read(number: int) -> bytes:
         with found[number].open("rb") as stream:

@@ -22,9 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.reading import annotations, hub
-from pipelines.reading.annotations import Every
-from pipelines.reading.files import File, Tree, is_url, list_tree, local_file, matching, translate
-from pipelines.reading.splitting import GROUPING, PART_BYTES, cut, kind_of, media_of
+from pipelines.reading.annotations import BlockSelection
+from pipelines.reading.files import (
+    File,
+    Tree,
+    glob_regex,
+    is_url,
+    list_tree,
+    local_file,
+    matching_files,
+)
+from pipelines.reading.splitting import GROUPING, PART_BYTES, kind_of, media_of, split_files
 from pipelines.sources.sample import SOURCES, Source
 
 FRAMES = {"fps": 1.0, "max_frames": 64, "size": 512}
@@ -95,10 +103,10 @@ def list_parts(
     """
     where = f"components.{component}" if component else f"source {source}"
     about = source_named(source, where=where)
-    tree, chosen = located(about, data=data, mirror=mirror, where=where)
+    tree, chosen = locate_files(about, data=data, mirror=mirror, where=where)
     found = chosen or subsets_of(about, tree, list(subsets), where=where)
     if chosen:
-        found = renamed(chosen, about, list(subsets), where=where)
+        found = rename_subset(chosen, about, list(subsets), where=where)
     settings = {**FRAMES, **(frames or {})}
     media_tree = list_tree(media) if media else None
     if chosen and not media_tree and about.layout in ("json", "folder") and not tree.commit:
@@ -109,16 +117,16 @@ def list_parts(
         whole = subset_parts(
             about, tree, subset, files, component=component, media=media_tree, frames=settings
         )
-        parts += with_annotations(selected(whole, seed=seed, **wanted))
+        parts += with_annotations(select_parts(whole, seed=seed, **wanted))
     return parts
 
 
-def located(
+def locate_files(
     about: Source, *, data: str | None, mirror: str | None, where: str
 ) -> tuple[Tree, dict[str, list[File]]]:
     """(the tree, the files named outright under the subset's default name: of a file or glob)."""
     if data is not None:
-        return of_data(about, data, where=where)
+        return locate_data(about, data, where=where)
     if not about.hub:
         raise ValueError(
             f"{where}: source {about.name!r} reads your files. Name them: data: FILE|GLOB|FOLDER"
@@ -131,15 +139,15 @@ def located(
                 "name another place with data: in the component, or leave out data=MIRROR"
             )
         return list_tree(folder), {}
-    return list_tree(hub.address(about.hub, about.revision)), {}
+    return list_tree(hub.hub_url(about.hub, about.revision)), {}
 
 
-def of_data(about: Source, data: str, *, where: str) -> tuple[Tree, dict[str, list[File]]]:
+def locate_data(about: Source, data: str, *, where: str) -> tuple[Tree, dict[str, list[File]]]:
     """The tree of `data:`, and its files where it is one file or a glob."""
     if re.search(r"[*?]", data):
         root, _, pattern = split_glob(data)
         tree = list_tree(root)
-        files = [file for file in tree.files if translate(pattern).match(file.name)]
+        files = [file for file in tree.files if glob_regex(pattern).match(file.name)]
         if not files:
             raise FileNotFoundError(f"{where}.data: no file matches {data}")
         return replace(tree, files=tuple(files)), {about.whole_name: files}
@@ -163,7 +171,7 @@ def split_glob(pattern: str) -> tuple[str, str, str]:
     return folder or ("/" if slash else "."), "/", pattern[len(folder) + len(slash) :]
 
 
-def renamed(
+def rename_subset(
     chosen: dict[str, list[File]], about: Source, names: list[str], *, where: str
 ) -> dict[str, list[File]]:
     """The files of a glob or file under the one subset that the mixture names, if it names one."""
@@ -178,7 +186,7 @@ def renamed(
 def subsets_of(about: Source, tree: Tree, names: list[str], *, where: str) -> dict[str, list[File]]:
     """Subset -> its annotation files, in order; raises ValueError where there are none."""
     if not names:
-        names = [n for n in about.default if subset_files(about, tree, n)] or discovered(
+        names = [n for n in about.default if subset_files(about, tree, n)] or discover_subsets(
             about, tree
         )
     if not names:
@@ -190,7 +198,7 @@ def subsets_of(about: Source, tree: Tree, names: list[str], *, where: str) -> di
     for name in names:
         files = subset_files(about, tree, name)
         if not files:
-            known = discovered(about, tree) or sorted(about.subsets)
+            known = discover_subsets(about, tree) or sorted(about.subsets)
             close = difflib.get_close_matches(name, known, 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Found: {', '.join(known[:60])}."
             raise ValueError(f"{where}: no subset {name!r} of {about.name} in {tree.root}. {hint}")
@@ -207,17 +215,17 @@ def subset_files(about: Source, tree: Tree, subset: str) -> list[File]:
         if "{subset}" not in pattern and pattern in about.files and subset != about.whole_name:
             continue
         exact = pattern.replace("{subset}", folder)
-        files = [file for _, file in matching(tree.files, exact, split=about.split)]
+        files = [file for _, file in matching_files(tree.files, exact, split=about.split)]
         if files:
             return files
     return []
 
 
-def discovered(about: Source, tree: Tree) -> list[str]:
+def discover_subsets(about: Source, tree: Tree) -> list[str]:
     """The names of every subset that the source's globs find; the whole one only if no other."""
     plain = {"data", about.whole_name}
     for pattern in about.files:
-        pairs = matching(tree.files, pattern, split=about.split)
+        pairs = matching_files(tree.files, pattern, split=about.split)
         names = sorted({subset for subset, _ in pairs} - plain - {""})
         if names:
             return names
@@ -238,13 +246,16 @@ def subset_parts(
 ) -> list[Part]:
     """Every part of one subset."""
     media_here = media_of(about, tree, subset, files, media)
-    pieces = cut(about, files, media_here)
+    pieces = split_files(about, files, media_here)
     total = sum(rows_of(piece) or 0 for piece in pieces)
     identity = {
         "source": about.name,
         "version": about.version,
         "subset": subset,
-        "files": {"count": len(files), "listing": digest([file.identity for file in files])},
+        "files": {
+            "count": len(files),
+            "listing": listing_digest([file.identity for file in files]),
+        },
         "parts": [GROUPING, PART_BYTES, about.rows_per_part],
     }
     if not annotations.is_small(files, about) and kind_of(files[0]) == "json":
@@ -252,7 +263,7 @@ def subset_parts(
     if tree.commit:
         identity["revision"] = tree.commit
     if media_here.listed is not None:
-        listing = digest([file.identity for file in media_here.listed])
+        listing = listing_digest([file.identity for file in media_here.listed])
         identity["media"] = {"count": len(media_here.listed), "listing": listing}
         identity["frames"] = dict(frames)
     elif about.layout in ("tar", "video"):
@@ -285,12 +296,12 @@ def rows_of(piece: Mapping[str, Any]) -> Any:
     return piece.get("about_rows", piece["rows"])
 
 
-def digest(listing: object) -> str:
+def listing_digest(listing: object) -> str:
     """16 hex digits of a listing of files."""
     return blake2b(repr(listing).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def selected(
+def select_parts(
     parts: list[Part], *, seed: int, keep: float = 1.0, max_samples: int | None = None
 ) -> list[Part]:
     """The parts that hold about `keep` of the rows, and not many more than `max_samples`."""
@@ -313,13 +324,13 @@ def selected(
     if len(taken) == 1 and (step := int(have / (SPARE * max(need, 1)))) > 1:
         alone = whole[taken[0]]
         if alone.inputs["kind"] == "archive" and not alone.inputs["small"]:
-            return [thinned(alone, step, share=have / step / total, seed=seed)]
+            return [thin_archive_part(alone, step, share=have / step / total, seed=seed)]
     if len(taken) == len(whole):
         return parts
     return [replace(whole[n], share=have / total) for n in sorted(taken)]
 
 
-def thinned(part: Part, step: int, *, share: float, seed: int) -> Part:
+def thin_archive_part(part: Part, step: int, *, share: float, seed: int) -> Part:
     """The part of an archive with the rows of every `step`-th block of its annotations alone."""
     phase = int.from_bytes(part_hash(seed, part), "big") % step
     return replace(
@@ -327,7 +338,7 @@ def thinned(part: Part, step: int, *, share: float, seed: int) -> Part:
         share=share,
         about_rows=round((part.about_rows or 0) / step),
         identity={**part.identity, "every": [step, phase]},
-        inputs={**part.inputs, "every": Every(step, phase)},
+        inputs={**part.inputs, "every": BlockSelection(step, phase)},
     )
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.reading.files import File, open_file
-from pipelines.reading.json_spans import MAX_LINE, parsed
-from pipelines.reading.streams import lines, uncompressed
+from pipelines.reading.json_spans import MAX_LINE, parse_line
+from pipelines.reading.streams import decompressed, lines
 from pipelines.sources.sample import Defect, Source
 
 CELL_CHARACTERS = 1 << 20
@@ -90,11 +90,11 @@ def compressed_rows(url: str, size: int) -> Iterator[object]:
 
     A stream that breaks off ends with the Defect `truncated_file` in place of a row.
     """
-    with open_file(url, size) as raw, uncompressed(raw, url.rpartition(".")[2]) as stream:
+    with open_file(url, size) as raw, decompressed(raw, url.rpartition(".")[2]) as stream:
         try:
             for line in lines(stream, MAX_LINE):
                 if line.strip():
-                    yield parsed(line)
+                    yield parse_line(line)
             if getattr(stream, "cut", False):
                 yield Defect("truncated_file", url)
         except (zlib.error, OSError) as error:

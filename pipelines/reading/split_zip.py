@@ -25,7 +25,7 @@ ZIP64 = 1
 """The extra field of sizes and offsets of 64 bits."""
 
 
-class Tailed(io.RawIOBase):
+class WithTail(io.RawIOBase):
     """The first `length` bytes of a file, then `tail`."""
 
     def __init__(self, inner: BinaryIO, length: int, tail: bytes) -> None:
@@ -64,12 +64,12 @@ class Tailed(io.RawIOBase):
         return len(data)
 
 
-def of_one_disk(stream: BinaryIO, starts: list[int]) -> BinaryIO:
+def join_disks(stream: BinaryIO, starts: list[int]) -> BinaryIO:
     """The zip whose disks start at `starts` of the stream, as zipfile reads it.
 
     Raises zipfile.BadZipFile where it is none, or disks are missing.
     """
-    disks, directory, size, count = end_of(stream, starts)
+    disks, directory, size, count = read_directory(stream, starts)
     if disks != len(starts):
         raise zipfile.BadZipFile(f"{len(starts)} of {disks} pieces")
     if directory + size > stream.seek(0, io.SEEK_END):
@@ -78,17 +78,17 @@ def of_one_disk(stream: BinaryIO, starts: list[int]) -> BinaryIO:
     entries = stream.read(size)
     made, position = [], 0
     for _ in range(count):
-        entry, position = rewritten(entries, position, starts)
+        entry, position = rewrite_entry(entries, position, starts)
         made.append(entry)
     listing = b"".join(made)
     end64 = END64.pack(b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(listing), directory)
     locator = LOCATOR.pack(b"PK\6\7", 0, directory + len(listing), 1)
     end = END.pack(b"PK\5\6", 0, 0, MANY, MANY, LARGE, LARGE, 0)
-    whole = Tailed(stream, directory, listing + end64 + locator + end)
+    whole = WithTail(stream, directory, listing + end64 + locator + end)
     return cast(BinaryIO, io.BufferedReader(whole, buffer_size=64 << 10))
 
 
-def end_of(stream: BinaryIO, starts: list[int]) -> tuple[int, int, int, int]:
+def read_directory(stream: BinaryIO, starts: list[int]) -> tuple[int, int, int, int]:
     """(disks, where the directory starts in the stream, its bytes, its entries)."""
     total = stream.seek(0, io.SEEK_END)
     first = max(0, total - END.size - MANY)
@@ -100,16 +100,16 @@ def end_of(stream: BinaryIO, starts: list[int]) -> tuple[int, int, int, int]:
     _, disk, home, _, count, size, offset, _ = END.unpack_from(last, at)
     if MANY in (disk, home, count) or LARGE in (size, offset):
         stream.seek(max(0, first + at - LOCATOR.size))
-        mark, disk, place, _ = LOCATOR.unpack(exactly(stream, LOCATOR.size))
+        mark, disk, place, _ = LOCATOR.unpack(read_exactly(stream, LOCATOR.size))
         if mark != b"PK\6\7":
             raise zipfile.BadZipFile("no end of a 64-bit directory")
         stream.seek(start_of(disk, starts) + place)
-        found = END64.unpack(exactly(stream, END64.size))
+        found = END64.unpack(read_exactly(stream, END64.size))
         disk, home, _, count, size, offset = found[4:]
     return disk + 1, start_of(home, starts) + offset, size, count
 
 
-def rewritten(entries: bytes, position: int, starts: list[int]) -> tuple[bytes, int]:
+def rewrite_entry(entries: bytes, position: int, starts: list[int]) -> tuple[bytes, int]:
     """(the entry of the directory at `position`, its offset from the start of all; its end)."""
     if len(entries) < position + ENTRY.size or entries[position : position + 4] != b"PK\1\2":
         raise zipfile.BadZipFile("a broken directory")
@@ -124,8 +124,8 @@ def rewritten(entries: bytes, position: int, starts: list[int]) -> tuple[bytes, 
     values = {"unpacked": head[9], "packed": head[8], "offset": head[16]}
     for field, value in values.items():  # in this order, those that do not fit
         if value == LARGE:
-            values[field], wide = taken(wide, "<Q")
-    disk, wide = taken(wide, "<L") if head[13] == MANY else (head[13], wide)
+            values[field], wide = take_number(wide, "<Q")
+    disk, wide = take_number(wide, "<L") if head[13] == MANY else (head[13], wide)
     offset = start_of(disk, starts) + values["offset"]
     kept += EXTRA.pack(ZIP64, 24) + struct.pack("<3Q", values["unpacked"], values["packed"], offset)
     head[8] = head[9] = head[16] = LARGE
@@ -147,7 +147,7 @@ def split(extra: bytes) -> tuple[bytes, bytes]:
     return kept, wide
 
 
-def taken(wide: bytes, kind: str) -> tuple[int, bytes]:
+def take_number(wide: bytes, kind: str) -> tuple[int, bytes]:
     """(the number at the front, the rest)."""
     size = struct.calcsize(kind)
     if len(wide) < size:
@@ -162,7 +162,7 @@ def start_of(disk: int, starts: list[int]) -> int:
     return starts[disk]
 
 
-def exactly(stream: BinaryIO, size: int) -> bytes:
+def read_exactly(stream: BinaryIO, size: int) -> bytes:
     """So many bytes."""
     data = stream.read(size)
     if len(data) < size:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.reading import annotations, rows
-from pipelines.reading.annotations import Every
+from pipelines.reading.annotations import BlockSelection
 from pipelines.reading.archives import ARCHIVE, Archive, archives_of
-from pipelines.reading.files import File, Tree, translate
+from pipelines.reading.files import File, Tree, glob_regex
 from pipelines.sources.sample import Source
 
 PART_BYTES = 128 << 20
@@ -24,7 +24,7 @@ GROUPING = 1
 
 
 @dataclass(frozen=True)
-class MediaHere:
+class SubsetMedia:
     """Where a subset's media lie: folders, archives; `listed` null where the rows hold them all."""
 
     roots: tuple[str, ...]
@@ -49,30 +49,30 @@ class MediaHere:
 
 def media_of(
     about: Source, tree: Tree, subset: str, files: Sequence[File], media: Tree | None
-) -> MediaHere:
+) -> SubsetMedia:
     """The media beside the annotations, or under `media:` where it is named."""
     if media is not None:
-        return MediaHere((media.root,), tuple(archives_of(media.files)), media.files)
+        return SubsetMedia((media.root,), tuple(archives_of(media.files)), media.files)
     folder = files[0].name.rpartition("/")[0]
     roots = tuple(dict.fromkeys([f"{tree.root}/{folder}" if folder else tree.root, tree.root]))
     if about.layout not in ("json", "folder"):
-        return MediaHere(roots)
+        return SubsetMedia(roots)
     ours = {file.name for file in files}
     globs = about.media_files.get(subset, about.media_files.get("", ()))
     named = [
         f
         for g in globs
         for f in tree.files
-        if translate(g.replace("{subset}", subset)).match(f.name)
+        if glob_regex(g.replace("{subset}", subset)).match(f.name)
     ]
     listed = sorted({file.name: file for file in named}.values(), key=lambda file: file.name)
     if not listed:
         inside = f"{folder}/" if folder else ""
         listed = [f for f in tree.files if f.name not in ours and f.name.startswith(inside)]
-    return MediaHere(roots, tuple(archives_of(listed)), tuple(listed))
+    return SubsetMedia(roots, tuple(archives_of(listed)), tuple(listed))
 
 
-def cut(about: Source, files: Sequence[File], media: MediaHere) -> list[dict[str, Any]]:
+def split_files(about: Source, files: Sequence[File], media: SubsetMedia) -> list[dict[str, Any]]:
     """The subset's files cut into pieces {rows, bytes, inputs}, in order."""
     kinds = {kind_of(file) for file in files}
     if len(kinds) > 1:
@@ -104,14 +104,14 @@ def piece_of(kind: str, count: int | None, num_bytes: int, **inputs: Any) -> dic
     return {"rows": count, "bytes": num_bytes, "inputs": {"kind": kind, **inputs}}
 
 
-def cut_archives(about: Source, files: Sequence[File], media: MediaHere) -> list[dict[str, Any]]:
+def cut_archives(about: Source, files: Sequence[File], media: SubsetMedia) -> list[dict[str, Any]]:
     """A piece per archive that must be read in order, then the rows that are in none."""
     small = annotations.is_small(files, about)
-    shared = {"files": tuple(files), "small": small, "every": Every()}
+    shared = {"files": tuple(files), "small": small, "every": BlockSelection()}
     if small:
-        total: float = sum(len(annotations.scan(file, about.name).offsets) for file in files)
+        total: float = sum(len(annotations.scan_file(file, about.name).offsets) for file in files)
     else:
-        total = sum(annotations.about_rows(files, about.name))
+        total = sum(annotations.estimate_rows(files, about.name))
     size = sum(archive.size for archive in media.streams)
     pieces = []
     for archive in media.streams:
@@ -173,9 +173,9 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
 
 def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     """Rows gathered by their first medium, so that one named by many rows is read once."""
-    found = annotations.index(tuple(files), about.name, Every())
+    found = annotations.index_annotations(tuple(files), about.name, BlockSelection())
     refs, keys = found.refs, found.first
-    order = by_medium(keys)
+    order = order_by_medium(keys)
     refs, keys = refs[order], keys[order]
     pieces, start = [], 0
     while start < len(refs):
@@ -216,7 +216,7 @@ def cut_csv(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     return pieces
 
 
-def by_medium(keys: np.ndarray) -> np.ndarray:
+def order_by_medium(keys: np.ndarray) -> np.ndarray:
     """The order of rows: as they are, but those that share a medium right after its first row."""
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     home = first[group]

@@ -14,7 +14,7 @@ from pipelines.reading.files import File, open_file
 BLOCK = 256 << 10
 
 
-class Joined(io.RawIOBase):
+class JoinedFiles(io.RawIOBase):
     """Several files, one after the other, as one seekable file."""
 
     def __init__(self, files: Sequence[File], *, scattered: bool = False) -> None:
@@ -102,7 +102,7 @@ class Window(io.RawIOBase):
         return len(data)
 
 
-class Uncompressed(io.RawIOBase):
+class DecompressedStream(io.RawIOBase):
     """What is in a gzip (of one or many members), bzip2 or xz stream, read in order.
 
     A stream cut off in the middle gives all that came before the cut, ends, and sets `cut`: the
@@ -146,7 +146,7 @@ class Uncompressed(io.RawIOBase):
         return count
 
 
-class Watched(io.RawIOBase):
+class TailedStream(io.RawIOBase):
     """A stream that remembers the end of what was last read: `last`, at most 512 bytes."""
 
     def __init__(self, inner: Any) -> None:
@@ -174,10 +174,10 @@ def decompressor(kind: str) -> Any:
     return zlib.decompressobj(wbits=31)
 
 
-def uncompressed(raw: BinaryIO, kind: str) -> Any:
+def decompressed(raw: BinaryIO, kind: str) -> Any:
     """What is inside `raw`, as a stream; `kind` is a file name's last extension."""
     if kind in ("gz", "tgz", "bz2", "xz"):
-        return Uncompressed(raw, "gz" if kind == "tgz" else kind)
+        return DecompressedStream(raw, "gz" if kind == "tgz" else kind)
     if kind == "zst":
         import pyarrow as pa
 

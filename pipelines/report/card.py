@@ -18,7 +18,7 @@ import yaml
 
 from pipelines.report.stats import MEASURES, stats
 
-__all__ = ["amount", "card", "meaning", "stats", "terminal"]
+__all__ = ["card", "human_amount", "rule_meaning", "stats", "terminal_table"]
 
 WIDTH = 100
 HUB_LICENCES = {
@@ -43,16 +43,16 @@ MEANINGS = {
     "too_long": "Longer than a packed row (`seq_len` tokens or `max_crops` crops).",
     "duplicate": "The same sample was kept from another row or component.",
     "near_duplicate": "Nearly the same text was kept from another row or component.",
-    "contaminated": "Overlaps a benchmark's questions or pictures.",
-    "undecodable_image": "A picture did not decode.",
+    "contaminated": "Overlaps a benchmark's questions or images.",
+    "undecodable_image": "An image did not decode.",
     "undecodable_video": "A video did not decode.",
-    "missing_media": "A picture or video named by the row was not found.",
+    "missing_media": "An image or video named by the row was not found.",
     "wrong_schema": "The row has not the columns or nesting of its source.",
 }
 """Of reasons that are no registered rule: defects of ingest, and what the whole mixture decides."""
 
 
-def amount(number: float) -> str:
+def human_amount(number: float) -> str:
     """The number for people: 812, 4,096, 1.24 M, 2.00 B."""
     for size, unit in ((1e9, " B"), (1e6, " M")):
         if abs(number) >= size:
@@ -65,12 +65,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %" if share == 0 or abs(share) >= 1e-4 else f"{100 * share:.2g} %"
 
 
-def times(number: float) -> str:
+def human_epochs(number: float) -> str:
     """Epochs with two decimals."""
     return f"{number:.2f}"
 
 
-def meaning(rule: str) -> str:
+def rule_meaning(rule: str) -> str:
     """One sentence: why a sample with this reason is not in the shards."""
     from filters import RULES
 
@@ -79,7 +79,7 @@ def meaning(rule: str) -> str:
     return MEANINGS.get(rule, rule.replace("_", " ").capitalize() + ".")
 
 
-def terminal(stats: Mapping[str, Any], *, output: str) -> str:
+def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
     """What was asked and got, rejected, packed, and what to run next; at most 100 columns."""
     measure = stats["measure"]
     short = {"tokens": "tokens", "learned_tokens": "learned", "samples": "samples"}
@@ -96,15 +96,16 @@ def terminal(stats: Mapping[str, Any], *, output: str) -> str:
             f"{_clip(name, 20):<20} {percent(part['asked']):>9} "
             + f"{percent(part['got'][measure]):>13} "
             + " ".join(f"{percent(part['got'][other]):>9}" for other in others)
-            + f" {amount(part['samples']):>9} {times(part['epochs']):>7}"
-            + f" {amount(part['read'] - part['kept']):>9}"
+            + f" {human_amount(part['samples']):>9} {human_epochs(part['epochs']):>7}"
+            + f" {human_amount(part['read'] - part['kept']):>9}"
         )
     train = stats["train"]
     lines.append("-" * len(head))
     lines.append(
-        f"{'together':<20} {'':>9} {amount(train[measure]):>13} "
-        + " ".join(f"{amount(train[other]):>9}" for other in others)
-        + f" {amount(train['samples']):>9} {'':>7} {amount(stats['read'] - stats['kept']):>9}"
+        f"{'together':<20} {'':>9} {human_amount(train[measure]):>13} "
+        + " ".join(f"{human_amount(train[other]):>9}" for other in others)
+        + f" {human_amount(train['samples']):>9} {'':>7} "
+        + f"{human_amount(stats['read'] - stats['kept']):>9}"
     )
     lines += [text for note in stats.get("notes", []) for text in _wrapped("  ", note)]
     lines += ["", "rejected, by the first rule that fired"]
@@ -113,7 +114,8 @@ def terminal(stats: Mapping[str, Any], *, output: str) -> str:
         for name, part in stats["components"].items()
         for line in _wrapped(
             f"  {_clip(name, 20):<20} ",
-            ", ".join(f"{rule} {amount(n)}" for rule, n in part["rejected"].items()) or "none",
+            ", ".join(f"{rule} {human_amount(n)}" for rule, n in part["rejected"].items())
+            or "none",
         )
     ]
     lines += ["", "packed"]
@@ -123,8 +125,9 @@ def terminal(stats: Mapping[str, Any], *, output: str) -> str:
             crops = packing["crops_per_row"]
             lines += _wrapped(
                 f"  {split:<7}",
-                f"{amount(packing['rows'])} rows in {amount(packing['shards'])} shards, "
-                f"{amount(packing['tokens'])} tokens "
+                f"{human_amount(packing['rows'])} rows in "
+                f"{human_amount(packing['shards'])} shards, "
+                f"{human_amount(packing['tokens'])} tokens "
                 f"({percent(packing['learned_share'])} learned), "
                 f"{percent(packing['fill'])} full of {percent(packing['fill_bound'])} possible, "
                 f"crops per row {crops['mean']:.1f} (most {crops['max']:.0f} "
@@ -176,14 +179,14 @@ def card(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # Markdown: every text of a dataset passes `cell`
+        autoescape=False,  # Markdown: every text of a dataset passes `markdown_cell`
     )
     environment.filters |= {
-        "amount": amount,
+        "amount": human_amount,
         "percent": percent,
-        "times": times,
-        "cell": cell,
-        "meaning": meaning,
+        "times": human_epochs,
+        "cell": markdown_cell,
+        "meaning": rule_meaning,
     }
     return environment.get_template("card.md.jinja").render(
         header=header(stats, format=format),
@@ -195,7 +198,7 @@ def card(
     )
 
 
-def cell(text: object) -> str:
+def markdown_cell(text: object) -> str:
     """Text that cannot leave its Markdown table cell, nor become HTML, a link or code."""
     flat = " ".join(str(text).split())
     for mark in "\\`*_{}[]<>|#!$~":

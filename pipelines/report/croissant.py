@@ -50,8 +50,8 @@ COLUMNS = {
     "input_ids": ("sc:Integer", "Token ids of several samples end to end, not padded."),
     "loss_mask": ("sc:Boolean", "True where the token is learned; as long as input_ids."),
     "seq_lengths": ("sc:Integer", "Tokens per sample; positions restart at each."),
-    "images": ("sc:ImageObject", "Encoded pictures in order of appearance."),
-    "grids": ("sc:Text", "Per picture, rows and columns of crops; (0, 0): the global view alone."),
+    "images": ("sc:ImageObject", "Encoded images in order of appearance."),
+    "grids": ("sc:Text", "Per image, rows and columns of crops; (0, 0): the global view alone."),
     "sample_ids": ("sc:Text", "Per sample, the row of the repository it came from."),
 }
 ENCODINGS = {"arrow": "application/vnd.apache.arrow.file", "parquet": "application/x-parquet"}

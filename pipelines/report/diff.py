@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from pipelines.recipe import drift
-from pipelines.report.card import amount, percent
+from pipelines.report.card import human_amount, percent
 from pipelines.report.finished import Finished, open_finished
 
 WIDTH = 100
@@ -50,20 +50,20 @@ def share_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Per component: asked, got in its measure, samples used, epochs."""
     head = f"{'component':<22}{'asked':>20}{'got':>20}{'samples used':>20}{'epochs':>14}"
     lines = []
-    for name in union(a["components"], b["components"]):
+    for name in ordered_union(a["components"], b["components"]):
         sides = [side["components"].get(name) for side in (a, b)]
         cells = [
-            both(sides, lambda part: percent(part["asked"])),
-            both(sides, lambda part: percent(part["got"][a["measure"]])),
-            both(sides, lambda part: amount(part["samples"])),
-            both(sides, lambda part: f"{part['epochs']:.2f}"),
+            both_sides(sides, lambda part: percent(part["asked"])),
+            both_sides(sides, lambda part: percent(part["got"][a["measure"]])),
+            both_sides(sides, lambda part: human_amount(part["samples"])),
+            both_sides(sides, lambda part: f"{part['epochs']:.2f}"),
         ]
         if any(">" in cell for cell in cells):
             lines.append(f"{name[:21]:<22}{cells[0]:>20}{cells[1]:>20}{cells[2]:>20}{cells[3]:>14}")
     return [head, *lines] if lines else []
 
 
-def both(sides: list[Any], show: Any) -> str:
+def both_sides(sides: list[Any], show: Any) -> str:
     """`x > y` where the sides differ, `x` where they agree; `-` is a side that has none."""
     first, second = ("-" if side is None else show(side) for side in sides)
     return first if first == second else f"{first} > {second}"
@@ -72,10 +72,10 @@ def both(sides: list[Any], show: Any) -> str:
 def rejected_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Per rule, the samples it removed in each."""
     lines = []
-    for rule in union(a["rejected"], b["rejected"]):
+    for rule in ordered_union(a["rejected"], b["rejected"]):
         counts = [side["rejected"].get(rule, {"samples": 0})["samples"] for side in (a, b)]
         if counts[0] != counts[1]:
-            lines.append(f"{rule:<30}{amount(counts[0]):>12} > {amount(counts[1])}")
+            lines.append(f"{rule:<30}{human_amount(counts[0]):>12} > {human_amount(counts[1])}")
     return lines
 
 
@@ -85,8 +85,8 @@ def packing_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     for split in ("train", "val"):
         sides = [side["packing"][split] for side in (a, b)]
         for key, show in (
-            ("rows", amount),
-            ("tokens", amount),
+            ("rows", human_amount),
+            ("tokens", human_amount),
             ("learned_share", percent),
             ("fill", percent),
         ):
@@ -110,14 +110,14 @@ def sample_lines(a: Finished, b: Finished) -> list[str]:
         alone = one.join(other, on="id", how="anti")
         if len(alone):
             counts = alone["component"].value_counts(sort=True).iter_rows()
-            names = ", ".join(f"{name} {amount(count)}" for name, count in counts)
-            lines.append(f"{label}: {amount(len(alone))} ({names})")
+            names = ", ".join(f"{name} {human_amount(count)}" for name, count in counts)
+            lines.append(f"{label}: {human_amount(len(alone))} ({names})")
     moved = used[0].join(used[1], on="id").filter(pl.col("split") != pl.col("split_right"))
     if len(moved):
-        lines.append(f"in train of one and val of the other: {amount(len(moved))}")
+        lines.append(f"in train of one and val of the other: {human_amount(len(moved))}")
     return lines
 
 
-def union(first: Iterable[str], second: Iterable[str]) -> list[str]:
+def ordered_union(first: Iterable[str], second: Iterable[str]) -> list[str]:
     """Every name once, in order of appearance."""
     return list(dict.fromkeys([*first, *second]))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mixtures.pick import narrow
+from mixtures.pick import categorical
 from pipelines import recipe as recipes
 from pipelines.engine import tables
 
@@ -32,7 +32,7 @@ class Finished:
         """One line per sample ever read (INDEX), its names as categories."""
         reader = tables.open_file(tables.join(self.folder, "index.arrow"))
         batches = map(reader.get_batch, range(reader.num_record_batches))
-        frames = [narrow(pl.DataFrame(batch)) for batch in batches]
+        frames = [categorical(pl.DataFrame(batch)) for batch in batches]
         return pl.concat(frames) if frames else pl.DataFrame(reader.schema.empty_table())
 
     @cached_property
@@ -65,7 +65,7 @@ class Finished:
 
     def rows(self, shard: str, rows: Iterable[int]) -> list[dict[str, Any]]:
         """Packed rows of a shard, in ascending order of row."""
-        found = tables.take(
+        found = tables.take_rows(
             self.path(shard), np.array(sorted(rows), np.int64), columns=PACKED_COLUMNS
         )
         return list(found.to_pylist())
@@ -107,7 +107,7 @@ class Finished:
         if not tables.exists(path):
             return None
         columns = tables.open_file(path).schema.names
-        return dict(tables.take(path, np.array([line["row"]]), columns=columns).to_pylist()[0])
+        return dict(tables.take_rows(path, np.array([line["row"]]), columns=columns).to_pylist()[0])
 
 
 PACKED_COLUMNS = ["input_ids", "loss_mask", "seq_lengths", "images", "grids", "sample_ids"]

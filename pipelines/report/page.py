@@ -7,7 +7,7 @@
 
 The page is a pure function of the finished mixture (and of `work`, for rejected samples). Text of
 datasets reaches it only through autoescaping, and a content security policy allows no script but
-the page's own. Pictures are small copies; the crop grid is drawn over them.
+the page's own. Images are small copies; the crop grid is drawn over them.
 """
 
 import base64
@@ -22,27 +22,27 @@ import polars as pl
 
 from pipelines.engine import tables
 from pipelines.report import plots
-from pipelines.report.card import MEASURES, amount, meaning, percent, times
+from pipelines.report.card import MEASURES, human_amount, human_epochs, percent, rule_meaning
 from pipelines.report.finished import Finished
-from pipelines.report.row_view import Piece, pieces, seconds, visible
+from pipelines.report.row_view import SampleView, frame_times, sample_views, visible_text
 
 GALLERY_BYTES = 6_000_000
-"""Of pictures, as base64: with plots and text the page stays under 10 MB."""
+"""Of images, as base64: with plots and text the page stays under 10 MB."""
 ROWS = 12
 """Packed rows in the gallery, chosen so that every component is in it."""
 REJECTED = 4
 """Samples shown of each rule."""
-TURNS, CHARACTERS, PICTURES = 12, 2000, 6
-"""Of a rejected sample, at most: turns, characters of each, pictures."""
+TURNS, CHARACTERS, IMAGES = 12, 2000, 6
+"""Of a rejected sample, at most: turns, characters of each, images."""
 STILL, FRAME = 512, 192
-"""px, longer side of a picture's copy; a video frame's."""
+"""px, longer side of an image's copy; a video frame's."""
 MEASURED = 600
-"""Pictures whose sizes are plotted."""
+"""Images whose sizes are plotted."""
 
 
 @dataclass
 class Budget:
-    """Bytes of pictures that the page may still take; holds what was left out."""
+    """Bytes of images that the page may still take; holds what was left out."""
 
     left: int = GALLERY_BYTES
     left_out: int = field(default=0)
@@ -68,14 +68,14 @@ def report(mixture: Finished, *, work: str) -> str:
     )
 
 
-def write(mixture: Finished, *, work: str) -> str:
+def write_page(mixture: Finished, *, work: str) -> str:
     """`DIR/report.html` is the report; returns its path."""
     path = tables.join(mixture.folder, "report.html")
     tables.write_text(path, report(mixture, work=work))
     return path
 
 
-def page(
+def page_of(
     mixture: Finished,
     *,
     work: str,
@@ -120,11 +120,11 @@ def render(mixture: Finished, **parts: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amount": amount,
+        "amount": human_amount,
         "percent": percent,
-        "times": times,
-        "meaning": lambda rule: meaning(rule).replace("`", ""),
-        "visible": visible,
+        "times": human_epochs,
+        "meaning": lambda rule: rule_meaning(rule).replace("`", ""),
+        "visible": visible_text,
     }
     script = (folder / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -165,15 +165,15 @@ def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
         drawn = plots.prefix(mixture.stats["prefix"], title=title)
         note = f"shares so far, in {mixture.stats['measure'].replace('_', ' ')}"
         yield {"title": title, "note": note, "svg": drawn}
-    sizes = picture_sizes(mixture)
+    sizes = image_sizes(mixture)
     if sizes:
-        title = "Sizes of pictures"
+        title = "Sizes of images"
         drawn = plots.sizes(*zip(*sizes, strict=True), title=title)
-        yield {"title": title, "note": f"{len(sizes):,} pictures of the shards", "svg": drawn}
+        yield {"title": title, "note": f"{len(sizes):,} images of the shards", "svg": drawn}
 
 
-def picture_sizes(mixture: Finished) -> list[tuple[int, int]]:
-    """(width, height) in px of up to MEASURED pictures, from rows spread over the train shards."""
+def image_sizes(mixture: Finished) -> list[tuple[int, int]]:
+    """(width, height) in px of up to MEASURED images, from rows spread over the train shards."""
     from tokenization.images import image_size
 
     found: list[tuple[int, int]] = []
@@ -223,7 +223,7 @@ def row_view(mixture: Finished, shard: str, within: int, *, budget: Budget) -> d
     """A packed row as the template shows it: its limits and its samples."""
     row = mixture.rows(shard, [within])[0]
     encoding = mixture.recipe["mixture"]["encoding"]
-    found = pieces(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
+    found = sample_views(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
     return {
         "title": f"{shard}, row {within}",
         "tokens": len(row["input_ids"]),
@@ -236,24 +236,24 @@ def row_view(mixture: Finished, shard: str, within: int, *, budget: Budget) -> d
 
 
 def piece_view(
-    mixture: Finished, piece: Piece, row: Mapping[str, Any], *, budget: Budget
+    mixture: Finished, piece: SampleView, row: Mapping[str, Any], *, budget: Budget
 ) -> dict[str, Any]:
-    """A sample of a packed row: where it is from, and its spans with their pictures."""
+    """A sample of a packed row: where it is from, and its spans with their images."""
     line = mixture.line(piece.id)
-    when = seconds(piece.spans)
+    when = frame_times(piece.spans)
     spans = []
     for span in piece.spans:
         view: dict[str, Any] = {"kind": span.kind, "text": span.text, "learned": span.learned}
-        if span.kind == "picture":
-            grid = row["grids"][span.picture]
+        if span.kind == "image":
+            grid = row["grids"][span.image]
             view |= {
                 "rows": grid["rows"],
                 "cols": grid["cols"],
                 "tokens": span.tokens,
-                "when": when.get(span.picture, ""),
-                **copy_of(
-                    row["images"][span.picture]["bytes"],
-                    longest=FRAME if span.picture in when else STILL,
+                "when": when.get(span.image, ""),
+                **thumbnail(
+                    row["images"][span.image]["bytes"],
+                    longest=FRAME if span.image in when else STILL,
                     budget=budget,
                 ),
             }
@@ -274,9 +274,9 @@ def rejected_views(
     mixture: Finished, rule: str, *, work: str, budget: Budget, most: int
 ) -> Iterator[dict[str, Any]]:
     """Samples that the rule removed (or marked, if it removes none), of each component in turn."""
-    from pipelines.report.show import of_rule
+    from pipelines.report.show import samples_of_rule
 
-    lines = of_rule(mixture, rule)
+    lines = samples_of_rule(mixture, rule)
     turn = pl.int_range(pl.len()).over("component").alias("turn")
     for sample in lines.with_columns(turn).sort("turn", maintain_order=True)["id"].head(most):
         view = sample_view(mixture, sample, work=work, budget=budget)
@@ -284,21 +284,21 @@ def rejected_views(
 
 
 def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) -> dict[str, Any]:
-    """A sample in no shard: its reason, and its turns and pictures as read, where `work` has it."""
+    """A sample in no shard: its reason, and its turns and images as read, where `work` has it."""
     line = mixture.line(sample)
     read = mixture.sample(sample, work=work) or {}
     messages, images = read.get("messages") or [], read.get("images") or []
-    turns, pictures = [], []
+    turns, copies = [], []
     for message in messages[:TURNS]:
         parts = message["content"] or []
-        text = " ".join("[picture]" if p["type"] == "image" else p["text"] or "" for p in parts)
-        turns.append({"role": message["role"], "text": shortened(text)})
-    for image in images[:PICTURES]:
+        text = " ".join("[image]" if p["type"] == "image" else p["text"] or "" for p in parts)
+        turns.append({"role": message["role"], "text": shorten_text(text)})
+    for image in images[:IMAGES]:
         if image["bytes"] is None:
             size = {"width": image["width"], "height": image["height"]}
-            pictures.append({"source": "", "note": "does not decode", **size})
+            copies.append({"source": "", "note": "does not decode", **size})
         else:
-            pictures.append(copy_of(image["bytes"], longest=320, budget=budget))
+            copies.append(thumbnail(image["bytes"], longest=320, budget=budget))
     return {
         "id": sample,
         "component": line["component"],
@@ -309,20 +309,20 @@ def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) ->
         "row": line["row"],
         "found": bool(read),
         "more_turns": len(messages) - len(turns),
-        "more_pictures": len(images) - len(pictures),
+        "more_images": len(images) - len(copies),
         "turns": turns,
-        "pictures": pictures,
+        "images": copies,
     }
 
 
-def shortened(text: str) -> str:
+def shorten_text(text: str) -> str:
     """The text, or its beginning and how much was cut."""
     over = len(text) - CHARACTERS
     return text if over <= 0 else f"{text[:CHARACTERS]} [... {over:,} characters more]"
 
 
-def copy_of(data: bytes, *, longest: int, budget: Budget) -> dict[str, Any]:
-    """A small WebP copy of the picture as a data URL, and its true size in px.
+def thumbnail(data: bytes, *, longest: int, budget: Budget) -> dict[str, Any]:
+    """A small WebP copy of the image as a data URL, and its true size in px.
 
     Where the budget is used up, or the bytes do not decode, `note` says so and `source` is empty.
     """

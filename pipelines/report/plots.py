@@ -108,7 +108,7 @@ def prefix(balance: Mapping[str, Any], *, title: str) -> str:
 
 
 def sizes(widths: Sequence[int], heights: Sequence[int], *, title: str) -> str:
-    """Pictures as points, width against height in px, both on log scales."""
+    """Images as points, width against height in px, both on log scales."""
     figure, axes = _axes(4.4, 2.6)
     axes.scatter(widths, heights, s=9, color=colour(0), alpha=0.45, linewidths=0)
     axes.set(xscale="log", yscale="log")

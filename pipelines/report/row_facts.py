@@ -65,11 +65,11 @@ FACTS_ROWS = 4096
 """Rows taken at once: enough that an expression costs its rows, few enough to bound memory."""
 
 
-def dealt(index: pl.DataFrame, components: Sequence[str]) -> pa.Table:
+def dealt_samples(index: pl.DataFrame, components: Sequence[str]) -> pa.Table:
     """DEALT of these lines of the index; `components` in the order of the mixture."""
     place = {name: i for i, name in enumerate(components)}
     frame = index.select(
-        pl.Series("key", draw.keys(index["id"], seed=0)),
+        pl.Series("key", draw.sample_keys(index["id"], seed=0)),
         pl.col("component").replace_strict(place, return_dtype=pl.Int16),
         "num_crops",
         seconds="duration",
@@ -87,7 +87,7 @@ def row_facts(
     """
     table = table.select(FACTS_READ).combine_chunks()
     about = pl.DataFrame(samples).sort("key")
-    held = draw.keys(table["sample_ids"].combine_chunks().flatten().to_pylist(), seed=0)
+    held = draw.sample_keys(table["sample_ids"].combine_chunks().flatten().to_pylist(), seed=0)
     place = np.searchsorted(about["key"].to_numpy(), held)
     if not np.array_equal(about["key"].gather(np.minimum(place, len(about) - 1)).to_numpy(), held):
         raise ValueError(f"{shard} holds samples that were not dealt to it: of another build?")

@@ -1,7 +1,7 @@
 """A packed row cut into what a person can read: samples, and in each its spans in order.
 
 ids  <|im_start|> User : What ...  <fake><row_1_col_1><image> x64 ... <fake>  ... answer <end>
-span special      text             picture 0 (832 tokens)                     text   special
+span special      text             image 0 (832 tokens)                     text   special
                                                                               learned learned
 """
 
@@ -22,17 +22,17 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u206
 class Span:
     """Neighbouring tokens of one kind, all learned or none."""
 
-    kind: Literal["text", "special", "picture"]
+    kind: Literal["text", "special", "image"]
     text: str
-    """As decoded; of a picture, the text before it that gives its time in a video, or nothing."""
+    """As decoded; of an image, the text before it that gives its time in a video, or nothing."""
     learned: bool
     tokens: int
-    picture: int = -1
+    image: int = -1
     """Which of the row's images; -1: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class SampleView:
     """One sample of a packed row."""
 
     id: str
@@ -41,11 +41,13 @@ class Piece:
     num_learned: int
 
 
-def pieces(row: Mapping[str, Any], tokenizer: Any, *, tokens_per_crop: int) -> list[Piece]:
+def sample_views(
+    row: Mapping[str, Any], tokenizer: Any, *, tokens_per_crop: int
+) -> list[SampleView]:
     """The samples of a packed row (PACKED) in order; their spans' tokens sum to the row's."""
     ids = np.asarray(row["input_ids"], np.int64)
     mask = np.asarray(row["loss_mask"], bool)
-    owner = _pictures(ids, row["grids"], tokenizer, tokens_per_crop=tokens_per_crop)
+    owner = _images(ids, row["grids"], tokenizer, tokens_per_crop=tokens_per_crop)
     special = np.isin(
         ids, [i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special]
     )
@@ -54,18 +56,18 @@ def pieces(row: Mapping[str, Any], tokenizer: Any, *, tokens_per_crop: int) -> l
         here = slice(start, start + length)
         spans = tuple(_spans(ids[here], mask[here], owner[here], special[here], tokenizer))
         found.append(
-            Piece(id=sample, spans=spans, num_tokens=length, num_learned=int(mask[here].sum()))
+            SampleView(id=sample, spans=spans, num_tokens=length, num_learned=int(mask[here].sum()))
         )
         start += length
     return found
 
 
-def _pictures(
+def _images(
     ids: np.ndarray, grids: list[Mapping[str, int]], tokenizer: Any, *, tokens_per_crop: int
 ) -> np.ndarray:
-    """Per token, the picture it stands for or frames; -1: none.
+    """Per token, the image it stands for or frames; -1: none.
 
-    A picture reaches from the mark before its first `<image>` to the one after its last; how many
+    An image reaches from the mark before its first `<image>` to the one after its last; how many
     `<image>` it has follows from its grid.
     """
     owner = np.full(len(ids), -1)
@@ -89,15 +91,15 @@ def _pictures(
 def _spans(
     ids: np.ndarray, mask: np.ndarray, owner: np.ndarray, special: np.ndarray, tokenizer: Any
 ) -> Iterator[Span]:
-    """Runs of equal (picture, special, learned); each special token is a span of its own."""
+    """Runs of equal (image, special, learned); each special token is a span of its own."""
     alone = special & (owner < 0)
     key = np.stack([owner, special & (owner < 0), mask & (owner < 0)])
     edge = np.any(key[:, 1:] != key[:, :-1], axis=0) | alone[1:]
     starts = np.concatenate([[0], np.flatnonzero(edge) + 1]) if len(ids) else np.zeros(0, int)
     for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
         number = int(owner[start])
-        kind: Literal["text", "special", "picture"] = (
-            "picture" if number >= 0 else "special" if special[start] else "text"
+        kind: Literal["text", "special", "image"] = (
+            "image" if number >= 0 else "special" if special[start] else "text"
         )
         text = "" if number >= 0 else tokenizer.decode(ids[start:end], skip_special_tokens=False)
         yield Span(
@@ -105,24 +107,24 @@ def _spans(
             text=text,
             learned=bool(mask[start]),
             tokens=int(end - start),
-            picture=number,
+            image=number,
         )
 
 
-def seconds(spans: tuple[Span, ...]) -> dict[int, str]:
-    """Per picture that is a frame of a video, its time as the prompt states it ("00:03")."""
+def frame_times(spans: tuple[Span, ...]) -> dict[int, str]:
+    """Per image that is a frame of a video, its time as the prompt states it ("00:03")."""
     found, before = {}, ""
     for span in spans:
-        if span.kind == "picture":
+        if span.kind == "image":
             stated = re.search(r"(\d\d:\d\d(?::\d\d)?):?\s*$", before)
             if stated:
-                found[span.picture] = stated[1]
+                found[span.image] = stated[1]
             before = ""
         else:
             before = span.text
     return found
 
 
-def visible(text: str) -> str:
+def visible_text(text: str) -> str:
     """The text with what is invisible, moves a cursor or turns the reading order written out."""
     return UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,7 +1,7 @@
 """What the model is fed, in the terminal: packed rows, stories of samples, what rules rejected.
 
     show DIR               the first row of the train split
-    show DIR row=N         that row: learned text green, special tokens and pictures marked
+    show DIR row=N         that row: learned text green, special tokens and images marked
     show DIR id=SAMPLE     read from where, which rules fired, tokens, which shards and rows
     show DIR rule=NAME     what it rejected: counts, then samples
     show DIR component=C   asked and got, then samples
@@ -13,14 +13,14 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.report.card import amount, meaning, percent, times
+from pipelines.report.card import human_amount, human_epochs, percent, rule_meaning
 from pipelines.report.finished import Finished, did_you_mean, open_finished
-from pipelines.report.row_view import Piece, pieces, visible
+from pipelines.report.row_view import SampleView, sample_views, visible_text
 
 EXAMPLES = 5
 """Samples shown of a rule or component."""
 
-CODES = {"learned": "32", "special": "2;36", "picture": "35", "border": "1", "reason": "33"}
+CODES = {"learned": "32", "special": "2;36", "image": "35", "border": "1", "reason": "33"}
 
 
 def show(
@@ -44,15 +44,15 @@ def show(
     """
     mixture = open_finished(folder)
     if id:
-        return story(mixture, id, work=work, color=color)
+        return sample_story(mixture, id, work=work, color=color)
     if rule:
         return rejected(mixture, rule, component=component, work=work, color=color)
     if component:
-        return of_component(mixture, component, work=work, color=color)
+        return component_samples(mixture, component, work=work, color=color)
     return packed_row(mixture, row, split=split, color=color)
 
 
-def paint(text: str, kind: str, *, color: bool) -> str:
+def colour_text(text: str, kind: str, *, color: bool) -> str:
     """The text in the colour of its kind, line by line; marked otherwise where learned."""
     if not text:
         return ""
@@ -68,20 +68,20 @@ def packed_row(mixture: Finished, place: int, *, split: str, color: bool) -> str
     shard, within, row = mixture.row(place, split=split)
     encoding = mixture.recipe["mixture"]["encoding"]
     crops = sum(grid["rows"] * grid["cols"] + 1 for grid in row["grids"])
-    found = pieces(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
+    found = sample_views(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
     title = (
         f"{split} row {place:,} ({shard}, row {within}): "
         f"{len(row['input_ids']):,} of {encoding['seq_len']:,} tokens, "
         f"{sum(row['loss_mask']):,} learned, {crops} of {encoding['max_crops']} crops, "
-        f"{len(row['images'])} pictures, {len(found)} samples"
+        f"{len(row['images'])} images, {len(found)} samples"
     )
-    lines = [paint(title, "border", color=color)]
+    lines = [colour_text(title, "border", color=color)]
     for number, piece in enumerate(found, 1):
         line = mixture.line(piece.id)
         lines += [
             "",
-            paint(
-                f"--- {number}/{len(found)} {line['component']}: {visible(piece.id)}, "
+            colour_text(
+                f"--- {number}/{len(found)} {line['component']}: {visible_text(piece.id)}, "
                 f"{piece.num_tokens:,} tokens, {piece.num_learned:,} learned ",
                 "border",
                 color=color,
@@ -91,24 +91,24 @@ def packed_row(mixture: Finished, place: int, *, split: str, color: bool) -> str
     return "\n".join(lines)
 
 
-def piece_text(piece: Piece, row: dict[str, Any], *, color: bool) -> str:
-    """The sample's text as the model sees it, each picture on one line of its own size and cut."""
+def piece_text(piece: SampleView, row: dict[str, Any], *, color: bool) -> str:
+    """The sample's text as the model sees it, each image on one line of its own size and cut."""
     shown = []
     for span in piece.spans:
-        if span.kind == "picture":
-            text = picture_line(row, span.picture, tokens=span.tokens)
-            shown.append(paint(text, "picture", color=color))
+        if span.kind == "image":
+            text = image_line(row, span.image, tokens=span.tokens)
+            shown.append(colour_text(text, "image", color=color))
         elif span.learned:
-            shown.append(paint(visible(span.text), "learned", color=color))
+            shown.append(colour_text(visible_text(span.text), "learned", color=color))
         elif span.kind == "special":
-            shown.append(paint(visible(span.text), "special", color=color))
+            shown.append(colour_text(visible_text(span.text), "special", color=color))
         else:
-            shown.append(visible(span.text))
+            shown.append(visible_text(span.text))
     return "".join(shown)
 
 
-def picture_line(row: dict[str, Any], number: int, *, tokens: int) -> str:
-    """One picture of a packed row: size, kind of file, cut, tokens."""
+def image_line(row: dict[str, Any], number: int, *, tokens: int) -> str:
+    """One image of a packed row: size, kind of file, cut, tokens."""
     from tokenization.images import image_size
 
     data = row["images"][number]["bytes"]
@@ -119,10 +119,10 @@ def picture_line(row: dict[str, Any], number: int, *, tokens: int) -> str:
         if grid["rows"] * grid["cols"]
         else "global view"
     )
-    return f"[picture {number}: {width}x{height} px, {len(data):,} bytes, {cut}, {tokens} tokens]"
+    return f"[image {number}: {width}x{height} px, {len(data):,} bytes, {cut}, {tokens} tokens]"
 
 
-def story(mixture: Finished, sample: str, *, work: str, color: bool) -> str:
+def sample_story(mixture: Finished, sample: str, *, work: str, color: bool) -> str:
     """One sample from the repository to the shards, and its text."""
     line = mixture.line(sample)
     places = mixture.find(sample)
@@ -131,12 +131,12 @@ def story(mixture: Finished, sample: str, *, work: str, color: bool) -> str:
         ("component", f"{line['component']}, {line['modality']}, split {line['split']}"),
         (
             "read from",
-            f"{origin(mixture, line['component'])}, subset {line['subset']}, "
+            f"{component_origin(mixture, line['component'])}, subset {line['subset']}, "
             f"part {line['part']}, row {line['row']}",
         ),
         (
             "verdict",
-            "kept" if line["rule"] is None else f"{line['rule']}: {meaning(line['rule'])}",
+            "kept" if line["rule"] is None else f"{line['rule']}: {rule_meaning(line['rule'])}",
         ),
         ("also fired", ", ".join(fired)),
         ("tags", ", ".join(line["tags"] or [])),
@@ -153,12 +153,12 @@ def story(mixture: Finished, sample: str, *, work: str, color: bool) -> str:
             else "never",
         ),
     ]
-    lines = [paint(visible(sample), "border", color=color)]
-    lines += [f"  {label:<11}{visible(text)}" for label, text in facts if text]
+    lines = [colour_text(visible_text(sample), "border", color=color)]
+    lines += [f"  {label:<11}{visible_text(text)}" for label, text in facts if text]
     return "\n".join([*lines, "", _text(mixture, sample, places, work=work, color=color)])
 
 
-def origin(mixture: Finished, component: str) -> str:
+def component_origin(mixture: Finished, component: str) -> str:
     """Where a component's rows come from: its own files, or a repository at a revision."""
     data = mixture.recipe["mixture"]["components"][component].get("data")
     if data:
@@ -176,7 +176,7 @@ def _text(
         shard, at = places[0]
         row = mixture.rows(shard, [at])[0]
         encoding = mixture.recipe["mixture"]["encoding"]
-        found = pieces(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
+        found = sample_views(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
         return "\n".join(piece_text(p, row, color=color) for p in found if p.id == sample)
     read = mixture.sample(sample, work=work)
     if read is None:
@@ -185,11 +185,11 @@ def _text(
 
 
 def sample_text(sample: dict[str, Any], *, color: bool) -> str:
-    """The sample as it was read (SAMPLE): each turn after its role, pictures by their size."""
+    """The sample as it was read (SAMPLE): each turn after its role, images by their size."""
     images = iter(sample["images"] or [])
     lines = []
     if sample["defect"]:
-        lines.append(paint(f"defect: {sample['defect']}", "reason", color=color))
+        lines.append(colour_text(f"defect: {sample['defect']}", "reason", color=color))
     for message in sample["messages"] or []:
         shown = []
         for part in message["content"] or []:
@@ -197,36 +197,38 @@ def sample_text(sample: dict[str, Any], *, color: bool) -> str:
                 image = next(images, None)
                 size = f"{image['width']}x{image['height']} px" if image else "missing"
                 broken = "" if image and image["bytes"] is not None else ", not decodable"
-                shown.append(paint(f"[picture: {size}{broken}]", "picture", color=color))
+                shown.append(colour_text(f"[image: {size}{broken}]", "image", color=color))
             else:
                 kind = "learned" if message["role"] == "assistant" else ""
-                text = visible(part["text"] or "")
-                shown.append(paint(text, kind, color=color) if kind else text)
+                text = visible_text(part["text"] or "")
+                shown.append(colour_text(text, kind, color=color) if kind else text)
         lines.append(f"{message['role']}: " + "".join(shown))
     return "\n".join(lines) or "(empty)"
 
 
 def rejected(mixture: Finished, rule: str, *, component: str, work: str, color: bool) -> str:
     """How many samples the rule removed, of which components, and a few of them."""
-    lines = of_rule(mixture, rule)
+    lines = samples_of_rule(mixture, rule)
     if component:
         known_component(mixture, component)
         lines = lines.filter(pl.col("component") == component)
     removed = int((lines["rule"] == rule).sum())
-    title = f"{rule}: removed {amount(removed)} samples, {meaning(rule)}"
+    title = f"{rule}: removed {human_amount(removed)} samples, {rule_meaning(rule)}"
     counts = lines["component"].value_counts(sort=True).iter_rows()
     head = [
-        paint(title, "border", color=color),
+        colour_text(title, "border", color=color),
         "  "
         + ("" if removed else "only marked: ")
-        + ", ".join(f"{name} {amount(n)}" for name, n in counts),
+        + ", ".join(f"{name} {human_amount(n)}" for name, n in counts),
         "",
     ]
     ids = lines["id"].head(EXAMPLES).to_list()
-    return "\n".join(head) + "\n\n".join(story(mixture, i, work=work, color=color) for i in ids)
+    return "\n".join(head) + "\n\n".join(
+        sample_story(mixture, i, work=work, color=color) for i in ids
+    )
 
 
-def of_rule(mixture: Finished, rule: str) -> pl.DataFrame:
+def samples_of_rule(mixture: Finished, rule: str) -> pl.DataFrame:
     """Index lines of the samples that the rule removed; of those it fired on, where it only marks.
 
     Raises:
@@ -267,21 +269,22 @@ def known_component(mixture: Finished, component: str) -> str:
     return component
 
 
-def of_component(mixture: Finished, component: str, *, work: str, color: bool) -> str:
+def component_samples(mixture: Finished, component: str, *, work: str, color: bool) -> str:
     """A component's account, and a few of its samples as they lie in the shards."""
     account = mixture.stats["components"][known_component(mixture, component)]
-    reasons = ", ".join(f"{rule} {amount(n)}" for rule, n in account["rejected"].items())
+    reasons = ", ".join(f"{rule} {human_amount(n)}" for rule, n in account["rejected"].items())
     got = ", ".join(f"{percent(s)} of {m.replace('_', ' ')}" for m, s in account["got"].items())
     head = [
-        paint(f"{component} ({account['source']})", "border", color=color),
+        colour_text(f"{component} ({account['source']})", "border", color=color),
         f"  asked      {percent(account['asked'])} of {mixture.stats['measure']}",
         f"  got        {got}",
-        f"  samples    {amount(account['samples'])} ({times(account['epochs'])} epochs of "
-        f"{amount(account['train_kept'])}), {amount(account['kept'])} kept of "
-        f"{amount(account['read'])} read",
+        f"  samples    {human_amount(account['samples'])} ("
+        f"{human_epochs(account['epochs'])} epochs of {human_amount(account['train_kept'])}), "
+        f"{human_amount(account['kept'])} kept of "
+        f"{human_amount(account['read'])} read",
         f"  rejected   {reasons or 'none'}",
         "",
     ]
     used = mixture.index.filter((pl.col("component") == component) & (pl.col("copies") > 0))
     ids = used["id"].head(EXAMPLES).to_list()
-    return "\n".join(head + [story(mixture, i, work=work, color=color) + "\n" for i in ids])
+    return "\n".join(head + [sample_story(mixture, i, work=work, color=color) + "\n" for i in ids])

@@ -20,7 +20,7 @@ SPOKEN = 'The voice-over says: "{}"'
 CAMERA = "Which shot type and camera movement are used?"
 
 
-def chosen(questions: Sequence[str], about: str) -> str:
+def choose_question(questions: Sequence[str], about: str) -> str:
     """The question for `about`: the same for the same text, evenly spread over all."""
     digest = blake2b(about.encode("utf-8", "replace"), digest_size=4).digest()
     return questions[int.from_bytes(digest, "big") % len(questions)]

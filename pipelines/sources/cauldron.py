@@ -1,12 +1,12 @@
-"""The Cauldron: one row is all questions about one picture (or several).
+"""The Cauldron: one row is all questions about one image (or several).
 
 | column | type                                |
 |--------|-------------------------------------|
 | images | list<Image {bytes, path}>           |
 | texts  | list<{user, assistant, source}>     |
 
-The pictures stand at the front of the first question, as in the code that built it; later turns
-are text. Rows without pictures are text conversations. A literal `<image>` stays text: this layout
+The images stand at the front of the first question, as in the code that built it; later turns
+are text. Rows without images are text conversations. A literal `<image>` stays text: this layout
 has no placeholders.
 """
 
@@ -99,7 +99,7 @@ def conversation(media: tuple[Medium, ...], texts: list[Mapping[str, Any]]) -> t
     subsets=SUBSETS,
 )
 def cauldron(row: Mapping[str, Any]) -> Sample:
-    """A row's question-answer pairs as one conversation about its pictures."""
+    """A row's question-answer pairs as one conversation about its images."""
     images = row.get("images") or []
     if not isinstance(images, list):
         raise Defect("wrong_schema", f"images is {type(images).__name__}")

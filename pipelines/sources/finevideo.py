@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.captions import SCENES, VIDEO, chosen
+from pipelines.sources.captions import SCENES, VIDEO, choose_question
 from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
 
 
@@ -45,7 +45,7 @@ def finevideo(row: Mapping[str, Any]) -> Sample:
     pairs: list[tuple[str, str]] = []
     description = told.get("description")
     if isinstance(description, str) and description:
-        pairs.append((chosen(VIDEO, description), description))
+        pairs.append((choose_question(VIDEO, description), description))
     scenes = [line for scene in told.get("scenes") or [] if (line := scene_line(scene))]
     if scenes:
         pairs.append((SCENES, "\n".join(scenes)))

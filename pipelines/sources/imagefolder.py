@@ -1,4 +1,4 @@
-"""A folder of pictures with `metadata.jsonl` (or .csv, .parquet): {file_name, text | caption, ...}.
+"""A folder of images with `metadata.jsonl` (or .csv, .parquet): {file_name, text | caption, ...}.
 
 The layout of `datasets`' imagefolder. With `question` and `answer` in place of a caption, or
 `texts` or `messages`, the row is that conversation.
@@ -7,9 +7,9 @@ The layout of `datasets`' imagefolder. With `question` and `answer` in place of 
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.captions import IMAGE, chosen
+from pipelines.sources.captions import IMAGE, choose_question
 from pipelines.sources.cauldron import conversation
-from pipelines.sources.llava import listed
+from pipelines.sources.llava import as_list
 from pipelines.sources.messages import messages
 from pipelines.sources.sample import Sample, Still, Turn, source, text_of
 
@@ -31,8 +31,8 @@ from pipelines.sources.sample import Sample, Still, Turn, source, text_of
     rows_per_part=1000,
 )
 def imagefolder(row: Mapping[str, Any]) -> Sample:
-    """A picture (or several) with its caption, question or conversation."""
-    names = listed(row.get("file_name", row.get("file_names")))
+    """An image (or several) with its caption, question or conversation."""
+    names = as_list(row.get("file_name", row.get("file_names")))
     stills = tuple(Still(path=text_of(name, "file_name")) for name in names)
     if isinstance(row.get("texts"), list):
         return Sample(turns=conversation(stills, row["texts"]))
@@ -42,5 +42,5 @@ def imagefolder(row: Mapping[str, Any]) -> Sample:
         pair = {"user": row["question"], "assistant": row.get("answer")}
         return Sample(turns=conversation(stills, [pair]))
     caption = text_of(row.get("text", row.get("caption")), "caption")
-    ask = Turn("user", (*stills, chosen(IMAGE, str(names))))
+    ask = Turn("user", (*stills, choose_question(IMAGE, str(names))))
     return Sample(turns=(ask, Turn("assistant", (caption,))), tags=("caption",))

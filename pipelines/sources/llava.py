@@ -52,7 +52,7 @@ JSON_FILES = (
 )
 
 
-def place(turns: Sequence[tuple[str, str]], media: Sequence[Medium]) -> tuple[Turn, ...]:
+def place_media(turns: Sequence[tuple[str, str]], media: Sequence[Medium]) -> tuple[Turn, ...]:
     """`turns` (role, text) with the media at their placeholders, by the rules above."""
     count = sum(len(PLACEHOLDER.findall(text)) for role, text in turns if role == "user")
     if not media:
@@ -88,7 +88,7 @@ def place(turns: Sequence[tuple[str, str]], media: Sequence[Medium]) -> tuple[Tu
     return tuple(placed)
 
 
-def listed(value: object) -> list[Any]:
+def as_list(value: object) -> list[Any]:
     """The cells of `value`: itself where it is a list, nothing where it is null or empty."""
     if value is None or value == "":
         return []
@@ -109,12 +109,12 @@ def video_of(value: object) -> Video:
 
 def media_of(row: Mapping[str, Any]) -> list[Medium]:
     """The stills, then the videos of a record."""
-    stills = [still_of(v) for key in ("image", "images") for v in listed(row.get(key))]
-    videos = [video_of(v) for key in ("video", "videos") for v in listed(row.get(key))]
+    stills = [still_of(v) for key in ("image", "images") for v in as_list(row.get(key))]
+    videos = [video_of(v) for key in ("video", "videos") for v in as_list(row.get(key))]
     return [*stills, *videos]
 
 
-def spoken(row: Mapping[str, Any], name: str = "conversations") -> list[tuple[str, str]]:
+def turns_of_record(row: Mapping[str, Any], name: str = "conversations") -> list[tuple[str, str]]:
     """The (role, text) turns of a record, a system prompt of its own in front."""
     turns = []
     for number, message in enumerate(column(row, name, list)):
@@ -135,7 +135,7 @@ def spoken(row: Mapping[str, Any], name: str = "conversations") -> list[tuple[st
 
 def record(row: Mapping[str, Any], *, tags: tuple[str, ...] = ()) -> Sample:
     """A LLaVA record as a sample."""
-    return Sample(turns=place(spoken(row), media_of(row)), tags=tags)
+    return Sample(turns=place_media(turns_of_record(row), media_of(row)), tags=tags)
 
 
 @source(
@@ -168,5 +168,5 @@ def llava(row: Mapping[str, Any]) -> Sample:
     rows_per_part=1000,
 )
 def m4_instruct(row: Mapping[str, Any]) -> Sample:
-    """Several pictures per conversation, interleaved with the question's text."""
+    """Several images per conversation, interleaved with the question's text."""
     return record(row)

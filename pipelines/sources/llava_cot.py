@@ -2,7 +2,7 @@
 
     <SUMMARY> </SUMMARY> <CAPTION> </CAPTION> <REASONING> </REASONING> <CONCLUSION> </CONCLUSION>
 
-`train.jsonl`, and one zip of pictures cut into `image.zip.part-aa`, `-ab`, ... (read in place, as
+`train.jsonl`, and one zip of images cut into `image.zip.part-aa`, `-ab`, ... (read in place, as
 one archive). The stages stay in the text: that is what is learned. The last turn's conclusion is
 the sample's gold answer.
 """
@@ -30,7 +30,7 @@ CONCLUSION = re.compile(r"<CONCLUSION>(.*?)(?:</CONCLUSION>|\Z)", re.DOTALL)
     rows_per_part=1000,
 )
 def llava_cot(row: Mapping[str, Any]) -> Sample:
-    """A question about a picture, answered by stages of thought."""
+    """A question about an image, answered by stages of thought."""
     sample = record(row, tags=("cot",))
     last = sample.turns[-1].content[-1]
     found = CONCLUSION.search(last) if isinstance(last, str) else None

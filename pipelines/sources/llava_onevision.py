@@ -110,5 +110,5 @@ SUBSETS: dict[str, int] = {
     subsets=SUBSETS,
 )
 def llava_onevision(row: Mapping[str, Any]) -> Sample:
-    """A record whose picture lies in the row."""
+    """A record whose image lies in the row."""
     return record(row)

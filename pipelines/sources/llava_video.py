@@ -5,7 +5,7 @@ A config is a folder (`0_30_s_academic_v0_1`) with `*cap*.json`, `*oe*.json` and
 of them) and `*.tar.gz` whose members are the `video` paths. The folders of the four configs
 `..._activitynet` are called `..._activitynetqa`, against the globs of the card.
 
-`llava_hound`'s videos lie in another repository, each as a folder of pictures, two a second, in
+`llava_hound`'s videos lie in another repository, each as a folder of images, two a second, in
 tar.gz archives: `media: hf://datasets/ShareGPTVideo/train_video_and_instruction/train_300k` (or a
 folder: of the archives, or unpacked). The records put `shareVideoGPTV/frames/all_frames/` in front
 of a video's name, where the archives are to be unpacked: inside them it stands alone.

@@ -33,5 +33,5 @@ from pipelines.sources.sample import Sample, source
     rows_per_part=1000,
 )
 def mammoth_vl(row: Mapping[str, Any]) -> Sample:
-    """A record about one picture, several, or a video."""
+    """A record about one image, several, or a video."""
     return record(row)

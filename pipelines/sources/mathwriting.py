@@ -1,4 +1,4 @@
-"""MathWriting: a handwritten formula as a picture, and its LaTeX.
+"""MathWriting: a handwritten formula as an image, and its LaTeX.
 
 The card names an `image` column; the LaTeX is accepted as `latex`, `label` or `text`. Rows carry
 no question, so one of a few is chosen by the LaTeX's hash: the same row always gets the same one.
@@ -34,7 +34,7 @@ QUESTIONS = (
     num_bytes=25_800_000_000,
 )
 def mathwriting(row: Mapping[str, Any]) -> Sample:
-    """A question for the LaTeX, the picture, and the LaTeX as the answer."""
+    """A question for the LaTeX, the image, and the LaTeX as the answer."""
     latex = row.get("latex") or row.get("label") or row.get("text")
     if not isinstance(latex, str):
         raise Defect("wrong_schema", f"the LaTeX is {type(latex).__name__}, not text")

@@ -12,7 +12,7 @@ such a row is `remote_media`.
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.llava import listed, spoken, video_of
+from pipelines.sources.llava import as_list, turns_of_record, video_of
 from pipelines.sources.sample import Defect, Medium, Sample, Turn, column, source, still_of, text_of
 
 ANY_FILES = (
@@ -88,9 +88,9 @@ def content_of(
     rows_per_part=1000,
 )
 def messages(row: Mapping[str, Any]) -> Sample:
-    """Your own conversations, with or without pictures and videos."""
-    stills = [v for key in ("images", "image") for v in listed(row.get(key))]
-    videos = [v for key in ("videos", "video") for v in listed(row.get(key))]
+    """Your own conversations, with or without images and videos."""
+    stills = [v for key in ("images", "image") for v in as_list(row.get(key))]
+    videos = [v for key in ("videos", "video") for v in as_list(row.get(key))]
     turns: list[Turn] = []
     for number, message in enumerate(column(row, "messages", list)):
         if not isinstance(message, Mapping) or message.get("role") not in ROLES:
@@ -155,4 +155,4 @@ def magpie(row: Mapping[str, Any]) -> Sample:
     """A text conversation distilled from a chat model."""
     names = ("conversations", "messages", "conversation")
     name = next((name for name in names if row.get(name) is not None), "conversations")
-    return Sample(turns=tuple(Turn(role, (text,)) for role, text in spoken(row, name)))
+    return Sample(turns=tuple(Turn(role, (text,)) for role, text in turns_of_record(row, name)))

@@ -8,7 +8,7 @@ whole film and the caption are used: a moment's number of a frame means nothing 
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.captions import VIDEO, chosen
+from pipelines.sources.captions import VIDEO, choose_question
 from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
 
 
@@ -34,7 +34,7 @@ def moviechat(row: Mapping[str, Any]) -> Sample:
     pairs: list[tuple[str, str]] = []
     caption = row.get("caption")
     if isinstance(caption, str) and caption:
-        pairs.append((chosen(VIDEO, name), caption))
+        pairs.append((choose_question(VIDEO, name), caption))
     for number, pair in enumerate(column(row, "global", list)):
         if not isinstance(pair, Mapping):
             raise Defect("wrong_schema", f"global[{number}] is {type(pair).__name__}")

@@ -23,7 +23,7 @@ class Defect(Exception):
 
 @dataclass(frozen=True)
 class Still:
-    """A picture: its encoded bytes, or where they lie among the media."""
+    """An image: its encoded bytes, or where they lie among the media."""
 
     data: bytes | None = None
     path: str | None = None
@@ -33,7 +33,7 @@ class Still:
 class Video:
     """A video: its encoded bytes or its path, and which seconds of it (`end` inf: to the end).
 
-    The path may be that of a folder of pictures, `rate` of them a second; `above` are the folders
+    The path may be that of a folder of images, `rate` of them a second; `above` are the folders
     in front of it that archives do not know.
     """
 
@@ -47,7 +47,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Pdf:
-    """A document whose pages are pictures, in order."""
+    """A document whose pages are images, in order."""
 
     data: bytes | None = None
     path: str | None = None
@@ -116,8 +116,8 @@ class Source:
     verified: str = ""
     """What of the layout was checked, and where; the rest is as the adapter's docstring says."""
     layout: str = "parquet"
-    """`parquet`: rows with pictures inside. `video`: with videos inside. `json`: annotations beside
-    media. `text`: rows of text. `tar`: WebDataset. `folder`: pictures with a metadata file."""
+    """`parquet`: rows with images inside. `video`: with videos inside. `json`: annotations beside
+    media. `text`: rows of text. `tar`: WebDataset. `folder`: images with a metadata file."""
     columns: tuple[str, ...] = ()
     """Columns without which a file is not of this layout; `a|b` means one of them."""
     files: tuple[str, ...] = PARQUET_FILES
@@ -176,9 +176,9 @@ def text_of(value: object, name: str) -> str:
 
 
 def still_of(value: object) -> Still:
-    """The picture in a `datasets` Image cell: {bytes, path}, bytes, or a path.
+    """The image in a `datasets` Image cell: {bytes, path}, bytes, or a path.
 
-    An empty cell is a picture that is missing: ingest gives the sample that defect.
+    An empty cell is an image that is missing: ingest gives the sample that defect.
     """
     if isinstance(value, Mapping):
         data, path = value.get("bytes"), value.get("path")
@@ -189,4 +189,4 @@ def still_of(value: object) -> Still:
         return Still(path=value)
     if value is None:
         return Still()
-    raise Defect("wrong_schema", f"a picture is {type(value).__name__}")
+    raise Defect("wrong_schema", f"an image is {type(value).__name__}")

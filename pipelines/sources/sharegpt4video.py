@@ -9,7 +9,7 @@ Records with `conversations` (the mix181k SFT file) are read as LLaVA's.
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.captions import VIDEO, chosen
+from pipelines.sources.captions import VIDEO, choose_question
 from pipelines.sources.llava import JSON_FILES, record
 from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
 
@@ -38,6 +38,6 @@ def sharegpt4video(row: Mapping[str, Any]) -> Sample:
     for caption in column(row, "captions", list):
         if isinstance(caption, Mapping) and str(caption.get("idx")) == "-1":
             text = text_of(caption.get("content"), "captions.content")
-            ask = Turn("user", (Video(path=path), chosen(VIDEO, text)))
+            ask = Turn("user", (Video(path=path), choose_question(VIDEO, text)))
             return Sample(turns=(ask, Turn("assistant", (text,))), tags=("caption",))
     raise Defect("wrong_schema", "no caption of the whole video (idx -1)")

@@ -8,7 +8,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.captions import CAMERA, SPOKEN, VIDEO, chosen
+from pipelines.sources.captions import CAMERA, SPOKEN, VIDEO, choose_question
 from pipelines.sources.llava import JSON_FILES
 from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
 
@@ -38,7 +38,7 @@ def vript(row: Mapping[str, Any]) -> Sample:
     content = text_of(caption.get("content"), "caption.content")
     if not content:
         raise Defect("wrong_schema", "caption.content is empty")
-    question = chosen(VIDEO, clip)
+    question = choose_question(VIDEO, clip)
     spoken = " ".join(word for word in row.get("voiceover") or [] if isinstance(word, str)).strip()
     if spoken:
         question = f"{SPOKEN.format(spoken)}\n{question}"

@@ -14,9 +14,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.captions import IMAGE, VIDEO, chosen
+from pipelines.sources.captions import IMAGE, VIDEO, choose_question
 from pipelines.sources.cauldron import conversation
-from pipelines.sources.llava import place, spoken
+from pipelines.sources.llava import place_media, turns_of_record
 from pipelines.sources.messages import messages
 from pipelines.sources.sample import Defect, Medium, Sample, Still, Turn, Video, source, text_of
 
@@ -52,7 +52,7 @@ def webdataset(row: Mapping[str, Any]) -> Sample:
         elif last in WORDS:
             words = data.decode("utf-8", "replace").strip()
     if "conversations" in about:
-        return Sample(turns=place(spoken(about), media))
+        return Sample(turns=place_media(turns_of_record(about), media))
     if "texts" in about:
         return Sample(turns=conversation(tuple(media), about["texts"]))
     if "messages" in about:
@@ -64,7 +64,7 @@ def webdataset(row: Mapping[str, Any]) -> Sample:
     if not media:
         raise Defect("missing_media", str(row.get("__key__")))
     questions = VIDEO if isinstance(media[0], Video) else IMAGE
-    ask = Turn("user", (*media, chosen(questions, str(row.get("__key__")))))
+    ask = Turn("user", (*media, choose_question(questions, str(row.get("__key__")))))
     return Sample(turns=(ask, Turn("assistant", (words,))), tags=("caption",))
 
 

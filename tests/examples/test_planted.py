@@ -20,7 +20,7 @@ EXPECTED = {
     ("charts", "empty_answer"): 1,
     ("natural_images", "small_image"): 1,
     ("natural_images", "duplicate_sample"): 1,
-    ("multi_image", "missing_media"): 2,  # a lost file, and more places than pictures
+    ("multi_image", "missing_media"): 2,  # a lost file, and more places than images
     ("video", "undecodable_video"): 3,  # each video stands in three records
     ("video", "missing_media"): 3,
     ("video", "too_short"): 3,
@@ -70,7 +70,7 @@ def test_a_literal_tag_in_a_question_is_counted_and_kept(verdicts):
     assert marked["rule"].to_list() == [None]
 
 
-def test_rotated_and_transparent_pictures_are_good(verdicts):
+def test_rotated_and_transparent_images_are_good(verdicts):
     names = ["cauldron/localized_narratives/000006", "cauldron/localized_narratives/000011"]
     good = verdicts.filter(pl.col("id").is_in(names))
     assert len(good) == 2

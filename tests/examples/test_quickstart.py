@@ -75,7 +75,7 @@ def test_cauldron_loads_by_config(load, config):
     rows = load(CAULDRON, config, split="train")
     assert kinds(dict(rows.features)) == {"images": ["image"], "texts": TEXTS}
     assert len(rows) >= 12
-    row = rows[0]  # decodes the picture
+    row = rows[0]  # decodes the image
     assert len(row["images"]) == (0 if config == "scienceqa" else 1)
     assert row["texts"][0]["user"]
     assert row["texts"][0]["assistant"]
@@ -160,7 +160,7 @@ def test_videos_last_as_long_as_their_folder_says_in_several_codecs(data, plante
     assert codecs == {"h264", "hevc", "vp9", "av1", "mpeg4"}
 
 
-def test_multi_image_records_find_their_pictures(data, planted):
+def test_multi_image_records_find_their_images(data, planted):
     folder = data / "lmms-lab/M4-Instruct-Data"
     records = json.loads((folder / "m4_instruct_annotations.json").read_text())
     bad = {row["row"] for row in planted if row["repository"] == "lmms-lab/M4-Instruct-Data"}
@@ -178,7 +178,7 @@ def test_multi_image_records_find_their_pictures(data, planted):
     assert interleaved > 0
 
 
-def test_reasoning_pictures_lie_in_the_parts_of_one_zip(data):
+def test_reasoning_images_lie_in_the_parts_of_one_zip(data):
     folder = data / "Xkev/LLaVA-CoT-100k"
     joined = b"".join(path.read_bytes() for path in sorted(folder.glob("image.zip.part-*")))
     archive = zipfile.ZipFile(io.BytesIO(joined))
@@ -208,7 +208,7 @@ def row_of(data, bad):
     return json.loads(path.read_text())[bad["row"]]
 
 
-def first_picture(row):
+def first_image(row):
     return row["images"][0]["bytes"]
 
 
@@ -223,7 +223,7 @@ def test_truncated_and_undecodable_media_do_not_decode(data, planted):
         row = row_of(data, bad)
         if bad["what"] == "truncated_image":
             with pytest.raises(OSError, match=r"truncated|broken"):
-                Image.open(io.BytesIO(first_picture(row))).load()
+                Image.open(io.BytesIO(first_image(row))).load()
         elif bad["what"] == "undecodable_video":
             with pytest.raises(av.error.FFmpegError):
                 av.open(io.BytesIO(found[bad["subset"], row["video"]]))
@@ -242,11 +242,11 @@ def test_truncated_and_undecodable_media_do_not_decode(data, planted):
 
 def test_the_other_planted_rows_are_as_they_are_named(data, planted):
     rows = {bad["what"]: (bad, row_of(data, bad)) for bad in planted}
-    assert Image.open(io.BytesIO(first_picture(rows["tiny_image"][1]))).size == (8, 8)
-    page = Image.open(io.BytesIO(first_picture(rows["blank_page"][1]))).convert("L")
+    assert Image.open(io.BytesIO(first_image(rows["tiny_image"][1]))).size == (8, 8)
+    page = Image.open(io.BytesIO(first_image(rows["blank_page"][1]))).convert("L")
     assert page.getextrema() == (252, 252)
-    assert Image.open(io.BytesIO(first_picture(rows["rotated_image"][1]))).getexif()[0x0112] == 6
-    assert Image.open(io.BytesIO(first_picture(rows["transparent_image"][1]))).mode == "RGBA"
+    assert Image.open(io.BytesIO(first_image(rows["rotated_image"][1]))).getexif()[0x0112] == 6
+    assert Image.open(io.BytesIO(first_image(rows["transparent_image"][1]))).mode == "RGBA"
     tag = rows["literal_image_tag"][1]
     assert any("<image>" in turn["user"] for turn in tag["texts"])
     assert len(tag["images"]) == 1

@@ -9,7 +9,7 @@ from filters import judge
 from tokenization.schema import SAMPLE
 
 
-def picture(**given: Any) -> dict[str, Any]:
+def image_record(**given: Any) -> dict[str, Any]:
     """A still of 640 x 480 px that no rule objects to, but for what is given."""
     usual = {"bytes": b"\xff\xd8", "width": 640, "height": 480, "dhash": 0x0F0F_3C3C_5A5A_9999}
     more = {"seconds": None, "contrast": 50.0, "sharpness": 500.0, "edges": 0.2}
@@ -24,7 +24,7 @@ def message(role: str, text: str, images: int = 0) -> dict[str, Any]:
 def sample(
     *turns: str, images: list[dict[str, Any]] | None = None, system: str = "", **given: Any
 ) -> dict[str, Any]:
-    """User, assistant, user, ... say `turns`; the first message holds the pictures."""
+    """User, assistant, user, ... say `turns`; the first message holds the images."""
     images = images or []
     roles = ["user" if n % 2 == 0 else "assistant" for n in range(len(turns))]
     messages = [

@@ -1,4 +1,4 @@
-"""Defaults that are ours, on pictures: what they let pass, and what not."""
+"""Defaults that are ours, on images: what they let pass, and what not."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.media.images import dhash, picture
+from pipelines.media.images import dhash, image_record
 from tests.filters.rows import reasons, sample
 
 LINE = "The train leaves the station at nine and arrives before noon, said the man with a hat."
@@ -29,7 +29,7 @@ def page(lines: int) -> Image.Image:
 
 @pytest.mark.parametrize(("lines", "stays"), [(0, False), (1, False), (3, True), (20, True)])
 def test_a_page_of_three_lines_holds_text_and_one_of_a_line_does_not(lines, stays):
-    shown = sample("q", "a", images=[picture(encoded(page(lines)))])
+    shown = sample("q", "a", images=[image_record(encoded(page(lines)))])
     assert reasons({"text_free_page": {}}, shown) == [None if stays else "text_free_page"]
 
 
@@ -38,7 +38,7 @@ def test_paper_as_scanned_is_uniform_and_a_line_of_print_is_not():
     grain = 245 + rng.normal(0, 1.0, (1169, 827)).round().clip(-4, 4)
     paper = Image.fromarray(grain.astype(np.uint8))
     blank, printed = (encoded(image, "JPEG", quality=80) for image in (paper, page(1)))
-    shown = [sample("q", "a", images=[picture(data)]) for data in (blank, printed)]
+    shown = [sample("q", "a", images=[image_record(data)]) for data in (blank, printed)]
     assert reasons({"uniform_image": {}}, *shown) == ["uniform_image", None]
 
 

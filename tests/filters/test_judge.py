@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters import RULES, VERDICTS, identity, judge, rewriting, seconds_per_sample, validate
-from tests.filters.rows import picture, reasons, sample, table
+from tests.filters.rows import image_record, reasons, sample, table
 from tokenization.schema import SAMPLE
 
 
@@ -28,7 +28,7 @@ def test_no_samples_give_no_verdicts():
 
 
 def test_the_first_rule_in_the_order_of_the_mixture_is_the_reason_and_all_are_in_fired():
-    bad = table(sample("q", "", images=[picture(width=10)]))
+    bad = table(sample("q", "", images=[image_record(width=10)]))
     one = judge(bad, rules={"small_image": {}, "empty_answer": {}})
     other = judge(bad, rules={"empty_answer": {}, "small_image": {}})
     assert one["rule"].to_pylist() == ["small_image"]
@@ -51,11 +51,11 @@ def test_a_marking_rule_fires_but_rejects_nothing():
 
 
 def test_modality_and_counts():
-    frame = picture(seconds=1.0)
+    frame = image_record(seconds=1.0)
     samples = table(
         sample("q", "a"),
-        sample("q", "a", images=[picture(bytes=b"12345")]),
-        sample("q", "a", "q", "a", images=[picture(), picture()]),
+        sample("q", "a", images=[image_record(bytes=b"12345")]),
+        sample("q", "a", "q", "a", images=[image_record(), image_record()]),
         sample("q", "a", images=[frame], duration=3.0),
         sample("q", "a", system="be kind", duration=3.0),
     )
@@ -66,15 +66,15 @@ def test_modality_and_counts():
     assert judged["num_bytes"].to_pylist() == [3, 8, 11, 5, 10]
 
 
-def test_pictures_that_could_not_be_decoded_count_no_bytes():
-    broken = picture(bytes=None, width=None, height=None, dhash=None)
+def test_images_that_could_not_be_decoded_count_no_bytes():
+    broken = image_record(bytes=None, width=None, height=None, dhash=None)
     judged = judge(table(sample("q", "a", images=[broken])), rules={"small_image": {}})
     assert judged["rule"].to_pylist() == [None]
     assert judged["num_bytes"].to_pylist() == [3]
 
 
 def test_slices_and_chunks_judge_like_the_whole():
-    samples = table(*[sample("q", "a" * (n % 3), images=[picture(width=n + 20)] * (n % 4))
+    samples = table(*[sample("q", "a" * (n % 3), images=[image_record(width=n + 20)] * (n % 4))
                       for n in range(20)])  # fmt: skip
     rules = {"small_image": {}, "empty_answer": {}, "duplicate_sample": {"same": "bytes"}}
     whole = judge(samples, rules=rules)
@@ -85,8 +85,8 @@ def test_slices_and_chunks_judge_like_the_whole():
 
 
 some_text = st.sampled_from(["", "?", "yes", "<image>", "I'm sorry, but I cannot help.", "why"])
-some_picture = st.builds(
-    picture,
+some_image = st.builds(
+    image_record,
     width=st.integers(1, 60),
     height=st.integers(1, 900),
     contrast=st.floats(0, 9, width=32),
@@ -94,7 +94,7 @@ some_picture = st.builds(
 some_sample = st.builds(
     lambda turns, images, defect: sample(*turns, images=images, defect=defect),
     st.lists(some_text, max_size=5),
-    st.lists(some_picture, max_size=3),
+    st.lists(some_image, max_size=3),
     st.sampled_from([None, None, "missing_media"]),
 )
 PER_SAMPLE = [

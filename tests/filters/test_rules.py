@@ -5,7 +5,7 @@ import re
 import pytest
 
 from filters import RULES, judge, rewrite, validate_weight
-from tests.filters.rows import message, picture, reasons, sample, table
+from tests.filters.rows import image_record, message, reasons, sample, table
 
 WHOLE = (
     "<SUMMARY>s</SUMMARY> <CAPTION>c</CAPTION> <REASONING>r</REASONING> <CONCLUSION>4</CONCLUSION>"
@@ -26,7 +26,7 @@ def video(*frames: dict, duration: float = 3.0, **given: object) -> dict:
 
 
 def frame(second: float = 0.0, **given: object) -> dict:
-    return picture(seconds=second, **given)
+    return image_record(seconds=second, **given)
 
 
 def said(answer: str, /, **given: object) -> dict:
@@ -41,7 +41,7 @@ def rated(*relevance: int | None) -> dict:
     turns = [text for n in range(len(relevance)) for text in (f"q{n}", f"a{n}")]
     four = ("relevance", "image_correspondence", "visual_dependency", "formatting")
     ratings = [dict.fromkeys(four, 5) | {"relevance": value} for value in relevance]
-    return sample(*turns, images=[picture()], ratings=ratings)
+    return sample(*turns, images=[image_record()], ratings=ratings)
 
 
 # rule, settings, a sample that goes, a sample next to it that stays
@@ -62,10 +62,10 @@ CASES = [
      with_roles("document", "document")),
     ("roles_not_alternating", {}, with_roles("document", "user"), with_roles("document")),
     ("too_many_turns", {"max_turns": 2}, sample(*"qaqaqa"), sample(*"qaqa")),
-    ("placeholder_mismatch", {}, sample("q", "a") | {"images": [picture()]},
-     sample("q", "a", images=[picture()])),
-    ("placeholder_mismatch", {}, sample("q", "a", images=[picture(), picture()])
-     | {"images": [picture()]}, sample("q", "a")),
+    ("placeholder_mismatch", {}, sample("q", "a") | {"images": [image_record()]},
+     sample("q", "a", images=[image_record()])),
+    ("placeholder_mismatch", {}, sample("q", "a", images=[image_record(), image_record()])
+     | {"images": [image_record()]}, sample("q", "a")),
     ("leaked_special_token", {}, sample("is <image> a tag?", "y"), sample("is <img> one?", "y")),
     ("leaked_special_token", {}, said("a<|im_end|>"), said("a<|end|>")),
     ("leaked_special_token", {}, said("<row_12_col_3>"), said("<row_a_col_3>")),
@@ -80,32 +80,33 @@ CASES = [
     ("repeated_turns", {}, sample(*"qarbqa"), sample(*"qaraqb")),
     ("punctuation_answer", {}, said(" ... !"), said("...1")),
     ("punctuation_answer", {}, sample("q", "a", "r", "?"), said("+")),
-    ("small_image", {}, sample("q", "a", images=[picture(), picture(height=27)]),
-     sample("q", "a", images=[picture(height=28)])),
-    ("extreme_aspect", {"max_aspect": 10}, sample("q", "a", images=[picture(width=50, height=501)]),
-     sample("q", "a", images=[picture(width=50, height=500)])),
-    ("huge_image", {}, sample("q", "a", images=[picture(width=89_478_486, height=1)]),
-     sample("q", "a", images=[picture(width=89_478_485, height=1)])),
-    ("broken_exif", {}, sample("q", "a", images=[picture(), picture(broken_exif=True)]),
-     sample("q", "a", images=[picture(broken_exif=False), picture(broken_exif=None)])),
-    ("broken_exif", {}, video(frame(broken_exif=True)), said("no picture")),
-    ("uniform_image", {}, sample("q", "a", images=[picture(), picture(contrast=1.99)]),
-     sample("q", "a", images=[picture(contrast=2.0)])),
-    ("uniform_image", {}, sample("q", "a", images=[picture(contrast=0.0)]),
+    ("small_image", {}, sample("q", "a", images=[image_record(), image_record(height=27)]),
+     sample("q", "a", images=[image_record(height=28)])),
+    ("extreme_aspect", {"max_aspect": 10},
+     sample("q", "a", images=[image_record(width=50, height=501)]),
+     sample("q", "a", images=[image_record(width=50, height=500)])),
+    ("huge_image", {}, sample("q", "a", images=[image_record(width=89_478_486, height=1)]),
+     sample("q", "a", images=[image_record(width=89_478_485, height=1)])),
+    ("broken_exif", {}, sample("q", "a", images=[image_record(), image_record(broken_exif=True)]),
+     sample("q", "a", images=[image_record(broken_exif=False), image_record(broken_exif=None)])),
+    ("broken_exif", {}, video(frame(broken_exif=True)), said("no image")),
+    ("uniform_image", {}, sample("q", "a", images=[image_record(), image_record(contrast=1.99)]),
+     sample("q", "a", images=[image_record(contrast=2.0)])),
+    ("uniform_image", {}, sample("q", "a", images=[image_record(contrast=0.0)]),
      video(frame(contrast=0.0))),
-    ("blurred_image", {}, sample("q", "a", images=[picture(sharpness=99.0)]),
-     sample("q", "a", images=[picture(sharpness=100.0)])),
-    ("text_free_page", {}, sample("q", "a", images=[picture(edges=0.0199)]),
-     sample("q", "a", images=[picture(edges=0.0201)])),
+    ("blurred_image", {}, sample("q", "a", images=[image_record(sharpness=99.0)]),
+     sample("q", "a", images=[image_record(sharpness=100.0)])),
+    ("text_free_page", {}, sample("q", "a", images=[image_record(edges=0.0199)]),
+     sample("q", "a", images=[image_record(edges=0.0201)])),
     ("too_short", {"min_seconds": 2}, video(frame(), duration=1.99), video(frame(), duration=2.0)),
     ("too_short", {"min_seconds": 2}, video(duration=0.0), said("no video")),
     ("too_long_video", {"max_seconds": 60}, video(duration=60.1), video(duration=60.0)),
     ("too_few_frames", {"min_frames": 2}, video(frame()), video(frame(), frame(1.0))),
-    ("too_few_frames", {"min_frames": 2}, video(), sample("q", "a", images=[picture()])),
+    ("too_few_frames", {"min_frames": 2}, video(), sample("q", "a", images=[image_record()])),
     ("frozen_video", {}, video(frame(dhash=0b0011), frame(dhash=0b0000)),
      video(frame(dhash=0b0111), frame(dhash=0b0000))),
     ("frozen_video", {}, video(*[frame(dhash=7)] * 9), video(frame())),
-    ("frozen_video", {}, video(frame(), frame()), sample("q", "a", images=[picture()] * 2)),
+    ("frozen_video", {}, video(frame(), frame()), sample("q", "a", images=[image_record()] * 2)),
     ("black_video", {}, video(*[frame(contrast=0.0)] * 2, frame()),
      video(frame(contrast=0.0), frame())),
     ("wrong_duration", {}, video(frame(), duration=4.0, header_seconds=4.81),
@@ -189,7 +190,7 @@ def test_reasoning_is_tagged_where_answers_show_it():
 
 
 def test_addresses_are_masked_where_a_rule_rewrites():
-    samples = table(said("write to jo@uni-x.org", images=[picture()]), said("nothing"))
+    samples = table(said("write to jo@uni-x.org", images=[image_record()]), said("nothing"))
     rules = {"personal_information": {"mode": "rewrite"}}
     judged = judge(samples, rules=rules)
     assert judged["rule"].to_pylist() == [None, None]
@@ -202,7 +203,7 @@ def test_addresses_are_masked_where_a_rule_rewrites():
     assert rewrite(samples, rules={"personal_information": {}}) is samples
 
 
-def test_low_turns_are_dropped_and_their_pictures_kept():
+def test_low_turns_are_dropped_and_their_images_kept():
     samples = table(rated(1, 5, 2), rated(1, 2), rated(5))
     rules = {"low_rating": {"min_relevance": 3, "mode": "rewrite"}}
     judged = judge(samples, rules=rules)
@@ -220,7 +221,7 @@ def test_low_turns_are_dropped_and_their_pictures_kept():
     assert kept.slice(1).equals(samples.slice(1))
 
 
-def test_pictures_of_a_dropped_last_question_move_to_the_one_before():
+def test_images_of_a_dropped_last_question_move_to_the_one_before():
     late = rated(5, 1)
     late["messages"][2]["content"].insert(0, {"type": "image", "text": None})
     late["images"] *= 2

@@ -13,7 +13,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from filters import identity, judge, mixture_rules, scores, validate
-from tests.filters.rows import picture, sample, table
+from tests.filters.rows import image_record, sample, table
 
 WORDS = {"[UNK]": 0, "red": 1, "green": 2, "blue": 3, "the": 4}
 
@@ -23,7 +23,7 @@ def coloured(*colours: str, answer: str = "a") -> dict:
     for colour in colours:
         buffer = io.BytesIO()
         Image.new("RGB", (64, 48), colour).save(buffer, "PNG")
-        images.append(picture(bytes=buffer.getvalue()))
+        images.append(image_record(bytes=buffer.getvalue()))
     return sample("q", answer, images=images)
 
 
@@ -40,7 +40,7 @@ def saved(path, nodes, inputs, outputs, constants) -> str:
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """A "CLIP" of three dimensions: mean red, green, blue of a picture; counts of these words."""
+    """A "CLIP" of three dimensions: mean red, green, blue of an image; counts of these words."""
     pixels = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["b", 3, 8, 8])
     image = helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["b", 3])
     mean = helper.make_node(
@@ -74,7 +74,7 @@ def test_open_nsfw_gives_the_scores_of_its_package_and_judges_by_them():
     for image in (noise, skin):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        rows.append(sample("q", "a", images=[picture(bytes=buffer.getvalue())]))
+        rows.append(sample("q", "a", images=[image_record(bytes=buffer.getvalue())]))
         expected.append(NSFWClassifier().classify(buffer.getvalue()).nsfw)
     both = sample("q", "a", images=[*rows[0]["images"], *rows[1]["images"]])
     samples = table(*rows, both, sample("q", "a"))
@@ -92,7 +92,7 @@ def test_open_nsfw_gives_the_scores_of_its_package_and_judges_by_them():
     assert judged["weight"].to_pylist()[:3] == pytest.approx(found[:3], abs=1e-5)
 
 
-def test_agreement_is_the_mean_cosine_of_pictures_and_answers(stand_in):
+def test_agreement_is_the_mean_cosine_of_images_and_answers(stand_in):
     samples = table(
         coloured("red", answer="the red"),
         coloured("red", answer="the green"),
@@ -171,7 +171,7 @@ def test_signs_estimate_the_cosine():
         assert np.cos(np.pi * (1 - agree)).mean() == pytest.approx(cosine, abs=0.01)
 
 
-def test_pictures_are_read_upright_and_on_white():
+def test_images_are_read_upright_and_on_white():
     turned, clear = io.BytesIO(), io.BytesIO()
     image = Image.new("RGB", (4, 2), "red")
     exif = image.getexif()

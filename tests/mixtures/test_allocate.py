@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixtures.allocate import allocate, fill, notes, people
+from mixtures.allocate import allocate, fill_in_proportion, human_count, shortage_notes
 from mixtures.pick import pick
 from tests.mixtures.synthetic import index_of, mixture_of
 
@@ -103,7 +103,7 @@ def test_shrink_keeps_the_ratios_and_says_so():
     mixture = mixture_of(ratios, tokens=4_000_000, on_shortage="shrink", max_epochs=2)
     table = allocate(supply, mixture)
     assert table["target"].to_list() == pytest.approx([200_000, 200_000 / 0.3 * 0.7])
-    assert notes(table, mixture) == [
+    assert shortage_notes(table, mixture) == [
         "video: 200.0k tokens instead of 1.2M (lowered with all others, so that the ratios hold; "
         "on_shortage: shrink)",
         "rest: 466.6k tokens instead of 2.8M (lowered with all others, so that the ratios hold; "
@@ -121,8 +121,10 @@ def test_redistribute_fills_the_budget_and_says_so():
     )
     table = allocate(supply, mixture)
     assert table["target"].to_list() == pytest.approx([200_000, 800_000 * 2 / 3, 800_000 / 3])
-    assert notes(table, mixture)[0].startswith("video: 200.0k tokens instead of 400.0k (all it")
-    assert "more, for what others cannot give" in notes(table, mixture)[1]
+    assert shortage_notes(table, mixture)[0].startswith(
+        "video: 200.0k tokens instead of 400.0k (all it"
+    )
+    assert "more, for what others cannot give" in shortage_notes(table, mixture)[1]
 
 
 def test_redistribute_gives_to_the_other_subsets_first():
@@ -137,7 +139,7 @@ def test_redistribute_gives_to_the_other_subsets_first():
 def test_nothing_is_said_where_nothing_was_short():
     supply = supply_of({("a", "r"): 10_000_000})
     mixture = mixture_of({"a": 1.0}, tokens=1_000_000, on_shortage="shrink")
-    assert notes(allocate(supply, mixture), mixture) == []
+    assert shortage_notes(allocate(supply, mixture), mixture) == []
 
 
 @settings(deadline=None)
@@ -148,7 +150,7 @@ def test_nothing_is_said_where_nothing_was_short():
 def test_filling_is_proportional_below_every_brim(amounts, total):
     wanted = np.array([w for w, _ in amounts])
     room = np.array([r for _, r in amounts])
-    got = fill(wanted, room, total=total)
+    got = fill_in_proportion(wanted, room, total=total)
     assert np.all(got <= room * (1 + 1e-9) + 1e-9)
     assert got.sum() == pytest.approx(min(total, room.sum()), abs=1e-6)
     below = got < room * (1 - 1e-9) - 1e-9
@@ -176,4 +178,4 @@ def test_filling_is_proportional_below_every_brim(amounts, total):
     ],
 )
 def test_counts_as_people_read_them(number, text):
-    assert people(number) == text
+    assert human_count(number) == text

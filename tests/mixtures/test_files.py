@@ -10,7 +10,7 @@ import pytest
 
 from mixtures.config import Mixture, load
 from mixtures.plan import RECORDED, by_modality, demand, recorded_supply, totals
-from mixtures.reading import FOLDER, bundled
+from mixtures.reading import FOLDER, bundled_mixtures
 from tokenization.schema import Encoding
 
 SOURCES = {
@@ -56,7 +56,7 @@ def named(name: str) -> Mixture:
     return load(name, encoding=Encoding)
 
 
-@pytest.mark.parametrize("name", bundled())
+@pytest.mark.parametrize("name", bundled_mixtures())
 def test_a_shipped_mixture_loads_and_its_ratios_sum_to_one(name):
     mixture = named(name)
     assert mixture.name == Path(name).name
@@ -67,7 +67,7 @@ def test_a_shipped_mixture_loads_and_its_ratios_sum_to_one(name):
     assert len(used) == len(set(used)), "a subset belongs to one component"
 
 
-@pytest.mark.parametrize("name", [n for n in bundled() if n != "quickstart"])
+@pytest.mark.parametrize("name", [n for n in bundled_mixtures() if n != "quickstart"])
 def test_a_shipped_mixture_can_be_planned_from_recorded_sizes(name):
     mixture = named(name)
     table = demand(recorded_supply(mixture), mixture)
@@ -176,4 +176,4 @@ def test_recorded_sizes_are_complete_and_have_an_origin():
     assert set(sizes["source"]) <= SOURCES
     assert (sizes["learned_tokens"] <= sizes["text_tokens"]).all()
     assert sizes.filter(modality="video")["seconds"].min() > 0
-    assert sizes.filter(pl.col("modality").is_in(["image", "multi_image"]))["pictures"].min() >= 1
+    assert sizes.filter(pl.col("modality").is_in(["image", "multi_image"]))["images"].min() >= 1

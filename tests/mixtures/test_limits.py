@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mixtures.limits import masks
+from mixtures.limits import limit_masks
 from mixtures.pick import pick
 from tests.mixtures.synthetic import index_of, mixture_of
 
@@ -124,7 +124,7 @@ def test_what_is_under_a_limit(limit, expected):
     image = dataclasses.replace(made.components["image"], category="VQA")
     mixture = dataclasses.replace(made, components={**made.components, "image": image})
     licences = {"text": "MIT", "image": "CC-BY-4.0", "video": "CC-BY-NC-4.0"}
-    under = masks(INDEX_3, mixture, licences=licences) > 0
+    under = limit_masks(INDEX_3, mixture, licences=licences) > 0
     assert under.to_list() == INDEX_3.select(expected.fill_null(value=False)).to_series().to_list()
 
 

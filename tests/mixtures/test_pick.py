@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtures import draw
-from mixtures.copies import taken
-from mixtures.pick import INDEX, as_tables, budgets, narrow, pick, said, supply
+from mixtures.copies import copies_to_reach
+from mixtures.pick import INDEX, as_tables, budgets, categorical, pick, pick_notes, supply
 from tests.mixtures.synthetic import index_of, mixture_of
 
 MODALITY = {"text": "text", "image": "image", "video": "video", "multi": "multi_image"}
@@ -77,7 +77,7 @@ def test_nothing_but_rule_split_and_copies_changes():
     picked = pick(INDEX_4, mixture_of(RATIOS, tokens=300_000))
     same = [c for c in INDEX_4.columns if c not in {"rule", "split", "copies"}]
     assert picked.select(same).equals(INDEX_4.select(same))
-    written = pa.concat_tables(as_tables(narrow(picked), rows=100))
+    written = pa.concat_tables(as_tables(categorical(picked), rows=100))
     assert written.schema == INDEX
     assert pl.DataFrame(written).equals(pl.DataFrame(picked.select(INDEX.names).to_arrow()))
 
@@ -179,8 +179,8 @@ def test_the_split_is_a_hash_of_id_and_seed_and_never_moves():
     assert all(sides[i] == side for i, side in fewer.select("id", "split").iter_rows())
     more = pick(INDEX_4, mixture_of(RATIOS, tokens=300_000, val_fraction=0.2))
     assert set(picked.filter(split="val")["id"]) < set(more.filter(split="val")["id"])
-    keys = draw.keys(picked["id"], seed=mixture.seed)
-    expected = draw.fractions(draw.again(keys, "split")) < 0.1
+    keys = draw.sample_keys(picked["id"], seed=mixture.seed)
+    expected = draw.unit_fractions(draw.rehash(keys, "split")) < 0.1
     assert (picked["split"] == "val").to_numpy().tolist() == expected.tolist()
 
 
@@ -257,7 +257,7 @@ def test_an_index_of_another_mixture_is_refused():
 def test_what_is_taken_is_within_half_a_sample_of_the_goal(sizes, goal, capped):
     size = np.array(sizes, float)
     wanted = goal * size.sum()
-    copies = taken(size, wanted, capped=capped)
+    copies = copies_to_reach(size, wanted, capped=capped)
     got = float((copies * size).sum())
     assert copies.max() - copies.min() <= 1
     if capped:
@@ -278,11 +278,11 @@ def test_a_component_picked_alone_uses_what_it_uses_beside_the_others():
 
 def test_what_a_shortage_did_is_said_of_the_picked_index():
     mixture = mixture_of(RATIOS, tokens=10**9, on_shortage="shrink")
-    told = said(pick(INDEX_4, mixture), mixture)
+    told = pick_notes(pick(INDEX_4, mixture), mixture)
     assert [line.split(":")[0] for line in told] == [*RATIOS]
     assert "on_shortage: shrink" in told[0]
     enough = mixture_of(RATIOS, tokens=400_000)
-    assert said(pick(INDEX_4, enough), enough) == []
+    assert pick_notes(pick(INDEX_4, enough), enough) == []
 
 
 def test_thousands_of_millions_of_tokens_are_counted():

@@ -8,7 +8,7 @@ from mixtures.config import Component, Frames
 from mixtures.pick import pick, supply
 from mixtures.plan import (
     MODELS,
-    Speed,
+    BuildSpeed,
     build_hours,
     by_modality,
     demand,
@@ -22,13 +22,13 @@ from mixtures.plan import (
 from tests.mixtures.synthetic import index_of, mixture_of
 from tokenization.schema import Encoding
 
-HEAD = "source,subset,modality,rows,pictures,seconds,text_tokens,learned_tokens,basis,origin\n"
+HEAD = "source,subset,modality,rows,images,seconds,text_tokens,learned_tokens,basis,origin\n"
 
 
 @pytest.mark.parametrize(
     ("settings", "crops"),
     [
-        # 4:3 pictures by the processor's rule: the longer side to longest_edge, both up to crops.
+        # 4:3 images by the processor's rule: the longer side to longest_edge, both up to crops.
         ({"longest_edge": 2048, "crop_size": 512}, 4 * 3 + 1),
         ({"longest_edge": 1536, "crop_size": 384}, 4 * 3 + 1),
         ({"longest_edge": 1024, "crop_size": 512}, 2 * 2 + 1),
@@ -176,7 +176,7 @@ def test_larger_models_cost_more():
     assert cost["gpu_hours"].is_sorted()
 
 
-SLOW = Speed(stills_per_second=25.0, frames_per_second=40.0)
+SLOW = BuildSpeed(stills_per_second=25.0, frames_per_second=40.0)
 
 
 def test_build_time_is_shared_by_cores():

@@ -11,7 +11,7 @@ from PIL import Image
 from pipelines.report import row_facts as of_rows
 from tokenization.schema import PACKED
 
-NAMES = ("pictures", "words")
+NAMES = ("images", "words")
 INDEX: dict[str, Any] = {
     "id": pl.String,
     "source": pl.String,
@@ -35,7 +35,7 @@ INDEX: dict[str, Any] = {
 
 
 def png(width: int, height: int, seed: int = 0) -> bytes:
-    """A picture that is not one colour."""
+    """An image that is not one colour."""
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -93,7 +93,7 @@ def facts(
     table: pa.Table, index: pl.DataFrame, *, shard: str, components: tuple[str, ...] = NAMES
 ) -> pl.DataFrame:
     """FACTS of a shard of samples that the index has lines of, by the production code."""
-    samples = of_rows.dealt(index, components)
+    samples = of_rows.dealt_samples(index, components)
     return of_rows.row_facts(table, shard=shard, samples=samples, tokens_per_crop=64)
 
 
@@ -131,13 +131,13 @@ def recipe(**more: Any) -> dict[str, Any]:
             "measure": "tokens",
             "encoding": encoding,
             "components": {
-                "pictures": {"source": "cauldron", "ratio": 0.75},
+                "images": {"source": "cauldron", "ratio": 0.75},
                 "words": {"source": "smoltalk", "ratio": 0.25},
             },
             **more,
         },
         "sources": {
-            "pictures": {
+            "images": {
                 "source": "cauldron",
                 "hub": "HuggingFaceM4/the_cauldron",
                 "revision": "abc123",
@@ -167,7 +167,7 @@ HOSTILE = (
 
 
 def drawing(width: int, height: int, seed: int) -> bytes:
-    """A picture with shapes in it, as JPEG."""
+    """An image with shapes in it, as JPEG."""
     from PIL import ImageDraw
 
     rng = np.random.default_rng(seed)
@@ -177,23 +177,23 @@ def drawing(width: int, height: int, seed: int) -> bytes:
         x, y = rng.integers(0, [width, height]).tolist()
         colour = tuple(rng.integers(0, 255, 3).tolist())
         draw.ellipse([x - width // 8, y - height // 8, x + width // 8, y + height // 8], colour)
-    draw.text((10, 10), f"picture {seed}", fill="black", font_size=max(12, height // 12))
+    draw.text((10, 10), f"image {seed}", fill="black", font_size=max(12, height // 12))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80)
     return file.getvalue()
 
 
 def conversation(
-    name: str, question: str, answer: str, pictures: list[tuple[bytes, tuple[int, int], str]]
+    name: str, question: str, answer: str, images: list[tuple[bytes, tuple[int, int], str]]
 ) -> dict[str, Any]:
-    """A sample as ids: pictures (bytes, grid, text before), the question, the learned answer."""
+    """A sample as ids: images (bytes, grid, text before), the question, the learned answer."""
     from tokenization.schema import Encoding
     from tokenization.vocab import encode_plain, image_ids, load_tokenizer, plain_tokenizer, vocab
 
     marks = vocab(load_tokenizer("builtin"), Encoding())
     plain = plain_tokenizer("builtin")
     ids = [marks.begin, *encode_plain(plain, ["User:"])[0]]
-    for _, (rows, cols), before in pictures:
+    for _, (rows, cols), before in images:
         ids += encode_plain(plain, [before])[0] if before else []
         ids += image_ids(marks, rows, cols).tolist()
     ids += encode_plain(plain, [question])[0] + [marks.end]
@@ -203,8 +203,8 @@ def conversation(
         "id": name,
         "ids": ids + learned,
         "learned": len(learned),
-        "images": [data for data, _, _ in pictures],
-        "grids": [grid for _, grid, _ in pictures],
+        "images": [data for data, _, _ in images],
+        "grids": [grid for _, grid, _ in images],
     }
 
 
@@ -213,8 +213,8 @@ def conversations() -> list[dict[str, Any]]:
     still = [
         conversation(
             f"cauldron/ai2d/{k}",
-            f"What is shown in picture {k}?",
-            f"Ellipses, it says picture {k}. Ça va: naïve façade.",
+            f"What is shown in image {k}?",
+            f"Ellipses, it says image {k}. Ça va: naïve façade.",
             [(drawing(640 + 100 * k, 480, k), grid, "")],
         )
         for k, grid in enumerate([(1, 2), (2, 3), (0, 0)])
@@ -240,7 +240,7 @@ def conversations() -> list[dict[str, Any]]:
 
 
 def finished(folder: Any, *, seq_len: int = 2048) -> Any:
-    """A whole finished mixture on disk, of real pictures and ids; returns the folder."""
+    """A whole finished mixture on disk, of real images and ids; returns the folder."""
     from pathlib import Path
 
     from pipelines import recipe as recipes
@@ -251,7 +251,7 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     folder = Path(folder)
     samples = conversations()
     rows = [samples[0:2] + samples[5:6], samples[2:4], samples[4:5] + samples[6:8]]
-    components = {"cauldron": "pictures", "docmatix": "pages", "llava_video": "video"}
+    components = {"cauldron": "images", "docmatix": "pages", "llava_video": "video"}
     tables_of, lines = {}, []
     for shard, (split, row) in enumerate(zip(("train", "train", "val"), rows, strict=True)):
         table = pa.Table.from_pylist(
@@ -293,10 +293,10 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
                 )
             )
     bad = {"rule": "small_image", "fired": ["small_image", "blurred"], "copies": 0, "shard": []}
-    lines.append(line("cauldron/vqa/8", "pictures", 400, 20, num_crops=5, **bad))
+    lines.append(line("cauldron/vqa/8", "images", 400, 20, num_crops=5, **bad))
     broken = {"rule": "undecodable_image", "copies": 0, "shard": [], "modality": "image"}
-    lines.append(line("cauldron/vqa/9", "pictures", 0, 0, **broken))
-    ratios = {"pictures": 0.5, "pages": 0.3, "video": 0.1, "words": 0.1}
+    lines.append(line("cauldron/vqa/9", "images", 0, 0, **broken))
+    ratios = {"images": 0.5, "pages": 0.3, "video": 0.1, "words": 0.1}
     encoding = {
         "tokenizer": "builtin",
         "seq_len": seq_len,
@@ -314,7 +314,7 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     source = {"licence": "Apache-2.0", "gating": "", "citation": "", "revision": "main"}
     source |= {"hub": "org/name", "terms": []}
     made["sources"] = {name: {**source, "source": name} for name in ratios}
-    made["inputs"] = {"pictures/vqa": {"source": "cauldron", "subset": "vqa"}}
+    made["inputs"] = {"images/vqa": {"source": "cauldron", "subset": "vqa"}}
     made["versions"] = {"ingest": 1}
     table = index(lines)
     found = [facts(t, table, shard=n, components=tuple(ratios)) for n, t in tables_of.items()]
@@ -325,7 +325,7 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     tables.write_text(folder / "mixture.yaml", "description: Counted by hand.\n")
     tables.write_text(folder / "README.md", card.card(numbers, made))
     load_tokenizer("builtin").save_pretrained(folder / "tokenizer")
-    read = recipes.fingerprint("ingest", 1, made["inputs"]["pictures/vqa"])
+    read = recipes.fingerprint("ingest", 1, made["inputs"]["images/vqa"])
     tables.write(as_read(), work_of(folder) + f"/samples/{read}/00000.arrow")
     return folder
 

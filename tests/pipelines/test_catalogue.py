@@ -47,24 +47,24 @@ def test_the_cauldron_has_its_fifty_configs():
 
 
 def test_table_has_a_line_per_source():
-    lines = catalogue.table().splitlines()
+    lines = catalogue.source_table().splitlines()
     assert [line.split()[0] for line in lines[2:]] == sorted(NAMES)
     assert any("non-commercial" in line and "gated" not in line for line in lines)
-    assert "| `docmatix` | HuggingFaceM4/Docmatix |" in catalogue.markdown()
-    assert catalogue.markdown().count("\n") == len(NAMES) + 1
+    assert "| `docmatix` | HuggingFaceM4/Docmatix |" in catalogue.source_markdown()
+    assert catalogue.source_markdown().count("\n") == len(NAMES) + 1
 
 
 def test_about_shows_facts_and_a_whole_sample(tmp_path):
     rows = [{"images": [], "texts": []}, {"images": [], "texts": qa(("Q" * 500, "A"))}]
     write_parquet(tmp_path / "ai2d" / "train-0.parquet", rows)
-    told = catalogue.about("cauldron", data=str(tmp_path))
+    told = catalogue.describe_source("cauldron", data=str(tmp_path))
     assert "HuggingFaceM4/the_cauldron" in told
     assert "cauldron/ai2d/000001" in told
     assert "assistant: A" in told
     assert "Q..." in told
-    assert "Name data=FOLDER" in catalogue.about("cauldron")
+    assert "Name data=FOLDER" in catalogue.describe_source("cauldron")
     with pytest.raises(ValueError, match="Did you mean 'cauldron'"):
-        catalogue.about("couldron")
+        catalogue.describe_source("couldron")
 
 
 def test_terms_are_what_a_mixture_may_forbid():

@@ -6,12 +6,16 @@ import polars as pl
 
 from pipelines.__main__ import main
 from pipelines.engine import tables
-from tests.repositories import picture
+from tests.repositories import image_record
 
 
 def test_a_benchmark_named_in_a_mixture_is_kept_out(world, mix, tmp_path, capsys):
     rows = [
-        (str(i), base64.b64encode(picture(seed, 64 + seed % 5 * 24, 64)).decode(), "Unlike any?")
+        (
+            str(i),
+            base64.b64encode(image_record(seed, 64 + seed % 5 * 24, 64)).decode(),
+            "Unlike any?",
+        )
         for i, seed in enumerate((20, 21))
     ]
     lines = ["index\timage\tquestion", *("\t".join(row) for row in rows)]

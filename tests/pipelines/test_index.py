@@ -14,7 +14,7 @@ import filters
 from mixtures.config import Component, Mixture, rules_of
 from pipelines.engine import tables
 from pipelines.index import index_of
-from tests.filters.rows import picture, sample, table
+from tests.filters.rows import image_record, sample, table
 from tokenization.schema import Encoding
 
 RULES = {
@@ -43,7 +43,7 @@ def piece_of(rows: list[tuple], component: str, number: int, mixture: Mixture, w
     subset = f"{component}{number % 2}"
     samples = table(
         *(
-            sample("q", text, images=[picture(dhash=word)] if word else [], defect=defect)
+            sample("q", text, images=[image_record(dhash=word)] if word else [], defect=defect)
             | {"id": f"s/{subset}/{number}{n:03}", "source": "s", "subset": subset}
             for n, (text, word, defect, _, _) in enumerate(rows)
         )

@@ -9,9 +9,9 @@ import pytest
 import filters
 from pipelines import near
 from pipelines.engine import tables
-from pipelines.engine.runner import connected
-from pipelines.near import by_tasks, in_memory
-from tests.filters.rows import picture, sample, table
+from pipelines.engine.runner import ray_connection
+from pipelines.near import compare_by_tasks, compare_in_memory
+from tests.filters.rows import image_record, sample, table
 
 RULES = {
     "near_duplicate_sample": {"mode": "mark"},
@@ -30,11 +30,11 @@ class Judged:
 
 
 def row(n: int) -> dict:
-    """Few texts that differ in a word or many, few pictures that differ in a bit or many."""
+    """Few texts that differ in a word or many, few images that differ in a bit or many."""
     words = WORDS.split() * 3
     words[n % 11] = f"w{n % 5}"
     word = HASH ^ (1 << (n % 7)) ^ ((n % 3) << 40)
-    images = [] if n % 4 == 0 else [picture(dhash=word)] * (n % 4)
+    images = [] if n % 4 == 0 else [image_record(dhash=word)] * (n % 4)
     text = " ".join(words) if n % 13 else "?"
     return sample(text, "yes" if n % 13 else "!", images=images) | {"id": f"s/{n % 2}/{n:03}"}
 
@@ -64,11 +64,13 @@ def test_tasks_give_what_one_process_gives_and_files_that_are_there_are_not_made
     judged, tmp_path, monkeypatch
 ):
     pieces, index = judged
-    expected = taken(index, in_memory(pieces))
+    expected = taken(index, compare_in_memory(pieces))
     assert set(expected["rule"]) == set(RULES)
     monkeypatch.setattr(near, "ROW_BANDS", 4 * len(index))
     work, reports = f"{tmp_path}/work", []
-    assert taken(index, by_tasks(pieces, work=work, slots=0, reports=reports)).equals(expected)
+    assert taken(index, compare_by_tasks(pieces, work=work, slots=0, reports=reports)).equals(
+        expected
+    )
     assert {report.stage for report in reports} == {"pairs"}
     files = sorted(Path(work, "pairs").rglob("*.arrow"))
     before = {path: path.read_bytes() for path in files}
@@ -81,7 +83,9 @@ def test_tasks_give_what_one_process_gives_and_files_that_are_there_are_not_made
     for path in gone:
         path.unlink()
     again: list = []
-    assert taken(index, by_tasks(pieces, work=work, slots=0, reports=again)).equals(expected)
+    assert taken(index, compare_by_tasks(pieces, work=work, slots=0, reports=again)).equals(
+        expected
+    )
     assert len(again) == len(bands[::3])
     assert {path: path.read_bytes() for path in files} == before
 
@@ -92,8 +96,8 @@ def test_other_rows_or_other_settings_are_other_files(judged, tmp_path):
     for some in (index, index.filter(pl.col("row") != 3)):
         for similarity in (0.8, 0.7):
             rules = {"near_duplicate_text": {"similarity": similarity}}
-            run = by_tasks(pieces, work=f"{tmp_path}/work", slots=0, reports=[])
-            expected = filters.mixture_rules(some, settings=rules, run=in_memory(pieces))
+            run = compare_by_tasks(pieces, work=f"{tmp_path}/work", slots=0, reports=[])
+            expected = filters.mixture_rules(some, settings=rules, run=compare_in_memory(pieces))
             assert filters.mixture_rules(some, settings=rules, run=run).equals(expected)
             made.add(len(list(Path(tmp_path, "work", "pairs").iterdir())))
     assert made == {1, 2, 3, 4}
@@ -102,6 +106,6 @@ def test_other_rows_or_other_settings_are_other_files(judged, tmp_path):
 @pytest.mark.slow
 def test_tasks_on_ray_give_the_same(judged, tmp_path):
     pieces, index = judged
-    with connected("local", workers=2) as slots:
-        run = by_tasks(pieces, work=f"{tmp_path}/work", slots=slots, reports=[])
-        assert taken(index, run).equals(taken(index, in_memory(pieces)))
+    with ray_connection("local", workers=2) as slots:
+        run = compare_by_tasks(pieces, work=f"{tmp_path}/work", slots=slots, reports=[])
+        assert taken(index, run).equals(taken(index, compare_in_memory(pieces)))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recipe import drift, fingerprint, identity, plain
+from pipelines.recipe import drift, fingerprint, identity, to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Setting:
 
 
 def test_a_dataclass_is_the_dict_of_its_fields():
-    assert plain({"x": Setting(3)}) == {"x": {"side": 3, "names": ["a"]}}
+    assert to_json({"x": Setting(3)}) == {"x": {"side": 3, "names": ["a"]}}
     assert fingerprint(Setting(3)) == fingerprint({"side": 3, "names": ["a"]})
 
 

@@ -13,7 +13,7 @@ from transformers.image_utils import SizeDict
 from transformers.models.smolvlm import image_processing_pil_smolvlm as theirs
 from transformers.models.smolvlm import processing_smolvlm as prompts_of_transformers
 
-from tokenization.encode import Row, dressed, rows_of
+from tokenization.encode import Row, rows_of, with_added_words
 from tokenization.prompts import Conversation
 from tokenization.schema import SAMPLE, Encoding
 from tokenization.vocab import load_tokenizer
@@ -32,7 +32,7 @@ def message(role: str, *parts: Any) -> dict[str, Any]:
     return {"role": role, "content": [text(p) if isinstance(p, str) else p for p in parts]}
 
 
-def picture(width: int, height: int, seconds: float | None = None, data: bytes = b"") -> dict:
+def image_record(width: int, height: int, seconds: float | None = None, data: bytes = b"") -> dict:
     values = {"bytes": data, "width": width, "height": height, "dhash": 0, "seconds": seconds}
     return values | {"contrast": 1.0, "sharpness": 1.0, "edges": 0.1}
 
@@ -64,7 +64,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
 
 
 class SizesOnly(SmolVLMImageProcessorPil):
-    """The processor of transformers on pictures that have a size and no memory."""
+    """The processor of transformers on images that have a size and no memory."""
 
     def resize(self, image: np.ndarray, size: SizeDict, **kwargs: Any) -> np.ndarray:
         if size.longest_edge:
@@ -102,7 +102,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def their_messages(conversation: Conversation, grids: list[tuple[int, int]], encoding: Encoding):
-    """Messages for a chat template with every picture already expanded to its prompt."""
+    """Messages for a chat template with every image already expanded to its prompt."""
     return [
         {
             "role": role,
@@ -119,7 +119,7 @@ def their_messages(conversation: Conversation, grids: list[tuple[int, int]], enc
 
 def their_ids(row: Row, grids: list[tuple[int, int]], encoding: Encoding) -> list[int]:
     """input_ids by the template, the prompt functions and the tokenizer, of the dressed row."""
-    conversation = dressed(row, row.conversation, encoding=encoding)
+    conversation = with_added_words(row, row.conversation, encoding=encoding)
     messages = their_messages(conversation, grids, encoding)
     rendered = tokenizer().apply_chat_template(
         messages, chat_template=prompts_of_transformers.DEFAULT_CHAT_TEMPLATE, tokenize=False
@@ -146,12 +146,12 @@ MASKING_TEMPLATE = (
     f"{_PARTS}"
     "{{ '<end_of_utterance>\n' }}{% endif %}{% endfor %}"
 )
-"""Renders as DEFAULT_CHAT_TEMPLATE does, pictures expanded, and says what is learned."""
+"""Renders as DEFAULT_CHAT_TEMPLATE does, images expanded, and says what is learned."""
 
 
 def their_mask(row: Row, grids: list[tuple[int, int]], encoding: Encoding) -> tuple[list, list]:
     """(input_ids, mask) by apply_chat_template's own generation tracking."""
-    conversation = dressed(row, row.conversation, encoding=encoding)
+    conversation = with_added_words(row, row.conversation, encoding=encoding)
     out = tokenizer().apply_chat_template(
         their_messages(conversation, grids, encoding),
         chat_template=MASKING_TEMPLATE,

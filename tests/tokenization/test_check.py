@@ -20,7 +20,7 @@ def rows() -> list[dict]:
     return pack(pieces(), encoding=SMALL, seed=0).to_pylist()
 
 
-def with_pictures(rows: list[dict]) -> int:
+def with_images(rows: list[dict]) -> int:
     return next(n for n, row in enumerate(rows) if len(row["images"]) > 1)
 
 
@@ -59,7 +59,7 @@ BROKEN: dict[str, Callable[[dict], object]] = {
 
 @pytest.mark.parametrize("says", BROKEN)
 def test_a_broken_contract_is_named(rows: list[dict], says: str) -> None:
-    number = with_pictures(rows)
+    number = with_images(rows)
     copy = pa.Table.from_pylist(rows, schema=PACKED).to_pylist()
     assert violations(pa.Table.from_pylist(copy, schema=PACKED), encoding=SMALL, decode=True) == []
     BROKEN[says](copy[number])
@@ -80,7 +80,7 @@ def test_limits_are_those_of_the_encoding(rows: list[dict]) -> None:
     assert violations(table, encoding=exact, decode=False) == []
 
 
-def test_a_picture_may_not_have_more_crops_than_its_size_allows(rows: list[dict]) -> None:
+def test_a_image_may_not_have_more_crops_than_its_size_allows(rows: list[dict]) -> None:
     table = pa.Table.from_pylist(rows, schema=PACKED)
     found = violations(table, encoding=replace(SMALL, longest_edge=64), decode=True)
     assert any("px has" in text for text in found)

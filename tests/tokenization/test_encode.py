@@ -19,8 +19,8 @@ from tests.tokenization.rows import (
     BARE,
     IMAGE,
     SMALL,
+    image_record,
     message,
-    picture,
     row_of,
     sample,
     table,
@@ -30,7 +30,7 @@ from tests.tokenization.rows import (
     their_mask,
     tokenizer,
 )
-from tokenization.encode import encode, grids_of, tools_of
+from tokenization.encode import encode, encoding_tools, grids_of
 from tokenization.images import grid
 from tokenization.prompts import clock, in_words
 from tokenization.schema import SAMPLE, TOKENS, Encoding
@@ -61,7 +61,7 @@ def conversation(rng: random.Random, number: int) -> dict:
         parts: list = []
         for _ in range(rng.choice([0, 0, 1, 1, 2])):
             size = (rng.randint(1, 3000), rng.randint(1, 3000))
-            images.append(picture(*size))
+            images.append(image_record(*size))
             parts.append(IMAGE)
         parts.append(text(said(rng)))
         if rng.random() < 0.4:
@@ -121,7 +121,7 @@ def test_learned_text_is_the_answers_with_their_space_and_end() -> None:
         "a",
         [message("user", IMAGE, "Who?"), message("assistant", "A cat."), message("user", "Why?"),
          message("assistant", "No.")],
-        [picture(100, 50)],
+        [image_record(100, 50)],
     )  # fmt: skip
     for encoding in (SMALL, Encoding()):
         made = encode(table(row), encoding=encoding).to_pylist()[0]
@@ -159,7 +159,7 @@ def test_videos_are_written_as_transformers_writes_them() -> None:
         seconds = sorted(round(rng.uniform(0, duration), 1) for _ in range(frames))
         question = said(rng)
         before = rng.choice([[], ["Watch this."]])
-        images = [picture(320, 240, s) for s in seconds]
+        images = [image_record(320, 240, s) for s in seconds]
         user = message("user", *before, *[IMAGE] * frames, question)
         rows.append(
             sample(f"v/{number}", [user, message("assistant", "Yes.")], images, duration=duration)
@@ -189,7 +189,7 @@ def test_without_intros_a_video_keeps_its_times() -> None:
     row = sample(
         "a",
         [message("user", IMAGE, IMAGE, "Q"), message("assistant", "A")],
-        [picture(9, 9, 0.0), picture(9, 9, 61.0)],
+        [image_record(9, 9, 0.0), image_record(9, 9, 61.0)],
         duration=62.0,
     )
     made = encode(table(row), encoding=SMALL).to_pylist()[0]
@@ -224,7 +224,7 @@ def representable(string: str) -> bool:
 @given(hostile, hostile)
 def test_text_of_datasets_stays_text(question: str, answer: str) -> None:
     row = sample(
-        "a", [message("user", IMAGE, question), message("assistant", answer)], [picture(9, 9)]
+        "a", [message("user", IMAGE, question), message("assistant", answer)], [image_record(9, 9)]
     )
     made = encode(table(row), encoding=replace(SMALL, longest_edge=32)).to_pylist()[0]
     if not (representable(question) and representable(answer)):
@@ -286,7 +286,7 @@ def test_problems_are_named_and_no_row_is_lost(problem: str) -> None:
     messages, images = PROBLEMS[problem]
     encoding = replace(SMALL, longest_edge=7 * 32) if problem == "grid_without_token" else SMALL
     good = sample("good", [message("user", "q"), message("assistant", "a")])
-    bad = sample("bad", messages, [picture(50, 40)] * images)
+    bad = sample("bad", messages, [image_record(50, 40)] * images)
     out = encode(table(good, bad, good), encoding=encoding)
     assert out.schema == TOKENS
     assert out["problem"].to_pylist() == [None, problem, None]
@@ -298,7 +298,9 @@ def test_problems_are_named_and_no_row_is_lost(problem: str) -> None:
 def test_defects_are_kept_as_empty_rows_with_their_reason() -> None:
     rows = [
         sample("a", None, None, defect="wrong_schema"),
-        sample("b", [message("user", IMAGE, "q")], [picture(5, 5)], defect="undecodable_image"),
+        sample(
+            "b", [message("user", IMAGE, "q")], [image_record(5, 5)], defect="undecodable_image"
+        ),
     ]
     rows[1]["images"][0] |= {"width": None, "height": None, "bytes": None}
     rows[0]["images"] = rows[0]["tags"] = None
@@ -337,7 +339,7 @@ def test_documents_are_learned_wholly_and_cut_at_seq_len() -> None:
 
 def test_learning_all_spares_only_what_images_are_made_of() -> None:
     row = sample(
-        "a", [message("user", IMAGE, "Who?"), message("assistant", "I.")], [picture(90, 40)]
+        "a", [message("user", IMAGE, "Who?"), message("assistant", "I.")], [image_record(90, 40)]
     )
     made = encode(table(row), encoding=replace(SMALL, learn="all")).to_pylist()[0]
     pairs = zip(made["input_ids"], made["loss_mask"], strict=True)
@@ -381,14 +383,16 @@ def test_the_saved_tokenizer_is_the_same_tokenizer(tmp_path) -> None:
     row = table(conversation(random.Random(13), 0))
     encoding = replace(SMALL, tokenizer=str(tmp_path))
     assert encode(row, encoding=encoding).equals(encode(row, encoding=SMALL))
-    assert tools_of(encoding).vocab.positions == tools_of(SMALL).vocab.positions
+    assert encoding_tools(encoding).vocab.positions == encoding_tools(SMALL).vocab.positions
 
 
 def test_random_tiles_have_the_published_shares_and_never_exceed_the_longest_edge() -> None:
     encoding = replace(BARE, tiles="random")
     rows = [
         sample(
-            f"t/{n}", [message("user", IMAGE, "q"), message("assistant", "a")], [picture(800, 800)]
+            f"t/{n}",
+            [message("user", IMAGE, "q"), message("assistant", "a")],
+            [image_record(800, 800)],
         )
         for n in range(3000)
     ]

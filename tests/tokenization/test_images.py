@@ -13,13 +13,13 @@ from transformers.image_transforms import convert_to_rgb
 
 from tests.tokenization.rows import SMALL, encoded, noise, their_grid
 from tokenization.images import (
+    crop_pixels,
     crops,
     grid,
     image_size,
     open_image,
-    pixels,
     processor_settings,
-    stored,
+    stored_bytes,
 )
 from tokenization.schema import Encoding
 
@@ -102,7 +102,7 @@ def test_crops_are_bit_equal(encoding: Encoding) -> None:
         image = noise(rng, width, height)
         theirs, cells = their_crops(image, encoding)
         assert cells == grid(width, height, encoding=encoding, video=False)
-        ours = pixels(encoded(image), *cells, encoding=encoding)
+        ours = crop_pixels(encoded(image), *cells, encoding=encoding)
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -111,19 +111,21 @@ def test_crops_are_bit_equal_at_full_size(name: str) -> None:
     encoding = MODELS[name]
     image = noise(np.random.default_rng(1), 301, 203)
     theirs, cells = their_crops(image, encoding)
-    ours = pixels(encoded(image), *cells, encoding=encoding)
+    ours = crop_pixels(encoded(image), *cells, encoding=encoding)
     assert ours.dtype == np.uint8
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_pictures_that_are_not_enlarged_are_bit_equal() -> None:
+def test_images_that_are_not_enlarged_are_bit_equal() -> None:
     encoding = replace(SMALL, upscale=False)
     rng = np.random.default_rng(2)
     for width, height in [(20, 30), (32, 32), (33, 95), (127, 128), (128, 5)]:
         image = noise(rng, width, height)
         theirs, cells = their_crops(image, encoding)
         assert cells == grid(width, height, encoding=encoding, video=False)
-        np.testing.assert_array_equal(pixels(encoded(image), *cells, encoding=encoding), theirs)
+        np.testing.assert_array_equal(
+            crop_pixels(encoded(image), *cells, encoding=encoding), theirs
+        )
 
 
 def test_fewer_crops_are_those_of_a_smaller_longest_edge() -> None:
@@ -184,47 +186,47 @@ def test_orientation_is_applied_to_pixels_and_size(kind: str, orientation: int) 
     assert image_size(data) == opened.size == ((16, 24) if orientation > 4 else (24, 16))
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
-def test_bytes_without_a_picture_are_a_value_error(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+def test_bytes_without_a_image_are_a_value_error(data: bytes) -> None:
     for function in (open_image, image_size):
         with pytest.raises(ValueError, match=f"undecodable image of {len(data)} bytes"):
             function(data)
 
 
-def test_a_truncated_picture_has_a_size_and_no_pixels() -> None:
+def test_a_truncated_image_has_a_size_and_no_pixels() -> None:
     data = encoded(noise(np.random.default_rng(7), 64, 64))[:2000]
     assert image_size(data) == (64, 64)
     with pytest.raises(ValueError, match="undecodable"):
         open_image(data)
 
 
-def test_stored_pictures_keep_their_crops() -> None:
+def test_stored_images_keep_their_crops() -> None:
     image = noise(np.random.default_rng(8), 300, 170)
     data = encoded(image)
     cells = grid(300, 170, encoding=SMALL, video=False)
-    exact = pixels(data, *cells, encoding=SMALL)
-    assert stored(data, *cells, encoding=SMALL) is data
+    exact = crop_pixels(data, *cells, encoding=SMALL)
+    assert stored_bytes(data, *cells, encoding=SMALL) is data
     lossless = replace(SMALL, image_format="png")
     for how in ("recompress", "fitted"):
         encoding = replace(lossless, images=how)
-        kept = stored(data, *cells, encoding=encoding)
+        kept = stored_bytes(data, *cells, encoding=encoding)
         assert max(open_image(kept).size) <= 128
-        np.testing.assert_array_equal(pixels(kept, *cells, encoding=encoding), exact)
+        np.testing.assert_array_equal(crop_pixels(kept, *cells, encoding=encoding), exact)
         assert grid(*image_size(kept), encoding=SMALL, video=False) == cells
     for format_ in ("jpeg", "webp"):
         encoding = replace(SMALL, images="fitted", image_format=format_)
-        kept = stored(data, *cells, encoding=encoding)
-        difference = np.abs(pixels(kept, *cells, encoding=encoding).astype(int) - exact)
+        kept = stored_bytes(data, *cells, encoding=encoding)
+        difference = np.abs(crop_pixels(kept, *cells, encoding=encoding).astype(int) - exact)
         assert 0 < difference.mean() < (4 if format_ == "jpeg" else 16)
 
 
-def test_recompressing_never_makes_a_picture_larger() -> None:
+def test_recompressing_never_makes_a_image_larger() -> None:
     data = encoded(Image.new("RGB", (60, 40), "red"))
     encoding = replace(SMALL, images="recompress")
-    assert stored(data, 3, 4, encoding=encoding) is data
+    assert stored_bytes(data, 3, 4, encoding=encoding) is data
 
 
-def test_a_picture_that_is_not_fitted_is_refused() -> None:
+def test_a_image_that_is_not_fitted_is_refused() -> None:
     data = encoded(Image.new("RGB", (60, 40)))
     with pytest.raises(ValueError, match="60 x 40 px"):
-        pixels(data, 3, 4, encoding=replace(SMALL, images="fitted"))
+        crop_pixels(data, 3, 4, encoding=replace(SMALL, images="fitted"))

@@ -11,7 +11,16 @@ from datasets import Features, Image, List, Value, load_dataset
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.tokenization.rows import IMAGE, SMALL, encoded, message, noise, picture, sample, table
+from tests.tokenization.rows import (
+    IMAGE,
+    SMALL,
+    encoded,
+    image_record,
+    message,
+    noise,
+    sample,
+    table,
+)
 from tokenization.check import violations
 from tokenization.encode import encode
 from tokenization.pack import fill_bound, least_rows, pack, pack_rows, row_flops
@@ -162,7 +171,7 @@ def test_a_sample_above_a_limit_is_refused() -> None:
 
 
 def pieces(number: int = 60, seed: int = 0, encoding=SMALL) -> pa.Table:
-    """Encoded samples with real pictures, as pack reads them."""
+    """Encoded samples with real images, as pack reads them."""
     rng = np.random.default_rng(seed)
     rows = []
     for k in range(number):
@@ -170,7 +179,7 @@ def pieces(number: int = 60, seed: int = 0, encoding=SMALL) -> pa.Table:
         for _ in range(int(rng.integers(0, 3))):
             width, height = (int(x) for x in rng.integers(5, 90, 2))
             seconds = 1.0 if k % 7 == 0 else None
-            images.append(picture(width, height, seconds, encoded(noise(rng, width, height))))
+            images.append(image_record(width, height, seconds, encoded(noise(rng, width, height))))
         question = "Why? " * int(rng.integers(1, 20))
         answer = "So. " * int(rng.integers(1, 12))
         turns = [message("user", *[IMAGE] * len(images), question), message("assistant", answer)]
@@ -219,7 +228,7 @@ def test_packed_rows_hold_every_contract_and_every_token(how: str, images: str) 
         )
 
 
-def test_pictures_keep_their_bytes_and_name_their_sample() -> None:
+def test_images_keep_their_bytes_and_name_their_sample() -> None:
     given_ = pieces()
     bytes_of = {
         f"{row['id']}/{k}": image["bytes"]
@@ -239,12 +248,12 @@ def test_documents_are_cut_where_their_mask_says_without_a_column_for_it() -> No
     )
 
 
-def test_split_samples_bring_their_picture_to_each_sequence() -> None:
+def test_split_samples_bring_their_image_to_each_sequence() -> None:
     rng = np.random.default_rng(1)
     turns = [message("user", IMAGE, "Q0"), message("assistant", "word " * 50)]
     for n in range(1, 6):
         turns += [message("user", f"Q{n}"), message("assistant", "word " * 50)]
-    images = [picture(40, 30, None, encoded(noise(rng, 40, 30)))]
+    images = [image_record(40, 30, None, encoded(noise(rng, 40, 30)))]
     encoding = replace(SMALL, split_turns=2)
     samples = table(sample("a", turns, images), sample("b", turns, images))
     tokens = encode(samples, encoding=encoding)
@@ -285,7 +294,7 @@ def test_a_sample_that_fits_no_row_is_named() -> None:
         pack(pieces(), encoding=replace(SMALL, max_crops=2), seed=0)
 
 
-def test_pictures_without_bytes_are_refused() -> None:
+def test_images_without_bytes_are_refused() -> None:
     given_ = pieces(5)
     rows = given_.to_pylist()
     next(row for row in rows if row["images"])["images"][0]["bytes"] = None
@@ -294,7 +303,7 @@ def test_pictures_without_bytes_are_refused() -> None:
         pack(broken, encoding=SMALL, seed=0)
 
 
-def test_datasets_shows_the_pictures_of_a_shard(tmp_path: Path) -> None:
+def test_datasets_shows_the_images_of_a_shard(tmp_path: Path) -> None:
     grid = {"rows": Value("int8"), "cols": Value("int8")}
     features = Features(
         input_ids=List(Value("int32")),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests.tokenization.rows import BARE, IMAGE, message, picture, sample, table
+from tests.tokenization.rows import BARE, IMAGE, image_record, message, sample, table
 from tokenization.encode import encode
 from tokenization.schema import Encoding
 from tokenization.vocab import load_tokenizer
@@ -133,22 +133,24 @@ def test_a_template_that_refuses_is_a_problem_of_the_sample(folder: Path) -> Non
     assert made(folder, messages, chat_template=LLAMA)["problem"] == "template_refuses"
 
 
-def test_pictures_need_their_tokens(folder: Path) -> None:
-    row = sample("a", [message("user", IMAGE, "q"), message("assistant", "a")], [picture(90, 90)])
+def test_images_need_their_tokens(folder: Path) -> None:
+    row = sample(
+        "a", [message("user", IMAGE, "q"), message("assistant", "a")], [image_record(90, 90)]
+    )
     encoding = replace(
         BARE, tokenizer=str(folder), position_tokens="string", chat_template="tokenizer"
     )
     assert encode(table(row), encoding=encoding)["problem"].to_pylist() == ["no_image_token"]
 
 
-def test_a_tokenizer_with_image_tokens_shows_pictures_inside_its_own_template(
+def test_a_tokenizer_with_image_tokens_shows_images_inside_its_own_template(
     folder: Path, tmp_path: Path
 ) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer.add_tokens(["<image>", "<fake_token_around_image>"], special_tokens=True)
     tokenizer.save_pretrained(tmp_path)
     row = sample(
-        "a", [message("user", "See ", IMAGE, "?"), message("assistant", "a")], [picture(9, 9)]
+        "a", [message("user", "See ", IMAGE, "?"), message("assistant", "a")], [image_record(9, 9)]
     )
     encoding = Encoding(
         tokenizer=str(tmp_path),

@@ -1,4 +1,4 @@
-"""Options that change which turns a sample has, and what is asked: they keep ids and pictures."""
+"""Options that change which turns a sample has, and what is asked: they keep ids and images."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -10,20 +10,20 @@ from tests.tokenization.rows import (
     BARE,
     IMAGE,
     SMALL,
+    image_record,
     message,
-    picture,
     row_of,
     sample,
     table,
     tokenizer,
 )
 from tokenization import prompts
-from tokenization.encode import dressed, encode
+from tokenization.encode import encode, with_added_words
 from tokenization.schema import Encoding
 
 
 def asked(number: int, *, images: int = 1, answer: str = "Answer {n}.") -> list[dict]:
-    """`number` turns; the pictures open the first."""
+    """`number` turns; the images open the first."""
     turns = []
     for n in range(number):
         opening = [IMAGE] * images if n == 0 else []
@@ -36,11 +36,11 @@ def shown(made: dict) -> str:
 
 
 def one(encoding: Encoding, messages: list[dict], images: int = 1, **more) -> dict:
-    pictures = [picture(60, 40) for _ in range(images)]
-    return encode(table(sample("a", messages, pictures, **more)), encoding=encoding).to_pylist()[0]
+    seen = [image_record(60, 40) for _ in range(images)]
+    return encode(table(sample("a", messages, seen, **more)), encoding=encoding).to_pylist()[0]
 
 
-def test_shuffled_turns_are_the_same_turns_and_the_picture_stays_first() -> None:
+def test_shuffled_turns_are_the_same_turns_and_the_image_stays_first() -> None:
     encoding = replace(SMALL, shuffle_turns=True)
     plain = one(SMALL, asked(8))
     mixed = one(encoding, asked(8))
@@ -54,7 +54,7 @@ def test_shuffled_turns_are_the_same_turns_and_the_picture_stays_first() -> None
     assert mixed == one(encoding, asked(8))
 
 
-def test_a_chat_without_pictures_is_never_shuffled() -> None:
+def test_a_chat_without_images_is_never_shuffled() -> None:
     chat = asked(6, images=0)
     assert one(replace(SMALL, shuffle_turns=True), chat, 0) == one(SMALL, chat, 0)
 
@@ -67,12 +67,12 @@ def test_max_turns_keeps_the_first(most: int) -> None:
     assert made["num_crops"] == one(SMALL, asked(7))["num_crops"]
 
 
-def test_max_turns_never_leaves_a_picture_without_its_tokens() -> None:
+def test_max_turns_never_leaves_a_image_without_its_tokens() -> None:
     late = [*asked(2, images=0), message("user", IMAGE, "Q2?"), message("assistant", "A.")]
     assert one(replace(SMALL, max_turns=1), late) == one(SMALL, late)
 
 
-def test_long_samples_become_several_sequences_each_with_the_picture() -> None:
+def test_long_samples_become_several_sequences_each_with_the_image() -> None:
     encoding = replace(SMALL, split_turns=3, seq_len=2000)
     made = one(encoding, asked(8), subset="ai2d")
     whole = one(SMALL, asked(8))
@@ -115,13 +115,13 @@ def test_brevity_hints_only_where_all_answers_are_brief() -> None:
 
 KINDS = {
     "conversation": sample("a", asked(1, images=0)),
-    "vision_task": sample("a", asked(1, answer="two"), [picture(9, 9)], subset="vqav2"),
-    "vision_conversation": sample("a", asked(1, answer="it is " * 9), [picture(9, 9)]),
-    "document": sample("a", asked(1), [picture(9, 9)], source="docmatix"),
-    "transcription": sample("a", asked(1), [picture(9, 9)], source="mathwriting"),
-    "multi_image": sample("a", asked(1, images=2), [picture(9, 9)] * 2),
-    "video": sample("a", asked(1), [picture(9, 9, 0.0)], duration=3.0),
-    "reasoning": sample("a", asked(1), [picture(9, 9)], tags=["cot"]),
+    "vision_task": sample("a", asked(1, answer="two"), [image_record(9, 9)], subset="vqav2"),
+    "vision_conversation": sample("a", asked(1, answer="it is " * 9), [image_record(9, 9)]),
+    "document": sample("a", asked(1), [image_record(9, 9)], source="docmatix"),
+    "transcription": sample("a", asked(1), [image_record(9, 9)], source="mathwriting"),
+    "multi_image": sample("a", asked(1, images=2), [image_record(9, 9)] * 2),
+    "video": sample("a", asked(1), [image_record(9, 9, 0.0)], duration=3.0),
+    "reasoning": sample("a", asked(1), [image_record(9, 9)], tags=["cot"]),
 }
 
 
@@ -130,7 +130,7 @@ def test_system_prompts_are_those_of_the_task(kind: str) -> None:
     seen = set()
     for number in range(60):
         row = row_of(KINDS[kind] | {"id": f"s/{number}"})
-        role, parts = dressed(row, row.conversation, encoding=Encoding())[0]
+        role, parts = with_added_words(row, row.conversation, encoding=Encoding())[0]
         assert role == "system"
         seen.add(parts[0])
     assert seen == set(prompts.SYSTEM_PROMPTS["smolvlm"][kind])
@@ -142,7 +142,7 @@ def test_a_sample_keeps_its_own_system_prompt() -> None:
     assert "System: Mine.<end_of_utterance>" in shown(made)
 
 
-def test_intros_and_outros_stand_around_opening_pictures_only() -> None:
+def test_intros_and_outros_stand_around_opening_images_only() -> None:
     encoding = replace(BARE, media_intro_outro=True)
     opening = shown(one(encoding, asked(1)))
     assert any(f"User: {intro}<fake" in opening for intro in prompts.IMAGE_INTROS)

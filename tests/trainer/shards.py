@@ -101,11 +101,11 @@ def write(
         "name": name,
         "fingerprint": f"{name}-0123456789abcdef",
         "mixture": {"encoding": dataclasses.asdict(encoding)},
-        "sources": {"pictures": {"source": "toy", "licence": "CC0-1.0"}},
+        "sources": {"images": {"source": "toy", "licence": "CC0-1.0"}},
     }
     (folder / "recipe.json").write_text(json.dumps(recipe))
     index = [
-        ("toy", kind, "words" if kind == "text" else "pictures")
+        ("toy", kind, "words" if kind == "text" else "images")
         for kind in ("image", "images", "text")
     ]
     columns = dict(

@@ -112,7 +112,9 @@ def test_killed_while_saving_and_while_training_the_run_is_the_same(
         wait_for(condition, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert all((folder / "config.json").is_file() for folder in checkpoint.folders(run))
+        assert all(
+            (folder / "config.json").is_file() for folder in checkpoint.checkpoint_folders(run)
+        )
     last = train(killed)
     same(through, last)
     assert losses(tmp_path / "through") == losses(run)
@@ -129,7 +131,7 @@ def test_sigterm_saves_and_leaves_and_the_run_goes_on(settings: Settings, tmp_pa
     output = process.communicate()[0].decode()
     assert process.returncode == 143, output
     assert "SIGTERM: saved" in output
-    (folder,) = checkpoint.folders(Path(stopped.output))
+    (folder,) = checkpoint.checkpoint_folders(Path(stopped.output))
     assert 3 <= checkpoint.read_state(folder).step < 10
     same(through, train(stopped))
 
@@ -146,7 +148,7 @@ def test_a_failing_save_leaves_the_older_checkpoint(
     with pytest.raises(OSError, match="No space left"):
         train(settings(stop_at=4))
     run = first.parent
-    assert [folder.name for folder in checkpoint.folders(run)] == ["step-000002"]
+    assert [folder.name for folder in checkpoint.checkpoint_folders(run)] == ["step-000002"]
     monkeypatch.undo()
     assert train(settings(stop_at=4)).name == "step-000004"
 
@@ -243,7 +245,7 @@ def test_the_folder_names_what_it_has_seen(settings: Settings) -> None:
     assert state.mixtures == [{"name": "toy", "fingerprint": "toy-0123456789abcdef", "weight": 1.0}]
     assert state.position == 8
     card = (folder / "README.md").read_text()
-    for part in ("toy-0123456789abcdef", "CC0-1.0", "held_out/component/pictures", "2 steps"):
+    for part in ("toy-0123456789abcdef", "CC0-1.0", "held_out/component/images", "2 steps"):
         assert part in card
     video = json.loads((folder / "video_preprocessor_config.json").read_text())
     assert video["size"] == {"longest_edge": 64}
@@ -253,7 +255,7 @@ def test_the_folder_names_what_it_has_seen(settings: Settings) -> None:
 def test_only_the_newest_and_the_best_are_kept(settings: Settings) -> None:
     last = train(settings(steps=6, save_every=1, evaluate_every=1, keep_last=2))
     run = last.parent
-    kept = [folder.name for folder in checkpoint.folders(run)]
+    kept = [folder.name for folder in checkpoint.checkpoint_folders(run)]
     held = {
         line["step"]: line["held_out"]["all"]
         for line in map(json.loads, (run / "log.jsonl").read_text().splitlines())

@@ -16,7 +16,7 @@ from tests.trainer.shards import write
 from trainer import config as config_module
 from trainer import loop, optim
 from trainer.__main__ import main
-from trainer.config import Config, Optim, find, load, to_yaml
+from trainer.config import Config, Optim, find_config, load, to_yaml
 from trainer.evaluation.benchmark import OPTIONS
 from trainer.evaluation.metrics import METRICS
 from trainer.loop import train
@@ -38,7 +38,7 @@ def test_the_loss_falls_and_is_logged_per_component(
     assert logged[-1]["loss"] < 0.7 * logged[0]["loss"]
     names = set().union(*(line["losses"] for line in logged))
     assert {name for name in names if name.startswith("component/")} == {
-        "component/pictures",
+        "component/images",
         "component/words",
     }
     assert {name for name in names if name.startswith("modality/")} == {
@@ -120,7 +120,7 @@ def test_tensorboard_has_the_numbers(settings: Settings) -> None:
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     logged = [line["loss"] for line in lines(run) if "loss" in line]
     assert [e.value for e in events.Scalars("loss")] == pytest.approx(logged)
-    assert "losses/component/pictures" in events.Tags()["scalars"]
+    assert "losses/component/images" in events.Tags()["scalars"]
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_trackio_has_the_numbers_also_after_a_resume(
     assert {name for name, _, _ in rows} == {run.name}
     logged = [(line["step"], line["loss"]) for line in lines(run) if "loss" in line]
     assert [(step, told["loss"]) for _, step, told in rows if "loss" in told] == logged
-    assert "losses/component/pictures" in rows[0][2]
+    assert "losses/component/images" in rows[0][2]
     assert "held_out/all" in rows[-1][2]
 
 
@@ -162,7 +162,7 @@ def test_configs_load_and_survive_being_written(name: str, tmp_path: Path) -> No
     assert config.data == {"out/a b: c": 1.0}
     (tmp_path / "again.yaml").write_text(to_yaml(config))
     assert load(str(tmp_path / "again.yaml"), {}) == config
-    assert yaml.safe_load(find(name).read_text())["model"]["scale_factor"] in (2, 3, 4)
+    assert yaml.safe_load(find_config(name).read_text())["model"]["scale_factor"] in (2, 3, 4)
 
 
 def test_an_empty_value_is_an_empty_name() -> None:
@@ -221,7 +221,7 @@ def test_a_bug_is_not_taken_for_a_mistake(
     def broken(*_: object, **__: object) -> None:
         json.loads("{")
 
-    monkeypatch.setattr(loop, "describe", broken)
+    monkeypatch.setattr(loop, "describe_run", broken)
     pairs = [f"{k}={v}" for k, v in settings.pairs.items()]
     with pytest.raises(json.JSONDecodeError):
         main(["config=tiny", *pairs])
@@ -264,25 +264,25 @@ def test_every_place_field_exists() -> None:
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd"])
 def test_schedules_start_warm_peak_and_end(schedule: str) -> None:
     settings = Optim(schedule=schedule, warmup=0.1, final=0.1, decay=0.25)  # type: ignore[arg-type]
-    rates = [optim.factor(step, steps=100, settings=settings) for step in range(100)]
+    rates = [optim.schedule_factor(step, steps=100, settings=settings) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[10] == 1.0
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
-    end = optim.factor(100, steps=100, settings=settings)
+    end = optim.schedule_factor(100, steps=100, settings=settings)
     assert end == pytest.approx(1.0 if schedule == "constant" else 0.1)
     if schedule == "wsd":
         assert rates[75] == 1.0 > rates[76]
     if schedule == "cosine":
-        assert optim.factor(55, steps=100, settings=settings) == pytest.approx(0.55)
+        assert optim.schedule_factor(55, steps=100, settings=settings) == pytest.approx(0.55)
     if schedule == "linear":
-        assert optim.factor(55, steps=100, settings=settings) == pytest.approx(0.55)
+        assert optim.schedule_factor(55, steps=100, settings=settings) == pytest.approx(0.55)
 
 
 def test_warmup_is_a_share_or_a_number_of_steps() -> None:
     assert optim.warmup_steps(Optim(warmup=0.03), 1000) == 30
     assert optim.warmup_steps(Optim(warmup=25), 1000) == 25
-    assert optim.factor(0, steps=10, settings=Optim(warmup=0)) == 1.0
+    assert optim.schedule_factor(0, steps=10, settings=Optim(warmup=0)) == 1.0
 
 
 def test_small_is_small() -> None:

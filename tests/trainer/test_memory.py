@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.memory import peak_bytes, picture, weight_bytes
+from benchmarks.memory import image_record, peak_bytes, weight_bytes
 from tokenization.images import image_size
 
 MB = 1 << 20
@@ -33,5 +33,5 @@ def test_shared_weights_are_weighed_once() -> None:
     assert weight_bytes(model) == 100 * 50 * 4 + 50 * 4
 
 
-def test_the_picture_has_the_size_asked_for() -> None:
-    assert image_size(picture(96)) == (96, 96)
+def test_the_image_has_the_size_asked_for() -> None:
+    assert image_size(image_record(96)) == (96, 96)

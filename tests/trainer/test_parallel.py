@@ -29,7 +29,7 @@ def torchrun(config: Config, folder: Path, *, ranks: int = 2) -> Path:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("checkpoint ") == 1  # one process speaks
-    return checkpoint.folders(Path(config.output))[-1]
+    return checkpoint.checkpoint_folders(Path(config.output))[-1]
 
 
 def logged(run: Path) -> list[dict]:
@@ -52,7 +52,7 @@ def close(first: Path, second: Path) -> None:
     assert held[0] == pytest.approx(held[1], rel=1e-3)
 
 
-# Some micro-batches of these ranks have no picture and others do.
+# Some micro-batches of these ranks have no image and others do.
 CHANGES = {"steps": 4, "micro_rows": 1, "evaluate_rows": 3}
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tokenization.images import pixels as crops
+from tokenization.images import crop_pixels as crops
 from trainer.config import Config
 from trainer.data.order import row_at, share_out
-from trainer.data.shards import Row, Rows, learned, opened
+from trainer.data.shards import Row, Rows, open_mixtures, predicted_mask
 
 FETCHERS = 4
 """Shards that are read from URLs at a time."""
@@ -40,7 +40,7 @@ class Batch:
     seq_lengths: list[int]
     sample_ids: list[str]
     rows: list[str] = field(default_factory=list)  # "mixture/row", for reports
-    sample_images: list[int] = field(default_factory=list)  # pictures per sample
+    sample_images: list[int] = field(default_factory=list)  # images per sample
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
@@ -63,14 +63,14 @@ class Step:
     rows: list[str]
 
 
-def pictures_per_sample(
+def images_per_sample(
     is_image: np.ndarray,
     seq_lengths: np.ndarray,
     grids: Sequence[tuple[int, int]],
     *,
     tokens_per_crop: int,
 ) -> np.ndarray:
-    """How many pictures each sample holds: those that end within the image tokens to its end."""
+    """How many images each sample holds: those that end within the image tokens to its end."""
     owners = np.repeat(np.arange(len(seq_lengths)), seq_lengths)
     ends = np.cumsum([rows * cols + 1 for rows, cols in grids]) * tokens_per_crop
     upto = np.cumsum(np.bincount(owners[is_image], minlength=len(seq_lengths)))
@@ -78,7 +78,7 @@ def pictures_per_sample(
 
 
 def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
-    """The rows end to end as one micro-batch. Pictures are decoded and cut here."""
+    """The rows end to end as one micro-batch. Images are decoded and cut here."""
     size, tokens = packed[0].encoding.crop_size, packed[0].encoding.tokens_per_crop
     pixels = np.empty((sum(row.num_crops for row in packed), size, size, 3), dtype=np.uint8)
     filled = 0
@@ -89,7 +89,7 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
             filled += len(piece)
     input_ids = np.concatenate([row.input_ids for row in packed]).astype(np.int64)
     seq_lengths = np.concatenate([row.seq_lengths for row in packed])
-    mask = np.concatenate([learned(row.loss_mask, row.seq_lengths) for row in packed])
+    mask = np.concatenate([predicted_mask(row.loss_mask, row.seq_lengths) for row in packed])
     targets = np.flatnonzero(mask)
     owners = np.repeat(np.arange(len(seq_lengths)), seq_lengths)
     positions = np.arange(len(input_ids)) - np.repeat(
@@ -102,7 +102,7 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
             f"(samples {packed[0].sample_ids[:3]}...): {expected} image tokens, but "
             f"{filled} crops x {tokens} tokens. The shards break their contract."
         )
-    sample_images = pictures_per_sample(
+    sample_images = images_per_sample(
         input_ids == image_token,
         seq_lengths,
         [grid for row in packed for grid in row.grids],
@@ -122,7 +122,7 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
     )
 
 
-def look_ahead(splits: Sequence[Rows], config: Config) -> int:
+def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
     """Positions ahead of the step at which shards at URLs are asked for; 0: not before the step.
 
     Half a window of `shuffle_shards`, where the cache has room for the next one too.
@@ -168,11 +168,11 @@ class Loader:
         ranks: int = 1,
         cost: Callable[[np.ndarray, int, int], float],
     ) -> None:
-        self.splits = [Rows(mixture, "train") for mixture in opened(config)]
+        self.splits = [Rows(mixture, "train") for mixture in open_mixtures(config)]
         self.weights = list(config.data.values())
         self.config, self.image_token, self.cost = config, image_token, cost
         self.rank, self.ranks = rank, ranks
-        self.ahead = look_ahead(self.splits, config)
+        self.ahead = prefetch_distance(self.splits, config)
         self.fetcher = concurrent.futures.ThreadPoolExecutor(FETCHERS, "shards")
         self.coming: dict[tuple[int, int], concurrent.futures.Future[Path]] = {}
         if config.batch_rows % ranks:
@@ -190,7 +190,7 @@ class Loader:
         )
 
     def plan(self, position: int) -> tuple[Step, list[list[tuple[int, int]]]]:
-        """The step at a position and this rank's rows per micro-batch; reads no picture."""
+        """The step at a position and this rank's rows per micro-batch; reads no image."""
         chosen = self._rows(position)
         self._fetch(position, chosen)
         measured = [self.splits[m].lengths(number) for m, number in chosen]

@@ -45,7 +45,7 @@ class Remote:
     """Of all shards in the cache; 0: no bound."""
 
 
-def follow(url: str, *, cache: str, max_bytes: int) -> Remote:
+def cached_mixture(url: str, *, cache: str, max_bytes: int) -> Remote:
     """The mixture at `url` with everything but its shards in the cache, a folder per content.
 
     `cache` empty: a folder of the system's temporary one.
@@ -94,7 +94,7 @@ def fetch(remote: Remote, shard: str) -> Path:
             fcntl.flock(file, fcntl.LOCK_EX)  # waits for whoever is fetching it
             if final.exists() or not _is_same(file, draft):
                 continue
-            reserve(remote, file, remote.sizes[shard])
+            reserve_space(remote, file, remote.sizes[shard])
             download(remote, shard, file)
             draft.replace(final)
         except BaseException:
@@ -112,7 +112,7 @@ def _is_same(file: int, path: Path) -> bool:
         return False
 
 
-def reserve(remote: Remote, file: int, size: int) -> None:
+def reserve_space(remote: Remote, file: int, size: int) -> None:
     """`file` is `size` bytes long and the cache within its bound; others' unused shards may go.
 
     Raises:
@@ -128,7 +128,7 @@ def reserve(remote: Remote, file: int, size: int) -> None:
         )
     root = remote.folder.parent
     while True:
-        with locked(root / ".lock"):
+        with cache_lock(root / ".lock"):
             for left in root.glob("*/shards/.*.arriving"):
                 remove_dead(left)
             drafts = sum(_size(path) for path in root.glob("*/shards/.*.arriving"))
@@ -172,7 +172,7 @@ def remove_dead(draft: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def cache_lock(path: Path) -> Iterator[None]:
     """This process alone, of all that share the cache, is here."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -199,10 +199,10 @@ def _range(filesystem: Any, path: str, start: int, stop: int, *, what: str) -> b
             raise ConnectionError(f"{what}: {len(found)} bytes came")
         return found
 
-    return patiently(once, what=what)
+    return with_retries(once, what=what)
 
 
-def patiently(call: Callable[[], bytes], *, what: str) -> bytes:
+def with_retries(call: Callable[[], bytes], *, what: str) -> bytes:
     """What `call` returns, tried again on errors that may pass."""
     for attempt in range(ATTEMPTS - 1):
         try:

@@ -60,7 +60,7 @@ def open_mixture(folder: str, *, cache: str = "", cache_bytes: int = 0) -> Mixtu
     """The mixture in `folder` or at that URL; ValueError or FileNotFoundError where it is none."""
     remote = None
     if "://" in folder:
-        remote = caching.follow(folder, cache=cache, max_bytes=cache_bytes)
+        remote = caching.cached_mixture(folder, cache=cache, max_bytes=cache_bytes)
     path = remote.folder if remote else Path(folder)
     file = path / "recipe.json"
     if not path.is_dir():
@@ -90,7 +90,7 @@ def open_mixture(folder: str, *, cache: str = "", cache_bytes: int = 0) -> Mixtu
     return Mixture(path, name, fingerprint, Encoding(**written), recipe, remote)
 
 
-def opened(config: Config) -> list[Mixture]:
+def open_mixtures(config: Config) -> list[Mixture]:
     """The mixtures of `config.data`, in order."""
     return [
         open_mixture(folder, cache=config.cache, cache_bytes=config.cache_bytes)
@@ -212,7 +212,7 @@ class Rows:
         return self._reader(shard).get_batch(batch), number - int(self._starts[which])
 
     def lengths(self, number: int) -> tuple[np.ndarray, int, int]:
-        """(seq_lengths, crops, learned tokens) of a row, no picture touched."""
+        """(seq_lengths, crops, learned tokens) of a row, no image touched."""
         batch, i = self._find(number)
         seq_lengths = batch.column("seq_lengths")[i].values.to_numpy()
         mask = batch.column("loss_mask")[i].values.to_numpy(zero_copy_only=False)
@@ -220,7 +220,7 @@ class Rows:
         return (
             seq_lengths,
             sum(g["rows"] * g["cols"] + 1 for g in grids),
-            int(learned(mask, seq_lengths).sum()),
+            int(predicted_mask(mask, seq_lengths).sum()),
         )
 
     def __getitem__(self, number: int) -> Row:
@@ -242,7 +242,7 @@ def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("*.arrow")]
 
 
-def learned(loss_mask: np.ndarray, seq_lengths: np.ndarray) -> np.ndarray:
+def predicted_mask(loss_mask: np.ndarray, seq_lengths: np.ndarray) -> np.ndarray:
     """The mask without each sample's first token, which nothing predicts."""
     mask = loss_mask.copy()
     mask[np.cumsum(seq_lengths[:-1])] = False

@@ -1,4 +1,4 @@
-"""A checkpoint answers questions about pictures, prompted exactly as it was trained.
+"""A checkpoint answers questions about images, prompted exactly as it was trained.
 
 Prompts come from `tokenization.encode` under the encoding the checkpoint names, cut where the
 answer would begin; crops from the function of training; generation is `transformers`' own.
@@ -17,16 +17,16 @@ import pyarrow as pa
 import torch
 
 from tokenization.encode import encode
+from tokenization.images import crop_pixels as crops
 from tokenization.images import image_size
-from tokenization.images import pixels as crops
 from tokenization.schema import SAMPLE, Encoding
 from trainer import checkpoint
-from trainer.model.smolvlm import normalise
+from trainer.model.smolvlm import normalize_pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A text and its pictures (encoded), which come before it."""
+    """A text and its images (encoded), which come before it."""
 
     text: str
     images: list[bytes] = field(default_factory=list)
@@ -34,13 +34,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question as ids, and the grids of its pictures."""
+    """A question as ids, and the grids of its images."""
 
     ids: np.ndarray
     grids: list[tuple[int, int]]
 
 
-def asking(trained: Encoding) -> Encoding:
+def asking_encoding(trained: Encoding) -> Encoding:
     """The encoding of training without what only training data needs."""
     return dataclasses.replace(
         trained,
@@ -58,7 +58,7 @@ def encoding_for(folder: Path) -> Encoding:
     """How prompts of this checkpoint are made: as its training data, or as its processor says."""
     if (folder / "trainer" / "state.json").is_file():
         trained = checkpoint.encoding_of(checkpoint.read_state(folder))
-        return asking(dataclasses.replace(trained, tokenizer=str(folder)))
+        return asking_encoding(dataclasses.replace(trained, tokenizer=str(folder)))
     for file in ("config.json", "preprocessor_config.json"):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder}: no {file}, so this is no SmolVLM checkpoint.")
@@ -111,7 +111,7 @@ def prompts(questions: Sequence[Question], encoding: Encoding) -> list[Prompt]:
 
 
 @contextmanager
-def generating(model: Any) -> Iterator[None]:
+def generation_mode(model: Any) -> Iterator[None]:
     """The model attends as `transformers` generates (with a cache) inside, as before outside."""
     before = model.config.text_config._attn_implementation
     training = model.training
@@ -134,7 +134,7 @@ def answers(
     batch_size: int,
 ) -> list[str]:
     """The greedy answers, in the order of the questions; batches hold prompts of similar length."""
-    return continued(
+    return generate(
         model,
         tokenizer,
         prompts(questions, encoding),
@@ -145,7 +145,7 @@ def answers(
     )
 
 
-def continued(
+def generate(
     model: Any,
     tokenizer: Any,
     asked: Sequence[Prompt],
@@ -158,7 +158,7 @@ def continued(
     """What the model says greedily after each prompt, in their order."""
     by_length = sorted(range(len(asked)), key=lambda i: (len(asked[i].ids), i))
     said = [""] * len(asked)
-    with generating(model), torch.no_grad():
+    with generation_mode(model), torch.no_grad():
         for start in range(0, len(by_length), batch_size):
             chosen = by_length[start : start + batch_size]
             texts = _answer_batch(
@@ -205,7 +205,7 @@ def _answer_batch(
         for i, own in enumerate(pieces):
             if own:
                 stacked = torch.from_numpy(np.concatenate(own))
-                pixels[i, : len(stacked)] = normalise(stacked, model.dtype)[0]
+                pixels[i, : len(stacked)] = normalize_pixels(stacked, model.dtype)[0]
         arguments["pixel_values"] = pixels.to(model.device)
     made = model.generate(
         input_ids=ids.to(model.device),
@@ -225,7 +225,7 @@ def open_checkpoint(path: str, *, device: str = "auto") -> tuple[Any, Any, Encod
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder = checkpoint.resolve(Path(path))
+    folder = checkpoint.resolve_checkpoint(Path(path))
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     model: Any = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32)
     model = model.to("cuda" if cuda else "cpu").eval()

@@ -4,8 +4,8 @@ Columns: index, image (base64; a list of them; or the index of the row that hold
 question, answer (text, or a Python list of texts), A, B, C, ... (options), hint, category.
 
 `python -m trainer evaluate CHECKPOINT bench=FILE.tsv [metric=...]` writes, beside the checkpoint,
-evaluations/<bench>.json (scores) and .tsv (one line per question). `pictures=shuffled` gives every
-question another one's picture: what the questions alone give away.
+evaluations/<bench>.json (scores) and .tsv (one line per question). `images=shuffled` gives every
+question another one's image: what the questions alone give away.
 """
 
 import ast
@@ -25,13 +25,13 @@ from tokenization.images import open_image
 from trainer import checkpoint
 from trainer.checkpoint import State
 from trainer.config import Config, did_you_mean, split_pairs
-from trainer.evaluation.answer import Question, answers, asking, open_checkpoint
+from trainer.evaluation.answer import Question, answers, asking_encoding, open_checkpoint
 from trainer.evaluation.metrics import METRICS
 from trainer.model.smolvlm import Objective
 from trainer.parallel import World, gather
 
 REFERENCE = 64
-"""Characters: a shorter `image` names the row that holds the picture, as in VLMEvalKit."""
+"""Characters: a shorter `image` names the row that holds the image, as in VLMEvalKit."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,13 @@ def default_metric(cases: Sequence[Case]) -> str:
 
 
 def shuffled(cases: Sequence[Case], *, seed: int) -> list[Case]:
-    """The same questions, every one with the pictures of another that shows something else."""
+    """The same questions, every one with the images of another that shows something else."""
     distinct = list(dict.fromkeys(tuple(case.question.images) for case in cases))
     if len(distinct) < 2:
-        raise ValueError("pictures=shuffled needs a benchmark of at least two different pictures.")
+        raise ValueError("images=shuffled needs a benchmark of at least two different images.")
     turned = distinct[:]
     random.Random(seed).shuffle(turned)
-    # Around the shuffled circle every picture gets its neighbour's: never its own.
+    # Around the shuffled circle every image gets its neighbour's: never its own.
     other = dict(zip(turned, turned[1:] + turned[:1], strict=True))
     return [
         dataclasses.replace(
@@ -190,7 +190,7 @@ folder, or a run's: then its newest one.
   bench=FILE.tsv     VLMEvalKit's layout: index, image, question, answer, options A, B, ...
   metric=auto        exact, multiple_choice, anls, relaxed, yes_no; auto: options make it
                      multiple_choice, answers of yes and no yes_no, anything else exact
-  pictures=own       shuffled: every question gets another one's picture; what is then still
+  images=own       shuffled: every question gets another one's image; what is then still
                      right, the questions alone gave away
   limit=0            only the first N questions; 0: all
   batch=16           questions at one time
@@ -203,11 +203,11 @@ Writes there FILE.json (the score, and one per category), FILE.tsv (every questi
 what the model said, its score) and FILE.vlmevalkit.json (for `run.py --config` of VLMEvalKit).
 """
 
-OPTIONS = {"bench": "", "metric": "auto", "pictures": "own", "limit": "0", "batch": "16",
+OPTIONS = {"bench": "", "metric": "auto", "images": "own", "limit": "0", "batch": "16",
            "max_new_tokens": "32", "device": "auto", "output": "", "threads": "0"}  # fmt: skip
 
 
-def command(arguments: Sequence[str]) -> int:
+def evaluate_command(arguments: Sequence[str]) -> int:
     """`evaluate CHECKPOINT bench=FILE.tsv ...`; the exit status."""
     if {"-h", "--help", "help"} & set(arguments):
         print(USAGE, end="")
@@ -224,8 +224,8 @@ def command(arguments: Sequence[str]) -> int:
     for key in ("limit", "batch", "max_new_tokens", "threads"):
         if not options[key].isdigit():
             raise ValueError(f"evaluate: {key}={options[key]}: expected a whole number.")
-    if options["pictures"] not in ("own", "shuffled"):
-        raise ValueError(f"evaluate: pictures={options['pictures']}: expected own or shuffled.")
+    if options["images"] not in ("own", "shuffled"):
+        raise ValueError(f"evaluate: images={options['images']}: expected own or shuffled.")
     if not options["bench"]:
         raise ValueError(
             "evaluate: bench is not set. Expected bench=FILE.tsv (VLMEvalKit's layout)."
@@ -235,11 +235,11 @@ def command(arguments: Sequence[str]) -> int:
 
         torch.set_num_threads(int(options["threads"]))
     file = Path(options["bench"])
-    name = file.stem + ("" if options["pictures"] == "own" else "-shuffled")
+    name = file.stem + ("" if options["images"] == "own" else "-shuffled")
     if options["output"] and (Path(options["output"]) / f"{name}.tsv").resolve() == file.resolve():
         raise ValueError(f"evaluate: output={options['output']} would overwrite {file}.")
     cases = read(file, limit=int(options["limit"]))
-    if options["pictures"] == "shuffled":
+    if options["images"] == "shuffled":
         cases = shuffled(cases, seed=0)
     metric = default_metric(cases) if options["metric"] == "auto" else options["metric"]
     scores(cases[:0], [], metric)  # an unknown metric is refused before the model is loaded
@@ -249,7 +249,7 @@ def command(arguments: Sequence[str]) -> int:
         max_new_tokens=int(options["max_new_tokens"]), batch_size=int(options["batch"]),
     )  # fmt: skip
     points = scores(cases, said, metric)
-    result = summary(cases, points, metric) | {"pictures": options["pictures"]}
+    result = summary(cases, points, metric) | {"images": options["images"]}
     out = Path(options["output"]) if options["output"] else folder / "evaluations"
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -262,17 +262,17 @@ def command(arguments: Sequence[str]) -> int:
         for case, answer, point in zip(cases, said, points, strict=True):
             writer.writerow([case.index, case.question.text, case.gold, answer, point])
     print(f"{file.stem}: {metric} {result['score']:.4f} over {len(cases)} questions, "
-          f"pictures {options['pictures']}; {out / name}.json")  # fmt: skip
+          f"images {options['images']}; {out / name}.json")  # fmt: skip
     return 0
 
 
-def selection(
+def selection_scores(
     objective: Objective, tokenizer: Any, config: Config, state: State, here: World
 ) -> dict[str, float]:
     """Scores of the benchmarks of `select`, and `selected`: their weighted mean."""
     if here.kind == "fsdp":
         raise ValueError("select: generation needs the whole model on a rank: parallel=ddp.")
-    encoding = asking(checkpoint.encoding_of(state))
+    encoding = asking_encoding(checkpoint.encoding_of(state))
     found: dict[str, float] = {}
     total = 0.0
     for name, benchmark in config.select.items():

@@ -11,42 +11,42 @@ from typing import Any
 import numpy as np
 
 from tokenization.schema import Encoding
-from trainer.data.batches import pictures_per_sample
+from trainer.data.batches import images_per_sample
 from trainer.data.shards import Mixture, Row, Rows
 from trainer.evaluation import held_out
-from trainer.evaluation.answer import Prompt, continued
+from trainer.evaluation.answer import Prompt, generate
 
 LOOKED_AT = 64
 """Val rows of a mixture among which samples are chosen."""
 NEW_TOKENS = 48
 """Generated at most."""
-PICTURE = re.compile(
+IMAGE = re.compile(
     r"(?:<fake_token_around_image>(?:<global-img>|<row_\d+_col_\d+>)?(?:<image>)+\n*)+"
     r"<fake_token_around_image>"
 )
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownSample:
     """A val sample up to where its first answer begins."""
 
     id: str
     component: str
     question: str
-    """The prompt with its special tokens, each picture one mark."""
+    """The prompt with its special tokens, each image one mark."""
     expected: str
     images: list[bytes]
     prompt: Prompt
     encoding: Encoding
 
 
-def choose(mixtures: Sequence[Mixture], tokenizer: Any, *, count: int) -> list[Shown]:
+def choose_samples(mixtures: Sequence[Mixture], tokenizer: Any, *, count: int) -> list[ShownSample]:
     """`count` val samples, each component's first, then each one's second, and so on.
 
-    Only samples that ask before they answer: all of their pictures come before the first learned
-    token. Samples with pictures come first within a component.
+    Only samples that ask before they answer: all of their images come before the first learned
+    token. Samples with images come first within a component.
     """
-    found: dict[str, dict[str, Shown]] = {}
+    found: dict[str, dict[str, ShownSample]] = {}
     for mixture in mixtures:
         names = held_out.components(mixture)
         rows = Rows(mixture, "val")
@@ -61,21 +61,21 @@ def choose(mixtures: Sequence[Mixture], tokenizer: Any, *, count: int) -> list[S
     return order[:count]
 
 
-def _samples(row: Row, tokenizer: Any, names: dict[str, str]) -> Iterator[Shown]:
+def _samples(row: Row, tokenizer: Any, names: dict[str, str]) -> Iterator[ShownSample]:
     image_token = tokenizer.convert_tokens_to_ids("<image>")
-    counts = pictures_per_sample(
+    counts = images_per_sample(
         row.input_ids == image_token,
         row.seq_lengths,
         row.grids,
         tokens_per_crop=row.encoding.tokens_per_crop,
     )
-    start = picture = 0
+    start = image = 0
     for name, length, count in zip(
         row.sample_ids, row.seq_lengths.tolist(), counts.tolist(), strict=True
     ):
         ids, mask = (values[start : start + length] for values in (row.input_ids, row.loss_mask))
-        images = slice(picture, picture + count)
-        start, picture = start + length, picture + count
+        images = slice(image, image + count)
+        start, image = start + length, image + count
         begin = int(mask.argmax())
         asks = mask.any() and begin > 1 and not (ids[begin:] == image_token).any()
         if not asks:
@@ -83,10 +83,10 @@ def _samples(row: Row, tokenizer: Any, names: dict[str, str]) -> Iterator[Shown]
         rest = np.flatnonzero(~mask[begin:])
         end = begin + int(rest[0]) if len(rest) else length
         prefix = name.rpartition("/")[0]
-        yield Shown(
+        yield ShownSample(
             id=name,
             component=names.get(prefix, prefix),
-            question=PICTURE.sub("[picture]", tokenizer.decode(ids[:begin])),
+            question=IMAGE.sub("[image]", tokenizer.decode(ids[:begin])),
             expected=tokenizer.decode(ids[begin:end], skip_special_tokens=True).strip(),
             images=row.images[images],
             prompt=Prompt(ids[:begin].astype(np.int64), row.grids[images]),
@@ -94,10 +94,10 @@ def _samples(row: Row, tokenizer: Any, names: dict[str, str]) -> Iterator[Shown]
         )
 
 
-def said(model: Any, tokenizer: Any, samples: Sequence[Shown]) -> dict[str, str]:
+def generate_answers(model: Any, tokenizer: Any, samples: Sequence[ShownSample]) -> dict[str, str]:
     """What the model says to each sample, by its id; greedy, one after the other."""
     return {
-        shown.id: continued(
+        shown.id: generate(
             model, tokenizer, [shown.prompt], [shown.images], encoding=shown.encoding,
             max_new_tokens=NEW_TOKENS, batch_size=1,
         )[0]

@@ -14,14 +14,14 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 
 
-def tidy(text: str) -> str:
+def tidy_text(text: str) -> str:
     """Lower case, single spaces, no punctuation around."""
     return " ".join(text.lower().split()).strip(string.punctuation + " ")
 
 
 def exact(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
     """1 where the answer is one of the gold ones."""
-    return float(tidy(answer) in {tidy(each) for each in gold})
+    return float(tidy_text(answer) in {tidy_text(each) for each in gold})
 
 
 def edit_distance(first: str, second: str) -> int:
@@ -66,7 +66,7 @@ def relaxed(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> flo
         if said is not None and true is not None and true != 0:
             if abs(said - true) / abs(true) <= 0.05:
                 return 1.0
-        elif tidy(answer) == tidy(each):
+        elif tidy_text(answer) == tidy_text(each):
             return 1.0
     return 0.0
 
@@ -74,10 +74,10 @@ def relaxed(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> flo
 def yes_no(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
     """1 where the first yes or no of the answer is the gold one."""
     words = re.findall(r"\b(yes|no)\b", answer.lower())
-    return float(bool(words) and words[0] in {tidy(each) for each in gold})
+    return float(bool(words) and words[0] in {tidy_text(each) for each in gold})
 
 
-def chosen(answer: str, options: Mapping[str, str]) -> str:
+def chosen_letter(answer: str, options: Mapping[str, str]) -> str:
     """The letter of the option that an answer states, or "".
 
     A letter alone or marked ("B", "(B)", "B.", "the answer is B"), else the one option whose text
@@ -93,20 +93,20 @@ def chosen(answer: str, options: Mapping[str, str]) -> str:
         found = re.findall(pattern, said, flags=re.IGNORECASE if "answer" in pattern else 0)
         if found:
             return str(found[-1]).upper()
-    equal = [letter for letter, text in options.items() if tidy(text) == tidy(said)]
+    equal = [letter for letter, text in options.items() if tidy_text(text) == tidy_text(said)]
     if len(equal) == 1:
         return equal[0]
     held = [
         letter
         for letter, text in options.items()
-        if tidy(text) and re.search(rf"\b{re.escape(tidy(text))}\b", tidy(said))
+        if tidy_text(text) and re.search(rf"\b{re.escape(tidy_text(text))}\b", tidy_text(said))
     ]
     return held[0] if len(held) == 1 else ""
 
 
 def multiple_choice(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
     """1 where the answer states the gold option (a letter, or its text)."""
-    letter = chosen(answer, options)
+    letter = chosen_letter(answer, options)
     true = {each.strip() for each in gold}
     return float(bool(letter) and (letter in true or options[letter].strip() in true))
 

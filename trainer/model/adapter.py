@@ -113,7 +113,7 @@ def load(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
     model.load_state_dict(rest)
 
 
-def merged(model: Any, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def merged_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The weights of the model without adapters: `weights` with each adapter added to its layer."""
     if not is_adapted(model):
         return dict(weights)

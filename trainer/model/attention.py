@@ -37,7 +37,7 @@ def implementation(name: str) -> str:
     return "sdpa" if name == "sdpa" else f"packed_{name}"
 
 
-def choose(name: str, device: torch.device) -> str:
+def choose_attention(name: str, device: torch.device) -> str:
     """`auto` resolved; ValueError where a means does not run on this device."""
     if name == "auto":
         return "varlen" if device.type == "cuda" else "loop"

@@ -17,7 +17,9 @@ def graft(model: Any, settings: Model, tokenizer: Any, *, seed: int) -> None:
     if settings.vision.pretrained:
         name = settings.vision.pretrained
         where = f"model.vision.pretrained={name}"
-        put(model.model.vision_model, vision_weights(_load(name, where, "AutoModel")), where)
+        load_exactly(
+            model.model.vision_model, vision_weights(_load(name, where, "AutoModel")), where
+        )
     if settings.language.pretrained:
         name = settings.language.pretrained
         where = f"model.language.pretrained={name}"
@@ -25,7 +27,7 @@ def graft(model: Any, settings: Model, tokenizer: Any, *, seed: int) -> None:
         refuse_other_ids(name, tokenizer, where)
         weights = dict(backbone.model.state_dict())
         embeddings = weights.pop("embed_tokens.weight")
-        put(model.model.text_model, weights, where, but=("embed_tokens.weight",))
+        load_exactly(model.model.text_model, weights, where, but=("embed_tokens.weight",))
         put_rows(model.model.text_model.embed_tokens.weight, embeddings, where, seed=seed)
         if not settings.tie_word_embeddings:
             put_rows(model.lm_head.weight, backbone.lm_head.weight, where, seed=seed + 1)
@@ -57,7 +59,7 @@ def vision_weights(backbone: Any) -> dict[str, torch.Tensor]:
     return {name: w for name, w in weights.items() if not name.startswith("head.")}
 
 
-def put(
+def load_exactly(
     module: Any, weights: dict[str, torch.Tensor], where: str, *, but: tuple[str, ...] = ()
 ) -> None:
     """The module holds these weights; ValueError names the first that does not fit."""

@@ -10,8 +10,8 @@ from trainer import checkpoint, optim
 from trainer.config import Config, load
 from trainer.data.shards import Mixture
 from trainer.model import adapter
-from trainer.model.attention import choose
-from trainer.model.smolvlm import random_model, save_memory, use_attention
+from trainer.model.attention import choose_attention
+from trainer.model.smolvlm import checkpoint_activations, random_model, use_attention
 from trainer.parallel import World
 
 
@@ -40,11 +40,11 @@ def written_config(folder: Path) -> Config:
     return load(str(folder / "trainer" / "config.yaml"), {})
 
 
-def build(config: Config, tokenizer: Any, *, resume: Path | None) -> Any:
+def initial_model(config: Config, tokenizer: Any, *, resume: Path | None) -> Any:
     """The model, float32, on the CPU; what is frozen is frozen, adapters are in place."""
     model = random_model(config.model, tokenizer, seed=config.seed)
     if resume is None and config.init:
-        source = checkpoint.resolve(Path(config.init))
+        source = checkpoint.resolve_checkpoint(Path(config.init))
         _refuse_other_shapes(config, source, tokenizer)
         load_into(model, checkpoint.load_weights(source), str(source))
     elif resume is None and (config.model.vision.pretrained or config.model.language.pretrained):
@@ -63,11 +63,11 @@ def build(config: Config, tokenizer: Any, *, resume: Path | None) -> Any:
     return model
 
 
-def place(model: Any, config: Config, here: World) -> None:
+def prepare_model(model: Any, config: Config, here: World) -> None:
     """The model computes as the settings say, on this machine."""
-    use_attention(model, choose(config.attention, here.device))
+    use_attention(model, choose_attention(config.attention, here.device))
     if config.gradient_checkpointing:
-        save_memory(model)
+        checkpoint_activations(model)
 
 
 def load_into(model: Any, weights: dict[str, torch.Tensor], where: str) -> None:

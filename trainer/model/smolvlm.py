@@ -96,7 +96,7 @@ def use_attention(model: "SmolVLMForConditionalGeneration", name: str) -> None:
     )
 
 
-def save_memory(model: "SmolVLMForConditionalGeneration") -> None:
+def checkpoint_activations(model: "SmolVLMForConditionalGeneration") -> None:
     """Layers keep only their inputs and are computed again in the backward pass (checkpointing)."""
     settings = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):  # transformers 5.20 renamed it
@@ -114,7 +114,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return counts
 
 
-def normalise(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def normalize_pixels(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """uint8 crops [C, S, S, 3] -> [1, C, 3, S, S] in -1..1. No value is exactly 0, so that
     `transformers` takes no black-and-white average for padding.
     """
@@ -162,10 +162,12 @@ class Objective(nn.Module):
         extra: torch.Tensor | float = 0.0
         arguments: dict[str, Any] = {}
         if len(batch.pixels):
-            features = inner.get_image_features(normalise(batch.pixels, dtype), return_dict=True)
+            features = inner.get_image_features(
+                normalize_pixels(batch.pixels, dtype), return_dict=True
+            )
             arguments["mm_encoder_outputs"] = {"image": features}
         else:
-            # A batch without pictures must still give the encoder a gradient (of zero): DDP and
+            # A batch without images must still give the encoder a gradient (of zero): DDP and
             # FSDP wait for it. A crop of zeros, times zero.
             size = inner.config.vision_config.image_size
             blank = torch.zeros(1, 1, 3, size, size, dtype=dtype, device=batch.pixels.device)

@@ -19,8 +19,8 @@ import numpy as np
 
 from trainer.config import Config
 from trainer.data.shards import Mixture
-from trainer.evaluation.generations import NEW_TOKENS, Shown
-from trainer.monitoring.watch import people
+from trainer.evaluation.generations import NEW_TOKENS, ShownSample
+from trainer.monitoring.watch import human_count
 
 INK, FAINT = "#010101", "#020202"
 SERIES = tuple(f"#0a00{k:02x}" for k in range(8))
@@ -30,7 +30,7 @@ DASHES = ("-", "--", ":")
 POINTS = 200
 """Of a curve, at most: more are averaged."""
 STILL, FRAME, FRAMES = 384, 144, 8
-"""px, the longer side of a picture's copy and of one of several; how many of those are shown."""
+"""px, the longer side of an image's copy and of one of several; how many of those are shown."""
 CHECKPOINTS = 8
 """Whose answers are shown: the first, the last and some between."""
 CHARACTERS = 1500
@@ -45,7 +45,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 def page(
     config: Config,
     lines: Sequence[Mapping[str, Any]],
-    samples: Sequence[Shown],
+    samples: Sequence[ShownSample],
     *,
     steps: int,
     mixtures: Sequence[str],
@@ -60,7 +60,7 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"visible": visible, "people": people, "value": value}
+    environment.filters |= {"visible": visible_text, "people": human_count, "value": human_value}
     logged = [line for line in lines if "loss" in line]
     held = [line for line in lines if "held_out" in line]
     return environment.get_template("page.html.jinja").render(
@@ -78,7 +78,7 @@ def page(
 def write(
     run: Path,
     config: Config,
-    samples: Sequence[Shown],
+    samples: Sequence[ShownSample],
     *,
     steps: int,
     mixtures: Sequence[Mixture],
@@ -91,14 +91,14 @@ def write(
     arriving.replace(run / "run.html")
 
 
-def visible(text: str) -> str:
+def visible_text(text: str) -> str:
     """The text with what is invisible or turns the reading order written out; shortened."""
     shown = UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text[:CHARACTERS])
     more = len(text) - CHARACTERS
     return shown + (f" ... ({more:,} characters more)" if more > 0 else "")
 
 
-def value(number: float | None) -> str:
+def human_value(number: float | None) -> str:
     """Three decimals; nothing where there is no number."""
     return "" if number is None else f"{number:.3f}"
 
@@ -145,24 +145,25 @@ def plots(
     steps = [line["step"] for line in logged]
     names = sorted({*components(logged, "losses"), *components(held, "held_out")})
     trained = {
-        name: averaged(*_where(tokens, [line["losses"].get(name) for line in logged]))
+        name: downsample(*_where(tokens, [line["losses"].get(name) for line in logged]))
         for name in names
     }
     at = np.interp([line["step"] for line in held], steps, tokens).tolist() if held else []
     kept = {name: _where(at, [line["held_out"].get(name) for line in held]) for name in names}
     rates = {
-        tower: averaged(tokens, [line["lr"][tower] for line in logged]) for tower in logged[0]["lr"]
+        tower: downsample(tokens, [line["lr"][tower] for line in logged])
+        for tower in logged[0]["lr"]
     }
     speeds = {
-        "tokens": averaged(tokens, [line["tokens_per_second"] for line in logged]),
-        "learned": averaged(tokens, [line["learned_tokens_per_second"] for line in logged]),
+        "tokens": downsample(tokens, [line["tokens_per_second"] for line in logged]),
+        "learned": downsample(tokens, [line["learned_tokens_per_second"] for line in logged]),
     }
     drawn = [
         ("Loss per component", "per learned token; rings: held out", names, trained, kept, False),
         ("Learning rate", "per tower", list(rates), rates, {}, True),
         ("Throughput", "tokens per second", list(speeds), speeds, {}, True),
         ("Norm of the gradient", "before clipping", ["all"],
-         {"all": averaged(tokens, [line["gradient_norm"] for line in logged])}, {}, True),
+         {"all": downsample(tokens, [line["gradient_norm"] for line in logged])}, {}, True),
     ]  # fmt: skip
     made = []
     for title, note, order, curves, marks, from_zero in drawn:
@@ -183,7 +184,7 @@ def _where(x: Sequence[float], y: Sequence[float | None]) -> Curve:
     return [a for a, _ in both], [b for _, b in both]
 
 
-def averaged(x: Sequence[float], y: Sequence[float]) -> Curve:
+def downsample(x: Sequence[float], y: Sequence[float]) -> Curve:
     """The curve in at most POINTS points, each the mean of equally many (to one) neighbours."""
     count = min(POINTS, len(x))
     if count == 0:
@@ -216,14 +217,14 @@ def _lines(
         if name in marks:
             axes.plot(*marks[name], "o", mfc="none", mec=colour, markersize=5)
     axes.set_xlabel("tokens trained on", color=INK, fontsize=9)
-    axes.xaxis.set_major_formatter(lambda number, _: short(number))
-    axes.yaxis.set_major_formatter(lambda number, _: short(number))
+    axes.xaxis.set_major_formatter(lambda number, _: human_number(number))
+    axes.yaxis.set_major_formatter(lambda number, _: human_number(number))
     if from_zero:
         axes.set_ylim(bottom=0)
     return _svg(figure, label=title)
 
 
-def short(number: float) -> str:
+def human_number(number: float) -> str:
     """The number in few characters: 2e-05, 0.15, 12, 1.5M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
@@ -248,7 +249,7 @@ def _svg(figure: Any, *, label: str) -> str:
     return re.sub(r'<svg .*?viewBox="([^"]*)"[^>]*>', opening, text, count=1, flags=re.DOTALL)
 
 
-def _view(sample: Shown, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _view(sample: ShownSample, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     answers = [
         (line["step"], line["said"][sample.id])
         for line in lines
@@ -261,7 +262,7 @@ def _view(sample: Shown, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "question": sample.question,
         "expected": sample.expected,
         "answers": spread(answers, CHECKPOINTS),
-        "pictures": [copy_of(data, side) for data in sample.images[:FRAMES]],
+        "images": [copy_of(data, side) for data in sample.images[:FRAMES]],
         "more": max(0, len(sample.images) - FRAMES),
     }
 
@@ -274,7 +275,7 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
 
 
 def copy_of(data: bytes, side: int) -> dict[str, Any]:
-    """A small copy of the picture as a data URL, and its own size in px."""
+    """A small copy of the image as a data URL, and its own size in px."""
     from tokenization.images import open_image
 
     image = open_image(data)

@@ -46,18 +46,19 @@ def refuse_loss(value: float, number: int, batch: Batch, per_sample: torch.Tenso
         if not math.isfinite(loss)
     ]
     raise FloatingPointError(
-        f"step {number}: the loss is {value}. Rows {listed(batch.rows)}, samples {listed(bad)}. "
-        "Look at them (python -m pipelines show DIR id=...), lower optim.lr, or go on from the "
+        f"step {number}: the loss is {value}. Rows {human_list(batch.rows)}, "
+        f"samples {human_list(bad)}. Look at them (python -m pipelines show "
+        "DIR id=...), lower optim.lr, or go on from the "
         "last checkpoint with a filter against them."
     )
 
 
-def listed(names: list[str]) -> str:
+def human_list(names: list[str]) -> str:
     """At most 20 names, and how many more there are."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def full(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A sharded tensor as one; any other as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
@@ -71,7 +72,7 @@ def peak_memory(here: World) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def people(number: float) -> str:
+def human_count(number: float) -> str:
     """12,345 -> 12.3 k."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
@@ -79,7 +80,7 @@ def people(number: float) -> str:
     return f"{number:.0f}"
 
 
-def write(log: TextIO, line: dict[str, Any]) -> None:
+def write_line(log: TextIO, line: dict[str, Any]) -> None:
     """One more line of JSON, on disk."""
     log.write(json.dumps(line) + "\n")
     log.flush()
@@ -94,11 +95,11 @@ def tensorboard(run: Path, line: dict[str, Any]) -> None:
             "tensorboard=true needs tensorboard, which is not installed: pip install -e '.[watch]'."
         ) from error
     with SummaryWriter(str(run / "tensorboard")) as writer:
-        for name, number in flat(line).items():
+        for name, number in flat_metrics(line).items():
             writer.add_scalar(name, number, line["step"])
 
 
-def flat(line: dict[str, Any]) -> dict[str, float]:
+def flat_metrics(line: dict[str, Any]) -> dict[str, float]:
     """The numbers of a log line, those of a dict in it as `key/name`."""
     return {
         f"{key}/{name}".rstrip("/"): number
@@ -128,7 +129,7 @@ def tracker(config: Config, run: Path, here: World) -> Iterator[Callable[[dict[s
     library.init(project="smolvlm", name=run.name, config=asdict(config), resume="allow", **place)
     try:
         yield lambda line: library.log(
-            {name: number for name, number in flat(line).items() if name != "step"},
+            {name: number for name, number in flat_metrics(line).items() if name != "step"},
             step=line["step"],
         )
     finally:
@@ -180,7 +181,7 @@ class open_log:
             self.stream.close()
 
 
-def needed(config: Config, model: nn.Module) -> int:
+def training_bytes(config: Config, model: nn.Module) -> int:
     """Bytes of the weights, and for what is trained of a gradient and two moments."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -188,16 +189,17 @@ def needed(config: Config, model: nn.Module) -> int:
     return weights + (4 + moments) * trained
 
 
-def describe(config: Config, model: nn.Module, mixtures: list[Mixture], run: Path) -> str:
+def describe_run(config: Config, model: nn.Module, mixtures: list[Mixture], run: Path) -> str:
     """Sizes, memory and data, in four lines."""
     counts = count_parameters(model)
     total = sum(counts.values())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    parts = ", ".join(f"{name} {people(count)}" for name, count in counts.items())
-    memory = needed(config, model) / 1e9
+    parts = ", ".join(f"{name} {human_count(count)}" for name, count in counts.items())
+    memory = training_bytes(config, model) / 1e9
     data = ", ".join(f"{m.name} ({m.fingerprint[:12]})" for m in mixtures)
     return (
-        f"model    {config.name}: {people(total)} parameters ({parts}); {people(trained)} trained\n"
+        f"model    {config.name}: {human_count(total)} parameters ({parts}); "
+        f"{human_count(trained)} trained\n"
         f"memory   {memory:.2f} GB for weights, gradients and moments, activations besides\n"
         f"data     {data}\n"
         f"output   {run}"

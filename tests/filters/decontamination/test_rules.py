@@ -17,15 +17,15 @@ from filters import identity, judge, validate
 from filters.decontamination import rules as benchmarks
 from filters.duplicates import near
 from pipelines.media.images import decode, dhash
-from pipelines.media.images import picture as ingested
-from tests.filters.rows import picture, sample, table
+from pipelines.media.images import image_record as ingested
+from tests.filters.rows import image_record, sample, table
 
-QUESTION = "How many of the passengers in the picture are wearing a red hat on the left side?"
+QUESTION = "How many of the passengers in the image are wearing a red hat on the left side?"
 SHORT = "What colour is the car that stands behind the second house?"
 
 
 def drawn(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """A smooth picture with structure, different for every seed."""
+    """A smooth image with structure, different for every seed."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
     return coarse.resize(size, Image.Resampling.BICUBIC)
@@ -70,7 +70,7 @@ def seeing(image: Image.Image, question: str = "q", **how: object) -> dict:
     return sample(question, "a", images=[ingested(encoded(image, **how))])
 
 
-def test_a_picture_of_a_benchmark_is_found_however_it_was_saved_and_the_item_is_named(bench):
+def test_a_image_of_a_benchmark_is_found_however_it_was_saved_and_the_item_is_named(bench):
     one, two = drawn(1), drawn(2)
     found = details(
         bench,
@@ -80,7 +80,7 @@ def test_a_picture_of_a_benchmark_is_found_however_it_was_saved_and_the_item_is_
         seeing(one.convert("L").convert("RGB")),
         seeing(one.crop((0, 0, 300, 240))),
         seeing(drawn(3)),
-        sample("q", "a", images=[picture(dhash=0), ingested(encoded(two))]),
+        sample("q", "a", images=[image_record(dhash=0), ingested(encoded(two))]),
     )
     assert [f and f.split(" by ")[0] for f in found] == [
         "bench/1", "bench/2", "bench/1", "bench/1", "bench/1", None, "bench/2",
@@ -95,14 +95,14 @@ def test_the_radius_is_a_boundary(bench, tmp_path, radius):
     only = pa.table([["image"], pa.array([word], pa.uint64()), ["7"]], names=benchmarks.LIST.names)
     benchmarks.write_list(only.replace_schema_metadata(metadata), tmp_path / "one.parquet")
     masks = [sum(1 << n for n in range(0, 8 * bits, 8)) for bits in (radius, radius + 1)]
-    near, far = (sample("q", "a", images=[picture(dhash=word ^ mask)]) for mask in masks)
+    near, far = (sample("q", "a", images=[image_record(dhash=word ^ mask)]) for mask in masks)
     found = details(str(tmp_path / "one.parquet"), near, far, radius=radius)
     assert found == [f"bench/7 by image ({radius} bits)", None]
 
 
 @given(st.integers(0, 10**6), st.integers(0, 6), st.integers(1, 40))
 @settings(deadline=None, max_examples=25)
-def test_the_nearest_picture_of_a_list_is_that_of_brute_force(seed, radius, meetings):
+def test_the_nearest_image_of_a_list_is_that_of_brute_force(seed, radius, meetings):
     rng = np.random.default_rng(seed)
     listed = rng.integers(0, 2**64, 60, dtype=np.uint64)
     flips = np.uint64(1) << rng.integers(0, 64, (80, 9)).astype(np.uint64)
@@ -116,13 +116,13 @@ def test_the_nearest_picture_of_a_list_is_that_of_brute_force(seed, radius, meet
         patch.setattr(benchmarks, "MEETINGS", meetings)
         rows, distances = benchmarks._nearest(sought, known, radius)
     differ = np.bitwise_count(sought[:, None] ^ listed[None, :])
-    found = (differ.min(axis=1) <= radius) & benchmarks.is_telling(sought)
+    found = (differ.min(axis=1) <= radius) & benchmarks.is_distinctive(sought)
     assert ((rows >= 0) == found).all()
     assert (distances[found] == differ.min(axis=1)[found]).all()
     assert (differ[found, rows[found]] == distances[found]).all()
 
 
-def test_pictures_cropped_by_up_to_a_tenth_are_found(tmp_path):
+def test_images_cropped_by_up_to_a_tenth_are_found(tmp_path):
     items = [benchmarks.Item(str(n), images=(encoded(drawn(n)),)) for n in range(6)]
     made = benchmarks.hash_list(items, name="b", decode=decode, dhash=dhash)
     assert json.loads(made.schema.metadata[b"counts"])["image_hashes"] <= 6 * 101
@@ -183,9 +183,9 @@ def test_what_cannot_identify_an_item_is_left_out():
         benchmarks.Item("a", f"Which one is it then? {boilerplate}", images=(blank,)),
         benchmarks.Item("b", f"Who sits there, please? {boilerplate}", images=(blank,)),
         benchmarks.Item("c", f"When will it rain? {boilerplate}", images=(blank,)),
-        benchmarks.Item("d", "What is the title of the book in this picture?",
+        benchmarks.Item("d", "What is the title of the book in this image?",
                         images=(encoded(drawn(1)),)),
-        benchmarks.Item("e", "What is the title of the book in this picture?",
+        benchmarks.Item("e", "What is the title of the book in this image?",
                         images=(encoded(drawn(2)),)),
     ]  # fmt: skip
     made = benchmarks.hash_list(items, name="b", decode=decode, dhash=dhash)
@@ -200,7 +200,7 @@ def test_what_cannot_identify_an_item_is_left_out():
 
 
 def test_clean_samples_stay(bench):
-    clean = [seeing(drawn(n), f"What is drawn in picture {n}, and why?") for n in range(10, 60)]
+    clean = [seeing(drawn(n), f"What is drawn in image {n}, and why?") for n in range(10, 60)]
     assert details(bench, *clean) == [None] * 50
 
 
@@ -247,7 +247,7 @@ def test_mistakes_name_the_file_and_the_way_out(tmp_path, bench):
     with pytest.raises(FileNotFoundError, match=r"expected a \.tsv file"):
         benchmarks.items_of(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         list(benchmarks.items_of(tmp_path / "empty"))
 
 

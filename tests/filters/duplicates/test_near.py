@@ -35,9 +35,9 @@ def by_value(values):
     def compare(order, settled):
         found = []
         for band in range(2):
-            keys = near.mix(((values[order] + 4 * band) // 8).astype(np.uint64))
-            words = near.packed(keys, np.arange(len(order)), count=len(order))
-            met = near.in_buckets(words, count=len(order), settled=settled)
+            keys = near.scatter_bits(((values[order] + 4 * band) // 8).astype(np.uint64))
+            words = near.pack_keys(keys, np.arange(len(order)), count=len(order))
+            met = near.bucket_members(words, count=len(order), settled=settled)
             bits = np.uint64(near.position_bits(len(order)))
             ranks = order[(met & ((np.uint64(1) << bits) - np.uint64(1))).astype(int)]
             pairs = near.near_pairs(
@@ -52,7 +52,7 @@ def by_value(values):
 @given(st.lists(st.integers(0, 60), max_size=60))
 def test_what_goes_is_near_what_stays_and_what_stays_is_apart(values):
     values_ = np.array(values, np.int64)
-    place = near.thinned(len(values), by_value(values_))
+    place = near.representatives(len(values), by_value(values_))
     stays = place == np.arange(len(values))
     assert stays[place].all()
     assert (np.abs(values_ - values_[place]) <= 2).all()
@@ -62,15 +62,17 @@ def test_what_goes_is_near_what_stays_and_what_stays_is_apart(values):
 
 def test_chains_do_not_collapse_and_the_first_is_preferred():
     values = np.array([10, 12, 14, 11, 10])
-    assert near.thinned(5, by_value(values)).tolist() == [0, 0, 2, 0, 0]
+    assert near.representatives(5, by_value(values)).tolist() == [0, 0, 2, 0, 0]
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=200), st.integers(0, 200))
 def test_buckets_hold_all_that_share_a_key_and_a_settled_row_only_beside_an_open_one(keys, settled):
     count = len(keys)
-    words = near.packed(near.mix(np.array(keys, np.uint64)), np.arange(count), count=count)
+    words = near.pack_keys(
+        near.scatter_bits(np.array(keys, np.uint64)), np.arange(count), count=count
+    )
     bits = near.position_bits(count)
-    met = near.in_buckets(words.copy(), count=count, settled=min(settled, count))
+    met = near.bucket_members(words.copy(), count=count, settled=min(settled, count))
     found = (met & np.uint64((1 << bits) - 1)).astype(int).tolist()
     by_key = {key: [n for n in range(count) if keys[n] == key] for key in set(keys)}
     wanted = {n for rows in by_key.values() for n in rows if len(rows) > 1 and rows[-1] >= settled}

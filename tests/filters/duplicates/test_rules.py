@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters import mixture_rules
-from tests.filters.rows import picture, sample, verdicts
+from tests.filters.rows import image_record, sample, verdicts
 
 LONG = "what does the chart say about the number of people who took the train in nineteen ninety"
 OTHER = "how many of the apples in the basket are red and how many of them are green or yellow"
@@ -16,10 +16,10 @@ HASH = 0x0F0F_3C3C_5A5A_9999
 
 
 def near_to(bits: int, word: int = HASH) -> dict[str, object]:
-    """A picture whose hash differs from `word` in `bits` bits, spread out."""
+    """An image whose hash differs from `word` in `bits` bits, spread out."""
     for n in range(bits):
         word ^= 1 << (7 * n % 64)
-    return picture(dhash=word)
+    return image_record(dhash=word)
 
 
 def gone(rules: dict, *samples: dict, **columns: list) -> dict[str, str]:
@@ -30,8 +30,8 @@ def gone(rules: dict, *samples: dict, **columns: list) -> dict[str, str]:
     return {row["id"][-2:]: row["rule"] for row in taken.iter_rows(named=True)}
 
 
-ONE = picture()
-TWO = picture(dhash=1, contrast=3.0)
+ONE = image_record()
+TWO = image_record(dhash=1, contrast=3.0)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_what_is_a_duplicate(rule, a, b, same):
 
 
 def test_bytes_and_pixels_are_different_questions():
-    a = sample("q", "a", images=[picture(bytes=b"png")])
-    b = sample("q", "a", images=[picture(bytes=b"webp")])
-    c = sample("q", "a", images=[picture(bytes=b"png", contrast=1.0)])
+    a = sample("q", "a", images=[image_record(bytes=b"png")])
+    b = sample("q", "a", images=[image_record(bytes=b"webp")])
+    c = sample("q", "a", images=[image_record(bytes=b"png", contrast=1.0)])
     assert gone({"duplicate_sample": {"same": "pixels"}}, a, b) == {"01": "duplicate_sample"}
     assert gone({"duplicate_sample": {"same": "bytes"}}, a, b) == {}
     assert gone({"duplicate_sample": {"same": "bytes"}}, a, c) == {"01": "duplicate_sample"}
@@ -160,7 +160,7 @@ def test_near_images_are_those_of_brute_force(bits, radius):
         for bit in rng.sample(range(64), n):
             word ^= 1 << bit
         words.append(word)
-    rows = [sample("q", "a", images=[picture(dhash=word)]) for word in words]
+    rows = [sample("q", "a", images=[image_record(dhash=word)]) for word in words]
     rows = [row | {"id": f"s/x/{n:02}"} for n, row in enumerate(rows)]
     taken = set(gone({"near_duplicate_images": {"radius": radius}}, *rows))
     stay = {n for n in range(len(rows)) if f"{n:02}" not in taken}
@@ -170,8 +170,8 @@ def test_near_images_are_those_of_brute_force(bits, radius):
         assert bool(near) == (n not in stay)
 
 
-def test_many_blank_pictures_with_many_questions_are_told_apart_by_text():
-    blank = picture(dhash=0)
+def test_many_blank_images_with_many_questions_are_told_apart_by_text():
+    blank = image_record(dhash=0)
     rows = [sample(f"{OTHER} {n % 400} {n % 400}", "a", images=[blank]) | {"id": f"s/x/{n:04}"}
             for n in range(600)]  # fmt: skip
     frame = verdicts({"near_duplicate_sample": {"similarity": 0.95}}, *rows)

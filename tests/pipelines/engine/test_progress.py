@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from pipelines.build import side_by_side
+from pipelines.build import interleave_components
 from pipelines.engine.progress import Progress
 from pipelines.engine.timings import Report
 
@@ -60,7 +60,7 @@ class Named:
 def test_components_run_side_by_side_and_end_together():
     few = [Named("video", n, 900) for n in range(2)]
     many = [Named("text", n, None) for n in range(6)]
-    order = [(p.component[0], p.number) for p in side_by_side([*many, *few])]
+    order = [(p.component[0], p.number) for p in interleave_components([*many, *few])]
     assert order == [
         ("v", 0), ("t", 0), ("t", 1), ("t", 2), ("v", 1), ("t", 3), ("t", 4), ("t", 5),
     ]  # fmt: skip

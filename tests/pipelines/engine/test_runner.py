@@ -8,7 +8,16 @@ import pyarrow as pa
 import pytest
 
 from pipelines.engine import tables, versions
-from pipelines.engine.runner import File, Needs, Stage, Task, connected, knock, labels, run
+from pipelines.engine.runner import (
+    File,
+    Needs,
+    Stage,
+    Task,
+    ray_connection,
+    require_listening,
+    run,
+    task_labels,
+)
 
 NUMBERS = pa.schema([("n", pa.int64())])
 
@@ -72,7 +81,7 @@ def tasks(folder: Path, parts: int) -> list[Task]:
 
 @pytest.fixture(scope="module")
 def slots():
-    with connected("local", workers=2) as found:
+    with ray_connection("local", workers=2) as found:
         yield found
 
 
@@ -162,17 +171,17 @@ def test_an_address_where_nothing_listens_is_found_out_at_once():
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConnectionError):
-            knock(address)
+            require_listening(address)
         taken.listen()
-        knock(address)
-    knock("auto")
+        require_listening(address)
+    require_listening("auto")
 
 
 def test_the_dashboard_says_which_of_how_many(tmp_path):
     parts = ["cauldron/ai2d/00000", "cauldron/ai2d/00001", "text/all/00000", "train-00007", "p1"]
     stage = stage_of(count)
     todo = [Task(stage=stage, part=part, settings={}, out=str(tmp_path)) for part in parts]
-    assert labels(todo) == [
+    assert task_labels(todo) == [
         "count cauldron/ai2d 0/2", "count cauldron/ai2d 1/2", "count text/all 0/1",
         "count train-00007", "count p1",
     ]  # fmt: skip

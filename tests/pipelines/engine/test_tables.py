@@ -51,7 +51,7 @@ def test_take_equals_taking_from_the_whole(tmp_path_factory, rows, batch):
     path = tmp_path_factory.mktemp("take") / "x.arrow"
     tables.write(table(300), path, rows_per_batch=batch)
     rows = np.array(sorted(rows), np.int64)
-    found = tables.take(path, rows, columns=["images", "n"])
+    found = tables.take_rows(path, rows, columns=["images", "n"])
     assert found.combine_chunks().equals(
         table(300).take(pa.array(rows)).select(["images", "n"]).combine_chunks()
     )
@@ -60,7 +60,7 @@ def test_take_equals_taking_from_the_whole(tmp_path_factory, rows, batch):
 def test_take_beyond_the_end_says_so(tmp_path):
     tables.write(table(10), tmp_path / "x")
     with pytest.raises(ValueError, match="row 10 asked for, found 10 rows"):
-        tables.take(tmp_path / "x", np.array([3, 10]), columns=["n"])
+        tables.take_rows(tmp_path / "x", np.array([3, 10]), columns=["n"])
 
 
 def test_conform_casts_width_and_refuses_other_columns():
@@ -74,7 +74,7 @@ def test_conform_casts_width_and_refuses_other_columns():
 
 
 def half_written(path) -> None:
-    with tables.atomic(path) as file:
+    with tables.atomic_file(path) as file:
         file.write(b"half")
         raise RuntimeError
 
@@ -89,13 +89,15 @@ def test_an_object_store_shows_a_file_when_the_block_ends(tmp_path):
     with pytest.raises(RuntimeError):
         half_written("memory://bucket/y")
     assert not tables.exists("memory://bucket/y")
-    with tables.atomic("memory://bucket/y") as file:
+    with tables.atomic_file("memory://bucket/y") as file:
         file.write(b"half")
         assert not tables.exists("memory://bucket/y")
     assert tables.read_bytes("memory://bucket/y") == b"half"
     tables.write(table(100), "memory://bucket/t", rows_per_batch=16)
     assert tables.read("memory://bucket/t").equals(table(100))
-    assert tables.take("memory://bucket/t", np.array([5, 99]), columns=["n"])["n"].to_pylist() == [
+    assert tables.take_rows("memory://bucket/t", np.array([5, 99]), columns=["n"])[
+        "n"
+    ].to_pylist() == [
         5,
         99,
     ]
@@ -107,8 +109,8 @@ def test_an_object_store_shows_a_file_when_the_block_ends(tmp_path):
 def test_sigkill_in_the_middle_of_a_write_leaves_no_file_of_that_name(tmp_path):
     code = f"""
         import os, signal
-        from pipelines import tables
-        with tables.atomic({str(tmp_path / "x")!r}) as file:
+        from pipelines.engine import tables
+        with tables.atomic_file({str(tmp_path / "x")!r}) as file:
             file.write(b"half")
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -122,7 +124,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
     code = f"""
         import resource, signal, sys
         import pyarrow as pa
-        from pipelines import tables
+        from pipelines.engine import tables
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:

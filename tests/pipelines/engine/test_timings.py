@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipelines.engine.timings import Report, forget_peak, peak_bytes, timings
+from pipelines.engine.timings import Report, peak_bytes, reset_peak, timings
 
 MB = 1 << 20
 
@@ -18,7 +18,7 @@ def report(stage: str, part: str, **numbers: float) -> Report:
 def test_a_peak_is_of_the_task_and_not_of_those_before_it():
     before = bytearray(200 * MB)
     del before
-    forget_peak()
+    reset_peak()
     start = peak_bytes()
     now = bytearray(60 * MB)
     del now
@@ -26,7 +26,7 @@ def test_a_peak_is_of_the_task_and_not_of_those_before_it():
 
 
 def test_a_decoder_that_is_kept_counts():
-    forget_peak()
+    reset_peak()
     alone = peak_bytes()
     code = "held = bytearray(100 << 20); print(len(held), flush=True); input()"
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Pictures that mean harm, or only look as if, by name; and what each must cost."""
+"""Images that mean harm, or only look as if, by name; and what each must cost."""
 
 import io
 import struct
@@ -72,7 +72,7 @@ def animation(frames: int) -> bytes:
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
-    """Pictures of too many pixels, in few bytes."""
+    """Images of too many pixels, in few bytes."""
     huge = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     yield "header.png", png_of(chunk(b"IHDR", huge), PIXELS, END)
     yield "a_row_too_many.png", zeros(SIDE + 1, SIDE + 1, 0, SIDE + 1)
@@ -92,7 +92,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def broken() -> Iterator[tuple[str, bytes]]:
-    """Files from which no whole picture comes."""
+    """Files from which no whole image comes."""
     yield "wrong_checksum.png", png_of(HEAD, chunk(b"IDAT", b"x" * 99, crc=7), END)
     yield "wrong_checksum_of_text.png", png_of(HEAD, chunk(b"tEXt", b"k\0v", crc=7), PIXELS, END)
     yield "endless_chunk.png", png_of(HEAD, chunk(b"IDAT", b"x", length=2**31 - 1))
@@ -129,7 +129,7 @@ def broken() -> Iterator[tuple[str, bytes]]:
 
 
 def harmless() -> Iterator[tuple[str, bytes]]:
-    """Odd, but pictures: they must cost nothing but their memory."""
+    """Odd, but images: they must cost nothing but their memory."""
     yield "many_frames.gif", animation(3000)
     # Pillow fills the rows that are missing with zeros, in the trainer as here.
     yield "few_rows.png", png_of(HEAD, chunk(b"IDAT", zlib.compress(b"\0" * 97)), END)

@@ -1,4 +1,4 @@
-"""Videos that come as folders of pictures: LLaVA-Hound in its layout, and folders of your own."""
+"""Videos that come as folders of images: LLaVA-Hound in its layout, and folders of your own."""
 
 import io
 import zipfile
@@ -149,12 +149,12 @@ def test_frames_are_chosen_as_of_a_video_with_those_timestamps(count, rate, fps,
     folder = frame_folders.Folder(
         tuple(str(n) for n in range(count)), lambda n: asked_for.append(n) or data
     )
-    clip = frame_folders.clip(
+    clip = frame_folders.clip_of_folder(
         folder, rate=rate, fps=fps, max_frames=most, size=64, start=0, end=float("inf")
     )
     times = [n / rate for n in range(count)]
-    wanted = frames.instants(count / rate, fps=fps, max_frames=most, last=times[-1])
-    assert asked_for == frames.nearest(frames.np.array(times), wanted).tolist()
+    wanted = frames.frame_instants(count / rate, fps=fps, max_frames=most, last=times[-1])
+    assert asked_for == frames.nearest_frames(frames.np.array(times), wanted).tolist()
     assert clip.seconds == tuple(times[n] for n in asked_for)
     assert clip.duration == count / rate
     assert set(clip.frames) == {data}  # small enough: not encoded again

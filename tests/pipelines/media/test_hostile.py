@@ -1,4 +1,4 @@
-"""Pictures that mean harm cost one verdict each: no crash, no hang, no flood of memory."""
+"""Images that mean harm cost one verdict each: no crash, no hang, no flood of memory."""
 
 import io
 import json
@@ -26,14 +26,14 @@ EXPECTED = (
     | dict.fromkeys(HARMLESS)
 )
 MEMORY = 1500
-"""MB of a worker, at most, that has met the largest picture allowed: 89 Mpx with alpha."""
+"""MB of a worker, at most, that has met the largest image allowed: 89 Mpx with alpha."""
 
 INGEST = """
 import json, resource, sys
-from pipelines.sources import decoding
+from pipelines.media import decoders
 from tests.pipelines.sources.making import read
 rows = read("imagefolder", data=sys.argv[1])
-decoding.stop()
+decoders.stop_child()
 both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 peak = max(resource.getrusage(who).ru_maxrss >> 10 for who in both)
 print(json.dumps({"defects": [row["defect"] for row in rows], "peak": peak}))
@@ -73,14 +73,14 @@ def test_postscript_is_not_run(tmp_path, monkeypatch):
     program = BROKEN["program.eps"]
     for data in (program, program.replace(b"\n", b"\r\n")):
         with pytest.raises(Defect, match="undecodable_image"):
-            images.picture(data)
+            images.image_record(data)
     assert not (tmp_path / "ran").exists()
 
 
 def test_of_an_animation_the_first_frame_counts():
     data = HARMLESS["many_frames.gif"]
     assert Image.open(io.BytesIO(data)).n_frames == 3000
-    known = images.picture(data)
+    known = images.image_record(data)
     assert (known["width"], known["height"], known["contrast"]) == (16, 16, 0)
 
 
@@ -102,7 +102,7 @@ def grey_rgb(values: np.ndarray) -> np.ndarray:
 
 
 def modes():
-    """(mode, format, picture of it, the RGB it stands for, by arithmetic of our own)."""
+    """(mode, format, image of it, the RGB it stands for, by arithmetic of our own)."""
     colours = np.asarray(BASE)
     palette = BASE.quantize(64)
     table = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
@@ -149,7 +149,7 @@ def test_every_mode_becomes_rgb_in_the_one_documented_way(mode, kind, image, mea
     found = np.asarray(images.decode(data)).astype(float)
     assert found.shape == (24, 32, 3)
     assert np.abs(found - means).max() <= 4  # YCbCr rounds twice
-    assert images.picture(data)["width"] == 32
+    assert images.image_record(data)["width"] == 32
 
 
 def test_premultiplied_alpha_is_read_as_what_it_was():
@@ -198,9 +198,9 @@ BROKEN_EXIF = {
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("name", WHOLE | BROKEN_EXIF)
-def test_broken_exif_is_known_and_the_picture_taken_as_it_lies(name, kind):
+def test_broken_exif_is_known_and_the_image_taken_as_it_lies(name, kind):
     data = saved(Image.new("RGB", (40, 20), "red"), kind, exif=(WHOLE | BROKEN_EXIF)[name])
-    known = images.picture(data)
+    known = images.image_record(data)
     assert known["broken_exif"] == (name in BROKEN_EXIF)
     assert (known["width"], known["height"]) == ((20, 40) if name == "turned" else (40, 20))
 
@@ -219,10 +219,10 @@ def test_exif_at_which_decoders_give_up_is_a_defect_of_its_own(tmp_path, kind, r
 def test_exif_behind_broken_pixels_is_not_to_blame():
     garbage = chunk(b"eXIf", b"garbage" * 9)
     with pytest.raises(Defect, match="undecodable_image"):
-        images.picture(png_of(hostile.HEAD, garbage, chunk(b"IDAT", b"x" * 99), hostile.END))
+        images.image_record(png_of(hostile.HEAD, garbage, chunk(b"IDAT", b"x" * 99), hostile.END))
 
 
 def test_exif_is_looked_for_only_where_there_is_some():
-    assert images.picture(png())["broken_exif"] is False
+    assert images.image_record(png())["broken_exif"] is False
     named = png_of(hostile.HEAD, chunk(b"tEXt", b"about\0eXIf"), hostile.PIXELS, hostile.END)
-    assert images.picture(named)["broken_exif"] is False
+    assert images.image_record(named)["broken_exif"] is False

@@ -34,7 +34,7 @@ def shown(clip):
 def test_frames_lie_evenly_over_the_whole_clip_and_show_their_second(tmp_path):
     """The public loader took consecutive frames out of the middle of short clips."""
     path = encoded_video(tmp_path / "v.mp4", seconds=20, fps=10)
-    clip = decoders.frames(path, **ALL)
+    clip = decoders.decode_video(path, **ALL)
     assert len(clip.frames) == 20
     assert clip.seconds[0] == 0
     assert clip.seconds[-1] == pytest.approx(19.9)
@@ -60,7 +60,7 @@ def test_codecs_and_containers(tmp_path, codec, suffix, pixels):
         tmp_path / f"v.{suffix}", seconds=4, fps=25, codec=codec, pixels=pixels, size=(128, 96)
     )
     for data in (path, path.read_bytes()):
-        clip = decoders.frames(data, **ALL)
+        clip = decoders.decode_video(data, **ALL)
         assert clip.duration == pytest.approx(4, abs=0.1)
         assert len(clip.frames) == 4
         assert shown(clip) == pytest.approx([s / 4 * 250 for s in clip.seconds], abs=10)
@@ -84,11 +84,13 @@ def test_seeking_and_scanning_agree(tmp_path, gop):
     seen = video.probe(path)
     wanted = seen.times[[3, 77, 150, 199]] + seen.start
     found = {}
-    for way in (video.sought, video.scanned):
+    for way in (video.frames_by_seeking, video.frames_by_scanning):
         with av.open(path) as container:
             found[way] = [np.asarray(image) for image in way(container, wanted)]
-    assert len(found[video.sought]) == 4
-    for one, other in zip(found[video.sought], found[video.scanned], strict=True):
+    assert len(found[video.frames_by_seeking]) == 4
+    for one, other in zip(
+        found[video.frames_by_seeking], found[video.frames_by_scanning], strict=True
+    ):
         assert np.array_equal(one, other)
 
 
@@ -96,7 +98,7 @@ def test_variable_frame_rate_goes_by_the_timestamps(tmp_path):
     """A second of many frames, then nine of one each: the clip's half is not half of its frames."""
     times = [*range(50), *range(50, 500, 50)]
     path = encoded_video(tmp_path / "v.mkv", seconds=10, fps=50, times=times)
-    clip = decoders.frames(path, **ALL)
+    clip = decoders.decode_video(path, **ALL)
     assert clip.seconds == pytest.approx(sorted({round(s) for s in clip.seconds}), abs=0.03)
     assert len(clip.frames) == 9
     assert (clip.seconds[0], clip.seconds[-1]) == pytest.approx((0, 9), abs=0.03)
@@ -113,7 +115,9 @@ def test_a_header_that_lies_about_the_rate_is_not_believed(tmp_path):
     data = encoded_video(tmp_path / "v.mp4", seconds=5, fps=10).read_bytes()
     at = data.index(b"mdhd") + 4 + 12
     scale = int.from_bytes(data[at : at + 4], "big")
-    clip = decoders.frames(overwritten(data, b"mdhd", 16, (scale * 3600).to_bytes(4, "big")), **ALL)
+    clip = decoders.decode_video(
+        overwritten(data, b"mdhd", 16, (scale * 3600).to_bytes(4, "big")), **ALL
+    )
     assert clip.duration == pytest.approx(5)
     assert len(clip.frames) == 5
 
@@ -129,15 +133,15 @@ def test_a_header_that_lies_about_the_rate_is_not_believed(tmp_path):
 )
 def test_what_a_header_states_is_told_beside_the_real_length(tmp_path, suffix, codec, says):
     path = encoded_video(tmp_path / f"v.{suffix}", seconds=5, fps=10, codec=codec)
-    honest = decoders.frames(path, **ALL)
+    honest = decoders.decode_video(path, **ALL)
     assert (honest.duration, honest.stated) == pytest.approx((5, 5), abs=0.03)
     lying = says(path.read_bytes())
-    clip = decoders.frames(lying, **ALL)
+    clip = decoders.decode_video(lying, **ALL)
     assert (clip.duration, clip.stated) == pytest.approx((5, 62), abs=0.03)
     assert clip.frames == honest.frames
-    span = decoders.frames(lying, **ALL, start=1, end=4)
+    span = decoders.decode_video(lying, **ALL, start=1, end=4)
     assert (span.duration, span.stated) == pytest.approx((3, 3), abs=0.03)
-    rest = decoders.frames(lying, **ALL, start=1)
+    rest = decoders.decode_video(lying, **ALL, start=1)
     assert (rest.duration, rest.stated) == pytest.approx((4, 61), abs=0.03)
 
 
@@ -148,7 +152,7 @@ def test_what_a_header_states_is_told_beside_the_real_length(tmp_path, suffix, c
 def test_a_container_whose_header_states_no_length(tmp_path, suffix, codec, rate):
     pixels = "rgb8" if codec == "gif" else "yuv420p"
     path = encoded_video(tmp_path / f"v.{suffix}", seconds=4, fps=rate, codec=codec, pixels=pixels)
-    assert decoders.frames(path, **ALL).stated is None
+    assert decoders.decode_video(path, **ALL).stated is None
 
 
 @pytest.mark.parametrize(("version", "wide"), [(0, 4), (1, 8)])
@@ -179,12 +183,12 @@ def test_a_broken_movie_header_states_nothing_or_a_number_and_always_ends(noise,
 
 def test_a_span_of_a_video(tmp_path):
     path = encoded_video(tmp_path / "v.mp4", seconds=10, fps=10)
-    clip = decoders.frames(path, **ALL, start=4, end=7)
+    clip = decoders.decode_video(path, **ALL, start=4, end=7)
     assert clip.duration == pytest.approx(3)
     assert shown(clip) == pytest.approx([100, 135, 172], abs=6)
     assert clip.seconds[0] == 0
     with pytest.raises(Defect, match="undecodable_video"):
-        decoders.frames(path, **ALL, start=20, end=30)
+        decoders.decode_video(path, **ALL, start=20, end=30)
 
 
 @given(
@@ -199,8 +203,8 @@ def test_instants_are_within_bounds_for_any_clip(duration, fps, most, count, jit
         np.linspace(0, duration, count) + (np.sin(np.arange(count)) * 1e-3 if jitter else 0)
     )
     times -= times[0]
-    wanted = video.instants(duration, fps=fps, max_frames=most, last=times[-1])
-    chosen = video.nearest(times, wanted)
+    wanted = video.frame_instants(duration, fps=fps, max_frames=most, last=times[-1])
+    chosen = video.nearest_frames(times, wanted)
     assert 1 <= len(chosen) <= min(most, count)
     assert len(wanted) == min(max(1, round(fps * duration)), most)
     assert (np.diff(chosen) > 0).all()
@@ -244,14 +248,14 @@ def test_frames_are_upright_where_the_file_says_so(tmp_path):
     at = data.index(b"tkhd") + 4 + 40  # the 3 x 3 display matrix of the track: 90 degrees
     quarter = [0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000]
     data[at : at + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in quarter)
-    clip = decoders.frames(bytes(data), **ALL)
+    clip = decoders.decode_video(bytes(data), **ALL)
     assert Image.open(io.BytesIO(clip.frames[0])).size == (32, 64)
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 999, b"\0\0\0\x18ftypmp42"])
 def test_bad_bytes_are_a_verdict(data):
     with pytest.raises(Defect, match="undecodable_video"):
-        decoders.frames(data, **ALL)
+        decoders.decode_video(data, **ALL)
 
 
 def test_a_clip_cut_off_is_told_from_a_short_one(tmp_path):
@@ -266,9 +270,9 @@ def test_a_clip_cut_off_is_told_from_a_short_one(tmp_path):
                 packet.stream = stream
                 out.mux(packet)
     data = (tmp_path / "f.mp4").read_bytes()
-    assert decoders.frames(data, **ALL).duration == pytest.approx(10)
+    assert decoders.decode_video(data, **ALL).duration == pytest.approx(10)
     with pytest.raises(Defect, match="truncated_video"):
-        decoders.frames(data[: len(data) * 2 // 3], **ALL)
+        decoders.decode_video(data[: len(data) * 2 // 3], **ALL)
 
 
 def page() -> bytes:
@@ -280,10 +284,10 @@ def page() -> bytes:
 
 DECODERS = {
     "video": lambda folder, **limit: (
-        decoders.frames(encoded_video(folder / "v.mp4"), **ALL, **limit).frames
+        decoders.decode_video(encoded_video(folder / "v.mp4"), **ALL, **limit).frames
     ),
-    "image": lambda folder, **limit: [decoders.picture(png(), **limit)],
-    "pdf": lambda folder, **limit: decoders.pages(page(), **limit),
+    "image": lambda folder, **limit: [decoders.image_record(png(), **limit)],
+    "pdf": lambda folder, **limit: decoders.decode_pdf(page(), **limit),
 }
 
 
@@ -305,8 +309,8 @@ def test_a_decoder_that_hangs_costs_one_sample_and_the_next_gets_a_fresh_child(t
 @pytest.mark.parametrize("kind", DECODERS)
 def test_a_decoder_that_dies_costs_one_sample(tmp_path, monkeypatch, kind):
     dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
-    decoders.stop()
-    true = decoders.started
+    decoders.stop_child()
+    true = decoders.start_child
     monkeypatch.setattr(
         decoders,
         "started",
@@ -314,42 +318,42 @@ def test_a_decoder_that_dies_costs_one_sample(tmp_path, monkeypatch, kind):
     )
     with pytest.raises(Defect, match="decoder_crash"):
         DECODERS[kind](tmp_path)
-    monkeypatch.setattr(decoders, "started", true)
+    monkeypatch.setattr(decoders, "start_child", true)
     assert DECODERS[kind](tmp_path)
 
 
 def test_a_request_that_dies_half_written_costs_one_sample(tmp_path, monkeypatch):
     dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
-    decoders.stop()
+    decoders.stop_child()
     monkeypatch.setattr(
         decoders,
         "started",
         lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
     )
     with pytest.raises(Defect, match="decoder_crash"):
-        decoders.picture(b"?" * 1_000_000)
+        decoders.image_record(b"?" * 1_000_000)
 
 
 def test_the_child_says_of_stills_what_they_are_and_of_bugs_that_they_are_bugs():
     data = png(40, 30)
-    assert decoders.picture(data) == images.picture(data)
+    assert decoders.image_record(data) == images.image_record(data)
     with pytest.raises(Defect, match="undecodable_image"):
-        decoders.picture(data[:60])
+        decoders.image_record(data[:60])
     with pytest.raises(Defect, match="undecodable_pdf"):
-        decoders.pages(b"%PDF-1.4 nothing")
-    (leaf,) = decoders.pages(page())
-    assert leaf == images.picture(leaf["bytes"])
+        decoders.decode_pdf(b"%PDF-1.4 nothing")
+    (leaf,) = decoders.decode_pdf(page())
+    assert leaf == images.image_record(leaf["bytes"])
     assert max(leaf["width"], leaf["height"]) == images.PAGE_EDGE
     with pytest.raises(TypeError):
-        decoders.decoded("image", data, {"unheard": 1}, 60)
+        decoders.decode_in_child("image", data, {"unheard": 1}, 60)
 
 
 def test_the_child_ends_with_its_worker(tmp_path):
     path = encoded_video(tmp_path / "v.mp4")
     code = (
-        "import sys; from pathlib import Path; from pipelines.sources import decoding;"
-        "decoding.frames(Path(sys.argv[1]), fps=1, max_frames=4, size=64);"
-        "print(decoding.child.pid)"
+        "import sys; from pathlib import Path; from pipelines.media import decoders;"
+        "decoders.decode_video(Path(sys.argv[1]), fps=1, max_frames=4, size=64);"
+        "print(decoders.child.pid)"
     )
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
@@ -366,8 +370,8 @@ def test_the_child_ends_with_its_worker(tmp_path):
 def test_a_long_video_is_read_in_bounded_memory(tmp_path):
     """The child's peak stays far below decord's 2 GB, whatever the clip."""
     path = encoded_video(tmp_path / "v.mp4", seconds=12, fps=5, size=(1920, 1080), gop=60)
-    decoders.stop()
-    clip = decoders.frames(path, **ALL)
+    decoders.stop_child()
+    clip = decoders.decode_video(path, **ALL)
     assert len(clip.frames) == 12
     assert decoders.child is not None
     status = Path(f"/proc/{decoders.child.pid}/status").read_text()

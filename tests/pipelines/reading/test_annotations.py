@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.reading import annotations, json_spans
-from pipelines.reading.annotations import Every
+from pipelines.reading.annotations import BlockSelection
 from pipelines.reading.ingest import ingest
 from pipelines.reading.parts import list_parts
 from tests.pipelines.sources.making import png, read, said, write, write_lines
@@ -109,7 +109,7 @@ def test_broken_json_is_not_read_on_for_ever():
 def test_a_large_file_is_read_by_blocks_and_not_at_planning(tmp_path, large, monkeypatch, form):
     write(tmp_path / "a.png", png())
     rows = [asked(f"<image>\nQ{n}", image="a.png" if n % 3 else "b.png") for n in range(40)]
-    rows[7] = asked("Q7 [ { no picture")
+    rows[7] = asked("Q7 [ { no image")
     rows[9] = {"id": "broken", "conversations": 3}
     rows[20] = [1, 2]
     if form == "json":
@@ -118,8 +118,8 @@ def test_a_large_file_is_read_by_blocks_and_not_at_planning(tmp_path, large, mon
         write_lines(tmp_path / "a.jsonl", [*rows[:21], '{"oops"', *rows[22:]])
     path = str(tmp_path / f"a.{form}")
     seen = []
-    true = json_spans.parsed
-    monkeypatch.setattr(json_spans, "parsed", lambda line: seen.append(line) or true(line))
+    true = json_spans.parse_line
+    monkeypatch.setattr(json_spans, "parse_line", lambda line: seen.append(line) or true(line))
     parts = list_parts(source="llava", data=path, select={"default": {"keep": 1.0}})
     assert len(seen) < 10  # the probe
     size = (tmp_path / f"a.{form}").stat().st_size
@@ -146,7 +146,7 @@ def test_a_large_file_is_read_by_blocks_and_not_at_planning(tmp_path, large, mon
 
 
 def archived(tmp_path, count=60):
-    """Annotations of `count` rows about pictures in two tar.gz."""
+    """Annotations of `count` rows about images in two tar.gz."""
     for number in range(2):
         path = tmp_path / f"{number}.tar.gz"
         with tarfile.open(path, "w:gz") as tar:
@@ -165,16 +165,16 @@ def test_archives_beside_large_annotations_are_read_as_beside_small_ones(tmp_pat
     assert len(small) == 61
     monkeypatch.setattr(annotations, "SCANNED", 1000)
     annotations.probe.cache_clear()
-    annotations.index.cache_clear()
-    annotations.scan.cache_clear()
+    annotations.index_annotations.cache_clear()
+    annotations.scan_file.cache_clear()
     large = read("llava", data=str(tmp_path))
     again = read("llava", data=str(tmp_path))  # from the index remembered on this machine
     assert again == large
     plain = lambda samples: sorted((said(s), s["defect"], s["images"]) for s in samples)
     assert plain(large) == plain(small)
     (index,) = annotations.cache_folder().glob("*.npz")
-    annotations.scan.cache_clear()
-    annotations.index.cache_clear()
+    annotations.scan_file.cache_clear()
+    annotations.index_annotations.cache_clear()
     assert read("llava", data=str(tmp_path)) == large
     assert index.is_file()
 
@@ -203,6 +203,11 @@ def test_every_block_is_of_one_phase(tmp_path, large):
     rows = [
         ref
         for phase in range(3)
-        for ref in annotations.index(files, "llava", Every(3, phase)).refs[:, 1].tolist()
+        for ref in annotations.index_annotations(files, "llava", BlockSelection(3, phase))
+        .refs[:, 1]
+        .tolist()
     ]
-    assert sorted(rows) == annotations.index(files, "llava", Every()).refs[:, 1].tolist()
+    assert (
+        sorted(rows)
+        == annotations.index_annotations(files, "llava", BlockSelection()).refs[:, 1].tolist()
+    )

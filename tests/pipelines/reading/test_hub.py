@@ -168,20 +168,20 @@ def test_json_beside_tar_gz_reads_the_archive_once(hub, tmp_path):
     assert hub.served["0_30_s_academic_v0_1/videos_1.tar.gz"] == size
 
 
-def mammoth(hub, pictures, *, archives):
-    """A small MAmmoTH-VL: annotations of 200 kB, their pictures in archives or one by one."""
+def mammoth(hub, images, *, archives):
+    """A small MAmmoTH-VL: annotations of 200 kB, their images in archives or one by one."""
     folder = hub.root / "MAmmoTH-VL/MAmmoTH-VL-Instruct-12M"
     turns = [{"from": "human", "value": "<image>\nQ"}, {"from": "gpt", "value": "A" * 300}]
     records = [
         {"id": str(n), "source": "made", "image": f"p/{n}.png", "conversations": turns}
-        for n in range(pictures)
+        for n in range(images)
     ]
     write(folder / "mammoth_si_10M.json", records)
     for number in range(archives):
         path = folder / f"single_image_data/{number}.tar.gz"
         path.parent.mkdir(exist_ok=True)
         with tarfile.open(path, "w:gz") as tar:
-            for n in range(number, pictures, archives):
+            for n in range(number, images, archives):
                 info = tarfile.TarInfo(f"p/{n}.png")
                 info.size = len(data := png(8, 8, seed=n))
                 tar.addfile(info, io.BytesIO(data))
@@ -211,7 +211,7 @@ def test_large_annotations_are_not_fetched_at_planning_and_by_blocks_at_reading(
     assert sum(hub.served.values()) == pytest.approx(found["num_bytes"][0], rel=0.6)
 
 
-def test_pictures_in_a_zip_come_one_by_one(hub, tmp_path):
+def test_images_in_a_zip_come_one_by_one(hub, tmp_path):
     """Of the zip, its directory and the members that are named."""
     folder = mammoth(hub, 500, archives=0)
     (folder / "single_image_data").mkdir()

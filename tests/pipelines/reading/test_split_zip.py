@@ -75,12 +75,12 @@ def test_every_member_comes_whole_wherever_it_was_cut(contents, size, wide, how)
     members = [(f"d/{n}.bin", data) for n, data in enumerate(contents)]
     disks = cut(zipped(members, how), size, wide=wide)
     starts = [sum(map(len, disks[:n])) for n in range(len(disks))]
-    with zipfile.ZipFile(split_zip.of_one_disk(io.BytesIO(b"".join(disks)), starts)) as archive:
+    with zipfile.ZipFile(split_zip.join_disks(io.BytesIO(b"".join(disks)), starts)) as archive:
         assert [(info.filename, archive.read(info)) for info in archive.infolist()] == members
     if len(disks) > 1:
         missing = io.BytesIO(b"".join(disks[1:]))
         with pytest.raises(zipfile.BadZipFile):
-            split_zip.of_one_disk(missing, [s - starts[1] for s in starts[1:]])
+            split_zip.join_disks(missing, [s - starts[1] for s in starts[1:]])
 
 
 @settings(deadline=None, max_examples=100)
@@ -94,7 +94,7 @@ def test_what_is_broken_is_an_archive_that_is_broken(data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     del whole[data.draw(st.integers(len(whole) - 40, len(whole))) :]
     try:
-        found = split_zip.of_one_disk(io.BytesIO(bytes(whole)), starts)
+        found = split_zip.join_disks(io.BytesIO(bytes(whole)), starts)
     except zipfile.BadZipFile:
         return
     assert len(found.read()) < 2 * len(whole) + 1000
@@ -104,8 +104,8 @@ def test_m4_instruct_reads_dreamsim_as_the_repository_has_it(tmp_path):
     """`dreamsim_split.z01`, `.z02`, ... and `.zip`, more than nine of them; where a piece of a
     zip is missing, rows whose media are not found say that an archive is broken.
     """
-    pictures = [(f"dreamsim_split/ref/{n}.png", png(40, 40, seed=n)) for n in range(12)]
-    disks = cut(zipped(pictures), 5000, wide=False)
+    images = [(f"dreamsim_split/ref/{n}.png", png(40, 40, seed=n)) for n in range(12)]
+    disks = cut(zipped(images), 5000, wide=False)
     assert len(disks) > 10
     for number, data in enumerate(disks[:-1], 1):
         write(tmp_path / f"dreamsim_split.z{number:02d}", data)
@@ -119,8 +119,8 @@ def test_m4_instruct_reads_dreamsim_as_the_repository_has_it(tmp_path):
     ]
     write(tmp_path / "m4_instruct_annotations.json", [{**r, "conversations": turns} for r in rows])
     one, two, gone = read("m4_instruct", data=str(tmp_path))
-    assert [i["bytes"] for i in one["images"]] == [pictures[3][1], pictures[0][1]]
-    assert [i["bytes"] for i in two["images"]] == [pictures[11][1], pictures[0][1]]
+    assert [i["bytes"] for i in one["images"]] == [images[3][1], images[0][1]]
+    assert [i["bytes"] for i in two["images"]] == [images[11][1], images[0][1]]
     assert gone["defect"] == "missing_media"
     write(tmp_path / "lone.z01", b"PK\7\10")
     assert read("m4_instruct", data=str(tmp_path))[2]["defect"] == "broken_archive"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.engine import tables
-from pipelines.engine.runner import Task, perform
+from pipelines.engine.runner import Task, run_task
 from pipelines.reading.parts import list_parts
 from pipelines.stages import STAGES
 from tests.pipelines.sources.making import png, write, write_lines
@@ -43,7 +43,7 @@ def test_ingest_gives_its_file_in_pieces(tmp_path, monkeypatch):
         monkeypatch.setattr(ingest, "BATCH_BYTES", bound)
         made.append(str(tmp_path / f"{bound}.arrow"))
         task = Task(stage=STAGES["ingest"], part=part.name, settings={"part": part}, out=made[-1])
-        assert perform(task).rows == 20
+        assert run_task(task).rows == 20
     assert len(list(STAGES["ingest"].call(part))) == 7
     whole, pieces = (tables.read_bytes(path) for path in made)
     assert whole == pieces
@@ -55,16 +55,16 @@ def test_a_stage_that_breaks_off_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "BATCH_ROWS", 1)
     seen = []
 
-    def breaks(*given, true=ingest.line_of):
+    def breaks(*given, true=ingest.sample_row):
         seen.append(given)
         if len(seen) == 3:
             raise RuntimeError("a bug")
         return true(*given)
 
-    monkeypatch.setattr(ingest, "line_of", breaks)
+    monkeypatch.setattr(ingest, "sample_row", breaks)
     task = Task(
         stage=STAGES["ingest"], part="p", settings={"part": part}, out=str(tmp_path / "o" / "x")
     )
     with pytest.raises(RuntimeError, match="a bug"):
-        perform(task)
+        run_task(task)
     assert list((tmp_path / "o").iterdir()) == []

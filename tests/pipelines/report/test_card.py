@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from pipelines.engine import tables
-from pipelines.report.card import card, cell, header, licences, stats, terminal
+from pipelines.report.card import card, header, licences, markdown_cell, stats, terminal_table
 from tests.pipelines.made import facts, index, line, packed, recipe
 from tests.pipelines.report.test_stats import LINES, TRAIN, VAL, counted
 
@@ -35,7 +35,7 @@ def test_own_files_are_not_said_to_be_the_repository_whose_layout_they_have():
         "HuggingFaceM4/the_cauldron",
         "HuggingFaceTB/smoltalk",
     ]
-    found["sources"]["pictures"]["own_files"] = True
+    found["sources"]["images"]["own_files"] = True
     text = card(found, recipe())
     assert front(text)["source_datasets"] == ["HuggingFaceTB/smoltalk"]
     assert "| own files in the layout of [HuggingFaceM4/the\\_cauldron](" in text
@@ -53,13 +53,13 @@ def test_a_licence_the_hub_has_no_name_for_is_other():
 def test_the_card_tells_every_number_a_reader_needs():
     text = card(counted(), recipe())
     assert (
-        "| pictures | cauldron | 75.00 % | 75.00 % | 40.00 % | 75.00 % | 3 | 1.50 | 2 | 2 |" in text
+        "| images | cauldron | 75.00 % | 75.00 % | 40.00 % | 75.00 % | 3 | 1.50 | 2 | 2 |" in text
     )
     assert "| `small_image` | 1 | 1 |" in text
     assert "CC-BY-4.0" in text
     assert "abc123" in text
     assert "0123456789abcdef" in text
-    assert "* `pictures` is repeated: 1.50 epochs" in text
+    assert "* `images` is repeated: 1.50 epochs" in text
 
 
 def test_tables_of_the_card_have_one_width_each():
@@ -79,10 +79,10 @@ HOSTILE = "x|<script>alert(1)</script>\n# heading [a](javascript:b) `c`"
 
 
 def test_hostile_text_stays_in_its_cell():
-    assert "\n" not in cell(HOSTILE)
-    assert "<" not in cell(HOSTILE)
-    assert "|" not in cell(HOSTILE).replace("&#124;", "")
-    lines = [line("cauldron/ai2d/0", "pictures", 60, 10, tags=[HOSTILE], subset=HOSTILE)]
+    assert "\n" not in markdown_cell(HOSTILE)
+    assert "<" not in markdown_cell(HOSTILE)
+    assert "|" not in markdown_cell(HOSTILE).replace("&#124;", "")
+    lines = [line("cauldron/ai2d/0", "images", 60, 10, tags=[HOSTILE], subset=HOSTILE)]
     rows = packed([[("cauldron/ai2d/0", 60, 10, [])]])
     found = facts(rows, index(lines), shard="train-00000.arrow")
     text = card(stats(index(lines), found, recipe()), recipe(description=HOSTILE))
@@ -92,10 +92,10 @@ def test_hostile_text_stays_in_its_cell():
 def test_the_table_of_a_build_fits_100_columns_and_says_what_to_run_next():
     found = counted()
     found["components"]["a_component_with_a_very_long_name"] = {
-        **found["components"]["pictures"],
+        **found["components"]["images"],
         "rejected": {f"a_rule_of_long_name_{k}": 10**k for k in range(9)},
     }
-    text = terminal(found, output="out/by hand")
+    text = terminal_table(found, output="out/by hand")
     assert max(map(len, text.splitlines())) <= 100
     assert "trainer config=tiny data='out/by hand'" in text
     assert "keep 1, small_image 1" in text

@@ -24,10 +24,10 @@ def test_the_validator_of_croissant_finds_no_error(format):
 
 def test_every_source_stands_with_its_licence_and_citation():
     made = croissant(counted(), recipe(), repo="org/by_hand", url="https://x", format="arrow")
-    pictures, words = made["isBasedOn"]
-    assert pictures["license"] == "https://spdx.org/licenses/CC-BY-4.0.html"
-    assert pictures["version"] == "abc123"
-    assert pictures["citation"].startswith("What matters")
+    images, words = made["isBasedOn"]
+    assert images["license"] == "https://spdx.org/licenses/CC-BY-4.0.html"
+    assert images["version"] == "abc123"
+    assert images["citation"].startswith("What matters")
     assert words["name"] == "words"
     assert made["license"] == [
         "https://spdx.org/licenses/Apache-2.0.html",

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from pipelines.report.finished import open_finished
-from pipelines.report.page import Budget, chosen_rows, copy_of, page, report, shortened, write
+from pipelines.report.page import (
+    Budget,
+    chosen_rows,
+    page_of,
+    report,
+    shorten_text,
+    thumbnail,
+    write_page,
+)
 from pipelines.report.plots import flow_links
 from tests.pipelines.made import drawing, finished, png, work_of
 
@@ -81,17 +89,17 @@ def test_the_policy_allows_only_the_pages_own_script(html):
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_the_gallery_holds_rows_with_their_pictures_cuts_and_seconds(html):
+def test_the_gallery_holds_rows_with_their_images_cuts_and_seconds(html):
     found = Page(html)
-    assert html.count('<figure class="picture frame">') == 3
+    assert html.count('<figure class="image frame">') == 3
     assert "00:04, 320x240, 1 crop, 67 tokens" in html
     assert "740x480, 2x3 crops + 1" in html
     assert '<path d="M1 0V2M2 0V2M0 1H3"/>' in html
     components = {a["data-component"] for _, a in found.elements if "data-component" in a}
-    assert components == {"pictures", "pages", "video", "words"}
+    assert components == {"images", "pages", "video", "words"}
 
 
-def test_rejected_samples_stand_under_their_rule_with_their_picture(html):
+def test_rejected_samples_stand_under_their_rule_with_their_image(html):
     found = Page(html)
     refused = {a["data-id"]: a["data-rule"] for _, a in found.elements if a.get("data-rule")}
     assert refused == {"cauldron/vqa/8": "blurred", "cauldron/vqa/9": "undecodable_image"}
@@ -110,29 +118,29 @@ def test_the_same_mixture_gives_the_same_page(mixture, html):
 
 
 def test_the_report_is_written_beside_the_card(mixture, html):
-    path = write(mixture, work=work_of(mixture.folder))
+    path = write_page(mixture, work=work_of(mixture.folder))
     assert Path(path) == Path(mixture.folder) / "report.html"
     assert Path(path).read_text() == html
 
 
-def test_pictures_stop_at_the_budget_and_are_counted():
+def test_images_stop_at_the_budget_and_are_counted():
     budget = Budget(left=1)
-    first = copy_of(drawing(900, 600, 1), longest=512, budget=budget)
+    first = thumbnail(drawing(900, 600, 1), longest=512, budget=budget)
     assert first["source"].startswith("data:image/webp")
     assert (first["width"], first["height"]) == (900, 600)
-    second = copy_of(drawing(900, 600, 2), longest=512, budget=budget)
+    second = thumbnail(drawing(900, 600, 2), longest=512, budget=budget)
     assert (second["source"], second["note"], budget.left_out) == ("", "left out", 1)
 
 
 def test_long_text_is_cut_and_says_how_much():
-    assert shortened("x" * 2000) == "x" * 2000
-    assert shortened("x" * 2001) == "x" * 2000 + " [... 1 characters more]"
+    assert shorten_text("x" * 2000) == "x" * 2000
+    assert shorten_text("x" * 2001) == "x" * 2000 + " [... 1 characters more]"
 
 
-def test_bytes_that_are_no_picture_are_said_to_be_none():
-    assert copy_of(b"\xff\xd8nothing", longest=512, budget=Budget())["note"] == "does not decode"
+def test_bytes_that_are_no_image_are_said_to_be_none():
+    assert thumbnail(b"\xff\xd8nothing", longest=512, budget=Budget())["note"] == "does not decode"
     cut = png(300, 300)[:2000]
-    assert copy_of(cut, longest=512, budget=Budget())["note"] == "does not decode"
+    assert thumbnail(cut, longest=512, budget=Budget())["note"] == "does not decode"
 
 
 def test_chosen_rows_hold_every_component(mixture):
@@ -144,7 +152,7 @@ def test_chosen_rows_hold_every_component(mixture):
 def test_flow_counts_every_sample_once(mixture):
     links = flow_links(mixture.stats)
     assert sum(count for *_, count in links) == mixture.stats["read"]
-    assert ("pictures", "small_image", 1) in links
+    assert ("images", "small_image", 1) in links
     assert ("words", "in the shards", 2) in links
 
 
@@ -159,10 +167,10 @@ def test_flow_counts_every_sample_once(mixture):
     ],
 )
 def test_a_page_of_what_was_asked_for(mixture, words, samples):
-    found = Page(page(mixture, work=work_of(mixture.folder), **words))
+    found = Page(page_of(mixture, work=work_of(mixture.folder), **words))
     assert [a["data-id"] for _, a in found.elements if "data-id" in a] == samples
 
 
 def test_a_page_of_what_is_not_there_says_so(mixture):
     with pytest.raises(ValueError, match=r"Did you mean 'small_image'"):
-        page(mixture, work=work_of(mixture.folder), rule="smal_image")
+        page_of(mixture, work=work_of(mixture.folder), rule="smal_image")

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.report.card import card, stats, terminal
+from pipelines.report.card import card, stats, terminal_table
 from tests.pipelines.made import facts, index, line, packed, recipe
 from tokenization.pack import row_flops
 
 LINES = [
-    line("cauldron/ai2d/0", "pictures", 60, 10, num_crops=5, tags=["category:diagram"]),
-    line("cauldron/ai2d/1", "pictures", 30, 5, num_crops=1, copies=2, shard=[0, 1]),
-    line("cauldron/vqa/0", "pictures", 40, 9, rule="small_image", copies=0, fired=["small_image"]),
-    line("cauldron/vqa/1", "pictures", 40, 9, rule="keep", copies=0, fired=["blurred"]),
+    line("cauldron/ai2d/0", "images", 60, 10, num_crops=5, tags=["category:diagram"]),
+    line("cauldron/ai2d/1", "images", 30, 5, num_crops=1, copies=2, shard=[0, 1]),
+    line("cauldron/vqa/0", "images", 40, 9, rule="small_image", copies=0, fired=["small_image"]),
+    line("cauldron/vqa/1", "images", 40, 9, rule="keep", copies=0, fired=["blurred"]),
     line("smoltalk/all/0", "words", 40, 30, tags=["cot"]),
     line("smoltalk/all/1", "words", 25, 20, copies=0, shard=[]),
     line("smoltalk/all/2", "words", 20, 11, split="val"),
@@ -87,8 +87,8 @@ samples = st.tuples(st.integers(1, 30), st.integers(0, 30), st.booleans())
 def test_row_facts_agree_with_counting_one_by_one(rows):
     made = [
         [
-            (f"s/t/{r}{k}", n, min(m, n), [(1, 3)] if pictured else [])
-            for k, (n, m, pictured) in enumerate(row)
+            (f"s/t/{r}{k}", n, min(m, n), [(1, 3)] if imaged else [])
+            for k, (n, m, imaged) in enumerate(row)
         ]
         for r, row in enumerate(rows)
     ]
@@ -108,8 +108,8 @@ def test_row_facts_agree_with_counting_one_by_one(rows):
 
 def test_asked_and_got_in_three_measures():
     parts = counted()["components"]
-    assert parts["pictures"]["asked"] == 0.75
-    assert parts["pictures"]["got"] == {
+    assert parts["images"]["asked"] == 0.75
+    assert parts["images"]["got"] == {
         "tokens": 120 / 160,
         "learned_tokens": 20 / 50,
         "samples": 3 / 4,
@@ -119,19 +119,19 @@ def test_asked_and_got_in_three_measures():
         "learned_tokens": 30 / 50,
         "samples": 1 / 4,
     }
-    assert parts["pictures"]["off"] == 0
+    assert parts["images"]["off"] == 0
 
 
 def test_each_sample_read_is_accounted_for():
     found = counted()
     assert (found["read"], found["kept"]) == (7, 5)
-    pictures = found["components"]["pictures"]
-    assert pictures["read"] == pictures["kept"] + sum(pictures["rejected"].values())
-    assert pictures["rejected"] == {"keep": 1, "small_image": 1}
-    assert pictures["epochs"] == 3 / 2
-    assert pictures["most_copies"] == 2
+    images = found["components"]["images"]
+    assert images["read"] == images["kept"] + sum(images["rejected"].values())
+    assert images["rejected"] == {"keep": 1, "small_image": 1}
+    assert images["epochs"] == 3 / 2
+    assert images["most_copies"] == 2
     assert found["components"]["words"]["epochs"] == 1 / 2
-    assert pictures["subsets"]["vqa"]["kept"] == 0
+    assert images["subsets"]["vqa"]["kept"] == 0
     assert found["val"] == {
         "tokens": 20,
         "learned_tokens": 11,
@@ -162,7 +162,7 @@ def test_shards_and_index_tell_of_the_same_tokens():
 def test_prefix_balance_is_the_share_so_far():
     prefix = counted()["prefix"]
     assert prefix["at"] == [0.5, 1.0]
-    assert prefix["components"]["pictures"] == [1.0, 0.75]
+    assert prefix["components"]["images"] == [1.0, 0.75]
     assert prefix["worst"] == pytest.approx(0.25)
 
 
@@ -170,9 +170,9 @@ def test_windows_and_imbalance_are_those_of_the_rows():
     found = counted()
     windows = found["windows"]
     assert windows["rows"] == 2  # fewer than a window has: one window, the whole
-    assert windows["strays"]["pictures"] == {"whole": 0.75, "worst": 0, "p95": 0, "windows": 1}
+    assert windows["strays"]["images"] == {"whole": 0.75, "worst": 0, "p95": 0, "windows": 1}
     assert windows["strays"]["crops"]["whole"] == 3.5
-    assert windows["strays"].keys() == {"pictures", "words", "crops"}
+    assert windows["strays"].keys() == {"images", "words", "crops"}
     costs = [row_flops([60, 30], 6, model="500M"), row_flops([40, 30], 1, model="500M")]
     dear = max(costs) / (sum(costs) / 2)
     assert found["packing"]["train"]["imbalance"] == pytest.approx({"rows": dear, "ranks": dear})
@@ -180,7 +180,7 @@ def test_windows_and_imbalance_are_those_of_the_rows():
 
 def test_the_card_says_what_a_shortage_did():
     found = {**counted(), "notes": ["video: 1 tokens instead of 2 (all it can give)"]}
-    for text in (card(found, recipe()), terminal(found, output="out")):
+    for text in (card(found, recipe()), terminal_table(found, output="out")):
         assert "video: 1 tokens instead of 2 (all it can give)" in text
 
 
@@ -192,7 +192,7 @@ def test_tags_become_facets():
 
 def test_categories_that_the_mixture_states_are_a_facet():
     components = {
-        "pictures": {
+        "images": {
             "source": "cauldron",
             "ratio": 0.75,
             "category": "Diagrams",
@@ -201,8 +201,8 @@ def test_categories_that_the_mixture_states_are_a_facet():
         "words": {"source": "smoltalk", "ratio": 0.25},
     }
     lines = [
-        line("cauldron/ai2d/0", "pictures", 60, 10),
-        line("cauldron/vqa/0", "pictures", 20, 10),
+        line("cauldron/ai2d/0", "images", 60, 10),
+        line("cauldron/vqa/0", "images", 20, 10),
         line("smoltalk/all/0", "words", 20, 10, tags=["cot"]),
     ]
     row = [("cauldron/ai2d/0", 60, 10, []), ("cauldron/vqa/0", 20, 10, [])]
@@ -222,7 +222,7 @@ def test_stats_are_json():
 
 
 def test_a_mixture_with_nothing_used_has_stats():
-    lines = [line("cauldron/vqa/0", "pictures", 40, 9, rule="small_image", copies=0)]
+    lines = [line("cauldron/vqa/0", "images", 40, 9, rule="small_image", copies=0)]
     none = facts(packed([]), index([]), shard="train-00000.arrow")
     found = stats(index(lines), none, recipe())
     assert found["train"]["tokens"] == 0

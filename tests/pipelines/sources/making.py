@@ -24,7 +24,7 @@ TEXTS = pa.list_(
 
 
 def png(width: int = 32, height: int = 24, *, seed: int = 0, kind: str = "PNG") -> bytes:
-    """A small picture of its own, encoded."""
+    """A small image of its own, encoded."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
@@ -118,11 +118,11 @@ def encoded_video(
 
 
 def levels(images: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The gray level of each picture's middle."""
+    """The gray level of each image's middle."""
     found = []
     for image in images:
-        picture = Image.open(io.BytesIO(image["bytes"])).convert("L")
-        found.append(picture.getpixel((picture.width // 2, picture.height // 2)))
+        image_record = Image.open(io.BytesIO(image["bytes"])).convert("L")
+        found.append(image_record.getpixel((image_record.width // 2, image_record.height // 2)))
     return found
 
 
@@ -137,7 +137,7 @@ def read(source: str, **settings: Any) -> list[dict[str, Any]]:
 
 
 def said(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(role, content) of every turn, a picture written as `[i]`."""
+    """(role, content) of every turn, an image written as `[i]`."""
     return [
         (m["role"], "".join("[i]" if c["type"] == "image" else c["text"] for c in m["content"]))
         for m in sample["messages"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.reading import json_spans
-from pipelines.reading.archives import archives_of, walked
+from pipelines.reading.archives import archives_of, walk_tar
 from pipelines.reading.files import list_tree
 from pipelines.reading.parts import list_parts
 from pipelines.sources import llava
@@ -56,7 +56,7 @@ def zipped(path, members):
 
 
 def placed(text, *media):
-    (turn, _) = llava.place([("user", text), ("assistant", "A <image>")], list(media))
+    (turn, _) = llava.place_media([("user", text), ("assistant", "A <image>")], list(media))
     return ["[i]" if isinstance(part, Still | Video) else part for part in turn.content]
 
 
@@ -93,7 +93,7 @@ def test_every_medium_is_placed_once_and_in_order(pieces, extra):
     text = "".join(pieces)
     count = text.count("<image>") + text.count("<video>")
     media = [Still(path=str(n)) for n in range(count + extra)]
-    turns = llava.place([("user", text), ("assistant", "A")], media)
+    turns = llava.place_media([("user", text), ("assistant", "A")], media)
     found = [part for turn in turns for part in turn.content if not isinstance(part, str)]
     assert found == media
     kept = "".join(part for part in turns[0].content if isinstance(part, str))
@@ -181,10 +181,10 @@ def test_array_rows_are_found_at_their_bytes_whatever_the_chunks(values, chunk, 
 
 
 def test_media_may_lie_in_another_folder(tmp_path):
-    write(tmp_path / "pictures" / "deep" / "a.png", png())
+    write(tmp_path / "images" / "deep" / "a.png", png())
     path = write(tmp_path / "text" / "a.json", [asked("<image>\nQ", image="deep/a.png")])
     assert read("llava", data=str(path))[0]["defect"] == "missing_media"
-    (sample,) = read("llava", data=str(path), media=str(tmp_path / "pictures"))
+    (sample,) = read("llava", data=str(path), media=str(tmp_path / "images"))
     assert sample["defect"] is None
 
 
@@ -201,8 +201,10 @@ def test_rows_that_share_a_video_stand_in_one_part_and_decode_it_once(tmp_path, 
     decoded = []
     from pipelines.media import decoders
 
-    true = decoders.frames
-    monkeypatch.setattr(decoders, "frames", lambda v, **k: decoded.append(str(v)) or true(v, **k))
+    true = decoders.decode_video
+    monkeypatch.setattr(
+        decoders, "decode_video", lambda v, **k: decoded.append(str(v)) or true(v, **k)
+    )
     samples = read("llava_video", data=str(tmp_path))
     assert len(samples) == 9
     assert len(decoded) == 3
@@ -241,7 +243,7 @@ def test_llava_video_in_tar_gz_is_read_in_one_pass(tmp_path, monkeypatch):
     walks = []
     from pipelines.reading import archive_order as along
 
-    monkeypatch.setattr(along, "walked", lambda a, **k: walks.append(a.name) or walked(a, **k))
+    monkeypatch.setattr(along, "walk_tar", lambda a, **k: walks.append(a.name) or walk_tar(a, **k))
     samples = read("llava_video", data=str(tmp_path / ""))
     assert [s["id"][-6:] for s in samples] == [f"{n:06d}" for n in range(8)]
     assert [s["duration"] for s in samples] == [1, 2, 3, 4, None, 4, 1, None]
@@ -266,7 +268,7 @@ def test_a_medium_in_two_tars_is_an_error_that_names_it(tmp_path):
         read("llava", data=str(tmp_path))
 
 
-def test_m4_instruct_reads_pictures_out_of_zips(tmp_path):
+def test_m4_instruct_reads_images_out_of_zips(tmp_path):
     zipped(tmp_path / "HQ-Edit.zip", [(f"HQ-Edit/images/{n}.png", png(seed=n)) for n in range(2)])
     zipped(tmp_path / "nlvr2.zip", [("images/0.png", png(seed=7)), ("../images/9.png", png())])
     write(tmp_path / "broken.zip", b"PK\x03\x04 nothing")
@@ -316,7 +318,7 @@ def test_members_are_bounded_and_links_are_no_members(tmp_path):
         info.size = 10_000_000
         tar.addfile(info, io.BytesIO(b"\0" * 10_000_000))
     (archive,) = archives_of(list_tree(str(tmp_path)).files)
-    ((name, data),) = walked(archive, limit=1_000_000)
+    ((name, data),) = walk_tar(archive, limit=1_000_000)
     assert (name, data.reason) == ("big.bin", "too_many_bytes")
 
 

@@ -1,4 +1,4 @@
-"""The sources whose rows hold their pictures, each in its layout on the hub."""
+"""The sources whose rows hold their images, each in its layout on the hub."""
 
 import io
 
@@ -15,7 +15,7 @@ from tokenization.schema import SAMPLE
 CAULDRON = pa.schema([("images", pa.list_(IMAGE)), ("texts", TEXTS)])
 
 
-def test_cauldron_rows_become_conversations_about_their_pictures(tmp_path):
+def test_cauldron_rows_become_conversations_about_their_images(tmp_path):
     first, second = png(seed=1), png(40, 20, seed=2, kind="JPEG")
     rows = [
         {"images": [cell(first)], "texts": qa(("Q1 <image>?", "A1"), ("Q2", "A2"))},
@@ -172,8 +172,8 @@ def test_llava_onevision_configs_with_commas_and_brackets(tmp_path):
     ]
     subset = "ai2d(cauldron,llava_format)"
     write_parquet(tmp_path / subset / "train-00000-of-00001.parquet", rows, schema=schema)
-    pictured, text, broken = read("llava_onevision", data=str(tmp_path), subsets=[subset])
-    assert said(pictured) == [("user", "[i]What?"), ("assistant", "A thing.")]
+    imaged, text, broken = read("llava_onevision", data=str(tmp_path), subsets=[subset])
+    assert said(imaged) == [("user", "[i]What?"), ("assistant", "A thing.")]
     assert said(text) == [("user", "Say <image>."), ("assistant", "<image>")]
     assert broken["defect"] == "wrong_schema"
     assert broken["id"] == f"llava_onevision/{subset}/000002"

@@ -264,7 +264,7 @@ def test_webdataset_pairs_conversations_and_a_cut_off_tar(tmp_path, clip):
 def test_imagefolder_with_captions_in_metadata(tmp_path):
     write(tmp_path / "train" / "a.png", png())
     rows = [
-        {"file_name": "a.png", "text": "A picture."},
+        {"file_name": "a.png", "text": "An image."},
         {"file_name": "a.png", "question": "What?", "answer": "That."},
         {"file_name": "b.png", "text": "Gone."},
         {"file_name": None, "text": "?"},
@@ -272,7 +272,7 @@ def test_imagefolder_with_captions_in_metadata(tmp_path):
     write_lines(tmp_path / "train" / "metadata.jsonl", rows)
     samples = read("imagefolder", data=str(tmp_path))
     assert defects(samples) == [None, None, "missing_media", None]
-    assert said(samples[0])[1] == ("assistant", "A picture.")
+    assert said(samples[0])[1] == ("assistant", "An image.")
     assert said(samples[1]) == [("user", "[i]What?"), ("assistant", "That.")]
 
 

@@ -18,7 +18,7 @@ from tests.trainer.shards import ENCODING, pack, sample, write
 from trainer.config import Config
 from trainer.data.batches import Loader, collate
 from trainer.data.order import MIX_BLOCK, order, row_at, rows_in_order, share_out, shares
-from trainer.data.shards import Rows, learned, open_mixture, refuse_mismatch
+from trainer.data.shards import Rows, open_mixture, predicted_mask, refuse_mismatch
 
 IMAGE = 49190
 
@@ -128,7 +128,14 @@ def test_the_number_of_ranks_may_change_in_mid_run(settings: Settings) -> None:
 
 def test_learned_tokens_are_counted_without_first_tokens() -> None:
     mask = np.array([True, True, False, True, True, True])
-    assert learned(mask, np.array([3, 1, 2])).tolist() == [False, True, False, False, False, True]
+    assert predicted_mask(mask, np.array([3, 1, 2])).tolist() == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_batches_are_the_rows_laid_end_to_end(settings: Settings) -> None:

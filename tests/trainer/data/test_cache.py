@@ -61,7 +61,7 @@ def held(place: Path) -> int:
     """Bytes of shards in the cache, drafts too, between two times that room is made."""
     found = {}
     place.mkdir(exist_ok=True)
-    with cache.locked(place / ".lock"):
+    with cache.cache_lock(place / ".lock"):
         for path in place.glob("*/shards/*"):
             with contextlib.suppress(FileNotFoundError):  # a draft that has just got its name
                 found[path.stat().st_ino] = path.stat().st_size
@@ -103,9 +103,9 @@ def test_a_cache_of_a_few_shards_gives_the_rows_of_the_whole(
 def test_processes_of_one_machine_share_a_cache_and_its_bound(here: Path, tmp_path: Path) -> None:
     bound = sum(sizes(here)[-2:])
     code = (
-        "import sys; from trainer import cache\n"
+        "import sys; from trainer.data import cache\n"
         "url, place, bound, turn = sys.argv[1:]\n"
-        "remote = cache.follow(url, cache=place, max_bytes=int(bound))\n"
+        "remote = cache.cached_mixture(url, cache=place, max_bytes=int(bound))\n"
         "names = sorted(name for name in remote.sizes if name.startswith('train'))\n"
         "for n in range(60):\n"
         "    path = cache.fetch(remote, names[(n * (1 + int(turn))) % len(names)])\n"
@@ -133,7 +133,7 @@ def test_a_draft_that_a_dead_process_left_is_taken_over(
     bucket: str, here: Path, tmp_path: Path
 ) -> None:
     bound = sum(sizes(here)[-2:])
-    remote = cache.follow(bucket, cache=str(tmp_path), max_bytes=bound)
+    remote = cache.cached_mixture(bucket, cache=str(tmp_path), max_bytes=bound)
     for name in ("train-00000.arrow", "train-00001.arrow"):  # both whole bound's worth of nothing
         (remote.folder / "shards" / f".{name}.arriving").write_bytes(bytes(remote.sizes[name]))
     path = cache.fetch(remote, "train-00000.arrow")
@@ -144,7 +144,7 @@ def test_a_draft_that_a_dead_process_left_is_taken_over(
 def test_threads_that_want_one_shard_read_it_once(
     bucket: str, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remote = cache.follow(bucket, cache=str(tmp_path), max_bytes=0)
+    remote = cache.cached_mixture(bucket, cache=str(tmp_path), max_bytes=0)
     read = []
     download = cache.download
     monkeypatch.setattr(cache, "download", lambda *args: (read.append(args[1]), download(*args)))
@@ -160,9 +160,9 @@ def test_threads_that_want_one_shard_read_it_once(
 
 def test_the_least_recently_used_goes(bucket: str, here: Path, tmp_path: Path) -> None:
     names = [f"train-{n:05d}.arrow" for n in range(3)]
-    whole = cache.follow(bucket, cache=str(tmp_path), max_bytes=0)
+    whole = cache.cached_mixture(bucket, cache=str(tmp_path), max_bytes=0)
     bound = sum(whole.sizes[name] for name in names) - 1
-    remote = cache.follow(bucket, cache=str(tmp_path), max_bytes=bound)
+    remote = cache.cached_mixture(bucket, cache=str(tmp_path), max_bytes=bound)
     for turn, name in enumerate([names[0], names[1], names[0]]):
         os.utime(cache.fetch(remote, name), (turn, turn))
     cache.fetch(remote, names[2])

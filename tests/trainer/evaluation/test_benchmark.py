@@ -13,7 +13,14 @@ from tests.trainer.conftest import Settings
 from tests.trainer.shards import COLOURS, png
 from trainer.evaluation import metrics
 from trainer.evaluation.answer import Question, answers, open_checkpoint
-from trainer.evaluation.benchmark import command, default_metric, read, scores, shuffled, summary
+from trainer.evaluation.benchmark import (
+    default_metric,
+    evaluate_command,
+    read,
+    scores,
+    shuffled,
+    summary,
+)
 from trainer.loop import train
 
 NO: dict[str, str] = {}
@@ -76,7 +83,7 @@ OPTIONS = {"A": "a cat", "B": "a dog", "C": "2", "D": "a big dog"}
     ],
 )  # fmt: skip
 def test_the_option_that_an_answer_states(answer: str, letter: str) -> None:
-    assert metrics.chosen(answer, OPTIONS) == letter
+    assert metrics.chosen_letter(answer, OPTIONS) == letter
     assert metrics.multiple_choice(answer, [letter or "B"], OPTIONS) == float(bool(letter))
 
 
@@ -143,7 +150,7 @@ def test_options_and_hints_are_part_of_the_question(tmp_path: Path) -> None:
     assert default_metric(read(write(tmp_path / "x.tsv", [row]))) == "yes_no"
 
 
-def test_pictures_beside_the_file_are_read(tmp_path: Path) -> None:
+def test_images_beside_the_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(COLOURS["red"], 40, 30, 1))
     row = {"index": "1", "image_path": "a.png", "question": "Colour?", "answer": "red"}
     (case,) = read(write(tmp_path / "x.tsv", [row]))
@@ -153,13 +160,13 @@ def test_pictures_beside_the_file_are_read(tmp_path: Path) -> None:
         read(tmp_path / "x.tsv")
 
 
-def test_shuffled_pictures_are_never_the_own_ones(bench: Path) -> None:
+def test_shuffled_images_are_never_the_own_ones(bench: Path) -> None:
     cases = read(bench)
     others = shuffled(cases, seed=0)
     for own, other in zip(cases, others, strict=True):
         assert own.question.text == other.question.text
         assert own.question.images != other.question.images
-    with pytest.raises(ValueError, match="at least two different pictures"):
+    with pytest.raises(ValueError, match="at least two different images"):
         shuffled(cases[:2], seed=0)
 
 
@@ -194,12 +201,12 @@ def checkpoint(mixture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_answers_do_not_depend_on_the_batch(checkpoint: Path) -> None:
     model, tokenizer, encoding, _ = open_checkpoint(str(checkpoint))
-    picture = png(COLOURS["red"], 40, 30, 1)
+    image_record = png(COLOURS["red"], 40, 30, 1)
     questions = [
-        Question(text="Which colour is it?", images=[picture]),
+        Question(text="Which colour is it?", images=[image_record]),
         Question(text="What comes after 3?"),
         Question(
-            text="Which colours are these?", images=[picture, png(COLOURS["blue"], 70, 30, 2)]
+            text="Which colours are these?", images=[image_record, png(COLOURS["blue"], 70, 30, 2)]
         ),
     ]
     settings = {"encoding": encoding, "max_new_tokens": 6}
@@ -210,15 +217,20 @@ def test_answers_do_not_depend_on_the_batch(checkpoint: Path) -> None:
 def test_evaluate_writes_scores_beside_the_checkpoint(
     checkpoint: Path, bench: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for pictures in ("own", "shuffled"):
-        arguments = [str(checkpoint), f"bench={bench}", f"pictures={pictures}", "max_new_tokens=4"]
-        assert command(arguments) == 0
+    for which in ("own", "shuffled"):
+        arguments = [
+            str(checkpoint),
+            f"bench={bench}",
+            f"images={which}",
+            "max_new_tokens=4",
+        ]
+        assert evaluate_command(arguments) == 0
     out = checkpoint / "evaluations"
     result = json.loads((out / "colours.json").read_text())
     assert result["questions"] == 4
     assert result["metric"] == "exact"
     assert 0 <= result["score"] <= 1
-    assert json.loads((out / "colours-shuffled.json").read_text())["pictures"] == "shuffled"
+    assert json.loads((out / "colours-shuffled.json").read_text())["images"] == "shuffled"
     with (out / "colours.tsv").open() as stream:
         lines = list(csv.DictReader(stream, delimiter="\t"))
     assert [line["index"] for line in lines] == ["1", "2", "3", "4"]
@@ -234,14 +246,14 @@ def test_evaluate_writes_scores_beside_the_checkpoint(
         (["bench=x.tsv"], "expected a checkpoint"),
         (["run", "bench=x.tsv", "metrik=exact"], "unknown key 'metrik'. Did you mean 'metric'"),
         (["run", "bench=x.tsv", "limit=few"], "limit=few: expected a whole number"),
-        (["run", "bench=x.tsv", "pictures=none"], "expected own or shuffled"),
+        (["run", "bench=x.tsv", "images=none"], "expected own or shuffled"),
         (["run"], "bench is not set"),
         (["run", "bench=here/x.tsv", "output=here"], "output=here would overwrite here/x.tsv"),
     ],
 )
 def test_mistakes_in_evaluate_are_told(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        command(arguments)
+        evaluate_command(arguments)
 
 
 def test_the_best_checkpoint_follows_the_selected_benchmarks(

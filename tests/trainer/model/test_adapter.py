@@ -12,9 +12,9 @@ from tokenization.vocab import load_tokenizer
 from trainer import optim
 from trainer.config import Adapter, load
 from trainer.model import adapter
-from trainer.model.initial import build
+from trainer.model.initial import initial_model
 from trainer.model.smolvlm import Objective, count_parameters, random_model, use_attention
-from trainer.monitoring.watch import needed
+from trainer.monitoring.watch import training_bytes
 
 GAP = 0.3038
 """Widest gap of NF4's 16 values in -1..1 (arXiv 2305.14314, appendix E), in units of the largest
@@ -73,7 +73,7 @@ def test_what_is_saved_computes_what_was_trained(dora: bool, quantize: str) -> N
     moved = loss_of(model).item()
     assert abs(moved - before.item()) > 0.1
     plain = model_of()
-    plain.load_state_dict(adapter.merged(model, model.state_dict()))
+    plain.load_state_dict(adapter.merged_weights(model, model.state_dict()))
     assert loss_of(plain).item() == pytest.approx(moved, rel=1e-5)
     assert loss_of(model).item() == moved  # and the model that goes on training is as it was
 
@@ -105,7 +105,7 @@ def test_an_adapter_on_what_is_no_linear_layer_is_refused() -> None:
 
 def test_a_frozen_tower_has_no_adapter_that_learns(settings: Settings) -> None:
     config = settings(adapter__rank=4, optim__freeze="[vision, connector]")
-    model = build(config, load_tokenizer("builtin"), resume=None)
+    model = initial_model(config, load_tokenizer("builtin"), resume=None)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained
     assert all(".text_model." in name and ".lora_" in name for name in trained)
@@ -131,7 +131,9 @@ def test_the_memory_that_is_announced_follows_the_settings(settings: Settings) -
     def bytes_of(**changes: object) -> tuple[int, int]:
         config = settings(**changes)
         model = adapter.adapt(model_of(), config.adapter) if config.adapter.rank else model_of()
-        return needed(config, model), sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return training_bytes(config, model), sum(
+            p.numel() for p in model.parameters() if p.requires_grad
+        )
 
     full, every = bytes_of()
     assert full == 16 * every

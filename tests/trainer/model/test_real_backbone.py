@@ -15,7 +15,7 @@ from tests.trainer.conftest import SMALL
 from trainer import checkpoint
 from trainer.config import Config, load
 from trainer.loop import train
-from trainer.model.initial import build
+from trainer.model.initial import initial_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -87,7 +87,7 @@ def logits(model: Any, tokenizer: Any, text: str, *, still: bool = False) -> tor
 def test_grafted_it_says_of_text_what_it_said_before(
     language: Path, original: Any, tokenizer: Any
 ) -> None:
-    model = build(config_of(language), tokenizer, resume=None).eval()
+    model = initial_model(config_of(language), tokenizer, resume=None).eval()
     for text in TEXTS:
         ours, theirs = (logits(m, tokenizer, text) for m in (model, original))
         print(f"{text[:24]!r}: logits up to {theirs.abs().max():.1f}, "
@@ -117,7 +117,7 @@ def test_another_rotary_base_changes_nothing_else(
         model__language__rope_theta=273768.0,
         model__language__max_position_embeddings=16384,
     )
-    model = build(changed, tokenizer, resume=None).eval()
+    model = initial_model(changed, tokenizer, resume=None).eval()
     for text in TEXTS:
         ours = logits(model, tokenizer, text)
         torch.testing.assert_close(ours, logits(expected, tokenizer, text), **CLOSE)
@@ -135,7 +135,7 @@ def test_another_rotary_base_changes_nothing_else(
 def test_a_connector_stage_leaves_its_words_alone(
     language: Path, original: Any, tokenizer: Any, mixture: Path, tmp_path: Path
 ) -> None:
-    """Graft, two steps on pictures, checkpoint, `transformers`: the same text logits."""
+    """Graft, two steps on images, checkpoint, `transformers`: the same text logits."""
     from transformers import AutoModelForImageTextToText
 
     config = config_of(

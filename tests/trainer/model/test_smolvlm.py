@@ -17,10 +17,10 @@ from trainer.data.shards import Row
 from trainer.model import attention
 from trainer.model.smolvlm import (
     Objective,
+    checkpoint_activations,
     count_parameters,
-    normalise,
+    normalize_pixels,
     random_model,
-    save_memory,
     use_attention,
 )
 
@@ -72,7 +72,7 @@ SAMPLES = [sample(i, kind) for i, kind in enumerate((*KINDS, "images"))]
 def alone(model: nn.Module, each: dict) -> torch.Tensor:
     """Logits of one sample by transformers' own forward, its own mask, its own attention."""
     batch = batch_of([each])
-    pixels = normalise(batch.pixels, torch.float64) if len(batch.pixels) else None
+    pixels = normalize_pixels(batch.pixels, torch.float64) if len(batch.pixels) else None
     return model(
         input_ids=batch.input_ids,
         attention_mask=torch.ones_like(batch.input_ids),
@@ -165,7 +165,7 @@ def test_chunks_of_logits_change_nothing(chunk: int) -> None:
 
 def test_gradient_checkpointing_changes_nothing() -> None:
     plain, saving = objective(), objective()
-    save_memory(saving.model)
+    checkpoint_activations(saving.model)
     layer = saving.model.model.text_model.layers[0]
     assert layer.gradient_checkpointing
     assert not plain.model.model.text_model.layers[0].gradient_checkpointing
@@ -187,7 +187,7 @@ def test_compiled_layers_change_nothing_and_are_compiled_once_for_all_batches() 
     for layer in parallel.layers(compiled):
         layer.compile(dynamic=True, backend="aot_eager")
     graphs = []
-    for number in range(6):  # other numbers and lengths of samples, pictures and none
+    for number in range(6):  # other numbers and lengths of samples, images and none
         kinds = ("image", "text", "image", "text", "images", "text")[: 2 + number % 5]
         batch = batch_of([sample(10 * number + i, kind) for i, kind in enumerate(kinds)])
         for each in (plain, compiled):
@@ -250,7 +250,7 @@ def test_noise_is_added_in_training_only_and_by_the_length_of_each_sample() -> N
 def test_black_and_white_averages_are_not_taken_for_padding() -> None:
     for value in (0, 127, 128, 255):
         grey = torch.full((1, 64, 64, 3), value, dtype=torch.uint8)
-        assert (normalise(grey, torch.bfloat16) != 0).all()
+        assert (normalize_pixels(grey, torch.bfloat16) != 0).all()
 
 
 def test_pixels_are_those_of_transformers_image_processor() -> None:
@@ -261,9 +261,9 @@ def test_pixels_are_those_of_transformers_image_processor() -> None:
     each = SAMPLES[0]
     batch = batch_of([each])
     processor = SmolVLMImageProcessorPil(**processor_settings(ENCODING))
-    picture = open_image(each["images"][0]["bytes"])
-    theirs = processor([[picture]], return_tensors="pt")["pixel_values"]
-    assert torch.allclose(normalise(batch.pixels, torch.float32), theirs, atol=1e-6)
+    image_record = open_image(each["images"][0]["bytes"])
+    theirs = processor([[image_record]], return_tensors="pt")["pixel_values"]
+    assert torch.allclose(normalize_pixels(batch.pixels, torch.float32), theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +312,6 @@ def test_frozen_towers_stay() -> None:
 def test_attention_means_are_named_and_refused_where_they_do_not_run() -> None:
     for means in ("flex", "varlen"):
         with pytest.raises(ValueError, match=rf"attention={means} trains on CUDA only, found cpu"):
-            attention.choose(means, torch.device("cpu"))
-    assert attention.choose("auto", torch.device("cpu")) == "loop"
-    assert attention.choose("auto", torch.device("cuda")) == "varlen"
+            attention.choose_attention(means, torch.device("cpu"))
+    assert attention.choose_attention("auto", torch.device("cpu")) == "loop"
+    assert attention.choose_attention("auto", torch.device("cuda")) == "varlen"

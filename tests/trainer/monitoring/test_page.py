@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 from tests.trainer.conftest import Settings
 from tests.trainer.shards import COLOURS, ENCODING, pack, png, sample, write
+from tokenization.images import crop_pixels as crops
 from tokenization.images import open_image
-from tokenization.images import pixels as crops
 from tokenization.vocab import load_tokenizer
 from trainer.config import Config
 from trainer.data.shards import open_mixture
 from trainer.evaluation import generations
 from trainer.evaluation.answer import Prompt
-from trainer.evaluation.generations import Shown, choose
+from trainer.evaluation.generations import ShownSample, choose_samples
 from trainer.loop import train
-from trainer.monitoring.page import CHARACTERS, POINTS, averaged, page, spread, visible
+from trainer.monitoring.page import CHARACTERS, POINTS, downsample, page, spread, visible_text
 
 HOSTILE = (
     "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }}\u202e\x1b["
@@ -89,7 +89,7 @@ def test_a_run_writes_its_page_and_goes_on_writing_it(settings: Settings) -> Non
     assert found.open == []
     refuse_network(html)
     text = " ".join(" ".join(found.words).split())
-    for part in ("Step 4 of 4", "toy (toy-0123456789abcdef)", "pictures", "words", "step 2"):
+    for part in ("Step 4 of 4", "toy (toy-0123456789abcdef)", "images", "words", "step 2"):
         assert part in text
     for words in answered(run)[4].values():
         assert " ".join(words.split()) in text
@@ -111,7 +111,7 @@ def test_looking_changes_no_number(settings: Settings, tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-def greedy(model: Any, tokenizer: Any, shown: Shown) -> str:
+def greedy(model: Any, tokenizer: Any, shown: ShownSample) -> str:
     """What `transformers` finds most probable next, by whole forward passes without a cache."""
     ids = torch.from_numpy(shown.prompt.ids)[None]
     given = {}
@@ -139,22 +139,22 @@ def test_what_is_shown_is_what_the_checkpoint_says(
     # Hardly trained, it still says many words.
     folder = train(settings(steps=1, batch_rows=2, evaluate_rows=1, page_samples=3))
     tokenizer = load_tokenizer("builtin")
-    shown = choose([open_mixture(str(mixture))], tokenizer, count=3)
+    shown = choose_samples([open_mixture(str(mixture))], tokenizer, count=3)
     (words,) = answered(folder.parent).values()
     model = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).eval()
     assert words == {each.id: greedy(model, tokenizer, each) for each in shown}
     assert len(set(words.values())) > 1
 
 
-def test_samples_alternate_over_components_and_keep_their_own_picture(mixture: Path) -> None:
-    shown = choose([open_mixture(str(mixture))], load_tokenizer("builtin"), count=8)
-    assert [each.component for each in shown][:4] == ["pictures", "words"] * 2
+def test_samples_alternate_over_components_and_keep_their_own_image(mixture: Path) -> None:
+    shown = choose_samples([open_mixture(str(mixture))], load_tokenizer("builtin"), count=8)
+    assert [each.component for each in shown][:4] == ["images", "words"] * 2
     assert len({each.id for each in shown}) == len(shown)
     for each in shown:
         if not each.images:
             assert re.search(r"What comes after (\d+)", each.question)
             continue
-        assert each.question.count("[picture]") == len(each.images)
+        assert each.question.count("[image]") == len(each.images)
         assert "<image>" not in each.question
         for name, data in zip(each.expected.split(" and "), each.images, strict=True):
             mean = np.asarray(open_image(data)).mean((0, 1))
@@ -163,11 +163,11 @@ def test_samples_alternate_over_components_and_keep_their_own_picture(mixture: P
 
 
 def test_samples_that_answer_before_they_are_asked_are_not_chosen(tmp_path: Path) -> None:
-    text, picture = sample(0, "text"), sample(1, "image")
+    text, image_record = sample(0, "text"), sample(1, "image")
     text["loss_mask"] = [True] * len(text["loss_mask"])
-    picture["loss_mask"][2] = True  # before the picture
-    mixture = open_mixture(str(write(tmp_path / "m", pack([text]), val=pack([text, picture]))))
-    assert choose([mixture], load_tokenizer("builtin"), count=4) == []
+    image_record["loss_mask"][2] = True  # before the image
+    mixture = open_mixture(str(write(tmp_path / "m", pack([text]), val=pack([text, image_record]))))
+    assert choose_samples([mixture], load_tokenizer("builtin"), count=4) == []
 
 
 def test_without_val_rows_the_page_holds_the_curves(settings: Settings, tmp_path: Path) -> None:
@@ -188,7 +188,9 @@ def line(step: int, **changes: object) -> dict:
 
 def test_hostile_text_is_text_and_nothing_else() -> None:
     prompt = Prompt(np.array([1, 2]), [(0, 0)])
-    shown = Shown(HOSTILE, HOSTILE, HOSTILE, HOSTILE, [png((9, 9, 9), 30, 20, 0)], prompt, ENCODING)
+    shown = ShownSample(
+        HOSTILE, HOSTILE, HOSTILE, HOSTILE, [png((9, 9, 9), 30, 20, 0)], prompt, ENCODING
+    )
     log = [
         line(1, losses={f"component/{HOSTILE}": 2.0}),
         line(2, losses={f"component/{HOSTILE}": 1.0}),
@@ -215,14 +217,14 @@ def test_a_run_without_a_logged_line_says_so() -> None:
 
 
 def test_long_text_is_shortened_and_says_by_how_much() -> None:
-    assert visible("a" * CHARACTERS) == "a" * CHARACTERS
-    assert visible("a" * (CHARACTERS + 5)) == "a" * CHARACTERS + " ... (5 characters more)"
-    assert visible("\u202e" * 3) == "\\u202e" * 3
+    assert visible_text("a" * CHARACTERS) == "a" * CHARACTERS
+    assert visible_text("a" * (CHARACTERS + 5)) == "a" * CHARACTERS + " ... (5 characters more)"
+    assert visible_text("\u202e" * 3) == "\\u202e" * 3
 
 
 @given(st.lists(st.floats(-1e3, 1e3), max_size=3 * POINTS))
 def test_averaging_keeps_the_order_and_the_range(values: list[float]) -> None:
-    x, y = averaged(list(range(len(values))), values)
+    x, y = downsample(list(range(len(values))), values)
     assert len(x) == len(y) == min(len(values), POINTS)
     assert x == sorted(x)
     if values:
