@@ -45,7 +45,7 @@ def write(data: str, output: Path) -> None:
     """The folder holds a checkpoint and what our side makes of the images."""
     import dataclasses
 
-    from tokenization.images import pixels as crops
+    from tokenization.images import crop_pixels as crops
     from trainer.config import load
     from trainer.evaluation.answer import Question, answers, open_checkpoint, prompts
     from trainer.loop import train

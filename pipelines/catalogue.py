@@ -2,14 +2,13 @@
 
 table()      a line per source          markdown()   the README's table, with what was verified
 about(NAME)  all that is known of one, and a decoded sample where data is reachable
-terms_of()   what `licenses: {allow, forbid}` of a mixture is checked against
 """
 
 from typing import Any
 
 from pipelines.reading.ingest import peek
-from pipelines.reading.parts import list_parts, source_named
-from pipelines.sources.sample import SOURCES, Source
+from pipelines.reading.parts import list_parts
+from pipelines.sources.sample import SOURCES, Source, source_named
 
 LAYOUTS = {
     "parquet": "Parquet rows with images inside",
@@ -21,12 +20,6 @@ LAYOUTS = {
 }
 SHOWN = 300
 """Characters of a turn that are shown."""
-
-
-def terms_of(name: str) -> list[str]:
-    """The licence of a source and what it asks or forbids, as `licenses` may name them."""
-    source = source_named(name, where="sources")
-    return [source.licence, *source.terms]
 
 
 def source_table() -> str:

@@ -17,9 +17,9 @@ from mixtures.allocate import human_count
 from mixtures.config import Mixture, check_licences
 from pipelines import sources
 from pipelines.build import finished_recipe
-from pipelines.catalogue import terms_of
 from pipelines.engine import tables
 from pipelines.index import index_of, whole_rows
+from pipelines.sources.sample import terms_of
 from pipelines.survey import Piece, Place, licences_of, pieces_of
 
 

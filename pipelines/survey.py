@@ -11,9 +11,9 @@ import filters
 from mixtures import pick as picking
 from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of
 from pipelines import recipe, sources
-from pipelines.catalogue import terms_of
 from pipelines.engine import tables, versions
 from pipelines.reading.parts import Part, list_parts
+from pipelines.sources.sample import terms_of
 from pipelines.stages import STAGES
 from tokenization.schema import Encoding
 

@@ -18,6 +18,37 @@ MAY_IMPORT = {
     "pipelines": {"mixtures", "filters", "tokenization"},
     "trainer": {"tokenization"},
 }
+FLOORS = {
+    "pipelines": [
+        ("__main__",),
+        ("arguments", "catalogue", "check", "hashes", "plan", "push"),  # commands
+        ("build",),  # the main path
+        ("clean", "index"),
+        ("near",),
+        ("survey",),
+        ("stages",),
+        ("reading",),  # repository -> rows -> samples
+        ("media",),  # bytes -> what is known of an image or a video
+        ("report",),  # index and shards -> what a person looks at
+        ("sources",),  # a row of one layout -> Sample
+        ("engine",),  # tasks, tables, progress
+        ("recipe",),
+    ],
+    "trainer": [
+        ("__main__",),
+        ("cluster",),
+        ("loop",),
+        ("monitoring",),
+        ("evaluation",),
+        ("model.initial",),  # what a run starts from: a checkpoint, too
+        ("checkpoint", "optim"),
+        ("model",),
+        ("data",),
+        ("parallel",),
+        ("config",),
+    ],
+}
+"""From the top down, by the longest name that fits."""
 SITES = {
     "ray": {"pipelines/engine/runner.py", "trainer/cluster.py"},
     "datasets": {"pipelines/reading/hub.py"},
@@ -50,6 +81,60 @@ def test_rooms_import_only_the_rooms_below_them(room):
         if name.split(".")[0] in set(ROOMS) - allowed
     }
     assert not found
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_arrows_go_down(house):
+    """A file imports from its own floor or from floors below it.
+
+    `FLOORS` is CONTRIBUTING's table of rooms, executable.
+    """
+    upward = [
+        f"{path.relative_to(ROOT)} ({house} floor {floor_of(house, module(path))}: "
+        f"{', '.join(FLOORS[house][floor_of(house, module(path))])}) imports {name}, which is on "
+        f"floor {floor_of(house, name)} above: move what is shared down, or the caller up"
+        for path in files(house)
+        for name in modules_imported(path)
+        if name.split(".")[0] == house and floor_of(house, name) < floor_of(house, module(path))
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_every_file_is_in_a_room_of_a_floor(house):
+    for path in files(house):
+        if module(path) != house:
+            floor_of(house, module(path))
+
+
+def module(path: Path) -> str:
+    """`pipelines.media.video`; a package by its own name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def modules_imported(path: Path) -> Iterator[str]:
+    """The modules of ours that a file imports, `from room import module` as the module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ROOMS:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                there = ROOT.joinpath(*name.split("."))
+                is_module = there.with_suffix(".py").exists() or there.is_dir()
+                yield name if is_module else str(node.module)
+
+
+def floor_of(house: str, name: str) -> int:
+    """The floor of a module, 0 at the top: that of the longest fitting name in FLOORS."""
+    inside = name.removeprefix(house).removeprefix(".")
+    found = [
+        (len(room), floor)
+        for floor, rooms in enumerate(FLOORS[house])
+        for room in rooms
+        if inside == room or inside.startswith(f"{room}.")
+    ]
+    if not found:
+        raise AssertionError(f"{name}: on no floor; give it a room in FLOORS (CONTRIBUTING.md)")
+    return max(found)[1]
 
 
 @pytest.mark.parametrize("package", SITES)

@@ -33,7 +33,7 @@ from pipelines.reading.files import (
     matching_files,
 )
 from pipelines.reading.splitting import GROUPING, PART_BYTES, kind_of, media_of, split_files
-from pipelines.sources.sample import SOURCES, Source
+from pipelines.sources.sample import Source, source_named
 
 FRAMES = {"fps": 1.0, "max_frames": 64, "size": 512}
 ENOUGH = 1.25
@@ -68,15 +68,6 @@ class Part:
     """What determines the subset's samples: JSON-able, free of places."""
     inputs: dict[str, Any]
     """Where to read: place, not identity."""
-
-
-def source_named(name: str, *, where: str) -> Source:
-    """The registered source; raises ValueError with a hint for an unknown one."""
-    if name not in SOURCES:
-        close = difflib.get_close_matches(name, SOURCES, 1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(SOURCES))}."
-        raise ValueError(f"{where}: unknown source {name!r}. {hint}")
-    return SOURCES[name]
 
 
 def list_parts(

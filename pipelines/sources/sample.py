@@ -8,6 +8,7 @@ An adapter raises `Defect` for a row that is not of its layout; any other except
     row --adapter--> Sample(turns) --ingest: media, frames, facts--> SAMPLE
 """
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -158,6 +159,21 @@ def source(name: str, *, version: int = 1, **about: Any) -> Callable[[Adapter], 
         return adapter
 
     return register
+
+
+def source_named(name: str, *, where: str) -> Source:
+    """The registered source; raises ValueError with a hint for an unknown one."""
+    if name not in SOURCES:
+        close = difflib.get_close_matches(name, SOURCES, 1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(SOURCES))}."
+        raise ValueError(f"{where}: unknown source {name!r}. {hint}")
+    return SOURCES[name]
+
+
+def terms_of(name: str) -> list[str]:
+    """The licence of a source and what it asks or forbids, as `licenses` may name them."""
+    about = source_named(name, where="sources")
+    return [about.licence, *about.terms]
 
 
 def column(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:

@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines import catalogue, sources
+from pipelines.sources.sample import terms_of
 from tests.pipelines.sources.making import qa, write_parquet
 
 NAMES = [
@@ -68,8 +69,8 @@ def test_about_shows_facts_and_a_whole_sample(tmp_path):
 
 
 def test_terms_are_what_a_mixture_may_forbid():
-    assert "non-commercial" in catalogue.terms_of("mathwriting")
-    assert catalogue.terms_of("docmatix") == ["MIT"]
+    assert "non-commercial" in terms_of("mathwriting")
+    assert terms_of("docmatix") == ["MIT"]
 
 
 def test_describe_is_json_able():

@@ -286,7 +286,7 @@ DECODERS = {
     "video": lambda folder, **limit: (
         decoders.decode_video(encoded_video(folder / "v.mp4"), **ALL, **limit).frames
     ),
-    "image": lambda folder, **limit: [decoders.image_record(png(), **limit)],
+    "image": lambda folder, **limit: [decoders.decode_image(png(), **limit)],
     "pdf": lambda folder, **limit: decoders.decode_pdf(page(), **limit),
 }
 
@@ -331,14 +331,14 @@ def test_a_request_that_dies_half_written_costs_one_sample(tmp_path, monkeypatch
         lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
     )
     with pytest.raises(Defect, match="decoder_crash"):
-        decoders.image_record(b"?" * 1_000_000)
+        decoders.decode_image(b"?" * 1_000_000)
 
 
 def test_the_child_says_of_stills_what_they_are_and_of_bugs_that_they_are_bugs():
     data = png(40, 30)
-    assert decoders.image_record(data) == images.image_record(data)
+    assert decoders.decode_image(data) == images.image_record(data)
     with pytest.raises(Defect, match="undecodable_image"):
-        decoders.image_record(data[:60])
+        decoders.decode_image(data[:60])
     with pytest.raises(Defect, match="undecodable_pdf"):
         decoders.decode_pdf(b"%PDF-1.4 nothing")
     (leaf,) = decoders.decode_pdf(page())
