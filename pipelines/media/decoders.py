@@ -135,7 +135,11 @@ def start_child() -> subprocess.Popen[bytes]:
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-c", "from pipelines.media.decoders import serve; serve()"],
+        [
+            sys.executable,
+            "-c",
+            "from pipelines.media.decoders import serve_requests; serve_requests()",
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
