@@ -118,12 +118,13 @@ def test_the_card_and_the_report_find_their_templates(
     )  # fmt: skip
     assert "<style>" in (tmp_path / page.strip()).read_text()
     code = (
-        "import sys; from pipelines.card import card; from pipelines.finished import open_finished;"
+        "import sys; from pipelines.report.card import card;"
+        "from pipelines.report.finished import open_finished;"
         "m = open_finished(sys.argv[1]); print(card(m.stats, m.recipe), end='')"
     )
     assert python(installed, tmp_path, "-c", code, str(mix)) == (mix / "README.md").read_text()
     run = (
-        "from trainer.config import Config; from trainer.page import page;"
+        "from trainer.config import Config; from trainer.monitoring.page import page;"
         "print(page(Config(name='here'), [], [], steps=1, mixtures=['m']))"
     )
     assert "<h1>here</h1>" in python(installed, tmp_path, "-c", run)
