@@ -5,17 +5,22 @@
 | loop   | scaled dot product per sample                    | anywhere; fastest on CPU    |
 | sdpa   | transformers' block mask from the positions      | anywhere; T x T memory      |
 | flex   | compiled block-sparse mask                       | CUDA; forward only on CPU   |
-| varlen | flash attention with cumulative lengths          | CUDA                        |
+| varlen | flash attention with cumulative lengths          | CUDA, 16-bit types          |
 
 No `attention_mask` and `use_cache=False` is the rule for all: otherwise `transformers` lets samples
-see each other (measured: logits off by 0.5). The samples' lengths come as a tensor on the CPU, and
-these functions stay out of `torch.compile`: with a list, the layers around them were compiled anew
-for every number of samples in a row, and after 8 times no more.
+see each other (measured: logits off by 0.5). Under autocast the rotary embeddings leave queries and
+keys in float32 beside 16-bit values: all three go to the kernels in the type of the values.
+
+`varlen` is one operator with sizes as symbols, so that `torch.compile` takes a layer whole and once
+for all batches. `loop` and `flex` stay out of it: as many kernels as samples, and a mask made anew
+for every batch, had the layers around them compiled anew, and after 8 times no more.
 Shapes: H heads, K key heads, T tokens, D head size.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -37,15 +42,55 @@ def implementation(name: str) -> str:
     return "sdpa" if name == "sdpa" else f"packed_{name}"
 
 
-def choose_attention(name: str, device: torch.device) -> str:
-    """`auto` resolved; ValueError where a means does not run on this device."""
+def has_varlen() -> bool:
+    """This PyTorch's `varlen_attn` is causal by a window and groups key heads (2.12 and later)."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+
+
+def choose_attention(name: str, device: torch.device, dtype: str) -> str:
+    """`auto` resolved; ValueError where a means does not run on this device in this `dtype`."""
+    flash = dtype == "bfloat16" and has_varlen()
     if name == "auto":
-        return "varlen" if device.type == "cuda" else "loop"
+        if device.type != "cuda" or dtype != "bfloat16":
+            return "loop"
+        return "varlen" if flash else "flex"
     if name in ("flex", "varlen") and device.type != "cuda":
         raise ValueError(
             f"attention={name} trains on CUDA only, found {device.type}. Use attention=loop."
         )
+    if name == "varlen" and not flash:
+        found = f"dtype={dtype}" if dtype != "bfloat16" else f"PyTorch {torch.__version__}"
+        raise ValueError(
+            f"attention=varlen: its kernel takes 16-bit numbers and needs PyTorch 2.12, found "
+            f"{found}. Use dtype=bfloat16, a newer PyTorch, or attention=flex."
+        )
     return name
+
+
+def arguments(
+    implementation: str, seq_lengths: list[int], ends: torch.Tensor
+) -> dict[str, torch.Tensor | int]:
+    """What the layers pass on to the attention; `ends` [samples + 1] int32 lies on the device."""
+    if implementation == "sdpa":
+        return {}
+    if implementation == "packed_varlen":
+        return {"ends": ends, "longest": max(seq_lengths)}
+    return {"seq_lengths": torch.tensor(seq_lengths)}  # on the CPU: read without waiting
+
+
+def ends_of(seq_lengths: list[int]) -> torch.Tensor:
+    """[samples + 1] int32: where each sample ends, from 0."""
+    return torch.tensor([0, *accumulate(seq_lengths)], dtype=torch.int32)
+
+
+def _one_type(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return query.to(value.dtype), key.to(value.dtype), value
 
 
 @torch.compiler.disable
@@ -62,6 +107,7 @@ def _loop(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     assert attention_mask is None
+    query, key, value = _one_type(query, key, value)
     lengths = seq_lengths.tolist()
     pieces = [
         functional.scaled_dot_product_attention(
@@ -90,6 +136,7 @@ def _flex(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     assert attention_mask is None
+    query, key, value = _one_type(query, key, value)
     mask = _block_mask(tuple(seq_lengths.tolist()), query.device)
     output = _flex_kernel(query.device.type)(
         query, key, value, block_mask=mask, scale=scaling, enable_gqa=True
@@ -121,7 +168,6 @@ def _flex_kernel(device: str) -> Callable[..., torch.Tensor]:
     return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel
 
 
-@torch.compiler.disable
 def _varlen(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -130,30 +176,24 @@ def _varlen(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    seq_lengths: torch.Tensor,
+    ends: torch.Tensor,
+    longest: int,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     from torch.nn.attention.varlen import varlen_attn
 
     assert attention_mask is None
-    lengths = seq_lengths.tolist()
-    ends = _ends(tuple(lengths), query.device)
+    query, key, value = _one_type(query, key, value)
     output: Any = varlen_attn(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
         ends,
         ends,
-        max(lengths),
-        max(lengths),
+        longest,
+        longest,
         scale=scaling,
         window_size=(-1, 0),  # causal
         enable_gqa=True,
     )
     return output[None], None  # [1, T, H, D]
-
-
-@lru_cache(maxsize=2)
-def _ends(seq_lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    lengths = torch.tensor((0, *seq_lengths), dtype=torch.int32, device=device)
-    return lengths.cumsum(0, dtype=torch.int32)

@@ -65,9 +65,8 @@ def initial_model(config: Config, tokenizer: Any, *, resume: Path | None) -> Any
 
 def prepare_model(model: Any, config: Config, here: World) -> None:
     """The model computes as the settings say, on this machine."""
-    use_attention(model, choose_attention(config.attention, here.device))
-    if config.gradient_checkpointing:
-        checkpoint_activations(model)
+    use_attention(model, choose_attention(config.attention, here.device, config.dtype))
+    checkpoint_activations(model, config.gradient_checkpointing)
 
 
 def load_into(model: Any, weights: dict[str, torch.Tensor], where: str) -> None:

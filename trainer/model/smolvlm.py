@@ -7,6 +7,8 @@ Shapes: T tokens, L learned tokens, C crops, S px a side, E hidden size of the l
 """
 
 import math
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -96,13 +98,19 @@ def use_attention(model: "SmolVLMForConditionalGeneration", name: str) -> None:
     )
 
 
-def checkpoint_activations(model: "SmolVLMForConditionalGeneration") -> None:
-    """Layers keep only their inputs and are computed again in the backward pass (checkpointing)."""
+def checkpoint_activations(model: "SmolVLMForConditionalGeneration", towers: str) -> None:
+    """Layers of `towers` (language, vision, both, none) keep only their inputs and are computed
+    again in the backward pass (checkpointing).
+    """
     settings = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):  # transformers 5.20 renamed it
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+    parts = {"language": model.model.text_model, "vision": model.model.vision_model}
+    for name, part in parts.items():
+        if towers not in (name, "both"):
+            continue
+        if hasattr(part, "activation_checkpointing_enable"):  # transformers 5.20 renamed it
+            part.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+        else:
+            part.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -120,6 +128,21 @@ def normalize_pixels(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255)
     return ((scaled - MEAN) / STD).to(dtype)[None]
+
+
+def encode_crops(inner: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Crops [C, 3, S, S] -> their tokens' embeddings [C x tokens per crop, E].
+
+    The encoder's own parts, one after the other: `get_image_features` first looks for crops that
+    are padding, and for masked patches, each time waiting for the device. Ours are all real.
+    """
+    vision = inner.vision_model
+    side = pixels.shape[-1] // vision.patch_size
+    whole = torch.ones(len(pixels), side, side, dtype=torch.bool, device=pixels.device)
+    states = vision.embeddings(pixel_values=pixels, patch_attention_mask=whole)
+    states = vision.encoder(inputs_embeds=states, attention_mask=None).last_hidden_state
+    features: torch.Tensor = inner.connector(vision.post_layernorm(states))
+    return features.flatten(0, 1)
 
 
 def _token_losses(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -158,36 +181,46 @@ class Objective(nn.Module):
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states of all tokens: [T, E]."""
         inner = self.model.model
-        dtype = next(inner.connector.parameters()).dtype
-        extra: torch.Tensor | float = 0.0
-        arguments: dict[str, Any] = {}
-        if len(batch.pixels):
-            features = inner.get_image_features(
-                normalize_pixels(batch.pixels, dtype), return_dict=True
-            )
-            arguments["mm_encoder_outputs"] = {"image": features}
-        else:
-            # A batch without images must still give the encoder a gradient (of zero): DDP and
-            # FSDP wait for it. A crop of zeros, times zero.
-            size = inner.config.vision_config.image_size
-            blank = torch.zeros(1, 1, 3, size, size, dtype=dtype, device=batch.pixels.device)
-            features = inner.get_image_features(blank, return_dict=True)
-            extra = torch.cat(features.pooler_output).sum() * 0.0
+        text = inner.text_model
         if self.training and self._neftune:
-            lengths = torch.tensor(batch.seq_lengths, device=batch.input_ids.device)
+            lengths = batch.ends.diff()
             width = inner.config.text_config.hidden_size
-            scale = self._neftune / (lengths * width).sqrt()
-            self._noise_scale = torch.repeat_interleave(scale, lengths)
-        if inner.text_model.config._attn_implementation != "sdpa":
-            arguments["seq_lengths"] = torch.tensor(batch.seq_lengths)
-        output = inner(
-            input_ids=batch.input_ids,
+            self._noise_scale = torch.repeat_interleave(
+                self._neftune / (lengths * width).sqrt(),
+                lengths,
+                output_size=batch.input_ids.numel(),
+            )
+        embedded = text.get_input_embeddings()(batch.input_ids)
+        self._noise_scale = None
+        pixels = batch.pixels
+        if not len(pixels):
+            # A batch without images must still give the encoder a gradient (of zero): DDP and
+            # FSDP wait for it. A black crop, its embeddings times zero.
+            size = inner.config.vision_config.image_size
+            pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=pixels.device)
+        features = encode_crops(inner, normalize_pixels(pixels, self._precision())[0]).to(
+            embedded.dtype
+        )
+        if len(batch.pixels):
+            embedded = embedded.index_copy(1, batch.image_places, features[None])
+        else:
+            embedded = embedded + features.sum() * 0.0
+        output = text(
+            inputs_embeds=embedded,
             position_ids=batch.position_ids,
             use_cache=False,
-            **arguments,
+            **attention.arguments(text.config._attn_implementation, batch.seq_lengths, batch.ends),
         )
-        self._noise_scale = None
-        return output.last_hidden_state[0] + extra
+        states: torch.Tensor = output.last_hidden_state
+        return states[0]
+
+    def _precision(self) -> torch.dtype:
+        """What the encoder multiplies in: autocast's type, else that of its weights."""
+        weight = self.model.model.vision_model.embeddings.patch_embedding.weight
+        if torch.is_autocast_enabled(weight.device.type):
+            return torch.get_autocast_dtype(weight.device.type)
+        dtype: torch.dtype = weight.dtype
+        return dtype
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum [], per sample [samples]) of the losses of the learned tokens, in natural logs."""
@@ -219,30 +252,54 @@ def logits(objective: Objective, batch: Batch) -> torch.Tensor:
     return objective.model.lm_head(objective.hidden(batch))
 
 
-def flops(model: Model, seq_lengths: Any, num_crops: int, num_learned: int) -> float:
-    """Modelled multiply-adds x 2 of a forward and backward pass (3 x forward) over one row.
+def passes(freeze: Collection[str], *, adapted: bool) -> dict[str, float]:
+    """How many forward passes the work on each tower is, in one step of training.
 
+    One goes forward, one gives the gradient of what comes in, one that of the weights; what needs
+    no gradient is not computed. `adapted`: both towers' weights are frozen beside adapters.
+    """
+    work, before = {}, False
+    for which in TOWERS:  # from the pixels to the loss
+        learns = which not in freeze
+        inner = learns and which != "connector"  # a tower of several layers
+        weights = learns and not (adapted and which != "connector")
+        work[which] = 1.0 + (before or inner) + weights
+        before = before or learns
+    return work
+
+
+def flops(
+    model: Model,
+    *,
+    tokens: Any,
+    pairs: Any,
+    crops: Any,
+    learned: Any,
+    passes: Mapping[str, float] = MappingProxyType(dict.fromkeys(TOWERS, 3.0)),
+) -> Any:
+    """Modelled multiply-adds x 2 of a step on rows of these sizes (numbers, or one array each).
+
+    `pairs` is the sum of the samples' squared lengths, `passes` says what is trained.
     Matrices: 2 x weights x tokens; attention: 4 x hidden x pairs, halved where causal
-    (Kaplan et al. 2020, arXiv 2001.08361, appendix B).
+    (Kaplan et al. 2020, arXiv 2001.08361, appendix B). Activations computed again do not count.
     """
     text, vision = model.language, model.vision
-    tokens, pairs = 0, 0
-    for length in seq_lengths:
-        tokens += int(length)
-        pairs += int(length) ** 2
     width = text.num_attention_heads * text.head_dim
     keys = text.num_key_value_heads * text.head_dim
     layer = text.hidden_size * (2 * width + 2 * keys + 3 * text.intermediate_size)
-    forward = 2.0 * layer * text.num_hidden_layers * tokens
-    forward += 2.0 * width * pairs * text.num_hidden_layers
-    forward += 2.0 * text.hidden_size * text.vocab_size * num_learned
+    language = 2.0 * layer * text.num_hidden_layers * tokens
+    language += 2.0 * width * text.num_hidden_layers * pairs
+    language += 2.0 * text.hidden_size * text.vocab_size * learned
     patches = (vision.image_size // vision.patch_size) ** 2
-    encoder = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
-    forward += 2.0 * encoder * vision.num_hidden_layers * patches * num_crops
-    forward += 4.0 * vision.hidden_size * patches**2 * vision.num_hidden_layers * num_crops
+    block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
+    encoder = 2.0 * block * patches + 4.0 * vision.hidden_size * patches**2
     joined = vision.hidden_size * model.scale_factor**2
-    forward += 2.0 * joined * text.hidden_size * model.tokens_per_crop * num_crops
-    return 3 * forward
+    connector = 2.0 * joined * text.hidden_size * model.tokens_per_crop
+    return (
+        passes["language"] * language
+        + passes["vision"] * encoder * vision.num_hidden_layers * crops
+        + passes["connector"] * connector * crops
+    )
 
 
 def perplexity(loss: float) -> float:

@@ -14,11 +14,11 @@ from trainer import optim, parallel
 from trainer.config import load
 from trainer.data.batches import Batch, collate
 from trainer.data.shards import Row
-from trainer.model import attention
 from trainer.model.smolvlm import (
     Objective,
     checkpoint_activations,
     count_parameters,
+    encode_crops,
     normalize_pixels,
     random_model,
     use_attention,
@@ -163,12 +163,14 @@ def test_chunks_of_logits_change_nothing(chunk: int) -> None:
         assert torch.allclose(p.grad, q.grad, rtol=1e-9, atol=1e-12)
 
 
-def test_gradient_checkpointing_changes_nothing() -> None:
+@pytest.mark.parametrize("towers", ["language", "vision", "both", "none"])
+def test_gradient_checkpointing_changes_nothing(towers: str) -> None:
     plain, saving = objective(), objective()
-    checkpoint_activations(saving.model)
-    layer = saving.model.model.text_model.layers[0]
-    assert layer.gradient_checkpointing
-    assert not plain.model.model.text_model.layers[0].gradient_checkpointing
+    checkpoint_activations(saving.model, towers)
+    inner = saving.model.model
+    assert inner.text_model.layers[0].gradient_checkpointing == (towers in ("language", "both"))
+    vision = inner.vision_model.encoder.layers[0]
+    assert vision.gradient_checkpointing == (towers in ("vision", "both"))
     batch = batch_of(SAMPLES)
     for each in (plain, saving):
         each.train()
@@ -247,6 +249,15 @@ def test_noise_is_added_in_training_only_and_by_the_length_of_each_sample() -> N
         assert piece.max() > 0.9 * limit
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_crops_are_encoded_as_transformers_encodes_them(count: int) -> None:
+    model = objective().model
+    pixels = torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8)
+    pixels = normalize_pixels(pixels, torch.float64)
+    theirs = torch.cat(model.get_image_features(pixels, return_dict=True).pooler_output)
+    torch.testing.assert_close(encode_crops(model.model, pixels[0]), theirs, atol=1e-9, rtol=1e-9)
+
+
 def test_black_and_white_averages_are_not_taken_for_padding() -> None:
     for value in (0, 127, 128, 255):
         grey = torch.full((1, 64, 64, 3), value, dtype=torch.uint8)
@@ -261,8 +272,8 @@ def test_pixels_are_those_of_transformers_image_processor() -> None:
     each = SAMPLES[0]
     batch = batch_of([each])
     processor = SmolVLMImageProcessorPil(**processor_settings(ENCODING))
-    image_record = open_image(each["images"][0]["bytes"])
-    theirs = processor([[image_record]], return_tensors="pt")["pixel_values"]
+    image = open_image(each["images"][0]["bytes"])
+    theirs = processor([[image]], return_tensors="pt")["pixel_values"]
     assert torch.allclose(normalize_pixels(batch.pixels, torch.float32), theirs, atol=1e-6)
 
 
@@ -307,11 +318,3 @@ def test_frozen_towers_stay() -> None:
     optim.freeze(model, config.optim.freeze)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained == {"model.connector.modality_projection.proj.weight"}
-
-
-def test_attention_means_are_named_and_refused_where_they_do_not_run() -> None:
-    for means in ("flex", "varlen"):
-        with pytest.raises(ValueError, match=rf"attention={means} trains on CUDA only, found cpu"):
-            attention.choose_attention(means, torch.device("cpu"))
-    assert attention.choose_attention("auto", torch.device("cpu")) == "loop"
-    assert attention.choose_attention("auto", torch.device("cuda")) == "varlen"
