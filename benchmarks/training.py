@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ SIDES = {
 SIZES = {
     "tiny": {"batch_rows": "2", "micro_rows": "2"},
     "smolvlm_256m": {
-        "batch_rows": "1", "micro_rows": "1", "dtype": "float32", "gradient_checkpointing": "false",
+        "batch_rows": "1", "micro_rows": "1", "dtype": "float32", "gradient_checkpointing": "none",
         "model.vision.pretrained": "", "model.language.pretrained": "", "threads": "1",
     },
 }  # fmt: skip
@@ -111,7 +112,7 @@ def batches(config: Config) -> list[list[Row]]:
     """The samples of every step, in the order in which ours trains them."""
     loader = Loader(
         config, image_token=IMAGE,
-        cost=lambda lengths, crops, learned: flops(config.model, lengths, crops, learned),
+        cost=partial(flops, config.model),
     )  # fmt: skip
     made = []
     for step in range(config.steps):

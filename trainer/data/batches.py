@@ -9,19 +9,23 @@ T tokens, C crops, S px a side, L learned tokens.
 """
 
 import collections
-import concurrent.futures
+import itertools
+import os
+import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 
 from tokenization.images import crop_pixels as crops
 from trainer.config import Config
-from trainer.data.order import row_at, share_out
-from trainer.data.shards import Row, Rows, open_mixtures, predicted_mask
+from trainer.data.order import Order, share_out
+from trainer.data.shards import SIZES, Row, Rows, open_mixtures, predicted_mask
 
 FETCHERS = 4
 """Shards that are read from URLs at a time."""
@@ -34,6 +38,8 @@ class Batch:
     input_ids: torch.Tensor  # [1, T] int64
     position_ids: torch.Tensor  # [1, T] int64, from 0 at every sample
     pixels: torch.Tensor  # [C, S, S, 3] uint8
+    image_places: torch.Tensor  # [C x tokens per crop] int64: where the image tokens stand
+    ends: torch.Tensor  # [samples + 1] int32: where each sample ends, from 0
     predictors: torch.Tensor  # [L] int64: token i + 1 is learned from i
     targets: torch.Tensor  # [L] int64
     owners: torch.Tensor  # [L] int64: number of the sample in this batch
@@ -41,15 +47,30 @@ class Batch:
     sample_ids: list[str]
     rows: list[str] = field(default_factory=list)  # "mixture/row", for reports
     sample_images: list[int] = field(default_factory=list)  # images per sample
+    sample_learned: list[int] = field(default_factory=list)  # learned tokens per sample
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
-        moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=True)
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), torch.Tensor)
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The same batch in memory from which CUDA copies beside other work."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors: dict[str, Any] = {n: v for n, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **{name: move(tensor) for name, tensor in tensors.items()})
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What it costs, by the names of `shards.SIZES`."""
+        return {
+            "tokens": self.input_ids.numel(),
+            "pairs": sum(length**2 for length in self.seq_lengths),
+            "crops": len(self.pixels),
+            "learned": len(self.targets),
         }
-        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -95,7 +116,8 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
     positions = np.arange(len(input_ids)) - np.repeat(
         np.cumsum(seq_lengths) - seq_lengths, seq_lengths
     )
-    expected = int((input_ids == image_token).sum())
+    is_image = input_ids == image_token
+    expected = int(is_image.sum())
     if expected != filled * tokens:
         raise ValueError(
             f"rows {[f'{row.mixture}/{row.number}' for row in packed]} "
@@ -103,7 +125,7 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
             f"{filled} crops x {tokens} tokens. The shards break their contract."
         )
     sample_images = images_per_sample(
-        input_ids == image_token,
+        is_image,
         seq_lengths,
         [grid for row in packed for grid in row.grids],
         tokens_per_crop=tokens,
@@ -112,6 +134,8 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
         input_ids=torch.from_numpy(input_ids)[None],
         position_ids=torch.from_numpy(positions)[None],
         pixels=torch.from_numpy(pixels),
+        image_places=torch.from_numpy(np.flatnonzero(is_image)),
+        ends=torch.from_numpy(np.cumsum([0, *seq_lengths], dtype=np.int32)),
         predictors=torch.from_numpy(targets - 1),
         targets=torch.from_numpy(input_ids[targets]),
         owners=torch.from_numpy(owners[targets]),
@@ -119,6 +143,7 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
         sample_ids=[name for row in packed for name in row.sample_ids],
         rows=[f"{row.mixture}/{row.number}" for row in packed],
         sample_images=sample_images.tolist(),
+        sample_learned=np.bincount(owners[targets], minlength=len(seq_lengths)).tolist(),
     )
 
 
@@ -152,12 +177,85 @@ def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
     return max(config.batch_rows, rows_of_window // 2)
 
 
-class Loader:
-    """Steps and their micro-batches for one rank, made ahead by threads, at most `prefetch`.
+def cores() -> int:
+    """Cores that this process may use, its share where several ranks run on this machine."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, own // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
-    Pillow lets go of the interpreter while it decodes and resizes, so threads suffice and no pixel
-    is copied between processes.
+
+Task = TypeVar("Task")
+Made = TypeVar("Made")
+
+
+def made_ahead(
+    tasks: Iterable[Task], make: Callable[[Task], Made], *, workers: int, ahead: int
+) -> Iterator[Made]:
+    """`make` of each task in order, by threads; at most `ahead` are made and not yet taken.
+
+    One more thread reads `tasks`, so that planning does not hold up who takes what is made. Pillow
+    lets go of the interpreter while it decodes and resizes, so threads suffice and no pixel is
+    copied between processes.
     """
+    pool = ThreadPoolExecutor(workers, "crops")
+    room, leaving = threading.Semaphore(ahead), threading.Event()
+    line: queue.SimpleQueue[Future[Made] | None] = queue.SimpleQueue()
+
+    def feed() -> None:
+        try:
+            for task in tasks:
+                room.acquire()
+                if leaving.is_set():
+                    return
+                line.put(pool.submit(make, task))
+            line.put(None)
+        except BaseException as error:  # raised again where the batch is asked for
+            failed: Future[Made] = Future()
+            failed.set_exception(error)
+            line.put(failed)
+
+    feeder = threading.Thread(target=feed, name="plan", daemon=True)
+    feeder.start()
+    try:
+        while (future := line.get()) is not None:
+            made = future.result()
+            room.release()
+            yield made
+    finally:
+        leaving.set()
+        room.release()
+        feeder.join()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def copied(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches on `device`: on CUDA by a stream beside the one that computes.
+
+    Nothing waits for a copy but the device. The next but one batch waits until this one has been
+    computed, so that no more than two lie in the device's memory.
+    """
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    beside, computed = torch.cuda.Stream(device), collections.deque[torch.cuda.Event]()
+    for batch in batches:
+        if len(computed) == 2:
+            computed.popleft().synchronize()
+        now = torch.cuda.current_stream(device)
+        with torch.cuda.stream(beside):
+            moved = batch.to(device)
+        now.wait_stream(beside)
+        for tensor in vars(moved).values():
+            if isinstance(tensor, torch.Tensor):
+                tensor.record_stream(now)
+        yield moved
+        del moved
+        done = torch.cuda.Event()
+        done.record(now)
+        computed.append(done)
+
+
+class Loader:
+    """Steps and their micro-batches for one rank, made ahead by threads, at most `prefetch`."""
 
     def __init__(
         self,
@@ -166,15 +264,21 @@ class Loader:
         image_token: int,
         rank: int = 0,
         ranks: int = 1,
-        cost: Callable[[np.ndarray, int, int], float],
+        cost: Callable[..., np.ndarray],
+        pin: bool = False,
     ) -> None:
+        """`cost` takes an array each of `shards.SIZES`; `pin`: batches come in pinned memory."""
         self.splits = [Rows(mixture, "train") for mixture in open_mixtures(config)]
         self.weights = list(config.data.values())
-        self.config, self.image_token, self.cost = config, image_token, cost
+        self.order = Order(
+            [rows.shard_rows for rows in self.splits], self.weights, config.seed,
+            window=config.shuffle_shards,
+        )  # fmt: skip
+        self.config, self.image_token, self.cost, self.pin = config, image_token, cost, pin
         self.rank, self.ranks = rank, ranks
         self.ahead = prefetch_distance(self.splits, config)
-        self.fetcher = concurrent.futures.ThreadPoolExecutor(FETCHERS, "shards")
-        self.coming: dict[tuple[int, int], concurrent.futures.Future[Path]] = {}
+        self.fetcher = ThreadPoolExecutor(FETCHERS, "shards")
+        self.coming: dict[tuple[int, int], Future[Path]] = {}
         if config.batch_rows % ranks:
             raise ValueError(
                 f"batch_rows is {config.batch_rows}, not a multiple of the {ranks} ranks. "
@@ -191,35 +295,30 @@ class Loader:
 
     def plan(self, position: int) -> tuple[Step, list[list[tuple[int, int]]]]:
         """The step at a position and this rank's rows per micro-batch; reads no image."""
-        chosen = self._rows(position)
+        chosen = self.order.rows(position, self.config.batch_rows)
         self._fetch(position, chosen)
-        measured = [self.splits[m].lengths(number) for m, number in chosen]
-        costs = [self.cost(*each) for each in measured]
-        mine = share_out(costs, self.ranks)[self.rank]
-        size = self.config.micro_rows
-        groups = [[chosen[i] for i in mine[at : at + size]] for at in range(0, len(mine), size)]
+        sizes = np.stack([self.splits[m].sizes(number) for m, number in chosen])
+        costs = self.cost(**dict(zip(SIZES, sizes.T, strict=True)))
+        mine = share_out(
+            costs.tolist(), sizes[:, 0].tolist(), self.ranks, micro_rows=self.config.micro_rows
+        )[self.rank]
+        groups = [[chosen[i] for i in group] for group in mine]
         step = Step(
             position=position,
-            num_learned=sum(each[2] for each in measured),
+            num_learned=int(sizes[:, SIZES.index("learned")].sum()),
             num_batches=len(groups),
             rows=[f"{self.splits[m].mixture.name}/{number}" for m, number in chosen],
         )
         return step, groups
-
-    def _rows(self, position: int) -> list[tuple[int, int]]:
-        shards = [rows.shard_rows for rows in self.splits]
-        seed, window = self.config.seed, self.config.shuffle_shards
-        return [
-            row_at(p, shards, self.weights, seed, window=window)
-            for p in range(position, position + self.config.batch_rows)
-        ]
 
     def _fetch(self, position: int, chosen: Sequence[tuple[int, int]]) -> None:
         """The shards of these rows are here; those of rows further on are on their way."""
         if all(rows.mixture.remote is None for rows in self.splits):
             return
         now = self._shards(chosen)
-        later = self._shards(self._rows(position + self.ahead)) if self.ahead else set()
+        later = set()
+        if self.ahead:
+            later = self._shards(self.order.rows(position + self.ahead, self.config.batch_rows))
         for shard in [*now, *(later - now)]:
             if shard not in self.coming:
                 self.coming[shard] = self.fetcher.submit(self.splits[shard[0]].fetch, shard[1])
@@ -231,44 +330,30 @@ class Loader:
 
     def make(self, group: Sequence[tuple[int, int]]) -> Batch:
         """One micro-batch."""
-        rows = [self.splits[m][number] for m, number in group]
-        return collate(rows, image_token=self.image_token)
+        batch = collate(
+            [self.splits[m][number] for m, number in group], image_token=self.image_token
+        )
+        return batch.pinned() if self.pin else batch
 
     def steps(self, position: int, count: int) -> Iterator[tuple[Step, Iterator[Batch]]]:
         """`count` steps from a position on; each step's micro-batches must be consumed in order."""
-        planned: collections.deque[Step] = collections.deque()
-        pending: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
-        source = self._tasks(position, count, planned)
-        pool = concurrent.futures.ThreadPoolExecutor(self.config.workers, "crops")
-        lock = threading.Lock()
+        line: Iterator[Step | Batch] = made_ahead(
+            self._tasks(position, count),
+            lambda task: task if isinstance(task, Step) else self.make(task),
+            **threads(self.config),
+        )
+        for step in line:
+            assert isinstance(step, Step)
+            yield step, itertools.islice(cast(Iterator[Batch], line), step.num_batches)
 
-        def fill() -> None:
-            with lock:
-                while len(pending) < self.config.prefetch:
-                    group = next(source, None)
-                    if group is None:
-                        return
-                    pending.append(pool.submit(self.make, group))
-
-        def batches(step: Step) -> Iterator[Batch]:
-            for _ in range(step.num_batches):
-                fill()
-                batch = pending.popleft().result()
-                fill()
-                yield batch
-
-        try:
-            for _ in range(count):
-                fill()
-                step = planned.popleft()
-                yield step, batches(step)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _tasks(
-        self, position: int, count: int, planned: collections.deque[Step]
-    ) -> Iterator[list[tuple[int, int]]]:
+    def _tasks(self, position: int, count: int) -> Iterator[Step | list[tuple[int, int]]]:
         for number in range(count):
             step, groups = self.plan(position + number * self.config.batch_rows)
-            planned.append(step)
+            yield step
             yield from groups
+
+
+def threads(config: Config) -> dict[str, int]:
+    """How many threads make batches, and how many batches may lie ready."""
+    workers = config.workers or cores()
+    return {"workers": workers, "ahead": config.prefetch or workers + 2}

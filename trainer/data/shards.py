@@ -150,6 +150,8 @@ class Rows:
             (n, batch) for n, found in enumerate(counts) for batch in range(len(found))
         ]
         self._starts = np.cumsum([0, *(rows for found in counts for rows in found)])
+        self._first_batch = np.cumsum([0, *(len(found) for found in counts)])
+        self._sizes: dict[int, np.ndarray] = {}
         if split == "train" and len(self) == 0:
             raise ValueError(f"{mixture.folder / 'shards'}: the {split} shards hold no row.")
 
@@ -211,17 +213,19 @@ class Rows:
         shard, batch = self._batches[which]
         return self._reader(shard).get_batch(batch), number - int(self._starts[which])
 
-    def lengths(self, number: int) -> tuple[np.ndarray, int, int]:
-        """(seq_lengths, crops, learned tokens) of a row, no image touched."""
-        batch, i = self._find(number)
-        seq_lengths = batch.column("seq_lengths")[i].values.to_numpy()
-        mask = batch.column("loss_mask")[i].values.to_numpy(zero_copy_only=False)
-        grids = batch.column("grids")[i].as_py()
-        return (
-            seq_lengths,
-            sum(g["rows"] * g["cols"] + 1 for g in grids),
-            int(predicted_mask(mask, seq_lengths).sum()),
-        )
+    def sizes(self, number: int) -> np.ndarray:
+        """(tokens, pairs, crops, learned tokens) of a row, no image touched: see `SIZES`.
+
+        Those of a shard's rows are counted together and kept: 32 bytes a row.
+        """
+        which = self._batch_of(number)
+        shard, _ = self._batches[which]
+        first = int(self._starts[self._first_batch[shard]])
+        if shard not in self._sizes:
+            reader = self._reader(shard)
+            batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
+            self._sizes[shard] = np.concatenate([sizes_of(batch) for batch in batches])
+        return self._sizes[shard][number - first]
 
     def __getitem__(self, number: int) -> Row:
         batch, i = self._find(number)
@@ -240,6 +244,35 @@ class Rows:
 
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("*.arrow")]
+
+
+SIZES = ("tokens", "pairs", "crops", "learned")
+"""What rows cost to train on; `pairs` is the sum of the samples' squared lengths."""
+
+
+def sizes_of(batch: pa.RecordBatch) -> np.ndarray:
+    """[rows, len(SIZES)] int64 of packed rows."""
+    lengths, mask, grids = (batch.column(name) for name in ("seq_lengths", "loss_mask", "grids"))
+    samples = lengths.flatten().to_numpy().astype(np.int64)
+    learns = mask.flatten().to_numpy(zero_copy_only=False)
+    cut = grids.flatten()
+    rows, cols = (cut.field(side).to_numpy().astype(np.int64) for side in ("rows", "cols"))
+    return np.stack(
+        [
+            _sums(samples, lengths),
+            _sums(samples**2, lengths),
+            _sums(rows * cols + 1, grids),
+            _sums(predicted_mask(learns, samples), mask),
+        ],
+        axis=1,
+    )
+
+
+def _sums(values: np.ndarray, column: pa.ListArray) -> np.ndarray:
+    """Of each row's values, which lie in `values` one row after the other; 0 where it has none."""
+    ends = column.offsets.to_numpy()
+    before = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    return np.diff(before[ends - ends[0]])
 
 
 def predicted_mask(loss_mask: np.ndarray, seq_lengths: np.ndarray) -> np.ndarray:

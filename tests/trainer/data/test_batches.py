@@ -16,15 +16,23 @@ from hypothesis import strategies as st
 from tests.trainer.conftest import Settings
 from tests.trainer.shards import ENCODING, pack, sample, write
 from trainer.config import Config
-from trainer.data.batches import Loader, collate
-from trainer.data.order import MIX_BLOCK, order, row_at, rows_in_order, share_out, shares
-from trainer.data.shards import Rows, open_mixture, predicted_mask, refuse_mismatch
+from trainer.data.batches import Loader, collate, threads
+from trainer.data.order import (
+    CHEAP_ROWS,
+    MIX_BLOCK,
+    Order,
+    order,
+    rows_in_order,
+    share_out,
+    shares,
+)
+from trainer.data.shards import SIZES, Rows, open_mixture, predicted_mask, refuse_mismatch
 
 IMAGE = 49190
 
 
-def cost(lengths: np.ndarray, crops: int, learned: int) -> float:
-    return float(lengths.sum() + 100 * crops)
+def cost(*, tokens: np.ndarray, crops: np.ndarray, **_: np.ndarray) -> np.ndarray:
+    return tokens + 100.0 * crops
 
 
 def loader(config: Config, *, rank: int = 0, ranks: int = 1) -> Loader:
@@ -69,7 +77,7 @@ def test_positions_draw_each_mixture_by_weight_and_each_row_equally(
     sizes: list[int], data: st.DataObject, seed: int
 ) -> None:
     weights = [data.draw(st.floats(0.1, 5)) for _ in sizes]
-    drawn = [row_at(p, [(size,) for size in sizes], weights, seed) for p in range(MIX_BLOCK)]
+    drawn = Order([(size,) for size in sizes], weights, seed).rows(0, MIX_BLOCK)
     count = collections.Counter(m for m, _ in drawn)
     expected = shares(weights, MIX_BLOCK) if len(sizes) > 1 else [MIX_BLOCK]
     assert [count[m] for m in range(len(sizes))] == expected
@@ -86,18 +94,62 @@ def test_shares_are_whole_and_within_one(weights: list[float], block: int) -> No
         assert abs(count - weight / sum(weights) * block) < 1
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=40), st.integers(1, 5))
-def test_ranks_share_out_every_row_once_in_equal_numbers(costs: list[float], ranks: int) -> None:
-    groups = share_out(costs, ranks)
-    assert sorted(i for group in groups for i in group) == list(range(len(costs)))
-    assert max(map(len, groups)) <= -(-len(costs) // ranks)
-    if len(costs) % ranks == 0:
-        assert {len(group) for group in groups} == {len(costs) // ranks}
+@hypothesis_settings(deadline=None)
+@given(
+    st.integers(1, 5).flatmap(
+        lambda ranks: st.tuples(
+            st.just(ranks),
+            st.lists(
+                st.tuples(st.floats(0, 1e6), st.integers(1, 8192)), min_size=ranks, max_size=40
+            ).map(lambda rows: rows[: len(rows) // ranks * ranks]),
+        )
+    ),
+    st.integers(1, 3),
+)
+def test_ranks_share_out_every_row_once_in_as_many_micro_batches(
+    given_rows: tuple[int, list[tuple[float, int]]], micro_rows: int
+) -> None:
+    ranks, rows = given_rows
+    costs, tokens = [cost for cost, _ in rows], [count for _, count in rows]
+    dealt = share_out(costs, tokens, ranks, micro_rows=micro_rows)
+    assert sorted(i for groups in dealt for group in groups for i in group) == list(
+        range(len(rows))
+    )
+    assert len(dealt) == ranks
+    assert len({len(groups) for groups in dealt}) == 1
+    for groups in dealt:
+        sums = [sum(costs[i] for i in group) for group in groups]
+        assert sums == sorted(sums, reverse=True)
+        for group in groups:
+            assert group  # no rank goes without while another works
+            assert sum(costs[i] for i in group) <= micro_rows * max(costs) * (1 + 1e-6)
+            most = CHEAP_ROWS * micro_rows * max(tokens)
+            assert sum(tokens[i] for i in group) <= most * (1 + 1e-6)
 
 
 def test_ranks_are_balanced_by_cost() -> None:
     costs = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
-    assert {sum(costs[i] for i in group) for group in share_out(costs, 2)} == {18.0}
+    dealt = share_out(costs, [8192] * 8, 2, micro_rows=1)
+    assert {sum(costs[i] for group in groups for i in group) for groups in dealt} == {18.0}
+
+
+def test_micro_batches_that_run_at_the_same_time_cost_nearly_the_same() -> None:
+    """FSDP's ranks meet in every layer: a step takes the dearest micro-batch of each round."""
+    rng = np.random.default_rng(0)
+    costs = rng.lognormal(0, 0.4, 64).tolist()
+    dealt = share_out(costs, [8192] * 64, 8, micro_rows=1)
+    sums = [[sum(costs[i] for i in group) for group in groups] for groups in dealt]
+    together = sum(max(micro) for micro in zip(*sums, strict=True))
+    assert together < 1.06 * sum(costs) / 8
+
+
+def test_cheap_rows_share_a_micro_batch_and_dear_ones_do_not() -> None:
+    costs, tokens = [12.0, 12.0] + [1.0] * 8, [8192] * 10
+    (groups,) = share_out(costs, tokens, 1, micro_rows=1)
+    assert sorted(map(len, groups)) == [1, 1, 4, 4]
+    assert all(len(group) == 1 for group in groups if 0 in group or 1 in group)
+    (alike,) = share_out([5.0] * 6, tokens[:6], 1, micro_rows=2)
+    assert [len(group) for group in alike] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -183,15 +235,91 @@ def test_the_loader_keeps_order_and_bounds(mixture: Path, prefetch: int, workers
 
     load.make = counted  # type: ignore[assignment, method-assign]
     seen = []
-    for step, batches in load.steps(4, 3):
+    for _, batches in load.steps(4, 3):
         for batch in batches:
             with lock:
                 alive -= 1
             seen += batch.rows
-        assert step.num_batches == 2
     planned = [load.plan(p)[1] for p in (4, 8, 12)]
     assert seen == [f"toy/{n}" for groups in planned for group in groups for _, n in group]
     assert most <= prefetch + 1  # and the one being trained on
+
+
+def test_an_order_of_many_mixtures_makes_each_permutation_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import trainer.data.order as module
+
+    made = []
+    real = module.rows_in_order
+    monkeypatch.setattr(module, "rows_in_order", lambda *a: made.append(a) or real(*a))
+    many = Order([(1000,)] * 12, [1.0] * 12, 17)
+    drawn = [many.rows(start, 64) for start in range(0, 6400, 64)]
+    assert len(made) == 12
+    alone = Order([(1000,)] * 12, [1.0] * 12, 17)
+    assert [alone.row_at(p) for p in (6399, 0, 100)] == [drawn[-1][-1], drawn[0][0], drawn[1][36]]
+
+
+def test_sizes_are_those_of_the_rows(tmp_path: Path) -> None:
+    packed = pack([sample(i, kind) for kind in ("images", "text") for i in range(60)])
+    rows = Rows(open_mixture(str(write(tmp_path / "mixed", packed, shards=3))), "train")
+    kinds = set()
+    for number in range(len(rows)):
+        row = rows[number]
+        expected = (
+            len(row.input_ids),
+            (row.seq_lengths.astype(int) ** 2).sum(),
+            row.num_crops,
+            predicted_mask(row.loss_mask, row.seq_lengths).sum(),
+        )
+        assert tuple(rows.sizes(number)) == expected
+        kinds.add(row.num_crops > 0)
+        batch = collate([row], image_token=IMAGE)
+        assert tuple(batch.sizes[name] for name in SIZES) == expected
+    assert kinds == {True, False}
+
+
+def test_plans_are_made_beside_the_training(settings: Settings) -> None:
+    """The thread that trains reads no lengths: it takes what others have made."""
+    load = loader(settings(batch_rows=4))
+    planned_by = set()
+    plan = load.plan
+    load.plan = lambda p: planned_by.add(threading.current_thread().name) or plan(p)  # type: ignore
+    for _, batches in load.steps(0, 3):
+        list(batches)
+    assert planned_by == {"plan"}
+
+
+def test_a_mistake_in_a_plan_reaches_the_loop(settings: Settings) -> None:
+    load = loader(settings())
+
+    def broken(position: int) -> None:
+        raise RuntimeError("cannot plan")
+
+    load.plan = broken  # type: ignore[assignment, method-assign]
+    with pytest.raises(RuntimeError, match="cannot plan"):
+        next(load.steps(0, 2))
+
+
+def test_threads_that_make_batches_end_with_who_takes_them(settings: Settings) -> None:
+    before = set(threading.enumerate())
+    steps = loader(settings()).steps(0, 50)
+    _, batches = next(steps)
+    next(batches)
+    del batches, steps
+    assert set(threading.enumerate()) <= before
+
+
+def test_workers_are_the_cores_shared_by_the_ranks_of_a_machine(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    assert threads(settings()) == {"workers": 16, "ahead": 18}
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert threads(settings()) == {"workers": 2, "ahead": 4}
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
+    assert threads(settings(prefetch=3)) == {"workers": 1, "ahead": 3}
+    assert threads(settings(workers=5))["workers"] == 5
 
 
 def test_an_error_in_a_worker_reaches_the_loop(settings: Settings) -> None:
