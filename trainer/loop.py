@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +24,7 @@ from trainer.data.batches import Batch, Loader, Step
 from trainer.data.shards import Mixture, open_mixtures, refuse_mismatch
 from trainer.evaluation import generations, held_out
 from trainer.model import initial
-from trainer.model.smolvlm import Objective, flops
+from trainer.model.smolvlm import Objective, flops, passes
 from trainer.monitoring import page
 from trainer.monitoring.card import card
 from trainer.monitoring.watch import (
@@ -90,9 +91,10 @@ def _train(config: Config, mixtures: list[Mixture], tokenizer: Any, run: Path, h
     if standing:
         checkpoint.load_optimizer(standing[-1], objective, optimizer)
     image_token = tokenizer.convert_tokens_to_ids("<image>")
+    work = passes(config.optim.freeze, adapted=config.adapter.rank > 0)
     loader = Loader(
         config, image_token=image_token, rank=here.rank, ranks=here.ranks,
-        cost=lambda lengths, crops, learned: flops(config.model, lengths, crops, learned),
+        cost=partial(flops, config.model, passes=work), pin=here.device.type == "cuda",
     )  # fmt: skip
     steps = config.steps or max(
         1, math.ceil(config.epochs * loader.rows_per_epoch / config.batch_rows)
@@ -190,7 +192,7 @@ class _Job:
             meter.waited += time.perf_counter() - waiting
             batch = batch.to(here.device)
             with parallel.defer_gradient_exchange(
-                self.wrapped, here, last=i == step.num_batches - 1
+                self.wrapped, here, config, last=i == step.num_batches - 1
             ):
                 with parallel.precision(here, config):
                     loss, per_sample = self.wrapped(batch)
@@ -203,9 +205,8 @@ class _Job:
             seen.append((batch, per_sample))
             tokens += batch.input_ids.numel()
             meter.crops += len(batch.pixels)
-            meter.flops += flops(
-                config.model, batch.seq_lengths, len(batch.pixels), len(batch.targets)
-            )
+            work = passes(config.optim.freeze, adapted=config.adapter.rank > 0)
+            meter.flops += flops(config.model, **batch.sizes, passes=work)
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         norm = float(
             full_tensor(nn.utils.clip_grad_norm_(parameters, config.optim.clip or math.inf)).item()

@@ -40,17 +40,19 @@ def optimizer(model: nn.Module, settings: Optim) -> torch.optim.Optimizer:
         if (which, decays) in groups
     ]
     kind: Any = torch.optim.AdamW
+    on_cuda = all(parameter.is_cuda for each in groups.values() for parameter in each)
+    extra = {"fused": True} if on_cuda else {}
     if settings.name == "adamw_8bit":
         try:
             from bitsandbytes.optim import AdamW8bit
 
-            kind = AdamW8bit
+            kind, extra = AdamW8bit, {}
         except ImportError as error:
             raise ValueError(
                 "optim.name=adamw_8bit needs bitsandbytes, which is not installed: "
                 "pip install -e '.[qlora]', or use optim.name=adamw."
             ) from error
-    made: torch.optim.Optimizer = kind(named, betas=settings.betas, eps=settings.eps)
+    made: torch.optim.Optimizer = kind(named, betas=settings.betas, eps=settings.eps, **extra)
     return made
 
 

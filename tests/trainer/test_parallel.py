@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.trainer.conftest import Settings
-from trainer import checkpoint
+from trainer import checkpoint, optim
 from trainer.__main__ import main
 from trainer.config import Config, to_yaml
 from trainer.loop import train
@@ -120,30 +121,50 @@ def test_a_sharded_run_is_resumed_alone(settings: Settings, tmp_path: Path) -> N
 
 def test_the_order_of_ranks_is_by_cost_not_by_chance(settings: Settings) -> None:
     from trainer.data.batches import Loader
+    from trainer.data.shards import SIZES
     from trainer.model.smolvlm import flops
 
     config = settings(batch_rows=8, micro_rows=1)
-    cost = lambda lengths, crops, learned: flops(config.model, lengths, crops, learned)
+    cost = partial(flops, config.model)
     sums = []
     for rank in range(2):
         loader = Loader(config, image_token=49190, rank=rank, ranks=2, cost=cost)
         _, groups = loader.plan(0)
-        rows = [loader.splits[m].lengths(n) for group in groups for m, n in group]
-        sums.append(sum(cost(*row) for row in rows))
+        rows = [loader.splits[m].sizes(n) for group in groups for m, n in group]
+        sums.append(sum(cost(**dict(zip(SIZES, row, strict=True))) for row in rows))
     assert abs(sums[0] - sums[1]) / max(sums) < 0.15
 
 
-def test_modelled_flops_are_those_that_pytorch_counts(settings: Settings) -> None:
+FROZEN = [(), ("vision",), ("vision", "language"), ("connector",), ("language",),
+          ("vision", "connector"), ("connector", "language")]  # fmt: skip
+
+
+@pytest.mark.parametrize("freeze", FROZEN, ids=lambda names: "+".join(names) or "nothing")
+def test_modelled_flops_are_those_that_pytorch_counts(
+    settings: Settings, freeze: tuple[str, ...]
+) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from tests.trainer.model.test_smolvlm import SAMPLES, batch_of, objective
-    from trainer.model.smolvlm import flops
+    from trainer.model.smolvlm import flops, passes
 
     config = settings()
     ours = objective("loop", dtype=torch.float32)
+    optim.freeze(ours.model, freeze)
     batch = batch_of(SAMPLES)
     with FlopCounterMode(display=False) as counter:
         ours(batch)[0].backward()
-    counted = counter.get_total_flops()
-    modelled = flops(config.model, batch.seq_lengths, len(batch.pixels), len(batch.targets))
-    assert modelled == pytest.approx(counted, rel=0.15)
+    work = passes(freeze, adapted=False)
+    modelled = flops(config.model, **batch.sizes, passes=work)
+    assert modelled == pytest.approx(counter.get_total_flops(), rel=0.15)
+
+
+def test_adapters_spare_the_gradients_of_the_weights_beside_them() -> None:
+    from trainer.model.smolvlm import passes
+
+    assert passes([], adapted=False) == {"vision": 3, "connector": 3, "language": 3}
+    assert passes([], adapted=True) == {"vision": 2, "connector": 3, "language": 2}
+    assert passes(["vision"], adapted=True) == {"vision": 1, "connector": 2, "language": 2}
+    assert passes(["vision", "language"], adapted=False) == {
+        "vision": 1, "connector": 2, "language": 2,
+    }  # fmt: skip
