@@ -15,7 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -58,9 +58,12 @@ class Batch:
         return self._with(torch.Tensor.pin_memory)
 
     def _with(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors: dict[str, Any] = {n: v for n, v in values.items() if isinstance(v, torch.Tensor)}
-        return replace(self, **{name: move(tensor) for name, tensor in tensors.items()})
+        moved: dict[str, Any] = {
+            name: move(value)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved)
 
     @property
     def sizes(self) -> dict[str, int]:
