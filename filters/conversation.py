@@ -176,3 +176,12 @@ def too_long() -> pl.Expr:
     too_many_tokens = (pl.col("num_tokens") > pl.col("seq_len")) & ~pl.col("splittable")
     too_many_crops = (pl.col("num_crops") > pl.col("max_crops")) & ~pl.col("splittable")
     return too_many_tokens | too_many_crops
+
+
+@rule(scope="index")
+def too_few_tokens(*, min_tokens: int) -> pl.Expr:
+    """The sample has fewer than `min_tokens` tokens.
+
+    Applied by the build when tokens are counted. For long documents: 8,000 for context extension.
+    """
+    return pl.col("num_tokens") < min_tokens

@@ -262,8 +262,43 @@ def fill_in_proportion(wanted: np.ndarray, room: np.ndarray, *, total: float) ->
         full |= over
 
 
+BINDS = 5e-4
+"""Of the whole, what a binding component must cost to be spoken of."""
+
+
+def binding(strata: pl.DataFrame, mixture: Mixture) -> list[str]:
+    """With `tokens: max`: the component that bounds the whole, and what that costs; else nothing.
+
+    Reads: component, units, max_epochs, share, ratio of every stratum.
+    """
+    if mixture.tokens != "max":
+        return []
+    whole = pl.col("units") * pl.col("max_epochs") / (pl.col("share") * pl.col("ratio"))
+    allows = (
+        strata.filter((pl.col("share") > 0) & (pl.col("ratio") > 0))
+        .group_by("component", maintain_order=True)
+        .agg(whole=whole.min())
+        .sort("whole", maintain_order=True)
+    )
+    if allows.height < 2 or allows["whole"][0] <= 0:
+        return []
+    (name, least), (second, more) = allows.rows()[:2]
+    if more / least - 1 < BINDS:
+        return []
+    component, unit = mixture.components[name], UNIT[mixture.measure]
+    enough = math.ceil(1000 * component.max_epochs * more / least) / 1000
+    gives, whole, next_whole = map(human_count, (least * component.ratio, least, more))
+    return [
+        f"{name} binds: with every ratio kept, its {gives} {unit} bound the whole to {whole}; "
+        f"{second}, the next to bind, would allow {next_whole} ({100 * (more / least - 1):.2g} % "
+        f"more). components.{name}.max_epochs={enough:g} would do, or a lower ratio."
+    ]
+
+
 def shortage_notes(budgets: pl.DataFrame, mixture: Mixture) -> list[str]:
-    """A sentence for every component that shall give other than its ratio asked; often none."""
+    """A sentence for every component that shall give other than its ratio asked, and for the one
+    that bounds the whole; often none.
+    """
     unit = UNIT[mixture.measure]
     table = budgets.group_by("component", maintain_order=True).agg(
         pl.col("asked").sum(), pl.col("target").sum()
@@ -280,7 +315,7 @@ def shortage_notes(budgets: pl.DataFrame, mixture: Mixture) -> list[str]:
             f"{name}: {human_count(target)} {unit} instead of {human_count(asked)} ({word}; "
             f"on_shortage: {mixture.on_shortage})"
         )
-    return out
+    return out + binding(budgets, mixture)
 
 
 def human_count(number: float) -> str:

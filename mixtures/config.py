@@ -23,6 +23,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from mixtures.benchmark_sets import SETS, list_path
 from mixtures.reading import did_you_mean, find, override, read, with_base, write_out_short_forms
 
 SHARED_ENCODING = (
@@ -102,6 +103,11 @@ class Component:
     """Kind of task, for `limits`."""
     priority: int = 0
     """Of two duplicates in different components, the one of the higher priority stays."""
+    optional: bool = False
+    """Where it cannot be read (media elsewhere, a closed gate) it is left out instead of refused,
+    and its share goes to the components of `instead`."""
+    instead: list[str] = field(default_factory=list)
+    """The components that get its share where it is left out, in proportion to their ratios."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +150,8 @@ class Mixture:
     """The file's stem unless stated; finished mixtures and caches are called so."""
     description: str = ""
     """One sentence for the card."""
+    variant_of: str = ""
+    """The bundled mixture that this one stands in for where some of its sets are out of reach."""
     tokens: int | str = "max"
     """Tokens of the train split, whatever `measure` is; `max`: as many as the ratios allow."""
     measure: Measure = "tokens"
@@ -161,7 +169,8 @@ class Mixture:
     """A fact (`min_sharpness`, a rating) that weighs a sample's chance to be used where a component
     uses less than all; empty: all alike."""
     benchmarks: list[str] = field(default_factory=list)
-    """Names of hash lists whose questions and images are kept out."""
+    """Names of hash lists, or of a set of them (`smolvlm`), whose questions and images are kept
+    out."""
     components: dict[str, Component] = field(default_factory=dict)
     """Name -> component; ratios sum to 1."""
     limits: dict[str, Limit] = field(default_factory=dict)
@@ -195,6 +204,9 @@ def load(name_or_path: str, overrides: Sequence[str] = (), *, encoding: type) ->
             k for k, c in components.items() if isinstance(c, dict) and c.get("ratio") == 0
         ]:
             del components[key]
+            for other in components.values():
+                if isinstance(other, dict) and key in (heirs := other.get("instead") or []):
+                    other["instead"] = [heir for heir in heirs if heir != key]
     mixture = _typed({**raw, "name": name}, encoding=encoding, where=path)
     _check(mixture, encoding=encoding, where=path)
     return mixture
@@ -217,9 +229,24 @@ def rules_of(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]:
         else:
             rules[name] = {**rules.get(name, {}), **settings}
     if mixture.benchmarks and own.get("contaminated") is not False:
-        lists = [hash_list_path(name) for name in mixture.benchmarks]
-        rules["contaminated"] = {"benchmarks": lists, **rules.get("contaminated", {})}
+        lists, _ = hash_lists(mixture)
+        if lists:
+            rules["contaminated"] = {"benchmarks": lists, **rules.get("contaminated", {})}
     return rules
+
+
+def hash_lists(mixture: Mixture) -> tuple[list[str], list[str]]:
+    """(paths of the hash lists that `benchmarks` names, those of named sets that were not made).
+
+    A list that the mixture names itself has to be there: reading it will tell.
+    """
+    made, unmade = [], []
+    for name in mixture.benchmarks:
+        paths = [list_path(name, benchmark) for benchmark in SETS.get(name, ())]
+        made += [path for path in paths if Path(path).is_file()]
+        unmade += [path for path in paths if not Path(path).is_file()]
+        made += [] if paths else [hash_list_path(name)]
+    return made, unmade
 
 
 def hash_list_path(benchmark: str) -> str:
@@ -311,6 +338,11 @@ def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
         named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is not None
         expect(named, key, repr(name), "letters, digits, `_`, `-` and `.` in a component's name")
         expect(0 < component.ratio <= 1, f"{key}.ratio", component.ratio, "0 to 1")
+        for heir in component.instead:
+            there = heir in mixture.components and heir != name
+            expect(there, f"{key}.instead", repr(heir), "other components of the file")
+        told = bool(component.instead) or not component.optional
+        expect(told, f"{key}.instead", "empty", "who gets the share of an optional component")
         epochs = component.max_epochs
         expect(epochs > 0, f"{key}.max_epochs", epochs, "more than 0")
         frames = component.frames

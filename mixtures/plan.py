@@ -223,6 +223,14 @@ def by_modality(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
     ).sort("modality")
 
 
+def videos(supply: pl.DataFrame, mixture: Mixture) -> tuple[float, float]:
+    """(samples with a video in the train split, mean seconds of one), as far as they are known."""
+    used = planned_use(supply, mixture).filter(pl.col("seconds") > 0)
+    count = float(used["used_samples"].sum())
+    seconds = float((used["seconds"] * used["used_samples"]).sum())
+    return count, seconds / count if count else 0.0
+
+
 def totals(table: pl.DataFrame, mixture: Mixture) -> dict[str, float]:
     """The whole train split: samples, tokens, learned tokens, crops, bytes, rows, shards, fill.
 

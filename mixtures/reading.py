@@ -6,6 +6,7 @@ Nothing here knows which keys a mixture may have; `config.py` does.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ def bundled_mixtures() -> list[str]:
     return sorted(
         path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")
     )
+
+
+def variants_of(name: str) -> list[str]:
+    """Names of the bundled mixtures that say `variant_of: NAME`."""
+    files = ((known, FOLDER / f"{known}.yaml") for known in bundled_mixtures())
+    said = re.compile(rf"^variant_of: {re.escape(name)}$", re.MULTILINE)
+    return [known for known, path in files if said.search(path.read_text(encoding="utf-8"))]
 
 
 def find(name_or_path: str) -> str:

@@ -61,7 +61,7 @@ def build(words: list[str]) -> int:
     from pipelines import build as main_path
     from pipelines.report import card
 
-    settings, overrides = split_settings(words, {*PLACE_KEYS, "overwrite", "train"})
+    settings, overrides = split_settings(words, {*PLACE_KEYS, "overwrite", "train", "probe"})
     mixture = load_mixture_of(settings, overrides)
     place = place_of(settings, mixture.name)
     stats = main_path.build(mixture, place)
@@ -72,17 +72,44 @@ def build(words: list[str]) -> int:
     return 0
 
 
+def probe(words: list[str]) -> int:
+    """`probe mixture=NAME|FILE.yaml`."""
+    from pipelines import probe as probing
+
+    settings, overrides = split_settings(words, set(PLACE_KEYS))
+    mixture = load_mixture_of(settings, overrides)
+    place = place_of(settings, mixture.name)
+    findings = []
+    for found in probing.probe(mixture, place):
+        findings.append(found)
+        result = found.fault or found.made or "ok"
+        print(f"{found.component} {found.subset}: {result}", file=sys.stderr, flush=True)
+    print(probing.report(findings, mixture, place))
+    return 1 if probing.fails(findings, mixture) else 0
+
+
 def plan(words: list[str]) -> int:
     """`plan mixture=NAME|FILE.yaml`."""
     from pipelines.plan import plan as planned
 
     settings, overrides = split_settings(words, {*PLACE_KEYS, "hub", "gpu", "mfu"})
+    if settings.get("mixture") == "all":
+        print(overview_of(settings))
+        return 0
     mixture = load_mixture_of(settings, overrides)
     place = place_of(settings, mixture.name)
     hub = parse_bool(settings.get("hub", "false"), "hub")
     mfu = parse_number(settings.get("mfu", "0.3"), "mfu")
     print(planned(mixture, place, hub=hub, gpu=settings.get("gpu", "H100"), mfu=mfu))
     return 0
+
+
+def overview_of(settings: dict[str, str]) -> str:
+    """A line per bundled mixture."""
+    from pipelines.plan import overview
+    from tokenization.schema import Encoding
+
+    return overview(place_of(settings, "all"), encoding=Encoding)
 
 
 def diff(words: list[str]) -> int:
@@ -129,9 +156,14 @@ def sources(words: list[str]) -> int:
 
 def hashes(words: list[str]) -> int:
     """`hashes NAME data=...`."""
+    from mixtures.benchmark_sets import SETS
+    from pipelines.hashes import hash_set
     from pipelines.hashes import hashes as hashed
 
     name, settings = parse_folder_and_settings(words, {"data", "output"})
+    if name in SETS:
+        print(hash_set(name, data=settings.get("data", "")))
+        return 0
     if "data" not in settings:
         raise ValueError("data= is missing: a .tsv file, a folder of images, or Parquet files.")
     print(hashed(name, data=settings["data"], output=settings.get("output", "")))
@@ -201,16 +233,23 @@ COMMANDS = {
         PLACES
         + "  overwrite=true   replace a finished mixture whose recipe differs\n"
         + "  train=CONFIG     train on it afterwards\n"
+        + "  probe=false      do not look into what was never read before reading it in earnest\n"
         + "Any other key=value overrides the mixture's YAML: components.video.ratio=0.2",
     ),
     "plan": Command(
         plan,
-        "plan mixture=NAME|FILE.yaml [key=value ...]",
+        "plan mixture=NAME|FILE.yaml|all [key=value ...]",
         "what a build would do: supply, demand, size, time and training cost; runs nothing",
         PLACES
         + "  hub=true         ask the hub for its files, to know parts and bytes\n"
         + "  gpu=H100         for the training cost: A100, H100 or L4\n"
         + "  mfu=0.3          share of its peak that training reaches\n",
+    ),
+    "probe": Command(
+        probe,
+        "probe mixture=NAME|FILE.yaml [key=value ...]",
+        "read a few rows of every subset: can it be built? exit status 1 where it cannot",
+        PLACES,
     ),
     "sources": Command(
         sources,
@@ -221,8 +260,9 @@ COMMANDS = {
     ),
     "hashes": Command(
         hashes,
-        "hashes NAME data=FILE.tsv|FOLDER|FILES.parquet [output=FILE]",
-        "make the hash list of a benchmark, to be named under `benchmarks:` of a mixture",
+        "hashes NAME data=FILE.tsv|FOLDER|FILES.parquet [output=FILE]   or: hashes smolvlm",
+        "make the hash list of a benchmark, to be named under `benchmarks:` of a mixture; or those "
+        "of a set, fetched from VLMEvalKit's addresses",
         "  data=...         VLMEvalKit's TSV, a folder of images, or a hub dataset\n"
         "  output=FILE      (default: hashes/NAME.parquet)\n",
     ),

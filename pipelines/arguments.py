@@ -81,6 +81,7 @@ def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-de
         ray=settings.get("ray", "local"),
         workers=parse_int(settings["workers"], "workers") if "workers" in settings else None,
         overwrite=parse_bool(settings.get("overwrite", "false"), "overwrite"),
+        probe=parse_bool(settings.get("probe", "true"), "probe"),
     )
 
 

@@ -26,7 +26,8 @@ import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
-from mixtures.config import Mixture, to_yaml
+from mixtures.config import Mixture, hash_lists, to_yaml
+from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
 from pipelines import recipe
 from pipelines.clean import keep_referenced
@@ -35,7 +36,9 @@ from pipelines.engine.runner import File, Needs, Task, ray_connection, run
 from pipelines.engine.timings import timings
 from pipelines.index import picked_index
 from pipelines.near import compare_by_tasks
+from pipelines.probe import ready
 from pipelines.report import card
+from pipelines.report.contamination import contamination
 from pipelines.report.finished import finished_of
 from pipelines.report.page import report
 from pipelines.report.row_facts import dealt_samples, narrow_facts
@@ -96,7 +99,20 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
         ValueError: a mistake in the mixture, a shortage, or another recipe's mixture at `output`.
     """
     begun = time.monotonic()
-    todo = survey(mixture, place)
+    can = ready(mixture, place)
+    mixture = can.mixture
+    for left in can.left_out:
+        print(left.sentence, flush=True)
+    if unmade := hash_lists(mixture)[1]:
+        sets = ", ".join(sorted({path.split("/")[1] for path in unmade}))
+        print(
+            f"{len(unmade)} benchmarks of {sets} have no hash list here and will not be checked: "
+            f"python -m pipelines hashes {sets} makes them.",
+            flush=True,
+        )
+    todo = survey(mixture, place, left_out=can.left_out)
+    for path, found_sound in can.probed.items():
+        tables.write_json(path, found_sound)
     with folder_lock(place.output):
         found = finished_recipe(place)
         if found is not None:
@@ -292,7 +308,9 @@ def write_index(
     counted = facts_files(todo, place)
     facts = [narrow_facts(tables.compact(tables.read(path))) for path in counted]
     found = stats_of(index, pl.concat(facts, rechunk=True), todo.recipe)
-    found["notes"] = picking.pick_notes(index, mixture, licences=licences_of(mixture))
+    found["notes"] = [LeftOut(**left).sentence for left in todo.recipe["left_out"]]
+    found["notes"] += picking.pick_notes(index, mixture, licences=licences_of(mixture))
+    found["contamination"] = contamination(todo.pieces, mixture)
     path = tables.join(place.output, "index.arrow")
     tables.write_pieces(picking.as_tables(index), INDEX, path, rows_per_batch=INDEX_ROWS)
     return found

@@ -4,9 +4,13 @@ The list is a small Parquet file that holds no image and no text; a mixture name
 `benchmarks:`.
 """
 
+import hashlib
+import tempfile
+import urllib.request
 from pathlib import Path
 
 from filters.decontamination import rules
+from mixtures.benchmark_sets import SETS, Benchmark, list_path
 from mixtures.config import hash_list_path
 from pipelines.media import images
 from pipelines.reading.hub import dataset_rows
@@ -34,6 +38,55 @@ def hashes(name: str, *, data: str, output: str = "") -> str:
     counts = rules.write_list(made, path)
     found = ", ".join(f"{key.replace('_', ' ')} {count:,}" for key, count in counts.items())
     return f"{path}: {found}\nName it in a mixture: benchmarks: [{output or name}]"
+
+
+def hash_set(name: str, *, data: str = "") -> str:
+    """The lists of every benchmark of the set are written; returns a line for each.
+
+    `data`: a folder, or the address of one, with BENCHMARK.tsv files; empty: where VLMEvalKit's
+    table says. A list that is there is kept. Raises ValueError, after all others are made, naming
+    those that could not be.
+    """
+    lines, failed = [], []
+    for benchmark, about in SETS[name].items():
+        path = list_path(name, benchmark)
+        if Path(path).is_file():
+            lines.append(f"{path}: there already")
+            continue
+        try:
+            lines.append(made_list(name, benchmark, about, data).partition("\n")[0])
+        except (OSError, ValueError) as error:
+            failed.append(f"{benchmark}: {error}")
+    if failed:
+        raise ValueError(
+            "\n".join([*lines, *failed])
+            + f"\n{len(failed)} of {len(SETS[name])} lists could not be made. Try again, or put "
+            f"the files into a folder: python -m pipelines hashes {name} data=FOLDER"
+        )
+    return "\n".join([*lines, f"Name them in a mixture: benchmarks: [{name}]"])
+
+
+def made_list(name: str, benchmark: str, about: Benchmark, data: str) -> str:
+    """The list of one benchmark of a set is written; as of `hashes`."""
+    output = list_path(name, benchmark)
+    if not data and about.url.startswith("hub:"):
+        return hashes(benchmark, data=about.url.removeprefix("hub:"), output=output)
+    place = f"{data.rstrip('/')}/{benchmark}.tsv" if data else about.url
+    if "://" not in place:
+        return hashes(benchmark, data=place, output=output)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{benchmark}.tsv")
+        digest = hashlib.md5(usedforsecurity=False)
+        with urllib.request.urlopen(place, timeout=60) as stream, file.open("wb") as out:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+                out.write(piece)
+        if not data and about.md5 and digest.hexdigest() != about.md5:
+            raise ValueError(
+                f"{place} has the MD5 {digest.hexdigest()}, VLMEvalKit's table says {about.md5}. "
+                "It came broken, or is another version"
+            )
+        return hashes(benchmark, data=str(file), output=output)
 
 
 def is_image_folder(path: Path) -> bool:

@@ -106,19 +106,39 @@ def index_lines(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.
     about = picking.categorical(of_piece)[np.repeat(np.arange(len(pieces)), sizes)]
     row = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
     too_long = filters.RULES["too_long"].function()
-    reason = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")))
+    dropped, fired = by_tokens(pieces)
+    reason = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")), *dropped)
     lines = (
         verdicts.hstack(tokens)
         .hstack(about)
         .with_columns(
             rule=reason,
             tags=pl.concat_list(pl.col("tags").fill_null([]), "own"),
-            fired=pl.col("fired").fill_null([]),
+            fired=pl.concat_list(pl.col("fired").fill_null([]), *fired).list.drop_nulls(),
             row=pl.Series(row),
         )
     )
     unread = [*ENCODED, "own", "seq_len", "max_crops", *([] if mixture.weight_by else ["weight"])]
     return picking.categorical(lines.drop(unread))
+
+
+def by_tokens(pieces: Sequence[Piece]) -> tuple[list[pl.Expr], list[pl.Expr]]:
+    """(the name of the rule that takes a line, else null; of every one that fires) per component
+    and rule on token counts that the mixture states.
+    """
+    dropped: list[pl.Expr] = []
+    fired: list[pl.Expr] = []
+    for component, rules in {p.component: p.rules for p in pieces}.items():
+        for name, given in rules:
+            rule = filters.RULES[name]
+            if rule.scope != "index" or name == "too_long":
+                continue
+            mode, settings = filters.settings_of(name, given)
+            takes = (pl.col("component") == component) & rule.function(**settings)
+            fires = pl.when(takes).then(pl.lit(name))
+            fired.append(fires)
+            dropped += [fires] if mode == "drop" else []
+    return dropped, fired
 
 
 def priorities(mixture: Mixture) -> pl.Expr:

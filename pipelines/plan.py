@@ -6,21 +6,30 @@ Nothing is downloaded; the hub is asked for its listing only with `hub=true`.
 """
 
 import os
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 
 from mixtures import pick as picking
 from mixtures import plan as costing
-from mixtures.allocate import human_count
-from mixtures.config import Mixture, check_licences
+from mixtures.allocate import binding, human_count
+from mixtures.config import Mixture, check_licences, load
+from mixtures.optional import LeftOut, differences
+from mixtures.reading import bundled_mixtures, variants_of
 from pipelines import sources
+from pipelines.availability import Lack, settled
 from pipelines.build import finished_recipe
 from pipelines.engine import tables
 from pipelines.index import index_of, whole_rows
 from pipelines.sources.sample import terms_of
 from pipelines.survey import Piece, Place, licences_of, pieces_of
+
+WIDTH = 100
+"""Characters of a line."""
 
 
 def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> str:
@@ -29,23 +38,104 @@ def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> 
     Raises:
         ValueError: a mistake in the mixture. FileNotFoundError: data that is not there.
     """
+    asked = mixture
+    mixture, left_out, lacks = settled(asked, place, asking=hub)
     check_licences(mixture, {n: terms_of(c.source) for n, c in mixture.components.items()})
+    lacking = {lack.component for lack in lacks}
     pieces = {
         name: pieces_of(mixture, name, place)
         for name in mixture.components
-        if hub or is_local(mixture, name, place)
+        if name not in lacking and (hub or is_local(mixture, name, place))
     }
     measured = [name for name, found in pieces.items() if found and all(map(is_cached, found))]
     supply = supply_of(mixture, {name: pieces[name] for name in measured})
     needs = costing.demand(supply, mixture)
     lines = [heading(mixture, place), "", *table(needs, mixture, pieces), ""]
-    lines += [f"  {line}" for line in shortage_lines(needs)]
+    lines += finish_lines(mixture, left_out, lacks, shortage_lines(needs))
+    lines += paragraph("", *binding(costing.planned_use(supply, mixture), mixture))
     expected = costing.totals(needs, mixture)
     if expected["rows"]:
         lines += size_lines(expected, mixture, supply)
         lines += cost_lines(supply, expected, mixture, gpu=gpu, mfu=mfu)
     lines += work_lines(pieces, mixture)
     return "\n".join(lines)
+
+
+def finish_lines(
+    mixture: Mixture, left_out: Sequence[LeftOut], lacks: Sequence[Lack], short: Sequence[str]
+) -> list[str]:
+    """`can be finished: yes`, or what it needs; what is left out; how a variant differs."""
+    lines = paragraph("", f"can be finished: {finish_word(lacks, short)}")
+    for lack in lacks:
+        lines += paragraph("  ", f"{lack.component}: {lack.what}.")
+        lines += paragraph("    ", f"way out: {lack.way}.")
+    lines += [line for sentence in short for line in paragraph("  ", sentence)]
+    lines += [line for left in left_out for line in paragraph("  ", left.sentence)]
+    others = variants_of(mixture.name) if lacks else []
+    for name in [mixture.variant_of] if mixture.variant_of else others:
+        other = load(name, encoding=type(mixture.encoding))
+        published = other if mixture.variant_of else mixture
+        variant = mixture if mixture.variant_of else other
+        shares = ", ".join(
+            f"{component} {100 * was:.4g} -> {100 * now:.4g} %"
+            for component, (was, now) in differences(variant, published).items()
+        )
+        head = (
+            f"of {name} it differs" if mixture.variant_of else f"mixture={name} stands in; differs"
+        )
+        lines += paragraph("  ", f"{head} in shares: {shares}.")
+    return [*lines, ""]
+
+
+def finish_word(lacks: Sequence[Lack], short: Sequence[str]) -> str:
+    """`yes`, or `needs` and what."""
+    if not lacks:
+        return "yes" if not short else "not as it stands"
+    return f"needs {', '.join(dict.fromkeys(lack.need for lack in lacks))}"
+
+
+def paragraph(indent: str, *sentences: str) -> list[str]:
+    """The sentences wrapped to WIDTH, each on lines of its own."""
+    return [
+        line
+        for sentence in sentences
+        for line in textwrap.wrap(
+            sentence,
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    ]
+
+
+def overview(place: Place, *, encoding: type) -> str:
+    """A line per bundled mixture: what it is made of, and whether it can be finished from here."""
+    lines = [f"{'mixture':<30}{'tokens':>8}{'videos':>9}  can be finished"]
+    lines.append("-" * WIDTH)
+    for name in bundled_mixtures():
+        asked = load(name, encoding=encoding)
+        mixture, left_out, lacks = settled(asked, place, asking=False)
+        supply = costing.recorded_supply(mixture, licences=licences_of(mixture))
+        count, seconds = costing.videos(supply, mixture)
+        tokens = mixture.tokens if isinstance(mixture.tokens, str) else human_count(mixture.tokens)
+        length = f"{seconds / 60:.1f} min" if count else "-"
+        word = finish_word(lacks, shortage_lines(costing.demand(supply, mixture)))
+        if missing := [c.data for c in mixture.components.values() if c.data and gone(c.data)]:
+            word = f"needs {missing[0]} and {len(missing) - 1} more of your files"
+        if left_out:
+            word += f"; without {', '.join(left.component for left in left_out)}"
+        first, *more = textwrap.wrap(word, WIDTH - 49, break_long_words=False)
+        lines.append(f"{name:<30}{tokens:>8}{length:>9}  {first}")
+        lines += [" " * 49 + line for line in more]
+    return "\n".join(lines)
+
+
+def gone(data: str) -> bool:
+    """Whether nothing lies at a local path; of a glob, where its first wildcard stands."""
+    fixed = re.split(r"[*?]", data, maxsplit=1)[0]
+    return "://" not in data and not Path(fixed if fixed == data else f"{fixed}x").parent.exists()
 
 
 def is_local(mixture: Mixture, name: str, place: Place) -> bool:
@@ -148,6 +238,12 @@ def size_lines(expected: dict[str, float], mixture: Mixture, supply: pl.DataFram
         f"              {human_count(expected['crops'])} crops, {expected['shards']:,.0f} shards, "
         f"{tables.human_bytes(expected['bytes'] + 5 * expected['tokens'])}",
     ]
+    count, seconds = costing.videos(supply, mixture)
+    if count:
+        lines.append(
+            f"              videos of {seconds / 60:.1f} minutes on average "
+            f"({human_count(count)} samples)"
+        )
     shares = costing.by_modality(supply, mixture).filter(pl.col("modality").is_not_null())
     if shares["share_of_samples"].sum() > 0.999:
         parts = [

@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+NAMES = ("name", "description", "variant_of")
+"""Fields of a mixture that say what it is called and what for."""
+
 
 def to_json(value: Any, *, where: str = "value") -> Any:
     """`value` in JSON's terms: dataclasses as dicts, tuples as lists, keys as they come.
@@ -43,9 +46,13 @@ def fingerprint(*values: Any) -> str:
 
 def identity(content: Mapping[str, Any]) -> dict[str, Any]:
     """What of a recipe determines the mixture: not its name, description or package versions, nor
-    the GPUs that its rules ask for.
+    the GPUs that its rules ask for, nor what would have happened had a component not been there.
     """
-    mixture = {k: v for k, v in content["mixture"].items() if k not in ("name", "description")}
+    mixture = {k: v for k, v in content["mixture"].items() if k not in NAMES}
+    mixture["components"] = {
+        name: {k: v for k, v in settings.items() if k not in ("optional", "instead")}
+        for name, settings in mixture["components"].items()
+    }
     mixture = _without(mixture, "num_gpus")
     return {"mixture": mixture, "inputs": content["inputs"], "versions": content["versions"]}
 

@@ -4,12 +4,14 @@ Everything that determines a file enters its folder's name; everything that dete
 enters the fingerprint. Where it runs (`Place`) enters neither. No sample is read here.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import filters
 from mixtures import pick as picking
 from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of
+from mixtures.optional import LeftOut
 from pipelines import recipe, sources
 from pipelines.engine import tables, versions
 from pipelines.reading.parts import Part, list_parts
@@ -30,6 +32,8 @@ class Place:
     workers: int | None = None
     """CPUs to use; 0: this process alone, without Ray; None: all there are."""
     overwrite: bool = False
+    probe: bool = True
+    """Look into what was never read, before anything is read in earnest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +63,8 @@ class Survey:
         return str(self.recipe["fingerprint"])
 
 
-def survey(mixture: Mixture, place: Place) -> Survey:
-    """The parts of every component, without reading a sample.
+def survey(mixture: Mixture, place: Place, *, left_out: Sequence[LeftOut] = ()) -> Survey:
+    """The parts of every component, without reading a sample; `left_out`: for the card.
 
     Raises:
         ValueError: an unknown source, rule or subset.
@@ -69,7 +73,8 @@ def survey(mixture: Mixture, place: Place) -> Survey:
     check_licences(mixture, {n: terms_of(c.source) for n, c in mixture.components.items()})
     pieces = [p for name in mixture.components for p in pieces_of(mixture, name, place)]
     inputs = {f"{p.component}/{p.part.subset}": p.part.identity for p in pieces}
-    return Survey(pieces=pieces, recipe=recipe_of(mixture, inputs))
+    made = recipe_of(mixture, inputs)
+    return Survey(pieces=pieces, recipe={**made, "left_out": [asdict(left) for left in left_out]})
 
 
 def pieces_of(mixture: Mixture, name: str, place: Place) -> list[Piece]:

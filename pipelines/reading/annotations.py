@@ -86,27 +86,45 @@ def is_small(files: Sequence[File], source: Source) -> bool:
 @lru_cache(maxsize=1024)
 def probe(file: File, name: str) -> Probe:
     """The form of a JSON file; raises ValueError where it is none or not of the source's layout."""
-    by_line = file.name.endswith(".jsonl")
     found: set[str] = set()
     count, start, end = 0, 0, 0
     with open_window(file, 0, min(PROBE, file.size)) as stream:
-        head = stream.read(json_spans.AHEAD)
-        is_list = not by_line and json_spans.is_array(head, file.url)
-        stream.seek(0)
-        rows: Iterable[Span] = (
-            json_spans.array_spans(stream, file.url, first=PROBE)
-            if is_list
-            else json_spans.line_spans(stream, file.url, strict=not by_line)
-        )
+        is_list, rows = first_spans(stream, file)
         for offset, length, row in rows:
             start = start if count else offset
             count, end = count + 1, offset + length
             if isinstance(row, dict):
                 found.update(row)
-            if end >= PROBE:
-                break
     check_columns(file, sorted(found), SOURCES[name])
     return Probe(is_list, (end - start) / max(1, count))
+
+
+def head(file: File) -> Iterator[object]:
+    """The rows that start in the first PROBE bytes of a JSON file; raises ValueError as `probe`."""
+    with open_window(file, 0, min(PROBE, file.size)) as stream:
+        yield from (row for _, _, row in first_spans(stream, file)[1])
+
+
+def first_spans(stream: BinaryIO, file: File) -> tuple[bool, Iterator[Span]]:
+    """(whether the file is an array, its rows that start in the first PROBE bytes)."""
+    by_line = file.name.endswith(".jsonl")
+    start = stream.read(json_spans.AHEAD)
+    is_list = not by_line and json_spans.is_array(start, file.url)
+    stream.seek(0)
+    rows: Iterator[Span] = (
+        json_spans.array_spans(stream, file.url, first=PROBE)
+        if is_list
+        else json_spans.line_spans(stream, file.url, strict=not by_line)
+    )
+    return is_list, up_to_probe(rows)
+
+
+def up_to_probe(rows: Iterator[Span]) -> Iterator[Span]:
+    """The rows up to the first that ends beyond PROBE bytes, that one too."""
+    for offset, length, row in rows:
+        yield offset, length, row
+        if offset + length >= PROBE:
+            return
 
 
 def estimate_rows(files: Sequence[File], name: str) -> list[float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pipelines.reading import hub
+from pipelines.reading import hub, traffic
 
 SPLITS = "train|validation|valid|val|dev|test"
 NOT_ROWS = re.compile(
@@ -110,7 +110,7 @@ def open_file(url: str, size: int = -1, *, scattered: bool = False) -> BinaryIO:
         import fsspec
 
         return cast(BinaryIO, fsspec.open(url, "rb").open())
-    return Path(url).open("rb")
+    return traffic.opened(Path(url))
 
 
 def exists(url: str) -> bool:

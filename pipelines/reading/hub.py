@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+from pipelines.reading import traffic
+
 PREFIX = "hf://datasets/"
 ADDRESS = re.compile(
     r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?\Z"
@@ -125,6 +127,29 @@ def connection_errors() -> tuple[type[Exception], ...]:
     return (library.TransportError, ConnectionError, TimeoutError)
 
 
+def has_token() -> bool:
+    """Whether this machine has a token of the hub (HF_TOKEN, or of `hf auth login`)."""
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
+def has_access(repo: str) -> bool:
+    """Whether this machine may read the dataset's files; asks the hub."""
+    from huggingface_hub import HfApi, errors
+
+    url = hub_url(repo, "main")
+    try:
+        with_retries(url, lambda: HfApi().auth_check(repo, repo_type="dataset"))
+    except FileNotFoundError:  # a mirror of the hub that has no such page: reading will tell
+        return True
+    except ValueError as error:
+        if isinstance(error.__cause__, errors.RepositoryNotFoundError):  # a gated one is one too
+            return False
+        raise
+    return True
+
+
 def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
     """(commit, files as (name relative to the URL's path, url, size, content id)), sorted."""
     from huggingface_hub import HfApi
@@ -168,6 +193,7 @@ def fetch(url: str, start: int, stop: int) -> bytes:
         response = get_session().get(address_, headers=headers, follow_redirects=True, timeout=60)
         hf_raise_for_status(response)
         body = response.content
+        traffic.add(len(body))
         if response.status_code == 200:  # the server does not do ranges
             body = body[start:stop]
         if len(body) != stop - start:

@@ -5,12 +5,13 @@ is not below a media root, or one with `..`, is never followed (`unsafe_path`). 
 before anything is read.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.media.frame_folders import Folder, natural_key
-from pipelines.reading.archives import IMAGE, Archive, Members, key_of
+from pipelines.reading.archives import ARCHIVE, DISK, IMAGE, Archive, Members, key_of
 from pipelines.reading.files import exists, is_url, open_file
 from pipelines.sources.sample import Defect
 
@@ -25,6 +26,18 @@ def relative_path(path: str, roots: Sequence[str]) -> str:
     if clean.is_absolute() or ".." in parts or not parts or "\0" in path:
         raise Defect("unsafe_path", path[:200])
     return "/".join(parts)
+
+
+VIDEO = re.compile(r".*\.(mp4|m4v|mkv|webm|avi|mov|flv|wmv|mpe?g|ts|3gp|ogv|gif)\Z", re.IGNORECASE)
+"""A file that is taken for a video by its name."""
+OTHER_MEDIA = re.compile(r".*\.(gif|tiff?|pdf|avif|heic|jfif)\Z", re.IGNORECASE)
+
+
+def is_medium(name: str, *, archives: bool = True) -> bool:
+    """Whether a file's name is that of an image, a video, a PDF or (if wanted) an archive."""
+    in_the_open = (IMAGE, VIDEO, OTHER_MEDIA)
+    wanted = (*in_the_open, ARCHIVE, DISK) if archives else in_the_open
+    return any(pattern.match(name) for pattern in wanted)
 
 
 class Media:

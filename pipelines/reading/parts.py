@@ -32,6 +32,7 @@ from pipelines.reading.files import (
     local_file,
     matching_files,
 )
+from pipelines.reading.media_files import is_medium
 from pipelines.reading.splitting import GROUPING, PART_BYTES, kind_of, media_of, split_files
 from pipelines.sources.sample import Source, source_named
 
@@ -105,8 +106,11 @@ def list_parts(
     parts: list[Part] = []
     for subset, files in found.items():
         wanted = (select or {}).get(subset, {})
+        other = media_tree
+        if other is None and data is None:
+            other = media_tree_of(about, tree, subset, files, mirror=mirror)
         whole = subset_parts(
-            about, tree, subset, files, component=component, media=media_tree, frames=settings
+            about, tree, subset, files, component=component, media=other, frames=settings
         )
         parts += with_annotations(select_parts(whole, seed=seed, **wanted))
     return parts
@@ -131,6 +135,27 @@ def locate_files(
             )
         return list_tree(folder), {}
     return list_tree(hub.hub_url(about.hub, about.revision)), {}
+
+
+def media_tree_of(
+    about: Source, tree: Tree, subset: str, files: Sequence[File], *, mirror: str | None
+) -> Tree | None:
+    """What another repository holds of the subset's media; null where none is known to, where they
+    lie beside the annotations after all, and where the mirror lacks that repository.
+    """
+    if subset not in about.media_hub:
+        return None
+    beside = media_of(about, tree, subset, files, None).listed or ()
+    if any(is_medium(file.name) for file in beside):
+        return None
+    repository, *globs = about.media_hub[subset]
+    root = f"{mirror.rstrip('/')}/{repository}" if mirror else hub.hub_url(repository, "main")
+    if mirror and not is_url(root) and not Path(root).is_dir():
+        return None
+    other = list_tree(root)
+    wanted = [glob_regex(pattern) for pattern in globs]
+    held = (file for file in other.files if any(glob.match(file.name) for glob in wanted))
+    return replace(other, files=tuple(held))
 
 
 def locate_data(about: Source, data: str, *, where: str) -> tuple[Tree, dict[str, list[File]]]:

@@ -53,6 +53,7 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
             split: _packing(packed.filter(pl.col("split") == split), encoding)
             for split in ("train", "val")
         },
+        "videos": _videos(used),
         "grids": _grids(packed),
         "prefix": _prefix(packed, mixture),
         "windows": windows(packed, mixture),
@@ -252,6 +253,16 @@ def _spread(values: pl.Series) -> dict[str, float]:
         "p95": float(values.quantile(0.95) or 0),
         "max": float(values.max()),  # type: ignore[arg-type]
     }
+
+
+def _videos(used: pl.DataFrame) -> dict[str, float]:
+    """Copies with a video in the train split, and how long one lasts on average, in seconds."""
+    copies = pl.col("copies").cast(pl.Int64)
+    of_videos = used.filter(pl.col("duration") > 0)
+    count, seconds = of_videos.select(
+        copies.sum(), (copies * pl.col("duration").cast(pl.Float64)).sum().alias("seconds")
+    ).row(0)
+    return {"samples": count, "mean_seconds": _ratio(seconds, count)}
 
 
 def _grids(packed: pl.DataFrame) -> dict[str, int]:

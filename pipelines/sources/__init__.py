@@ -27,6 +27,7 @@ from pipelines.sources import (  # importing an adapter registers it
     messages,  # noqa: F401
     moviechat,  # noqa: F401
     sharegpt4video,  # noqa: F401
+    texts,  # noqa: F401
     video_star,  # noqa: F401
     vista_400k,  # noqa: F401
     vript,  # noqa: F401

@@ -1,8 +1,9 @@
 """Docmatix: questions about the pages of a document.
 
 Config `images` (files in `data/`): images list<Image>, one per page, texts as in the Cauldron.
-Config `pdf` (files in `pdf/`): the PDF as bytes in place of the pages; its pages are rendered by
-pypdfium2 as they are read. Config `zero-shot-exp` is a small held-out set, read as `images`.
+Config `pdf` (files `pdf/train-NNNNN-of-00089.parquet`): the PDF as bytes in place of the pages;
+its pages are rendered by pypdfium2 as they are read. Config `zero-shot-exp` is a small held-out
+set, read as `images`.
 """
 
 from collections.abc import Mapping
@@ -17,8 +18,9 @@ from pipelines.sources.sample import Defect, Medium, Pdf, Sample, column, source
     hub="HuggingFaceM4/Docmatix",
     licence="MIT",
     citation="https://arxiv.org/abs/2408.12637",
-    verified="configs images -> data/train-*, pdf -> pdf/train-* and the MIT licence on the card; "
-    "the pdf column's name was found nowhere: it is accepted as `pdf`, bytes or {bytes, path}",
+    verified="configs images -> data/train-*, pdf -> pdf/train-*-of-00089, their features ({pdf: "
+    "binary, texts: [{user, assistant, source}]}) and the MIT licence on the card",
+    notes=("a stray pdf_data/ holds one .arrow file, which is not read",),
     columns=("images|pdf", "texts"),
     media_columns=("images", "pdf"),
     places={

@@ -6,8 +6,8 @@ of them) and `*.tar.gz` whose members are the `video` paths. The folders of the 
 `..._activitynet` are called `..._activitynetqa`, against the globs of the card.
 
 `llava_hound`'s videos lie in another repository, each as a folder of images, two a second, in
-tar.gz archives: `media: hf://datasets/ShareGPTVideo/train_video_and_instruction/train_300k` (or a
-folder: of the archives, or unpacked). The records put `shareVideoGPTV/frames/all_frames/` in front
+tar.gz archives, and are read from there; `media: FOLDER` names a copy, of the archives or unpacked.
+The records put `shareVideoGPTV/frames/all_frames/` in front
 of a video's name, where the archives are to be unpacked: inside them it stands alone.
 """
 
@@ -54,6 +54,10 @@ many (github.com/RifleZhang/LLaVA-Hound-DPO, github.com/LLaVA-VL/LLaVA-NeXT)."""
         "/open_ended": ("{subset}/*oe*.json", "{subset}qa/*oe*.json"),
         "/multi_choice": ("{subset}/*mc*.json",),
         **{f"{length}_activitynet": ("{subset}/*.json", "{subset}qa/*.json") for length in LENGTHS},
+    },
+    media_hub={
+        f"llava_hound{part}": ("ShareGPTVideo/train_video_and_instruction", "train_300k/*.tar.gz")
+        for part in ("", "/caption", "/open_ended", "/multi_choice")
     },
     subsets={**dict.fromkeys(SETS, 0), "llava_hound": 255_000},
     rows_per_part=128,

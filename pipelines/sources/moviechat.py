@@ -20,7 +20,9 @@ from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source
     terms=("research-only",),
     gating="ask for access on the repository's page",
     citation="https://arxiv.org/abs/2307.16449",
-    verified="folders, info.video_path and global in published code that reads them",
+    verified="folders, info.video_path and global in published code that reads them; that two of "
+    "the films named are absent, in the repository's listing",
+    notes=("it names two films that it does not hold: 179.mp4 and s02e10-3.mp4",),
     columns=("info", "global"),
     files=("jsons/*.json", "*.json"),
     row_files=True,

@@ -136,6 +136,14 @@ class Source:
     media_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Subset -> globs of its media in the repository (`""`: every other subset); none: whatever
     lies beside the annotations."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Subset (`""`: every other) whose media (or texts) the repository does not hold -> where they
+    are to be had. A mixture then names them with `media:` (texts: with `data:`)."""
+    media_hub: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Subset whose media lie in another repository of the hub -> that repository, then globs there:
+    they are read from it."""
+    notes: tuple[str, ...] = ()
+    """What else of the repository one should know: media that are named and absent, stray files."""
     row_files: bool = False
     """Every JSON file is one row."""
     whole_name: str = "default"

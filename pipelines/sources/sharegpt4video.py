@@ -1,8 +1,9 @@
 """ShareGPT4Video: GPT-4V captions of videos, of keyframes and whole.
 
 `sharegpt4video_40k.jsonl`: {video_id, video_path, zip_folder, captions: [{idx, content}]}; the
-caption of the whole video is the one with idx "-1". Videos lie in `zip_folder/SET/SET_videos_N.zip`
-(`mixit/mixkit_videos.zip`, `bdd100k/bdd100k_videos.zip` for two of the sets).
+caption of the whole video is the one with idx "-1". Videos lie in `zip_folder/`:
+`bdd100k/bdd100k_videos.zip`, `mixit/mixkit_videos.zip`, ego4d_videos_1 to 4, panda_videos_1 to 21,
+pixabay_videos_1 to 14. The mix in LLaVA's form lies beside the captions.
 Records with `conversations` (the mix181k SFT file) are read as LLaVA's.
 """
 
@@ -21,9 +22,9 @@ from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source
     licence="CC-BY-NC-4.0",
     terms=("non-commercial",),
     citation="https://arxiv.org/abs/2406.04325",
-    verified="field names and the -1 caption in published code that reads the files; names of the "
-    "zips (SET/SET_videos_N.zip) in the listing of a public duplicate; that video_path is "
-    "SET/NAME, a member the name alone, in published code that unpacks them",
+    verified="field names and the -1 caption in published code that reads the files; the "
+    "zips of zip_folder/ in the repository's listing; that video_path is SET/NAME, a member the "
+    "name alone, in published code that unpacks them",
     columns=("captions|conversations",),
     files=("sharegpt4video_40k.jsonl", *JSON_FILES),
     media_files={"": ("zip_folder/**", "*.zip", "*.mp4", "**/*.mp4")},

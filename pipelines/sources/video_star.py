@@ -1,6 +1,6 @@
 """Video-STaR (VSTaR-1M): LLaVA records about videos that the repository does not hold.
 
-Fetch the videos from Kinetics-700, STAR and FineDiving and name their folder with `media:`.
+Fetch the videos where `elsewhere` says and name their folder with `media:`.
 Annotations are `ft_json/NAME_tune_.json`; a subset is one of kinetics700, starb, finediving.
 """
 
@@ -17,10 +17,16 @@ from pipelines.sources.sample import Sample, source
     layout="json",
     licence="Apache-2.0",
     citation="https://arxiv.org/abs/2407.06189",
-    verified="file names and sizes in the repository's ft_json folder; the record is LLaVA's",
+    verified="ft_json/ with its three files, their sizes, and that no videos lie beside them, on "
+    "the repository's file pages; the record is LLaVA's",
     columns=("conversations", "video"),
     files=("ft_json/{subset}_tune_.json", "{subset}_tune_.json", *JSON_FILES),
     subsets={"kinetics700": 1_055_373, "starb": 134_091, "finediving": 3_336},
+    elsewhere={
+        "kinetics700": "Kinetics-700, https://github.com/cvdfoundation/kinetics-dataset",
+        "starb": "Charades, 480p, https://prior.allenai.org/projects/charades",
+        "finediving": "on request, https://github.com/xujinglin/FineDiving",
+    },
     rows_per_part=128,
 )
 def video_star(row: Mapping[str, Any]) -> Sample:

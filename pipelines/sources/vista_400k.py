@@ -1,8 +1,8 @@
 """VISTA-400K: questions and captions about long and high-resolution synthetic videos.
 
-A subset is a folder of tars (`two_needle_niah_qa/two_needle_niah_qa_1.tar` ... of 21.5 GB) and an
-annotation file `SUBSET.json` of LLaVA records beside the folders; the key `image` holds the video's
-path inside the folder, and no placeholder stands for it. A repository without the JSON is read as
+A subset is a folder of tars (`two_needle_niah_qa/two_needle_niah_qa_1.tar` ... of 21.5 GB, members
+at the root) and an annotation file `SUBSET.json` beside the folders: {image: path of the video in
+the folder, conversations}, without a placeholder. A repository without the JSON is read as
 WebDataset pairs: NAME.json (or .txt) with NAME.mp4 in the same tar.
 """
 
@@ -36,9 +36,8 @@ SUBSETS = {
     layout="json",
     licence="MIT",
     citation="https://arxiv.org/abs/2412.00927",
-    verified="folders, tar names and sizes, and that 12 files were added beside them, on the "
-    "repository's pages; SUBSET.json beside its folder and the record in its authors' published "
-    "training code; rows in the published mixture tables",
+    verified="SUBSET.json beside SUBSET/, the record, tars SUBSET/SUBSET_N.tar and their members "
+    "at the root, in the repository; rows in the published mixture tables",
     columns=("conversations|json|txt",),
     files=("{subset}.json", "{subset}.jsonl", "{subset}/*.json", "{subset}/*.tar", "*.tar"),
     media_files={"": ("{subset}/**",)},

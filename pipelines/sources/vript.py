@@ -19,7 +19,7 @@ from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source
     layout="json",
     licence="academic use only",
     terms=("non-commercial", "research-only", "no-redistribution"),
-    gating="by downloading, the licence on the card is accepted",
+    notes=("by downloading, the licence on the card is accepted",),
     citation="https://arxiv.org/abs/2406.06040",
     verified="fields of the captions on the card; clip paths in published code that reads them",
     columns=("clip_id", "caption"),

@@ -10,7 +10,8 @@ import pytest
 
 from mixtures.config import Mixture, load
 from mixtures.plan import RECORDED, by_modality, demand, recorded_supply, totals
-from mixtures.reading import FOLDER, bundled_mixtures
+from mixtures.reading import FOLDER, bundled_mixtures, variants_of
+from pipelines.sources import SOURCES as SOURCES_OF_CODE
 from tokenization.schema import Encoding
 
 SOURCES = {
@@ -18,6 +19,9 @@ SOURCES = {
     *("llava_video", "m4_instruct", "mammoth_vl", "video_star", "vista_400k", "sharegpt4video"),
     *("llava_cot", "vript", "moviechat", "finevideo", "smoltalk", "magpie", "messages"),
     *("documents", "webdataset", "imagefolder"),
+    # beyond it: the text corpora of SmolLM2's stages
+    *("fineweb_edu", "dclm", "finemath", "open_web_math", "smollm_corpus", "dolma_books"),
+    *("the_stack", "starcoderdata", "stack_edu", "codeparrot_clean"),
 }
 """ARCHITECTURE.md, section 5.7."""
 
@@ -112,6 +116,51 @@ def test_the_flagship_keeps_the_shares_it_states():
         mine = [c.ratio for c in mixture.components.values() if c.category == category]
         assert sum(mine) / images == pytest.approx(part, abs=1e-4)
     assert mean_minutes(mixture) == pytest.approx(3.5, abs=0.1)
+
+
+@pytest.mark.parametrize("name", [n for n in bundled_mixtures() if n.endswith("_open")])
+def test_a_variant_names_what_it_stands_in_for_and_reads_what_is_public(name):
+    variant = named(name)
+    published = named(variant.variant_of)
+    assert name in variants_of(variant.variant_of)
+    for component in variant.components.values():
+        about = SOURCES_OF_CODE[component.source]
+        assert not about.gating
+        assert not set(about.elsewhere) & {"", *component.subsets}
+    text = (FOLDER / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    assert set(differences(dataclasses.asdict(published), dataclasses.asdict(variant)))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_public_variant_keeps_the_shares_of_modalities(name):
+    variant = named(f"{name}_open")
+    shares, _ = PUBLISHED[name]
+    table = by_modality(recorded_supply(variant), variant)
+    for modality, share in table.select("modality", "share_of_samples").iter_rows():
+        assert 100 * share == pytest.approx(shares[modality], abs=0.05)
+    used = demand(recorded_supply(variant), variant)
+    assert used.filter(pl.col("component") != "mammoth_mixed")["epochs"].min() > 0.99
+
+
+def test_the_flagship_without_gates_says_its_mean_length():
+    variant = named("sft_v2_open")
+    share = by_modality(recorded_supply(variant), variant)
+    assert dict(share.select("modality", "share_of_samples").iter_rows())["video"] == pytest.approx(
+        0.33, abs=1e-6
+    )
+    assert mean_minutes(variant) == pytest.approx(2.3, abs=0.05)
+    assert "2.3" in variant.description
+
+
+def test_text_mixtures_read_no_more_than_they_need():
+    for name in ("context_extension", "smollm2_stage1", "smollm2_stage4"):
+        mixture = named(name)
+        supply = recorded_supply(mixture)
+        read = supply["tokens"].sum()
+        assert isinstance(mixture.tokens, int)
+        bound = 100 if name == "context_extension" else 20
+        assert mixture.tokens < read < bound * mixture.tokens
 
 
 def mean_minutes(mixture: Mixture) -> float:

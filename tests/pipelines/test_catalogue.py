@@ -29,7 +29,18 @@ NAMES = [
     "documents",
     "webdataset",
     "imagefolder",
-]  # ARCHITECTURE 5.7
+    # ARCHITECTURE 5.7 ends here; the text corpora of SmolLM2's stages:
+    "codeparrot_clean",
+    "dclm",
+    "dolma_books",
+    "finemath",
+    "fineweb_edu",
+    "open_web_math",
+    "smollm_corpus",
+    "stack_edu",
+    "starcoderdata",
+    "the_stack",
+]
 
 
 def test_every_source_of_the_contract_is_registered_and_says_its_terms():

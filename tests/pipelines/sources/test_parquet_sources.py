@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipelines.reading.ingest import ingest
 from pipelines.reading.parts import list_parts
+from pipelines.sources import SOURCES
 from tests.pipelines.sources.making import IMAGE, TEXTS, cell, png, qa, read, said, write_parquet
 from tokenization.schema import SAMPLE
 
@@ -105,6 +106,8 @@ def test_docmatix_pages_and_pdfs(tmp_path):
         {"pdf": b"%PDF-1.4 broken", "texts": qa(("Broken?", "Yes."))},
     ]
     write_parquet(tmp_path / "pdf" / "train-00000-of-00089.parquet", rows, schema=schema)
+    (tmp_path / "pdf_data").mkdir()  # as beside it at the hub
+    (tmp_path / "pdf_data" / "data-00000-of-00001.arrow").write_bytes(b"stray")
 
     samples = read("docmatix", data=str(tmp_path))
     assert {s["subset"] for s in samples} == {"images"}
@@ -126,6 +129,29 @@ def test_mathwriting_asks_for_latex(tmp_path):
     assert said(formula)[1] == ("assistant", r"\frac{1}{2}")
     assert formula["answer"] == r"\frac{1}{2}"
     assert broken["defect"] == "wrong_schema"
+
+
+def test_mathwriting_learns_the_normalized_label_of_its_mirror(tmp_path):
+    row = {
+        "image": cell(png()),
+        "label": r"\frac12 ",
+        "normalized_label": r"\frac{1}{2}",
+        "source": "synthetic",
+        "sample_id": "a1",
+        "ink_path": "a/a1.inkml",
+    }
+    rows = {
+        "train": [row, {**row, "normalized_label": None, "source": None}],
+        "validation": [row],
+        "test": [row],
+    }
+    for split, of_split in rows.items():
+        write_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", of_split)
+    first, second = read("mathwriting", data=str(tmp_path))
+    assert said(first)[1] == ("assistant", r"\frac{1}{2}")
+    assert (first["answer"], first["tags"]) == (r"\frac{1}{2}", ["ink:synthetic"])
+    assert (second["answer"], second["tags"]) == (r"\frac12 ", [])
+    assert SOURCES["mathwriting"].subsets == {"default": 632_301}
 
 
 def test_finevision_ratings_are_per_turn(tmp_path):
