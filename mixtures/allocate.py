@@ -273,14 +273,14 @@ def binding(strata: pl.DataFrame, mixture: Mixture) -> list[str]:
     """
     if mixture.tokens != "max":
         return []
-    whole = pl.col("units") * pl.col("max_epochs") / (pl.col("share") * pl.col("ratio"))
+    bound = pl.col("units") * pl.col("max_epochs") / (pl.col("share") * pl.col("ratio"))
     allows = (
         strata.filter((pl.col("share") > 0) & (pl.col("ratio") > 0))
         .group_by("component", maintain_order=True)
-        .agg(whole=whole.min())
-        .sort("whole", maintain_order=True)
+        .agg(bound=bound.min())
+        .sort("bound", maintain_order=True)
     )
-    if allows.height < 2 or allows["whole"][0] <= 0:
+    if allows.height < 2 or allows["bound"][0] <= 0:
         return []
     (name, least), (second, more) = allows.rows()[:2]
     if more / least - 1 < BINDS:

@@ -31,6 +31,7 @@ from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
 from pipelines import recipe
 from pipelines.clean import keep_referenced
+from pipelines.contamination import contamination
 from pipelines.engine import tables
 from pipelines.engine.runner import File, Needs, Task, ray_connection, run
 from pipelines.engine.timings import timings
@@ -38,7 +39,6 @@ from pipelines.index import picked_index
 from pipelines.near import compare_by_tasks
 from pipelines.probe import ready
 from pipelines.report import card
-from pipelines.report.contamination import contamination
 from pipelines.report.finished import finished_of
 from pipelines.report.page import report
 from pipelines.report.row_facts import dealt_samples, narrow_facts

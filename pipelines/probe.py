@@ -35,11 +35,11 @@ from pipelines.reading.parts import (
     locate_files,
     media_tree_of,
     rename_subset,
-    source_named,
     subsets_of,
 )
 from pipelines.reading.splitting import SubsetMedia, media_of
 from pipelines.sources import SOURCES, Defect, Sample, Source
+from pipelines.sources.sample import source_named
 from pipelines.survey import Place
 from tokenization import encode as tokens
 from tokenization.schema import SAMPLE
