@@ -55,12 +55,15 @@ def default_of(field: ast.AnnAssign) -> str:
     """The default as one writes it in YAML; bold where there is none."""
     if field.value is None:
         return "**required**"
-    if isinstance(field.value, ast.Call):
-        factory = next((k.value for k in field.value.keywords if k.arg == "default_factory"), None)
+    written = field.value
+    if isinstance(written, ast.Call):
+        written = next((k.value for k in written.keywords if k.arg == "default"), written)
+    if isinstance(written, ast.Call):
+        factory = next((k.value for k in written.keywords if k.arg == "default_factory"), None)
         if isinstance(factory, ast.Name):
             return {"dict": "`{}`", "list": "`[]`"}.get(factory.id, f"see {factory.id}")
-        return f"`{ast.unparse(field.value)}`"
-    value = ast.literal_eval(field.value)
+        return f"`{ast.unparse(written)}`"
+    value = ast.literal_eval(written)
     if value is None:
         return "`null`"
     if isinstance(value, bool):

@@ -17,7 +17,7 @@ def to_json(value: Any, *, where: str = "value") -> Any:
         TypeError: something in it has no stable identity (a function, a set, a path, NaN...).
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
+        fields = [f for f in dataclasses.fields(value) if not _at_later_default(f, value)]
         return {f.name: to_json(getattr(value, f.name), where=f"{where}.{f.name}") for f in fields}
     if isinstance(value, Mapping):
         return {_key(k, where): to_json(v, where=f"{where}.{k}") for k, v in value.items()}
@@ -28,6 +28,12 @@ def to_json(value: Any, *, where: str = "value") -> Any:
     if isinstance(value, float) and value == value and abs(value) != float("inf"):
         return value
     raise TypeError(f"{where}: {type(value).__name__} {value!r} has no stable identity.")
+
+
+def _at_later_default(field: dataclasses.Field, value: Any) -> bool:
+    """A field that came after mixtures were finished, at the value that changes nothing."""
+    later = field.metadata.get("identity") == "where_changed"
+    return later and getattr(value, field.name) == field.default
 
 
 def _key(key: Any, where: str) -> str:

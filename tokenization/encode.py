@@ -158,11 +158,23 @@ def _turn_order(row: Row, *, encoding: Encoding) -> list[int] | None:
     return sorted(range(number), key=rank)
 
 
+def is_plain(sample_id: str, *, encoding: Encoding) -> bool:
+    """Whether the sample is among those that `plain_prompts` leaves without words of ours."""
+    drawn = prompts.hashed_choice(encoding, "plain", sample_id, 1 << 32) / (1 << 32)
+    return drawn < encoding.plain_prompts
+
+
 def with_added_words(row: Row, conversation: Conversation, *, encoding: Encoding) -> Conversation:
     """`conversation` of a row with every word the pipeline adds: what a chat template would get."""
     if conversation and conversation[0][0] == "document":
         return conversation
     video = any(second is not None for second in row.seconds)
+    if is_plain(row.id, encoding=encoding):
+        encoding = replace(
+            encoding,
+            system_prompts="none",
+            media_intro_outro=encoding.media_intro_outro and video,
+        )
     kind = prompts.kind_of_task(
         conversation, source=row.source, subset=row.subset, tags=row.tags, video=video
     )
@@ -196,6 +208,11 @@ def encoding_tools(encoding: Encoding) -> EncodingTools:
     """The tools of an encoding. Raises ValueError or FileNotFoundError where its settings cannot be
     met: no such tokenizer, table or template.
     """
+    if not 0 <= encoding.plain_prompts <= 1:
+        raise ValueError(
+            f"encoding.plain_prompts: found {encoding.plain_prompts}. Expected a share of the "
+            "samples, 0 (none) to 1 (all)."
+        )
     tokenizer = load_tokenizer(encoding.tokenizer)
     prompts.with_system_prompt([], "conversation", sample_id="", encoding=encoding)
     return EncodingTools(

@@ -10,7 +10,7 @@ TOKENS has the rows of SAMPLE, in the same order.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
@@ -116,6 +116,11 @@ PACKED_WRITTEN = PACKED.with_metadata({"huggingface": json.dumps({"info": {"feat
 """PACKED with the metadata by which `datasets` (4 and later) shows `images` as images."""
 
 
+LATER = {"identity": "where_changed"}
+"""Of a setting that came after mixtures were finished: at its default it is no part of their
+identity, so that they stay what they are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """How a sample becomes ids: the `encoding:` block of a mixture. Every field bears identity."""
@@ -140,6 +145,9 @@ class Encoding:
     """A named table of prompts per kind of task; `none` adds none."""
     media_intro_outro: bool = True
     """Say "Here is an image..." before media and a transition after it."""
+    plain_prompts: float = field(default=0.0, metadata=LATER)
+    """Share of samples, by hash of the id, that get neither a system prompt nor words around their
+    images, as most programs send them (videos keep the words that `transformers` itself writes)."""
     learn: Literal["completions", "all"] = "completions"
     """Which text is learned: assistant answers only, or every text token."""
     chat_template: str = "smolvlm"

@@ -1,9 +1,11 @@
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines.recipe import drift, fingerprint, identity, to_json
+from tokenization.schema import Encoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,3 +56,11 @@ def test_where_rules_run_is_no_identity():
     assert identity(content(**here)) == identity(content(**there))
     other = {"unsafe_image": {"max_score": 0.5}}
     assert identity(content(**here)) != identity(content(**other))
+
+
+def test_a_setting_that_came_later_is_no_identity_until_it_changes_something() -> None:
+    """Mixtures finished before the setting existed stay what they are."""
+    encoding = Encoding()
+    assert "plain_prompts" not in to_json(encoding)
+    assert to_json(replace(encoding, plain_prompts=0.5))["plain_prompts"] == 0.5
+    assert fingerprint(encoding) != fingerprint(replace(encoding, plain_prompts=0.5))
