@@ -39,16 +39,19 @@ CHAT_TEMPLATE = (
     "<|im_start|>"
     "{% for message in messages %}"
     "{{ message['role'] | capitalize }}:"
+    "{% if message['content'] is string %}{{ ' ' + message['content'] }}{% else %}"
     "{% if message['content'][0]['type'] != 'image' %} {% endif %}"
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'text' %}{{ part['text'] }}"
     "{% elif part['type'] in ('image', 'video') %}{{ '<' + part['type'] + '>' }}{% endif %}"
     "{% endfor %}"
+    "{% endif %}"
     "{{ '<end_of_utterance>\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""Renders as the template of SmolVLM2 checkpoints does; travels with the builtin tokenizer."""
+"""Renders as the template of SmolVLM2 checkpoints does, and content that is a text as one part;
+travels with the builtin tokenizer."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenization.images import processor_settings
+from tokenization.inference import save_processing, unsaid
 from tokenization.schema import Encoding
 from trainer import parallel
 from trainer.config import Config, to_yaml
@@ -98,35 +98,22 @@ def remove_unfinished(run: Path) -> None:
         shutil.rmtree(leftover)
 
 
-def processor_files(encoding: Encoding) -> dict[str, dict[str, Any]]:
-    """The processor's files, as SmolVLM's published checkpoints have them.
+def said_encoding(state: State, tokenizer: Any) -> Encoding:
+    """The encoding of the training data, its tokenizer by a name that this machine can open."""
+    encoding = encoding_of(state)
+    if encoding.tokenizer == "builtin":
+        return encoding
+    return dataclasses.replace(encoding, tokenizer=tokenizer.name_or_path)
 
-    Frames of videos go to `crop_size` at once and are not cut.
-    """
-    still = processor_settings(encoding)
-    crop = {"longest_edge": encoding.crop_size}
-    return {
-        "preprocessor_config.json": {
-            **still,
-            "image_processor_type": "SmolVLMImageProcessor",
-            "processor_class": "SmolVLMProcessor",
-        },
-        "video_preprocessor_config.json": {
-            **still,
-            "do_resize": True,
-            "do_image_splitting": False,
-            "do_sample_frames": False,
-            "size": crop,
-            "max_image_size": crop,
-            "video_sampling": {"fps": 1, "max_frames": 64, "video_size": crop},
-            "video_processor_type": "SmolVLMVideoProcessor",
-            "processor_class": "SmolVLMProcessor",
-        },
-        "processor_config.json": {
-            "image_seq_len": encoding.tokens_per_crop,
-            "processor_class": "SmolVLMProcessor",
-        },
-    }
+
+def _refuse_silence(card: str, encoding: Encoding, where: Path) -> None:
+    """Raises ValueError where the card leaves out what the processor's files cannot say."""
+    for words in unsaid(encoding):
+        if words not in card:
+            raise ValueError(
+                f"{where}: not saved, since nobody would know of it: the card does not say "
+                f"{words!r}. Expected every sentence of tokenization.inference.unsaid in it."
+            )
 
 
 def save(
@@ -140,8 +127,13 @@ def save(
     card: str,
     here: World,
 ) -> Path:
-    """The finished checkpoint folder of `state.step`. All ranks call this."""
+    """The finished checkpoint folder of `state.step`. All ranks call this.
+
+    ValueError where `card` leaves out what other programs have to know.
+    """
     final = run / f"step-{state.step:06d}"
+    encoding = said_encoding(state, tokenizer)
+    _refuse_silence(card, encoding, final)
     arriving = run / f"{ARRIVING}{final.name}"
     model, weights = _weights(objective, here)
     if here.first:
@@ -150,9 +142,7 @@ def save(
             shutil.rmtree(arriving)
         (arriving / "trainer").mkdir(parents=True)
         model.save_pretrained(arriving, state_dict=adapter.merged_weights(model, weights))
-        tokenizer.save_pretrained(arriving)
-        for name, content in processor_files(Encoding(**state.encoding)).items():
-            (arriving / name).write_text(json.dumps(content, indent=2) + "\n")
+        save_processing(tokenizer, arriving, encoding=encoding)
         (arriving / "README.md").write_text(card)
         (arriving / "trainer" / "config.yaml").write_text(to_yaml(config))
         (arriving / "trainer" / "state.json").write_text(

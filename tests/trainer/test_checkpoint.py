@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from tests.trainer.conftest import Settings
+from tests.trainer.shards import ENCODING, toy
+from tokenization.inference import unsaid
+from tokenization.vocab import load_tokenizer, plain_tokenizer
 from trainer import checkpoint
 from trainer.config import Config, to_yaml
 from trainer.data.batches import collate
@@ -250,6 +254,38 @@ def test_the_folder_names_what_it_has_seen(settings: Settings) -> None:
     video = json.loads((folder / "video_preprocessor_config.json").read_text())
     assert video["size"] == {"longest_edge": 64}
     assert json.loads((folder / "processor_config.json").read_text())["image_seq_len"] == 16
+
+
+def test_spelled_out_positions_are_spelled_out_by_the_saved_tokenizer(
+    settings: Settings, tmp_path: Path
+) -> None:
+    encoding = dataclasses.replace(ENCODING, position_tokens="string")
+    data = toy(tmp_path / "spelled", count=12, encoding=encoding)
+    first = train(settings(steps=1, data=data))
+    saved = AutoTokenizer.from_pretrained(str(first))
+    trained = load_tokenizer("builtin")
+    text = "<fake_token_around_image><row_1_col_2><image>"
+    spelled = plain_tokenizer("builtin").encode("<row_1_col_2>", add_special_tokens=False).ids
+    ids = saved(text, add_special_tokens=False)["input_ids"]
+    assert ids[1:-1] == spelled
+    assert [ids[0], ids[-1]] == [
+        trained.convert_tokens_to_ids(mark) for mark in ("<fake_token_around_image>", "<image>")
+    ]
+    # The next stage has the same vocabulary.
+    train(settings(steps=1, data=data, init=first, output=tmp_path / "next"))
+
+
+def test_a_card_that_is_silent_about_prompts_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train(settings(steps=1))
+    told = unsaid(checkpoint.encoding_of(checkpoint.read_state(folder)))
+    assert told
+    assert all(words in (folder / "README.md").read_text() for words in told)
+    monkeypatch.setattr("trainer.monitoring.card._what_no_file_says", lambda mixtures: [])
+    with pytest.raises(ValueError, match=r"step-000002: not saved.* the card does not say 'Train"):
+        train(settings(steps=2, output=folder.parent.parent / "silent"))
+    assert not checkpoint.checkpoint_folders(folder.parent.parent / "silent")
 
 
 def test_only_the_newest_and_the_best_are_kept(settings: Settings) -> None:

@@ -19,7 +19,9 @@ import torch
 from tokenization.encode import encode
 from tokenization.images import crop_pixels as crops
 from tokenization.images import image_size
+from tokenization.inference import asking_encoding
 from tokenization.schema import SAMPLE, Encoding
+from tokenization.vocab import load_tokenizer
 from trainer import checkpoint
 from trainer.model.smolvlm import normalize_pixels
 
@@ -40,20 +42,6 @@ class Prompt:
     grids: list[tuple[int, int]]
 
 
-def asking_encoding(trained: Encoding) -> Encoding:
-    """The encoding of training without what only training data needs."""
-    return dataclasses.replace(
-        trained,
-        learn="completions",
-        tiles="full",
-        brevity_hints=False,
-        shuffle_turns=False,
-        max_turns=0,
-        split_turns=0,
-        images="original",
-    )
-
-
 def encoding_for(folder: Path) -> Encoding:
     """How prompts of this checkpoint are made: as its training data, or as its processor says."""
     if (folder / "trainer" / "state.json").is_file():
@@ -65,13 +53,16 @@ def encoding_for(folder: Path) -> Encoding:
     config = json.loads((folder / "config.json").read_text())
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     side = config["vision_config"]["image_size"] // config["vision_config"]["patch_size"]
+    marks = load_tokenizer(str(folder)).get_vocab()
     return Encoding(
         tokenizer=str(folder),
+        position_tokens="learned" if "<row_1_col_1>" in marks else "string",
         seq_len=config["text_config"]["max_position_embeddings"],
         crop_size=processor["max_image_size"]["longest_edge"],
         longest_edge=processor["size"]["longest_edge"],
         tokens_per_crop=side**2 // config.get("scale_factor", 4) ** 2,
         split_images=processor.get("do_image_splitting", True),
+        upscale=processor.get("do_resize", True),
         system_prompts="none",
         media_intro_outro=False,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from tokenization.inference import vocabulary
 from trainer import checkpoint, optim
 from trainer.config import Config, load
 from trainer.data.shards import Mixture
@@ -27,7 +28,7 @@ def tokenizer_of(mixtures: list[Mixture]) -> Any:
             )
     tokenizers = [AutoTokenizer.from_pretrained(str(folder)) for folder in folders]
     for folder, tokenizer in zip(folders[1:], tokenizers[1:], strict=True):
-        if tokenizer.get_vocab() != tokenizers[0].get_vocab():
+        if vocabulary(tokenizer) != vocabulary(tokenizers[0]):
             raise ValueError(
                 f"data: {folder} and {folders[0]} are different vocabularies. Mixtures that are "
                 "trained together need one tokenizer: build them with the same encoding.tokenizer."
@@ -102,8 +103,8 @@ def _refuse_other_shapes(config: Config, source: Path, tokenizer: Any) -> None:
                 f"init={source}: {key} is {theirs} in the checkpoint, {mine} in config "
                 f"'{config.name}'. Use the config that it was trained with."
             )
-    theirs = AutoTokenizer.from_pretrained(str(source)).get_vocab()
-    if theirs != tokenizer.get_vocab():
+    theirs = vocabulary(AutoTokenizer.from_pretrained(str(source)))
+    if theirs != vocabulary(tokenizer):
         raise ValueError(
             f"init={source}: its tokenizer has other ids ({len(theirs)}) than the mixture's "
             f"({len(tokenizer)}). Build the mixture with encoding.tokenizer={source}."

@@ -1,11 +1,33 @@
 """The model card of a checkpoint: a pure function of what was trained on what."""
 
+import dataclasses
 from typing import Any
 
+from tokenization.inference import OF_IDS, unsaid
 from trainer.checkpoint import State
 from trainer.config import Config
 from trainer.data.shards import Mixture
 from trainer.model.smolvlm import count_parameters
+
+
+def _what_no_file_says(mixtures: list[Mixture]) -> list[str]:
+    """What who asks this checkpoint has to know, beside its tokenizer's and processor's files."""
+    first = mixtures[0].encoding
+    if first.tokenizer != "builtin":
+        first = dataclasses.replace(first, tokenizer=str(mixtures[0].folder / "tokenizer"))
+    words = list(unsaid(first))
+    for mixture in mixtures:
+        own = {key: getattr(mixture.encoding, key) for key in OF_IDS}
+        others = {mixture.name: {k: v for k, v in own.items() if v != getattr(first, k)}}
+        for name, component in mixture.recipe["mixture"].get("components", {}).items():
+            others[f"component {name} of {mixture.name}"] = component.get("encoding") or {}
+        for name, changes in others.items():
+            if changes:
+                told = ", ".join(f"{key}: {value}" for key, value in changes.items())
+                words.append(f"In training {name} was encoded with {told}.")
+    if not words:
+        return []
+    return ["Prompts as they were trained:", "", *(f"- {each}" for each in words), ""]
 
 
 def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> str:
@@ -62,6 +84,8 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
         "val shards.",
         "",
         "## Use",
+        "",
+        *_what_no_file_says(mixtures),
         "",
         "```python",
         "from transformers import AutoModelForImageTextToText, AutoProcessor",
