@@ -18,4 +18,6 @@
 | page.py       | RUN/run.html; said.py: val samples and what the model says to them          |
 | answer.py     | a checkpoint answers questions about images                                 |
 | benchmark.py  | benchmarks in VLMEvalKit's layout; metrics.py: how answers are scored       |
+| evaluate.py   | the command that asks, scores, compares; confidence.py: how sure it is      |
+| selection.py  | benchmarks choose the best checkpoint; vlmevalkit.py: files for VLMEvalKit  |
 """

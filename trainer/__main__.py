@@ -67,7 +67,7 @@ def _raised_by_us(error: ValueError) -> bool:
 
 def _run(arguments: Sequence[str]) -> int:
     if arguments[0] == "evaluate":
-        from trainer.evaluation.benchmark import evaluate_command
+        from trainer.evaluation.evaluate import evaluate_command
 
         return evaluate_command(arguments[1:])
     pairs = split_pairs(arguments)

@@ -326,9 +326,11 @@ class _Job:
         return replace(state, metrics=metrics)
 
     def _benchmarks(self, state: State) -> dict[str, float]:
-        from trainer.evaluation.benchmark import selection_scores
+        from trainer.evaluation.selection import selection_scores
 
-        return selection_scores(self.objective, self.tokenizer, self.config, state, self.here)
+        return selection_scores(
+            self.objective, self.tokenizer, self.config, state, self.run, self.here
+        )
 
     def save(self, state: State) -> Path:
         """The checkpoint of this state; older ones are pruned and `best` follows."""

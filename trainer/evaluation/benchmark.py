@@ -3,16 +3,13 @@
 Columns: index, image (base64; a list of them; or the index of the row that holds it) or image_path,
 question, answer (text, or a Python list of texts), A, B, C, ... (options), hint, category.
 
-`python -m trainer evaluate CHECKPOINT bench=FILE.tsv [metric=...]` writes, beside the checkpoint,
-evaluations/<bench>.json (scores) and .tsv (one line per question). `images=shuffled` gives every
-question another one's image: what the questions alone give away.
+    TSV --read--> cases --answers--> texts --scores--> points --summary--> means, intervals
 """
 
 import ast
 import base64
 import csv
 import dataclasses
-import json
 import random
 import string
 import sys
@@ -22,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.images import open_image
-from trainer import checkpoint
-from trainer.checkpoint import State
-from trainer.config import Config, did_you_mean, split_pairs
-from trainer.evaluation.answer import Question, answers, asking_encoding, open_checkpoint
+from trainer.config import did_you_mean
+from trainer.evaluation.answer import Question
+from trainer.evaluation.confidence import Interval, Scores, clusters_of, mean_interval
 from trainer.evaluation.metrics import METRICS
-from trainer.model.smolvlm import Objective
-from trainer.parallel import World, gather
 
 REFERENCE = 64
 """Characters: a shorter `image` names the row that holds the image, as in VLMEvalKit."""
+
+COLUMNS = ("index", "question", "answer", "prediction", "score")
+"""Of a file that holds what was said to each question of a benchmark."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,11 @@ def read(file: Path, *, limit: int = 0) -> list[Case]:
                 f"bench={file}: no column '{column}'. Found: {', '.join(rows[0])}. "
                 "Expected VLMEvalKit's layout: index, image, question, answer, [A, B, ...]."
             )
+    if not {"image", "image_path"} & set(rows[0]) and {"video", "video_path"} & set(rows[0]):
+        raise ValueError(
+            f"bench={file}: its questions are about videos, which are not answered here. For "
+            f"VLMEvalKit: python -m trainer evaluate CHECKPOINT vlmevalkit={file.stem}"
+        )
     by_index = {row["index"]: row for row in rows}
     letters = [letter for letter in string.ascii_uppercase if letter in rows[0]]
     cases = []
@@ -121,6 +123,8 @@ def default_metric(cases: Sequence[Case]) -> str:
     """What suits these questions: options, yes or no, or an exact answer."""
     if all(case.options for case in cases):
         return "multiple_choice"
+    if any(case.options for case in cases):
+        return "mixed"
     if all({each.lower() for each in case.gold} <= {"yes", "no"} for case in cases):
         return "yes_no"
     return "exact"
@@ -155,135 +159,57 @@ def scores(cases: Sequence[Case], said: Sequence[str], metric: str) -> list[floa
     return [score(a, case.gold, case.options) for case, a in zip(cases, said, strict=True)]
 
 
+def image_clusters(cases: Sequence[Case]) -> list[int]:
+    """A number per question, one for all that share an image."""
+    return clusters_of([case.question.images for case in cases])
+
+
 def summary(cases: Sequence[Case], points: Sequence[float], metric: str) -> dict[str, Any]:
-    """The mean, and the mean per category."""
-    groups: dict[str, list[float]] = {}
-    for case, point in zip(cases, points, strict=True):
+    """The mean and its interval, and both per category."""
+    clusters = image_clusters(cases)
+    groups: dict[str, list[int]] = {}
+    for number, case in enumerate(cases):
         if case.category:
-            groups.setdefault(case.category, []).append(point)
+            groups.setdefault(case.category, []).append(number)
+
+    def mean(numbers: Sequence[int]) -> Interval:
+        chosen = Scores(
+            points=[points[n] for n in numbers], clusters=[clusters[n] for n in numbers]
+        )
+        return mean_interval([chosen])
+
+    overall = mean(range(len(cases)))
+    categories = {name: mean(numbers) for name, numbers in sorted(groups.items())}
     return {
         "metric": metric,
-        "score": sum(points) / len(points),
+        "score": overall.value,
+        "interval": [overall.low, overall.high],
         "questions": len(points),
-        "categories": {name: sum(each) / len(each) for name, each in sorted(groups.items())},
+        "clusters": len(set(clusters)),
+        "categories": {name: each.value for name, each in categories.items()},
+        "category_intervals": {name: [each.low, each.high] for name, each in categories.items()},
     }
 
 
-def vlmevalkit(folder: Path, benchmark: str) -> dict[str, Any]:
-    """What `python run.py --config FILE` of VLMEvalKit needs to run this checkpoint.
-
-    https://github.com/open-compass/VLMEvalKit, docs/en/ConfigSystem.md.
-    """
-    name = f"{folder.resolve().parent.name}-{folder.resolve().name}"
-    return {
-        "model": {name: {"class": "SmolVLM2", "model_path": str(folder.resolve())}},
-        "data": {benchmark: {"class": "ImageVQADataset", "dataset": benchmark}},
-    }
-
-
-USAGE = """\
-python -m trainer evaluate CHECKPOINT bench=FILE.tsv [key=value ...]
-
-Ask a checkpoint the questions of a benchmark and score what it says. CHECKPOINT is a checkpoint's
-folder, or a run's: then its newest one.
-
-  bench=FILE.tsv     VLMEvalKit's layout: index, image, question, answer, options A, B, ...
-  metric=auto        exact, multiple_choice, anls, relaxed, yes_no; auto: options make it
-                     multiple_choice, answers of yes and no yes_no, anything else exact
-  images=own       shuffled: every question gets another one's image; what is then still
-                     right, the questions alone gave away
-  limit=0            only the first N questions; 0: all
-  batch=16           questions at one time
-  max_new_tokens=32  of an answer
-  device=auto        auto, cpu or cuda
-  threads=0          of torch on CPUs; 0: its own choice
-  output=DIR         (default: CHECKPOINT/evaluations)
-
-Writes there FILE.json (the score, and one per category), FILE.tsv (every question, its answer,
-what the model said, its score) and FILE.vlmevalkit.json (for `run.py --config` of VLMEvalKit).
-"""
-
-OPTIONS = {"bench": "", "metric": "auto", "images": "own", "limit": "0", "batch": "16",
-           "max_new_tokens": "32", "device": "auto", "output": "", "threads": "0"}  # fmt: skip
-
-
-def evaluate_command(arguments: Sequence[str]) -> int:
-    """`evaluate CHECKPOINT bench=FILE.tsv ...`; the exit status."""
-    if {"-h", "--help", "help"} & set(arguments):
-        print(USAGE, end="")
-        return 0
-    if not arguments or "=" in arguments[0]:
-        raise ValueError(
-            "evaluate: expected a checkpoint: python -m trainer evaluate RUN bench=F.tsv"
-        )
-    pairs = split_pairs(arguments[1:])
-    for key in pairs:
-        if key not in OPTIONS:
-            raise ValueError(f"evaluate: unknown key '{key}'. {did_you_mean(key, list(OPTIONS))}")
-    options = OPTIONS | pairs
-    for key in ("limit", "batch", "max_new_tokens", "threads"):
-        if not options[key].isdigit():
-            raise ValueError(f"evaluate: {key}={options[key]}: expected a whole number.")
-    if options["images"] not in ("own", "shuffled"):
-        raise ValueError(f"evaluate: images={options['images']}: expected own or shuffled.")
-    if not options["bench"]:
-        raise ValueError(
-            "evaluate: bench is not set. Expected bench=FILE.tsv (VLMEvalKit's layout)."
-        )
-    if int(options["threads"]):
-        import torch
-
-        torch.set_num_threads(int(options["threads"]))
-    file = Path(options["bench"])
-    name = file.stem + ("" if options["images"] == "own" else "-shuffled")
-    if options["output"] and (Path(options["output"]) / f"{name}.tsv").resolve() == file.resolve():
-        raise ValueError(f"evaluate: output={options['output']} would overwrite {file}.")
-    cases = read(file, limit=int(options["limit"]))
-    if options["images"] == "shuffled":
-        cases = shuffled(cases, seed=0)
-    metric = default_metric(cases) if options["metric"] == "auto" else options["metric"]
-    scores(cases[:0], [], metric)  # an unknown metric is refused before the model is loaded
-    model, tokenizer, encoding, folder = open_checkpoint(arguments[0], device=options["device"])
-    said = answers(
-        model, tokenizer, [case.question for case in cases], encoding=encoding,
-        max_new_tokens=int(options["max_new_tokens"]), batch_size=int(options["batch"]),
-    )  # fmt: skip
-    points = scores(cases, said, metric)
-    result = summary(cases, points, metric) | {"images": options["images"]}
-    out = Path(options["output"]) if options["output"] else folder / "evaluations"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / f"{name}.vlmevalkit.json").write_text(
-        json.dumps(vlmevalkit(folder, file.stem), indent=2) + "\n"
-    )
-    with (out / f"{name}.tsv").open("w", newline="", encoding="utf-8") as stream:
+def write_answers(
+    file: Path, cases: Sequence[Case], said: Sequence[str], points: Sequence[float]
+) -> None:
+    """One line per question, in their order."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t")
-        writer.writerow(["index", "question", "answer", "prediction", "score"])
+        writer.writerow(COLUMNS)
         for case, answer, point in zip(cases, said, points, strict=True):
             writer.writerow([case.index, case.question.text, case.gold, answer, point])
-    print(f"{file.stem}: {metric} {result['score']:.4f} over {len(cases)} questions, "
-          f"images {options['images']}; {out / name}.json")  # fmt: skip
-    return 0
 
 
-def selection_scores(
-    objective: Objective, tokenizer: Any, config: Config, state: State, here: World
-) -> dict[str, float]:
-    """Scores of the benchmarks of `select`, and `selected`: their weighted mean."""
-    if here.kind == "fsdp":
-        raise ValueError("select: generation needs the whole model on a rank: parallel=ddp.")
-    encoding = asking_encoding(checkpoint.encoding_of(state))
-    found: dict[str, float] = {}
-    total = 0.0
-    for name, benchmark in config.select.items():
-        cases = read(Path(benchmark.file))
-        mine = cases[here.rank :: here.ranks]
-        said = answers(
-            objective.model, tokenizer, [case.question for case in mine], encoding=encoding,
-            max_new_tokens=32, batch_size=16,
-        )  # fmt: skip
-        points = gather(here, scores(mine, said, benchmark.metric))
-        found[f"benchmark/{name}"] = sum(map(sum, points)) / len(cases)
-        total += benchmark.weight * found[f"benchmark/{name}"]
-    found["selected"] = total / sum(benchmark.weight for benchmark in config.select.values())
-    return found
+def read_points(file: Path, cases: Sequence[Case]) -> list[float] | None:
+    """The scores in a file of `write_answers`; None where it is of other questions, or absent."""
+    if not file.is_file():
+        return None
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    asked = [(row["index"], row["question"], row["answer"]) for row in rows]
+    if asked != [(case.index, case.question.text, str(case.gold)) for case in cases]:
+        return None
+    return [float(row["score"]) for row in rows]

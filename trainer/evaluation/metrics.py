@@ -7,11 +7,14 @@
 | anls            | documents         | Biten et al. 2019 (arXiv 1905.13648), threshold 0.5      |
 | relaxed         | charts            | Masry et al. 2022 (arXiv 2203.10244): numbers within 5 % |
 | yes_no          | yes or no         | the first of the two words in the answer                 |
+| mixed           | some with options | multiple_choice where there are options, else exact      |
 """
 
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
+
+from rapidfuzz.distance import Levenshtein
 
 
 def tidy_text(text: str) -> str:
@@ -24,26 +27,13 @@ def exact(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float
     return float(tidy_text(answer) in {tidy_text(each) for each in gold})
 
 
-def edit_distance(first: str, second: str) -> int:
-    """Insertions, deletions and substitutions that lead from one to the other (Levenshtein)."""
-    row = list(range(len(second) + 1))
-    for i, left in enumerate(first, 1):
-        previous, row[0] = row[0], i
-        for j, right in enumerate(second, 1):
-            cost = previous + (left != right)
-            previous = row[j]
-            row[j] = min(row[j] + 1, row[j - 1] + 1, cost)
-    return row[-1]
-
-
 def anls(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
     """Average normalised Levenshtein similarity: the best over the gold answers, 0 below 0.5."""
     best = 0.0
     said = " ".join(answer.lower().split())
     for each in gold:
         true = " ".join(each.lower().split())
-        longest = max(len(said), len(true))
-        distance = edit_distance(said, true) / longest if longest else 0.0
+        distance = Levenshtein.normalized_distance(said, true)
         best = max(best, 1 - distance if distance < 0.5 else 0.0)
     return best
 
@@ -83,6 +73,8 @@ def chosen_letter(answer: str, options: Mapping[str, str]) -> str:
     A letter alone or marked ("B", "(B)", "B.", "the answer is B"), else the one option whose text
     the answer equals, else the one whose text it contains.
     """
+    if not options:
+        return ""
     letters = "".join(options)
     said = answer.strip()
     for pattern in (
@@ -111,10 +103,16 @@ def multiple_choice(answer: str, gold: Sequence[str], options: Mapping[str, str]
     return float(bool(letter) and (letter in true or options[letter].strip() in true))
 
 
+def mixed(answer: str, gold: Sequence[str], options: Mapping[str, str]) -> float:
+    """As `multiple_choice` where there are options, else as `exact`."""
+    return multiple_choice(answer, gold, options) if options else exact(answer, gold, options)
+
+
 METRICS: dict[str, Callable[[str, Sequence[str], Mapping[str, str]], float]] = {
     "exact": exact,
     "multiple_choice": multiple_choice,
     "anls": anls,
     "relaxed": relaxed,
     "yes_no": yes_no,
+    "mixed": mixed,
 }

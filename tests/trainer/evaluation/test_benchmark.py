@@ -1,133 +1,21 @@
-"""Checkpoints are judged by the reference formulas, on VLMEvalKit's layout."""
+"""Benchmarks are read in VLMEvalKit's layout; what was said is scored and kept."""
 
-import base64
-import csv
-import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.trainer.conftest import Settings
+from tests.trainer.evaluation.conftest import base64_png, write_tsv
 from tests.trainer.shards import COLOURS, png
-from trainer.evaluation import metrics
-from trainer.evaluation.answer import Question, answers, open_checkpoint
 from trainer.evaluation.benchmark import (
     default_metric,
-    evaluate_command,
+    image_clusters,
     read,
+    read_points,
     scores,
     shuffled,
     summary,
+    write_answers,
 )
-from trainer.loop import train
-
-NO: dict[str, str] = {}
-
-
-@given(st.text(max_size=12), st.text(max_size=12), st.text(max_size=12))
-def test_edit_distance_is_a_distance(a: str, b: str, c: str) -> None:
-    d = metrics.edit_distance
-    assert d(a, a) == 0
-    assert d(a, b) == d(b, a)
-    assert d(a, c) <= d(a, b) + d(b, c)
-    assert abs(len(a) - len(b)) <= d(a, b) <= max(len(a), len(b))
-
-
-@pytest.mark.parametrize(
-    ("answer", "gold", "expected"),
-    [
-        ("Hello World", ["hello world"], 1.0),
-        ("kitten", ["sitting"], 1 - 3 / 7),  # three edits of seven letters: distance below 0.5
-        ("abcd", ["abef"], 0.0),  # distance exactly 0.5 counts as wrong
-        ("abcde", ["abfgh", "abcdx"], 1 - 1 / 5),  # the best of the gold answers
-        ("", ["something"], 0.0),
-    ],
-)
-def test_anls(answer: str, gold: list[str], expected: float) -> None:
-    assert metrics.anls(answer, gold, NO) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("answer", "gold", "expected"),
-    [
-        ("105", "100", 1.0),  # 5 % off is still right
-        ("105.1", "100", 0.0),
-        ("95", "100", 1.0),
-        ("94.9", "100", 0.0),
-        ("0.5", "50%", 1.0),  # per cent is a fraction
-        ("1,000", "1000", 1.0),
-        ("-3", "3", 0.0),
-        ("Germany", "germany", 1.0),
-        ("Germany", "France", 0.0),
-        ("0", "0", 1.0),
-        ("0.01", "0", 0.0),
-        ("many", "3", 0.0),
-    ],
-)
-def test_relaxed_accuracy(answer: str, gold: str, expected: float) -> None:
-    assert metrics.relaxed(answer, [gold], NO) == expected
-
-
-OPTIONS = {"A": "a cat", "B": "a dog", "C": "2", "D": "a big dog"}
-
-
-@pytest.mark.parametrize(
-    ("answer", "letter"),
-    [
-        ("B", "B"), ("B.", "B"), ("(B)", "B"), ("B) a dog", "B"), ("The answer is C.", "C"),
-        ("answer: (D)", "D"), ("a dog", "B"), ("A cat.", "A"), ("2", "C"),
-        ("A big surprise", ""), ("I do not know", ""), ("", ""),
-        ("I think it is (A)", "A"), ("there is a cat here", "A"),
-    ],
-)  # fmt: skip
-def test_the_option_that_an_answer_states(answer: str, letter: str) -> None:
-    assert metrics.chosen_letter(answer, OPTIONS) == letter
-    assert metrics.multiple_choice(answer, [letter or "B"], OPTIONS) == float(bool(letter))
-
-
-@pytest.mark.parametrize(
-    ("answer", "gold", "expected"),
-    [
-        ("Yes, it is.", "Yes", 1),
-        ("No", "Yes", 0),
-        ("Nothing", "No", 0),
-        ("not yes but no", "No", 0),
-    ],
-)
-def test_yes_and_no(answer: str, gold: str, expected: int) -> None:
-    assert metrics.yes_no(answer, [gold], NO) == expected
-
-
-def test_exact_match_forgives_case_and_punctuation_only() -> None:
-    assert metrics.exact(" Red. ", ["red"], NO) == 1
-    assert metrics.exact("dark red", ["red"], NO) == 0
-
-
-def encoded(name: str, seed: int) -> str:
-    return base64.b64encode(png(COLOURS[name], 40, 30, seed)).decode()
-
-
-def write(file: Path, rows: list[dict[str, str]]) -> Path:
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t")
-        writer.writeheader()
-        writer.writerows(rows)
-    return file
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Path:
-    rows = [
-        {"index": "1", "image": encoded("red", 1), "question": "Colour?", "answer": "red"},
-        {"index": "2", "image": "1", "question": "Which?", "answer": "['red', 'dark red']"},
-        {"index": "3", "image": encoded("blue", 2), "question": "Colour?", "answer": "blue"},
-        {"index": "4", "image": str([encoded("blue", 2), encoded("red", 1)]), "question": "Both?",
-         "answer": "blue"},
-    ]  # fmt: skip
-    rows = [row | {"category": "one" if row["index"] < "3" else "two"} for row in rows]
-    return write(tmp_path / "colours.tsv", rows)
 
 
 def test_the_layout_is_read(bench: Path) -> None:
@@ -140,22 +28,40 @@ def test_the_layout_is_read(bench: Path) -> None:
 
 
 def test_options_and_hints_are_part_of_the_question(tmp_path: Path) -> None:
-    row = {"index": "1", "image": encoded("red", 1), "question": "Which?", "hint": "Look.",
+    row = {"index": "1", "image": base64_png("red", 1), "question": "Which?", "hint": "Look.",
            "A": "red", "B": "blue", "C": "", "answer": "A"}  # fmt: skip
-    (case,) = read(write(tmp_path / "x.tsv", [row]))
+    (case,) = read(write_tsv(tmp_path / "x.tsv", [row]))
     assert case.options == {"A": "red", "B": "blue"}
     assert case.question.text.startswith("Hint: Look.\nQuestion: Which?\nOptions:\nA. red\nB. blue")
     assert default_metric([case]) == "multiple_choice"
     row |= {"A": "", "B": "", "answer": "Yes"}
-    assert default_metric(read(write(tmp_path / "x.tsv", [row]))) == "yes_no"
+    assert default_metric(read(write_tsv(tmp_path / "x.tsv", [row]))) == "yes_no"
+
+
+def test_questions_without_options_among_those_with_some_are_scored_too(tmp_path: Path) -> None:
+    rows = [
+        {"index": "1", "question": "Which?", "A": "red", "B": "blue", "answer": "B"},
+        {"index": "2", "question": "How many?", "A": "", "B": "", "answer": "['4', 'four']"},
+    ]
+    cases = read(write_tsv(tmp_path / "x.tsv", rows))
+    assert default_metric(cases) == "mixed"
+    assert scores(cases, ["blue", "Four."], "mixed") == [1, 1]
+    assert scores(cases, ["red", "B"], "mixed") == [0, 0]
+    assert scores(cases, ["B", "4"], "multiple_choice") == [1, 0]  # nothing to choose from
+
+
+def test_questions_about_videos_say_where_they_are_asked(tmp_path: Path) -> None:
+    row = {"index": "1", "video": "a", "question": "Who?", "answer": "A"}
+    with pytest.raises(ValueError, match=r"about videos.* evaluate CHECKPOINT vlmevalkit=Films"):
+        read(write_tsv(tmp_path / "Films.tsv", [row]))
 
 
 def test_images_beside_the_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(COLOURS["red"], 40, 30, 1))
     row = {"index": "1", "image_path": "a.png", "question": "Colour?", "answer": "red"}
-    (case,) = read(write(tmp_path / "x.tsv", [row]))
+    (case,) = read(write_tsv(tmp_path / "x.tsv", [row]))
     assert case.question.images == [(tmp_path / "a.png").read_bytes()]
-    write(tmp_path / "x.tsv", [row | {"image_path": "b.png"}])
+    write_tsv(tmp_path / "x.tsv", [row | {"image_path": "b.png"}])
     with pytest.raises(FileNotFoundError, match=r"index 1: image_path: .*b\.png does not exist"):
         read(tmp_path / "x.tsv")
 
@@ -190,81 +96,34 @@ def test_scores_are_summed_by_category(bench: Path) -> None:
 )
 def test_bad_benchmarks_are_refused(tmp_path: Path, row: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read(write(tmp_path / "bad.tsv", [row]))
+        read(write_tsv(tmp_path / "bad.tsv", [row]))
 
 
-@pytest.fixture(scope="module")
-def checkpoint(mixture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("answers") / "run"
-    return train(Settings(mixture, run)(steps=2))
+def test_questions_that_share_an_image_are_one_cluster(tmp_path: Path) -> None:
+    rows = [
+        {"index": n, "image": image, "question": "?", "answer": "a", "category": category}
+        for n, image, category in (
+            ("1", base64_png("red", 1), "x"), ("2", "1", "x"), ("3", base64_png("blue", 2), "y"),
+            ("4", "", "y"), ("5", "", "y"),
+        )
+    ]  # fmt: skip
+    cases = read(write_tsv(tmp_path / "x.tsv", rows))
+    a, b, c, d, e = image_clusters(cases)
+    assert a == b
+    assert len({a, c, d, e}) == 4
+    found = summary(cases, [1, 1, 0, 1, 0], "exact")
+    assert found["clusters"] == 4
+    low, high = found["interval"]
+    assert 0 < low < found["score"] == 0.6 < high < 1
+    assert found["category_intervals"]["x"] == [0, 1]  # one image says nothing of others
+    assert found["category_intervals"]["y"][1] < 1
 
 
-def test_answers_do_not_depend_on_the_batch(checkpoint: Path) -> None:
-    model, tokenizer, encoding, _ = open_checkpoint(str(checkpoint))
-    image_record = png(COLOURS["red"], 40, 30, 1)
-    questions = [
-        Question(text="Which colour is it?", images=[image_record]),
-        Question(text="What comes after 3?"),
-        Question(
-            text="Which colours are these?", images=[image_record, png(COLOURS["blue"], 70, 30, 2)]
-        ),
-    ]
-    settings = {"encoding": encoding, "max_new_tokens": 6}
-    alone = [answers(model, tokenizer, [q], batch_size=1, **settings)[0] for q in questions]
-    assert answers(model, tokenizer, questions, batch_size=3, **settings) == alone
-
-
-def test_evaluate_writes_scores_beside_the_checkpoint(
-    checkpoint: Path, bench: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for which in ("own", "shuffled"):
-        arguments = [
-            str(checkpoint),
-            f"bench={bench}",
-            f"images={which}",
-            "max_new_tokens=4",
-        ]
-        assert evaluate_command(arguments) == 0
-    out = checkpoint / "evaluations"
-    result = json.loads((out / "colours.json").read_text())
-    assert result["questions"] == 4
-    assert result["metric"] == "exact"
-    assert 0 <= result["score"] <= 1
-    assert json.loads((out / "colours-shuffled.json").read_text())["images"] == "shuffled"
-    with (out / "colours.tsv").open() as stream:
-        lines = list(csv.DictReader(stream, delimiter="\t"))
-    assert [line["index"] for line in lines] == ["1", "2", "3", "4"]
-    ready = json.loads((out / "colours.vlmevalkit.json").read_text())
-    (model,) = ready["model"].values()
-    assert model == {"class": "SmolVLM2", "model_path": str(checkpoint.resolve())}
-    assert "colours: exact" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["bench=x.tsv"], "expected a checkpoint"),
-        (["run", "bench=x.tsv", "metrik=exact"], "unknown key 'metrik'. Did you mean 'metric'"),
-        (["run", "bench=x.tsv", "limit=few"], "limit=few: expected a whole number"),
-        (["run", "bench=x.tsv", "images=none"], "expected own or shuffled"),
-        (["run"], "bench is not set"),
-        (["run", "bench=here/x.tsv", "output=here"], "output=here would overwrite here/x.tsv"),
-    ],
-)
-def test_mistakes_in_evaluate_are_told(arguments: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        evaluate_command(arguments)
-
-
-def test_the_best_checkpoint_follows_the_selected_benchmarks(
-    settings: Settings, bench: Path, tmp_path: Path
-) -> None:
-    row = {"index": "1", "question": "2?", "answer": "Yes"}
-    other = write(tmp_path / "other.tsv", [row])
-    select = f"{{colours: {{file: {bench}, weight: 3}}, other: {{file: {other}, metric: yes_no}}}}"
-    folder = train(settings(steps=2, select=select))
-    lines = (folder.parent / "log.jsonl").read_text().splitlines()
-    found = json.loads(lines[-1])["metrics"]
-    expected = (3 * found["benchmark/colours"] + found["benchmark/other"]) / 4
-    assert found["selected"] == pytest.approx(expected)
-    assert (folder.parent / "best").resolve() == folder.resolve()
+def test_points_are_read_again_for_the_same_questions_only(bench: Path, tmp_path: Path) -> None:
+    cases = read(bench)
+    file = tmp_path / "step-000001" / "colours.tsv"
+    assert read_points(file, cases) is None
+    write_answers(file, cases, ["red", "a\tb", 'say "x"\n', ""], [1, 0.25, 0, 1])
+    assert read_points(file, cases) == [1, 0.25, 0, 1]
+    assert read_points(file, cases[:3]) is None
+    assert read_points(file, cases[::-1]) is None

@@ -1,0 +1,37 @@
+"""Benchmarks choose the best checkpoint, with intervals, compared question by question."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.conftest import Settings
+from tests.trainer.evaluation.conftest import write_tsv
+from trainer.evaluation.benchmark import read
+from trainer.loop import train
+
+
+def test_the_best_checkpoint_follows_the_selected_benchmarks(
+    settings: Settings, bench: Path, tmp_path: Path
+) -> None:
+    rows = [{"index": str(n), "question": f"{n}?", "answer": "Yes"} for n in range(6)]
+    other = write_tsv(tmp_path / "other.tsv", rows)
+    select = f"{{colours: {{file: {bench}, weight: 3}}, other: {{file: {other}, metric: yes_no}}}}"
+    folder = train(settings(steps=3, evaluate_every=1, select=select))
+    run = folder.parent
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    found = [line["metrics"] for line in lines if "metrics" in line]
+    for metrics in found:
+        expected = (3 * metrics["benchmark/colours"] + metrics["benchmark/other"]) / 4
+        assert metrics["selected"] == pytest.approx(expected)
+        for name in ("selected", "benchmark/colours", "benchmark/other"):
+            assert metrics[f"{name}/low"] <= metrics[name] <= metrics[f"{name}/high"]
+    # From the second on there is one before to be compared with.
+    assert ["selected/p" in metrics for metrics in found] == [False, True, True]
+    assert all(0 < metrics["selected/p"] <= 1 for metrics in found[1:])
+    assert (run / "best").resolve().name in {"step-000003"}
+    with (run / "evaluations" / "step-000002" / "other.tsv").open(newline="") as stream:
+        kept = list(csv.DictReader(stream, delimiter="\t"))
+    assert [row["index"] for row in kept] == [case.index for case in read(other)]
+    assert "selected/p" in (folder / "README.md").read_text()

@@ -1,0 +1,239 @@
+"""`python -m trainer evaluate CHECKPOINT bench=FILE.tsv`: a checkpoint is asked, scored, compared.
+
+| written beside the checkpoint, evaluations/ | is                                              |
+|---------------------------------------------|-------------------------------------------------|
+| BENCH.json                                  | the score with its interval, also per category  |
+| BENCH.tsv                                   | questions, answers, what the model said, scores |
+| BENCH-against-OTHER.json                    | the paired comparison of two checkpoints        |
+| BENCH.vlmevalkit.json, LMUData/BENCH.tsv    | for `run.py --config` of VLMEvalKit             |
+
+`images=shuffled` gives every question another one's image: what the questions alone give away.
+`prompts=plain` leaves out the words that training put around a conversation (system prompt, words
+before and after images), as most programs do.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenization.inference import plain_encoding
+from trainer.checkpoint import resolve_checkpoint
+from trainer.config import did_you_mean, split_pairs
+from trainer.evaluation import vlmevalkit
+from trainer.evaluation.answer import answers, open_checkpoint
+from trainer.evaluation.benchmark import (
+    Case,
+    default_metric,
+    image_clusters,
+    read,
+    scores,
+    shuffled,
+    summary,
+    write_answers,
+)
+from trainer.evaluation.confidence import Scores, compare
+
+USAGE = """\
+python -m trainer evaluate CHECKPOINT bench=FILE.tsv [key=value ...]
+
+Ask a checkpoint the questions of a benchmark and score what it says. CHECKPOINT is a checkpoint's
+folder, or a run's: then its newest one.
+
+  bench=FILE.tsv     VLMEvalKit's layout: index, image, question, answer, options A, B, ...
+  metric=auto        exact, multiple_choice, anls, relaxed, yes_no, mixed; auto: options make it
+                     multiple_choice (mixed where some have none), answers of yes and no yes_no,
+                     anything else exact
+  against=CHECKPOINT ask another one too, and compare them by a paired test
+  prompts=trained    plain: without the system prompt and the words around images of training, as
+                     most programs ask; trained,plain: both, and their difference
+  images=own         shuffled: every question gets another one's image; what is then still right,
+                     the questions alone gave away
+  limit=0            only the first N questions; 0: all
+  batch=16           questions at one time
+  max_new_tokens=32  of an answer
+  device=auto        auto, cpu or cuda
+  threads=0          of torch on CPUs; 0: its own choice
+  output=DIR         (default: CHECKPOINT/evaluations)
+
+Writes there FILE.json (the score and its 95 % interval, and per category), FILE.tsv (every
+question, its answer, what the model said, its score), FILE.vlmevalkit.json for `run.py --config`
+of VLMEvalKit, and LMUData/FILE.tsv where VLMEvalKit looks for it ($LMUData, where that is set).
+Intervals and tests count images, not questions: questions about one image are not independent.
+
+  vlmevalkit=NAMES   asks nothing: writes that file for benchmarks of VLMEvalKit, videos too, say
+                     MMMU_DEV_VAL,Video-MME; `paper`: those of SmolVLM's paper
+"""
+
+OPTIONS = {"bench": "", "metric": "auto", "against": "", "prompts": "trained", "images": "own",
+           "limit": "0", "batch": "16", "max_new_tokens": "32", "device": "auto", "output": "",
+           "threads": "0", "vlmevalkit": ""}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one checkpoint scored with one kind of prompts."""
+
+    label: str
+    file: Path
+    """Of its scores."""
+    points: list[float]
+
+
+def evaluate_command(arguments: Sequence[str]) -> int:
+    """`evaluate CHECKPOINT bench=FILE.tsv ...`; the exit status."""
+    if {"-h", "--help", "help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    if not arguments or "=" in arguments[0]:
+        raise ValueError(
+            "evaluate: expected a checkpoint: python -m trainer evaluate RUN bench=F.tsv"
+        )
+    checkpoint, options = arguments[0], _options(arguments[1:])
+    if options["vlmevalkit"]:
+        _write_for_vlmevalkit(checkpoint, options)
+        return 0
+    if int(options["threads"]):
+        import torch
+
+        torch.set_num_threads(int(options["threads"]))
+    file = Path(options["bench"])
+    cases = read(file, limit=int(options["limit"]))
+    if options["images"] == "shuffled":
+        cases = shuffled(cases, seed=0)
+    metric = default_metric(cases) if options["metric"] == "auto" else options["metric"]
+    scores(cases[:0], [], metric)  # an unknown metric is refused before a model is loaded
+    judged = _judge(checkpoint, cases, metric, options, output=options["output"])
+    if options["images"] == "own":
+        _write_own_for_vlmevalkit(checkpoint, file, cases, judged[0].file.parent)
+    for other in judged[1:]:
+        _compare(judged[0], other, cases)
+    if options["against"]:
+        others = _judge(options["against"], cases, metric, options, output="")
+        for own, other in zip(judged, others, strict=True):
+            _compare(own, other, cases)
+    return 0
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """All options, checked; ValueError names a mistake."""
+    pairs = split_pairs(arguments)
+    for key in pairs:
+        if key not in OPTIONS:
+            raise ValueError(f"evaluate: unknown key '{key}'. {did_you_mean(key, list(OPTIONS))}")
+    options = OPTIONS | pairs
+    for key in ("limit", "batch", "max_new_tokens", "threads"):
+        if not options[key].isdigit():
+            raise ValueError(f"evaluate: {key}={options[key]}: expected a whole number.")
+    if options["images"] not in ("own", "shuffled"):
+        raise ValueError(f"evaluate: images={options['images']}: expected own or shuffled.")
+    kinds = _kinds(options)
+    if not set(kinds) <= {"trained", "plain"} or len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"evaluate: prompts={options['prompts']}: expected trained, plain or trained,plain."
+        )
+    if options["vlmevalkit"]:
+        return options
+    if not options["bench"]:
+        raise ValueError(
+            "evaluate: bench is not set. Expected bench=FILE.tsv (VLMEvalKit's layout)."
+        )
+    if options["output"]:
+        bench = Path(options["bench"])
+        for kind in kinds:
+            written = Path(options["output"]) / f"{_name(options, kind)}.tsv"
+            if written.resolve() == bench.resolve():
+                raise ValueError(f"evaluate: output={options['output']} would overwrite {bench}.")
+    return options
+
+
+def _kinds(options: Mapping[str, str]) -> list[str]:
+    """Of prompts: trained, plain, or both."""
+    return options["prompts"].replace("|", ",").split(",")
+
+
+def _name(options: Mapping[str, str], kind: str) -> str:
+    """Of the files that are written: what was asked, and how."""
+    plain = "-plain" if kind == "plain" else ""
+    return Path(options["bench"]).stem + plain + ("-shuffled" if options["images"] != "own" else "")
+
+
+def _judge(
+    checkpoint: str,
+    cases: Sequence[Case],
+    metric: str,
+    options: Mapping[str, str],
+    *,
+    output: str,
+) -> list[Judged]:
+    """One result per kind of prompts, written and printed."""
+    model, tokenizer, trained, folder = open_checkpoint(checkpoint, device=options["device"])
+    out = Path(output) if output else folder / "evaluations"
+    run = vlmevalkit.label_of(folder)
+    judged = []
+    for kind in _kinds(options):
+        name = _name(options, kind)
+        said = answers(
+            model, tokenizer, [case.question for case in cases],
+            encoding=plain_encoding(trained) if kind == "plain" else trained,
+            max_new_tokens=int(options["max_new_tokens"]), batch_size=int(options["batch"]),
+        )  # fmt: skip
+        points = scores(cases, said, metric)
+        result = summary(cases, points, metric) | {"prompts": kind, "images": options["images"]}
+        write_answers(out / f"{name}.tsv", cases, said, points)
+        file = out / f"{name}.json"
+        file.write_text(json.dumps(result, indent=2) + "\n")
+        low, high = result["interval"]
+        print(
+            f"{Path(options['bench']).stem}: {metric} {result['score']:.4f} ({low:.4f} to "
+            f"{high:.4f}) over {len(cases)} questions about {result['clusters']} images, prompts "
+            f"{kind}, images {options['images']}; {file}"
+        )
+        judged.append(Judged(f"{run}-{kind}", file, points))
+    return judged
+
+
+def _compare(first: Judged, second: Judged, cases: Sequence[Case]) -> None:
+    """Says and writes by how much the first is better, question by question."""
+    clusters = image_clusters(cases)
+    found = compare(
+        [Scores(points=first.points, clusters=clusters)],
+        [Scores(points=second.points, clusters=clusters)],
+    )
+    by = found.difference
+    file = first.file.with_name(f"{first.file.stem}-against-{second.label}.json")
+    told = {"first": first.label, "second": second.label, "difference": by.value,
+            "interval": [by.low, by.high], "p": found.p, "questions": len(cases)}  # fmt: skip
+    file.write_text(json.dumps(told, indent=2) + "\n")
+    print(
+        f"{first.label} less {second.label}: {by.value:+.4f} ({by.low:+.4f} to {by.high:+.4f}), "
+        f"p {found.p:.3g}; {file}"
+    )
+
+
+def _write_own_for_vlmevalkit(
+    checkpoint: str, bench: Path, cases: Sequence[Case], out: Path
+) -> None:
+    """Beside the scores: what VLMEvalKit needs to judge the checkpoint on the same TSV."""
+    own = vlmevalkit.own_class(cases)
+    try:
+        entries = {bench.stem: vlmevalkit.entry(bench.stem, own_class=own)}
+    except ValueError as error:
+        print(f"no file for VLMEvalKit: {error}")
+        return
+    root, warning = vlmevalkit.place(bench, bench.stem, out)
+    if entries[bench.stem].get("class") == "CustomVQADataset":
+        warning += " It will answer, but has no score for VQA of one's own: give it --mode infer."
+    file = out / f"{bench.stem}.vlmevalkit.json"
+    vlmevalkit.write(resolve_checkpoint(Path(checkpoint)), entries, file, root=root)
+    if warning:
+        print(warning.strip())
+
+
+def _write_for_vlmevalkit(checkpoint: str, options: Mapping[str, str]) -> None:
+    """What VLMEvalKit needs to judge the checkpoint on benchmarks of its own."""
+    folder = resolve_checkpoint(Path(checkpoint))
+    entries = vlmevalkit.entries_of(options["vlmevalkit"])
+    out = Path(options["output"]) if options["output"] else folder / "evaluations"
+    name = options["vlmevalkit"].replace(",", "+").replace(" ", "")
+    vlmevalkit.write(folder, entries, out / f"{name}.vlmevalkit.json", root=None)
