@@ -46,7 +46,7 @@ VERDICTS = pa.schema(
         ("tags", pa.list_(pa.string())),  # the sample's own, and "cot" where its answers show it
         ("rule", pa.string()),            # the first that rejects, a defect before any; null: stays
         ("fired", pa.list_(pa.string())), # all that fire, marked ones too, in the mixture's order
-        ("detail", pa.string()),          # of `rule`: e.g. which benchmark and which question
+        ("detail", pa.string()),          # of `rule`: the defect's, or which benchmark and question
         ("weight", pa.float32()),         # the fact that `weight_by` names; null where not asked
         # What mixture-level rules compare, so that samples are not read again; null if none asks.
         ("text_hash", pa.uint64()),       # xxh3 of the normalised text

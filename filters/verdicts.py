@@ -109,7 +109,7 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
 
     scored = pl.col(weight_by).cast(pl.Float32) if weight_by else pl.lit(None, pl.Float32)
     facts_of = ("id", "modality", "duration", "num_images", "num_turns", "num_bytes")
-    verdicts = frame.select(*facts_of, "defect", tags="all_tags", weight=scored)
+    verdicts = frame.select(*facts_of, "defect", "detail", tags="all_tags", weight=scored)
     if fires:
         fired = frame.lazy().select(**fires).collect()
         beyond = {name: e for name, e in rejects.items() if e is not fires[name]}
@@ -126,7 +126,9 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
     nothing = pl.lit(None, pl.String)
     verdicts = verdicts.with_columns(
         pl.col("fired").list.drop_nulls(),
-        detail=pl.coalesce(*of_reason, *told, nothing),
+        detail=pl.when(pl.col("defect").is_null())
+        .then(pl.coalesce(*of_reason, *told, nothing))
+        .otherwise("detail"),
     ).drop("defect")
 
     columns = {

@@ -80,11 +80,14 @@ def epochs_of(component: Component, subset: str) -> float:
     return component.max_epochs if own is None else own
 
 
-def allocate(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
+def allocate(
+    supply: pl.DataFrame, mixture: Mixture, *, emptied: Sequence[str] = ()
+) -> pl.DataFrame:
     """`supply` with share, max_epochs, asked, target and epochs; a shortage is told or settled.
 
     Raises ValueError where `on_shortage` is `error` and a component cannot give its part, saying
-    what each can give, which one binds, and the ways out.
+    what each can give, which one binds, and the ways out. `emptied`: sentences that it begins with,
+    on why nothing is left of some.
     """
     units = supply["units"].to_numpy().astype(np.float64)
     names = supply["component"].to_list()
@@ -109,23 +112,46 @@ def allocate(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
     asked = ratio * share * budget
     target = asked
     short = shortages(frame, budget=budget)
-    if mixture.tokens == "max" and largest == 0:
+    rest = _shared_out(names, ratio * share, units * most)
+    settled = mixture.on_shortage == "redistribute" and rest.any()
+    if mixture.tokens == "max" and largest == 0 and settled:
+        largest = float(((units * most)[rest > 0] / rest[rest > 0]).min())
+        asked, target = ratio * share * largest, rest * largest
+    elif mixture.tokens == "max" and largest == 0:
         short = shortages(frame, budget=1.0)
-        raise ValueError(_explained(short, frame, mixture, budget=0, tokens_per_unit=0))
+        told = _explained(short, frame, mixture, budget=0, tokens_per_unit=0)
+        raise ValueError(_led_by(emptied, told, mixture))
     if short.height and mixture.tokens != "max":
-        if mixture.on_shortage == "redistribute" and np.any(units * most > 0):
+        if settled:
             target = _redistributed(names, asked, units * most)
         elif mixture.on_shortage == "shrink" and largest > 0:
             target = ratio * share * largest
         else:
-            raise ValueError(
-                _explained(short, frame, mixture, budget=budget, tokens_per_unit=tokens_per_unit)
-            )
+            told = _explained(short, frame, mixture, budget=budget, tokens_per_unit=tokens_per_unit)
+            raise ValueError(_led_by(emptied, told, mixture))
     target = np.minimum(target, units * most)
     epochs = np.divide(target, units, out=np.zeros(len(units)), where=units > 0)
     return frame.with_columns(
         asked=pl.Series(asked), target=pl.Series(target), epochs=pl.Series(epochs)
     )
+
+
+def _led_by(emptied: Sequence[str], told: str, mixture: Mixture) -> str:
+    """The message of a shortage: first why, then how much."""
+    return " ".join([f"{mixture.name}:", *emptied, told])
+
+
+def _shared_out(names: Sequence[str], parts: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """[strata] the parts again; those of strata that can give nothing are shared out in proportion,
+    inside their component where it can give anything, else between the others.
+    """
+    out = np.zeros(len(parts))
+    for name in dict.fromkeys(names):
+        mine = np.array([other == name for other in names])
+        live = mine & (capacity > 0)
+        if live.any() and parts[live].sum() > 0:
+            out[live] = parts[live] / parts[live].sum() * parts[mine].sum()
+    return out / out.sum() * parts.sum() if out.any() else out
 
 
 def _largest(frame: pl.DataFrame) -> float:
@@ -199,7 +225,10 @@ def _explained(
         )
     largest = _largest(frame) * tokens_per_unit
     if empty:
-        ways.append(f"set the ratio of {', '.join(empty)} to 0 and share it out, or loosen filters")
+        named = ", ".join(empty)
+        ways.append("mend the rows, loosen filters, or use the source that has their layout")
+        if len(empty) < frame["component"].n_unique():
+            ways.append(f"set the ratio of {named} to 0 and share it out")
     elif largest > 0:
         ways.insert(0, f"lower tokens to {human_count(largest)} (tokens={math.floor(largest)})")
     if not empty:
@@ -207,10 +236,7 @@ def _explained(
     elif len(empty) < frame["component"].n_unique():
         ways.append("set on_shortage=redistribute")
     can = ", ".join(f"{name} {human_count(gives)}" for name, gives in _gifts(frame).iter_rows())
-    return (
-        f"{mixture.name}: {' '.join(lines)} Each can give, in {unit}: {can}. "
-        f"Ways out: {'; '.join(ways)}."
-    )
+    return f"{' '.join(lines)} Each can give, in {unit}: {can}. Ways out: {'; '.join(ways)}."
 
 
 def _gifts(frame: pl.DataFrame) -> pl.DataFrame:

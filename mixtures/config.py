@@ -90,6 +90,9 @@ class Component:
     """The folder of the media where it is not beside the annotations."""
     frames: Frames = field(default_factory=Frames)
     """How videos become images."""
+    placeholders: Literal["places", "literal"] = "places"
+    """What `<image>` and `<video>` in the rows' texts are: the places of their media, where one
+    without a medium rejects the row (`placeholder_mismatch`); or text that is meant."""
     filters: dict[str, Any] = field(default_factory=dict)
     """Rules of this component: added to the mixture's, settings laid over those of the same name;
     `false` turns a rule of the mixture off."""

@@ -28,6 +28,7 @@ __all__ = [
     "budgets",
     "categorical",
     "deal",
+    "emptied",
     "pick",
     "pick_notes",
     "supply",
@@ -56,12 +57,15 @@ INDEX = pa.schema(
         ("tags", pa.list_(pa.string())),
         ("duration", pa.float32()),  # s, of a video
         ("num_bytes", pa.int64()),  # encoded media and text
+        ("detail", pa.string()),  # of `rule`: what was found and expected, or overlaps; or null
     ]
 )
 """One line per sample ever read. `rule` not null implies `copies` 0."""
 
 
-NAMES = ("source", "component", "subset", "modality", "split", "rule", "part")
+DETAILS = 3
+"""Details shown of a reason that left nothing."""
+NAMES = ("source", "component", "subset", "modality", "split", "rule", "part", "detail")
 LISTS_OF_NAMES = ("fired", "tags")
 """Columns of INDEX that repeat few values."""
 
@@ -138,7 +142,30 @@ def budgets(
     index: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str] | None = None
 ) -> pl.DataFrame:
     """Supply and budget per stratum of an index whose `rule` and `split` are set (see allocate)."""
-    return allocate(supply(index, mixture, licences=licences), mixture)
+    table = supply(index, mixture, licences=licences)
+    return allocate(table, mixture, emptied=emptied(index, mixture))
+
+
+def emptied(index: pl.DataFrame, mixture: Mixture) -> list[str]:
+    """A sentence for every component of which no sample is left: how many were read, the reasons
+    that took them, with how many each, and the first three details of each.
+    """
+    left = set(index.filter(pl.col("rule").is_null())["component"].unique())
+    out = []
+    for name in (name for name in mixture.components if name not in left):
+        mine = index.filter(pl.col("component") == name)
+        if mine.is_empty():
+            out.append(f"{name}: no row was read.")
+            continue
+        by = mine.group_by("rule").agg(
+            pl.len(), pl.col("detail").drop_nulls().unique(maintain_order=True).head(DETAILS)
+        )
+        reasons = [
+            f"{rule} {count:,}" + (f" ({'; '.join(told)})" if told else "")
+            for rule, count, told in by.sort("len", "rule", descending=[True, False]).iter_rows()
+        ]
+        out.append(f"{name}: all {len(mine):,} rows read were rejected: {', '.join(reasons)}.")
+    return out
 
 
 def pick_notes(

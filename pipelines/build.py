@@ -35,7 +35,7 @@ from pipelines.contamination import contamination
 from pipelines.engine import tables
 from pipelines.engine.runner import File, Needs, Task, ray_connection, run
 from pipelines.engine.timings import timings
-from pipelines.index import picked_index
+from pipelines.index import index_of
 from pipelines.near import compare_by_tasks
 from pipelines.probe import ready
 from pipelines.report import card
@@ -46,6 +46,7 @@ from pipelines.report.stats import stats as stats_of
 from pipelines.sources import SOURCES
 from pipelines.stages import COST, FACTS, STAGES
 from pipelines.survey import Piece, Place, Survey, licences_of, survey
+from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
 
 MAY_HOLD_VIDEOS = ("video", "json", "tar")
@@ -124,7 +125,9 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
         with ray_connection(place.ray, workers=place.workers) as slots:
             reports = run(tasks_of(todo.pieces), slots=slots)
             searching = partial(compare_by_tasks, work=place.work, slots=slots, reports=reports)
-            index = picked_index(todo.pieces, mixture, searching=searching)
+            read = index_of(todo.pieces, mixture, searching=searching)
+            index = pick_or_keep(read, todo, mixture, place)
+            del read
             copies = picking.deal(index, mixture)
             index = picking.with_shards(index, copies)
             clear_output(place, todo.fingerprint)

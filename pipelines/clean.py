@@ -12,7 +12,7 @@ import fsspec
 
 from pipelines.engine import tables
 
-KINDS = ("samples", "verdicts", "tokens", "pairs", "facts")
+KINDS = ("samples", "verdicts", "tokens", "pairs", "facts", "unpublished")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from pipelines.survey import Piece, licences_of
 HASHES = ("text_hash", "bytes_hash", "pixels_hash")
 """What equal rows are compared by: known until the rules on the whole mixture have been applied."""
 JUDGED = (
-    *("id", "modality", "duration", "num_bytes", "tags", "rule", "fired", "weight"),
+    *("id", "modality", "duration", "num_bytes", "tags", "rule", "fired", "detail", "weight"),
     *HASHES,
 )
 COUNTED = ("num_tokens", "num_learned", "num_crops")

@@ -31,13 +31,13 @@ from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
 __all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
 
 
-@stage(writes=SAMPLE, version=1, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
+@stage(writes=SAMPLE, version=2, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
 def ingest(part: Part) -> Iterator[pa.Table]:
     """Every row of the part is a sample, whole or with its defect; an archive's are many."""
     return (pa.Table.from_batches([batch]) for batch in ingest_batches(part))
 
 
-@stage(writes=VERDICTS, version=1)
+@stage(writes=VERDICTS, version=2)
 def judge(samples: pa.Table, rules: list[tuple[str, dict]], weight_by: str) -> pa.Table:
     """Every sample has a verdict: the first rule that rejects it, and all that fire."""
     return filters.judge(samples, rules=dict(rules), weight_by=weight_by)

@@ -94,6 +94,7 @@ def pieces_of(mixture: Mixture, name: str, place: Place) -> list[Piece]:
             for subset, settings in component.subsets.items()
         },
         frames={**asdict(component.frames), "size": encoding.crop_size},
+        placeholders=component.placeholders,
         seed=mixture.seed,
     )
     repairs = filters.identity(filters.rewriting(dict(rules)))

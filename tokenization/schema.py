@@ -60,6 +60,7 @@ SAMPLE = pa.schema(
         ("images", IMAGES),  # in order of appearance; the frames of a video are images
         ("duration", pa.float32()),  # s, of the video; null where there is none
         ("defect", pa.string()),  # why ingest could not make a whole sample; null: it is whole
+        ("detail", pa.string()),  # what was found and expected, in names and types; of `defect`
         ("tags", pa.list_(pa.string())),  # e.g. "cot"
         ("ratings", RATINGS),
         ("answer", pa.string()),  # the gold answer where the source states one apart; else null

@@ -54,7 +54,7 @@ def serve_requests() -> None:
         try:
             answer = calls[kind](data, **settings)
         except Defect as defect:
-            answer = DecodingDefect(defect.reason, str(defect))
+            answer = DecodingDefect(defect.reason, defect.detail)
         except MemoryError:
             answer = DecodingDefect(f"undecodable_{kind}", "more memory than a decoder may take")
         except Exception as error:

@@ -10,7 +10,6 @@ Frames count in natural order of their names (`f2` before `f10`); the n-th is at
 Which are taken, and how they are kept, is as of any video (frames.py).
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,8 +18,6 @@ import numpy as np
 from pipelines.media import decoders, video
 from pipelines.sources.sample import Defect
 
-DIGITS = re.compile(r"(\d+)")
-
 
 @dataclass(frozen=True)
 class Folder:
@@ -28,12 +25,6 @@ class Folder:
 
     names: tuple[str, ...]
     read: Callable[[int], bytes]
-
-
-def natural_key(name: str) -> tuple[list[int | str], str]:
-    """What names are sorted by: stretches of digits as numbers."""
-    pieces = DIGITS.split(name)
-    return [int(p) if n % 2 else p for n, p in enumerate(pieces)], name  # type: ignore[misc]
 
 
 def clip_of_folder(

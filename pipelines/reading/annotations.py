@@ -95,6 +95,8 @@ def probe(file: File, name: str) -> Probe:
             count, end = count + 1, offset + length
             if isinstance(row, dict):
                 found.update(row)
+    if count and not found:
+        raise ValueError(no_rows(file))
     check_columns(file, sorted(found), SOURCES[name])
     return Probe(is_list, (end - start) / max(1, count))
 
@@ -201,6 +203,8 @@ def scan_file(file: File, name: str) -> LineIndex:
             return indexed([(0, len(text), parse_line(text))], source)[0]
         by_line = file.name.endswith(".jsonl")
         lines, columns = indexed(json_spans.row_spans(stream, file.url, by_line=by_line), source)
+    if len(lines.offsets) and not columns:
+        raise ValueError(no_rows(file, len(lines.offsets)))
     if len(lines.offsets):
         check_columns(file, sorted(columns), source)
     if file.size > SCANNED:
@@ -211,6 +215,20 @@ def scan_file(file: File, name: str) -> LineIndex:
                 np.savez(out, **vars(lines))
             waiting.replace(cache)
     return lines
+
+
+def no_rows(file: File, count: int | None = None) -> str:
+    """The message that a file holds no JSON lines."""
+    with open_annotations(file) as stream:
+        head = stream.read(json_spans.AHEAD)
+    lines = json_spans.line_spans(io.BytesIO(head), file.url, strict=False)
+    _, _, found = next(lines, (0, 0, None))
+    first = found.detail if isinstance(found, Defect) else f"it is {type(found).__name__}"
+    which = f"none of its {count:,} rows" if count else "none of its first rows"
+    return (
+        f"{file.url}: {which} is a JSON object (the first: {first}); expected a JSON object on "
+        f"every line{json_spans.hint(head)}"
+    )
 
 
 def index_file(file: File, source: Source) -> Path:
@@ -305,7 +323,8 @@ def sample_blocks(
 def spooled(found: Iterable[Span], spool: BinaryIO, lengths: "array[int]") -> Iterator[Span]:
     """The same rows; their text is at the end of `spool` and its length in `lengths`."""
     for span in found:
-        text = json.dumps(span[2]).encode()
+        broken = isinstance(span[2], Defect)  # an empty line is one, too
+        text = b"" if broken else json.dumps(span[2]).encode()
         spool.write(text)
         lengths.append(len(text))
         yield span

@@ -6,6 +6,7 @@ another disk is the same data. Files are opened by URL: a plain path, `hf://data
 PATH`, or what fsspec knows.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -113,8 +114,8 @@ def open_file(url: str, size: int = -1, *, scattered: bool = False) -> BinaryIO:
     return traffic.opened(Path(url))
 
 
-def exists(url: str) -> bool:
-    """Whether a file lies at `url`."""
+def exists(url: str, *, folder: bool = False) -> bool:
+    """Whether a file (or a local folder) lies at `url`."""
     if hub.is_hub(url):
         return hub.exists(url)
     if is_url(url):
@@ -122,7 +123,12 @@ def exists(url: str) -> bool:
 
         filesystem, path = fsspec.core.url_to_fs(url)
         return bool(filesystem.isfile(path))
-    return Path(url).is_file()
+    try:
+        return Path(url).is_dir() if folder else Path(url).is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:

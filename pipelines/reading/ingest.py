@@ -21,6 +21,7 @@ is an exception, with the part and the row in its note.
 | truncated_file                     | a compressed file breaks off; one line stands for it     |
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ from pipelines.reading.archive_order import (
 )
 from pipelines.reading.media_files import Media
 from pipelines.reading.parts import Part
+from pipelines.sources import cells
+from pipelines.sources.placing import kind_of, place_media
 from pipelines.sources.sample import SOURCES, Defect, Medium, Pdf, Sample, Source, Still, Video
 from tokenization.schema import SAMPLE
 
@@ -125,7 +128,8 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     kind = inputs["kind"]
     if kind == "parquet":
         for url, size, groups, first in inputs["reads"]:
-            yield from number_rows(rows.parquet_rows(url, size, groups), "", first)
+            found = rows.parquet_rows(url, size, groups, SOURCES[part.source])
+            yield from number_rows(found, "", first)
     elif kind in ("json", "archive", "loose"):
         yield from annotation_rows(part, media)
     elif kind == "block":
@@ -133,8 +137,8 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     elif kind == "tar":
         yield from number_rows(webdataset_samples(inputs["archive"]), f"{inputs['file']:05d}-", 0)
     elif kind == "compressed":
-        found = rows.compressed_rows(inputs["url"], inputs["size"])
-        yield from number_rows(found, f"{inputs['file']:05d}-", 0)
+        compressed = rows.compressed_rows(inputs["url"], inputs["size"])
+        yield from number_rows(compressed, f"{inputs['file']:05d}-", 0)
     elif kind == "csv":
         first = inputs["first"]
         lines = islice(rows.csv_rows(inputs["url"], inputs["size"]), first, first + part.rows)
@@ -197,59 +201,58 @@ def sample_row(
         "images": [],
         "duration": None,
         "defect": None,
+        "detail": None,
         "tags": [],
         "ratings": [],
         "answer": None,
         "header_seconds": None,
     }
     try:
-        sample = source.adapter(require_mapping(row))
-        check_text(sample)
+        literal = part.inputs.get("literal", False)
+        sample = place_media(source.adapter(require_mapping(row)), literal=literal)
     except Defect as defect:
-        return {**line, "defect": defect.reason}
+        return {**line, "defect": defect.reason, "detail": safe_detail(defect.detail)}
     return {**line, **sample_columns(sample, reader)}
 
 
 def require_mapping(row: object) -> dict[str, Any]:
     """The row, which is a mapping; raises the Defect that it is, or that it is not one."""
-    if isinstance(row, dict):
-        return row
     if isinstance(row, Defect):
         raise row
-    raise Defect("broken_json" if isinstance(row, str) else "wrong_schema", type(row).__name__)
+    return dict(cells.mapping(row, "the row"))
 
 
-def check_text(sample: Sample) -> None:
-    """Raises Defect("broken_text") where a text holds what UTF-8 cannot."""
-    for turn in sample.turns:
-        for part in (*turn.content, sample.answer or ""):
-            if isinstance(part, str) and not is_encodable(part):
-                raise Defect("broken_text")
+PLACES = re.compile(r"<[^<>]* at 0x[0-9a-f]+>|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"|\S*[/\\]\S*")
+"""What libraries say of addresses in memory, quote, and call files: none of it is ours to show."""
+SHOWN = 200
+"""Characters of a detail, at most."""
 
 
-def is_encodable(text: str) -> bool:
-    """Whether `text` is Unicode without lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def safe_detail(detail: str) -> str | None:
+    """The detail of a defect in one line, without what may stand in a row or name a place."""
+    words = " ".join(PLACES.sub("...", detail).split())
+    return words[:SHOWN] or None
 
 
 def sample_columns(sample: Sample, reader: Reader) -> dict[str, Any]:
     """The sample's columns, its media read and decoded."""
     messages, images, lengths = [], [], []
-    defect = None
+    defect: Defect | None = None
+    seen, media = 0, len(sample.media)
     for turn in sample.turns:
         content: list[dict[str, str | None]] = []
         for part in turn.content:
             if isinstance(part, str):
                 content.append({"type": "text", "text": part})
                 continue
+            assert isinstance(part, Still | Video | Pdf)  # all are placed
+            seen += 1
             try:
                 found, length = read_medium(part, reader)
             except Defect as error:
-                defect = defect or error.reason
+                where = f"{kind_of(part)} {seen} of {media}"
+                told = f"{where}: {error.detail}" if error.detail else where
+                defect = defect or Defect(error.reason, told)
                 found, length = [EMPTY] if isinstance(part, Still) else [], None
             images.extend(found)
             content.extend({"type": "image", "text": None} for _ in found)
@@ -261,7 +264,8 @@ def sample_columns(sample: Sample, reader: Reader) -> dict[str, Any]:
         "messages": messages,
         "images": images,
         "duration": sum(seconds for seconds, _ in lengths) if lengths else None,
-        "defect": defect,
+        "defect": defect.reason if defect else None,
+        "detail": safe_detail(defect.detail) if defect else None,
         "tags": list(sample.tags),
         "ratings": [dict(rating) for rating in sample.ratings],
         "answer": sample.answer,

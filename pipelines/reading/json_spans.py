@@ -11,10 +11,13 @@ its layout. Objects inside a row have not those columns, and one quoted in a str
 the first of them.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
+
+from pipelines.sources.sample import Defect
 
 CHUNK = 8 << 20
 """Bytes read at once of a file that is read whole."""
@@ -22,31 +25,52 @@ AHEAD = 64 << 10
 """Bytes read at once beyond a block: its last row ends in the next one."""
 MAX_LINE = 256 << 20
 """Bytes of one JSON row, at most."""
-DECODER = json.JSONDecoder()
+MAX_DIGITS = 4300
+"""Of a whole number that Python makes of text; one of more is read as a float, as others do."""
+DECODER = json.JSONDecoder(
+    parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else float(digits)
+)
 SPACE = re.compile(r"[\s,]*")
+NESTING = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+"""Strings, and what opens and closes."""
 BEFORE = 64
 """Bytes before a block that are looked at: is its first object the value of a key?"""
 CUT = 16
 """Bytes: an error so near the end of what was read may be of the cut, not of the JSON."""
 
 Span = tuple[int, int, object]
-"""(offset, length, row); a row that does not parse is its text."""
+"""(offset, length, row); a row that does not parse is the Defect that it is."""
 
 
 def parse_line(line: bytes) -> object:
-    """The JSON value of a line, or the line's text where it is none."""
+    """The JSON value of a line, or the Defect that it is none."""
     try:
-        return json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        return line.decode("utf-8", "replace")
+        return DECODER.decode(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return Defect("broken_text", "the row is no UTF-8")
+    except json.JSONDecodeError as error:
+        return Defect("broken_json", f"{error.msg} at character {error.pos}")
+    except RecursionError:
+        return Defect("broken_json", "nested too deep")
 
 
 def is_array(head: bytes, url: str) -> bool:
     """Whether a file that starts with `head` is an array (else lines); ValueError: neither."""
     first = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if first not in (b"", b"{", b"["):
-        raise ValueError(f"{url}: starts with {first!r}; expected a JSON array or JSON lines")
+        raise ValueError(
+            f"{url}: starts with {first!r}; expected a JSON array or JSON lines{hint(head)}"
+        )
     return first == b"["
+
+
+def hint(head: bytes) -> str:
+    """What a file that starts with `head` is in place of JSON lines: the end of a message."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:4]:
+        return ". It is UTF-16 or UTF-32: save it as UTF-8"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        return ". It begins as a JSON array: name it .json"
+    return ""
 
 
 def row_spans(stream: BinaryIO, url: str, *, by_line: bool) -> Iterator[Span]:
@@ -65,7 +89,7 @@ def line_spans(stream: BinaryIO, url: str, *, strict: bool) -> Iterator[Span]:
     while line := stream.readline(MAX_LINE):
         if line.strip(b"\xef\xbb\xbf \t\r\n"):
             row = parse_line(line)
-            if strict and isinstance(row, str):
+            if strict and isinstance(row, Defect):
                 raise ValueError(
                     f"{url}: neither JSON lines nor an array: the first line is not a whole row. "
                     "A single object cannot be read as rows"
@@ -79,10 +103,20 @@ def decode_value(buffer: str, position: int) -> tuple[object, int]:
     """(the value at `position` of latin-1 text, where it ends); raises JSONDecodeError."""
     try:
         row, end = DECODER.raw_decode(buffer, position)
-    except RecursionError as error:
-        raise json.JSONDecodeError("nested too deep", buffer, position) from error
+    except RecursionError:
+        return Defect("broken_json", "nested too deep"), end_of_nested(buffer, position)
     text = buffer[position:end]
     return (row if text.isascii() else parse_line(text.encode("latin-1"))), end
+
+
+def end_of_nested(buffer: str, position: int) -> int:
+    """Where the object or array at `position` ends; raises JSONDecodeError where it does not."""
+    depth = 0
+    for mark in NESTING.finditer(buffer, position):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark[0], 0)
+        if depth == 0:
+            return mark.end()
+    raise json.JSONDecodeError("Unterminated value", buffer, position)
 
 
 def is_truncated(error: json.JSONDecodeError, buffer: str, position: int) -> bool:

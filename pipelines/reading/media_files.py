@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.media.frame_folders import Folder, natural_key
+from pipelines.media.frame_folders import Folder
 from pipelines.reading.archives import ARCHIVE, DISK, IMAGE, Archive, Members, key_of
 from pipelines.reading.files import exists, is_url, open_file
+from pipelines.sources.cells import natural_key
 from pipelines.sources.sample import Defect
 
 
@@ -106,7 +107,8 @@ class Media:
             [relative_path(f"{above}/{path}", self.roots) if above else name, name]
         )
         for place in (Path(root, folder) for root in disk for folder in inside):
-            if place.is_dir() and (folder := folder_images(place, limit)) is not None:
+            found = exists(str(place), folder=True)
+            if found and (folder := folder_images(place, limit)) is not None:
                 return folder
         members = sorted(self.members.folder(name), key=lambda member: natural_key(member[0]))
         if not members:

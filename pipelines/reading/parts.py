@@ -81,6 +81,7 @@ def list_parts(
     mirror: str | None = None,
     frames: Mapping[str, Any] | None = None,
     select: Mapping[str, Mapping[str, Any]] | None = None,
+    placeholders: str = "places",
     seed: int = 0,
 ) -> list[Part]:
     """The parts of a component, subset by subset.
@@ -88,6 +89,7 @@ def list_parts(
     `data` (a file, glob or folder, local or a URL) is read in place of the hub repository, as is
     MIRROR/ORG/NAME where `mirror` names a folder of checkouts. `subsets`: names (a mapping's keys);
     none: the source's own, or every one found. `select`: subset -> {keep, max_samples}.
+    `placeholders`: `places` of media in the rows' texts, or `literal`.
 
     Raises:
         ValueError: unknown source or subset, files that are not of the source's layout.
@@ -112,8 +114,19 @@ def list_parts(
         whole = subset_parts(
             about, tree, subset, files, component=component, media=other, frames=settings
         )
+        if placeholders == "literal":
+            whole = [with_literal_placeholders(part) for part in whole]
         parts += with_annotations(select_parts(whole, seed=seed, **wanted))
     return parts
+
+
+def with_literal_placeholders(part: Part) -> Part:
+    """The part, in whose texts `<image>` and `<video>` are text."""
+    return replace(
+        part,
+        identity={**part.identity, "placeholders": "literal"},
+        inputs={**part.inputs, "literal": True},
+    )
 
 
 def locate_files(

@@ -21,6 +21,7 @@ from typing import Any
 from pipelines.reading.files import File, open_file
 from pipelines.reading.json_spans import MAX_LINE, parse_line
 from pipelines.reading.streams import decompressed, lines
+from pipelines.sources.cells import Unreadable, encoding_of
 from pipelines.sources.sample import Defect, Source
 
 CELL_CHARACTERS = 1 << 20
@@ -71,18 +72,69 @@ def footer(file: File, source: Source) -> Footer:
     return Footer(tuple(group.num_rows for group in groups), tuple(stored), in_memory)
 
 
-def parquet_rows(url: str, size: int, groups: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """The rows of the row groups, in order, a few in memory at a time."""
+def parquet_rows(
+    url: str, size: int, groups: Sequence[int], source: Source
+) -> Iterator[dict[str, Any] | Defect]:
+    """The rows of the row groups, in order, a few in memory at a time: the columns that the source
+    reads. Of a group that cannot be decoded, what is left of its rows are Defects.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with open_file(url, size) as stream:
         file = pq.ParquetFile(stream)
+        columns = [name for name in file.schema_arrow.names if source.reads(name)]
         for group in groups:
             about = file.metadata.row_group(group)
             row_bytes = about.total_byte_size // max(1, about.num_rows)
             size_of_batch = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
-            for batch in file.iter_batches(batch_size=size_of_batch, row_groups=[group]):
-                yield from batch.to_pylist()
+            batches = file.iter_batches(
+                batch_size=size_of_batch, row_groups=[group], columns=columns, use_threads=False
+            )
+            count = 0
+            try:
+                for batch in batches:
+                    yield from values(batch)
+                    count += len(batch)
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, ConnectionError):
+                    raise
+                for _ in range(about.num_rows - count):
+                    yield Defect("broken_rows", f"row group {group} does not decode")
+
+
+def values(batch: Any) -> list[dict[str, Any]]:
+    """The rows of a record batch; what Python cannot hold is Unreadable in its place."""
+    try:
+        return list(batch.to_pylist())
+    except MemoryError:
+        raise
+    except Exception:  # of one value, whatever its type leads Arrow to: the others are whole
+        names = batch.schema.names
+        return [
+            {name: value_of(column[n]) for name, column in zip(names, batch.columns, strict=True)}
+            for n in range(len(batch))
+        ]
+
+
+def value_of(scalar: Any) -> Any:
+    """The value of an Arrow scalar, Unreadable where Python cannot hold it: text that is no UTF-8,
+    a date beyond the year 9999.
+    """
+    import pyarrow as pa
+
+    try:
+        return scalar.as_py()
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        if isinstance(scalar, pa.StructScalar):
+            return {name: value_of(value) for name, value in scalar.items()}
+        if isinstance(scalar, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
+            return [value_of(value) for value in scalar.values]
+        if isinstance(error, UnicodeDecodeError):
+            return Unreadable("broken_text", "is no UTF-8")
+        return Unreadable("wrong_schema", f"is a {scalar.type} that cannot be read")
 
 
 def compressed_rows(url: str, size: int) -> Iterator[object]:
@@ -104,18 +156,22 @@ def compressed_rows(url: str, size: int) -> Iterator[object]:
 
 
 def open_text(url: str, size: int) -> io.TextIOWrapper:
-    """The file as text, with its line breaks as they are; what is no UTF-8 is replaced."""
-    return io.TextIOWrapper(open_file(url, size), "utf-8-sig", "replace", newline="")
+    """The file as text, with its line breaks as they are, in UTF-8 or what its byte order mark
+    says; bytes that are none become lone surrogates, which no text of a row may hold.
+    """
+    stream = open_file(url, size)
+    encoding = encoding_of(stream.read(4))
+    stream.seek(0)
+    escape = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+    name = "utf-8-sig" if encoding == "utf-8" else encoding
+    return io.TextIOWrapper(stream, name, escape, newline="")
 
 
 def csv_rows(url: str, size: int) -> Iterator[object]:
     """The rows of a CSV file with a header, in order, as `datasets` reads a metadata.csv: comma,
-    quotes doubled, UTF-8; an empty cell is null. A line of too many or too few cells is a Defect.
+    quotes doubled; an empty cell is null. A line of too many or too few cells is a Defect.
     """
-    with (
-        open_file(url, size) as raw,
-        io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text,
-    ):
+    with open_text(url, size) as text:
         reader = csv.reader(text)
         names = next(reader, [])
         while True:
@@ -124,20 +180,24 @@ def csv_rows(url: str, size: int) -> Iterator[object]:
                 cells = next(reader)
             except StopIteration:
                 return
-            except csv.Error as error:  # a cell beyond the bound, a NUL
-                yield Defect("wrong_schema", f"{url}: line {reader.line_num}: {error}")
+            except csv.Error:  # a cell beyond the bound, a NUL
+                yield Defect("wrong_schema", f"line {reader.line_num} is no CSV")
                 continue
+            except UnicodeDecodeError:  # of UTF-16; what follows cannot be told apart
+                yield Defect("broken_text", f"line {reader.line_num + 1} is no {text.encoding}")
+                return
             if cells:
                 row = dict(zip(names, (cell or None for cell in cells), strict=False))
-                whole = len(cells) == len(names)
-                yield row if whole else Defect("wrong_schema", f"{len(cells)} cells")
+                whole = f"{len(cells)} cells, expected {len(names)}"
+                yield row if len(cells) == len(names) else Defect("wrong_schema", whole)
 
 
 def csv_header(file: File, source: Source) -> int:
     """How many rows a CSV file has; raises ValueError where it is not of the source's layout."""
-    with (
-        open_file(file.url, file.size) as raw,
-        io.TextIOWrapper(raw, "utf-8-sig", newline="") as text,
-    ):
-        check_columns(file, next(csv.reader(text), []), source)
+    with open_text(file.url, file.size) as text:
+        try:
+            names = next(csv.reader(text), [])
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{file.url}: its first line is no CSV header ({error})") from error
+        check_columns(file, names, source)
     return sum(1 for _ in csv_rows(file.url, file.size))

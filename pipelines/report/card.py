@@ -47,7 +47,13 @@ MEANINGS = {
     "undecodable_image": "An image did not decode.",
     "undecodable_video": "A video did not decode.",
     "missing_media": "An image or video named by the row was not found.",
-    "wrong_schema": "The row has not the columns or nesting of its source.",
+    "remote_media": "The row names an image or video by an address; nothing is fetched.",
+    "unsafe_path": "The row names a path outside its media folder.",
+    "placeholder_mismatch": "Placeholders in the text and media of the row do not come out even.",
+    "wrong_schema": "A cell of the row is not of the type that its source has there.",
+    "broken_json": "The row is no JSON.",
+    "broken_text": "A text of the row is no UTF-8.",
+    "broken_rows": "The file's block of rows does not decode.",
 }
 """Of reasons that are no registered rule: defects of ingest, and what the whole mixture decides."""
 

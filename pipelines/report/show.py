@@ -138,6 +138,7 @@ def sample_story(mixture: Finished, sample: str, *, work: str, color: bool) -> s
             "verdict",
             "kept" if line["rule"] is None else f"{line['rule']}: {rule_meaning(line['rule'])}",
         ),
+        ("found", line.get("detail") or ""),
         ("also fired", ", ".join(fired)),
         ("tags", ", ".join(line["tags"] or [])),
         ("video", f"{line['duration']:.1f} s" if line["duration"] is not None else ""),
@@ -220,12 +221,21 @@ def rejected(mixture: Finished, rule: str, *, component: str, work: str, color: 
         "  "
         + ("" if removed else "only marked: ")
         + ", ".join(f"{name} {human_amount(n)}" for name, n in counts),
+        *(f"  {human_amount(n):>9}  {visible_text(detail)}" for detail, n in details_of(lines)),
         "",
     ]
     ids = lines["id"].head(EXAMPLES).to_list()
     return "\n".join(head) + "\n\n".join(
         sample_story(mixture, i, work=work, color=color) for i in ids
     )
+
+
+def details_of(lines: pl.DataFrame) -> list[tuple[str, int]]:
+    """What was found in these samples, and in how many: the most frequent."""
+    if "detail" not in lines.columns:  # of a mixture built before details were kept
+        return []
+    counts = lines["detail"].drop_nulls().cast(pl.String).value_counts(sort=True)
+    return list(counts.head(EXAMPLES).iter_rows())
 
 
 def samples_of_rule(mixture: Finished, rule: str) -> pl.DataFrame:

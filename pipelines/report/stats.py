@@ -190,8 +190,25 @@ def _facets(used: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:
     }
 
 
+DETAILS = 5
+"""Details of a rule, at most, with the samples of each: the most frequent."""
+
+
+def _details(index: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Rule -> what it found, in the words of `detail`, -> on how many samples that it removed."""
+    told = index.select("rule", "detail").drop_nulls().group_by("rule", "detail").len()
+    most = told.sort("len", "rule", "detail", descending=[True, False, False])
+    found: dict[str, dict[str, int]] = {}
+    for rule, detail, count in most.iter_rows():
+        of_rule = found.setdefault(rule, {})
+        if len(of_rule) < DETAILS:
+            of_rule[detail] = count
+    return found
+
+
 def _rejected(index: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Per rule: samples it removed (first to fire), samples it fired on, and up to three ids.
+    """Per rule: samples it removed (first to fire), samples it fired on, up to three ids, and what
+    was found on how many.
 
     A rule that only marks removed none; its examples are samples that it fired on.
     """
@@ -201,12 +218,14 @@ def _rejected(index: pl.DataFrame) -> dict[str, dict[str, Any]]:
     fired = some.select("line", rule="fired").explode("rule", empty_as_null=True)
     both = pl.concat([removed, fired.drop_nulls("rule")]).unique(maintain_order=True)
     counts = dict(removed.group_by("rule").len().iter_rows())
+    details = _details(index)
     grouped = both.group_by("rule").agg(pl.len(), pl.col("line").head(3))
     found = {
         rule: {
             "samples": counts.get(rule, 0),
             "fired": number,
             "examples": [index["id"][line] for line in lines],
+            "details": details.get(rule, {}),
         }
         for rule, number, lines in grouped.iter_rows()
     }

@@ -1,7 +1,10 @@
-"""Questions for data that has captions and no questions, chosen by a hash of the subject."""
+"""Questions and answers: those of a row, and some for data that has captions and no questions."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
+
+from pipelines.sources import cells
+from pipelines.sources.sample import Turn
 
 IMAGE = (
     "Describe the image.",
@@ -21,6 +24,23 @@ CAMERA = "Which shot type and camera movement are used?"
 
 
 def choose_question(questions: Sequence[str], about: str) -> str:
-    """The question for `about`: the same for the same text, evenly spread over all."""
+    """The question for `about`, by its hash: the same for the same text, evenly spread over all."""
     digest = blake2b(about.encode("utf-8", "replace"), digest_size=4).digest()
     return questions[int.from_bytes(digest, "big") % len(questions)]
+
+
+def questions(value: object, name: str) -> list[tuple[str, str]]:
+    """The (question, answer) pairs of a list of {question, answer}."""
+    return [
+        (
+            cells.text(pair.get("question"), f"{name}[{number}].question"),
+            cells.text(pair.get("answer"), f"{name}[{number}].answer"),
+        )
+        for number, pair in enumerate(cells.rows(value, name))
+    ]
+
+
+def turns_of(pairs: Sequence[tuple[str, str]]) -> tuple[Turn, ...]:
+    """Questions and answers as turns."""
+    said = ((Turn("user", (q,)), Turn("assistant", (a,))) for q, a in pairs)
+    return tuple(turn for pair in said for turn in pair)

@@ -6,14 +6,14 @@
 | texts  | list<{user, assistant, source}>     |
 
 The images stand at the front of the first question, as in the code that built it; later turns
-are text. Rows without images are text conversations. A literal `<image>` stays text: this layout
-has no placeholders.
+are text. Rows without images are text conversations. Rows of your own may have placeholders.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.sample import Defect, Medium, Sample, Turn, column, source, still_of, text_of
+from pipelines.sources import cells
+from pipelines.sources.sample import Sample, Still, Turn, source
 
 SUBSETS = {
     "ai2d": 2_445,
@@ -71,23 +71,19 @@ SUBSETS = {
 re-formats of these sets in published mixtures (mixtures/recorded.csv has the origin of each)."""
 
 
-def conversation(media: tuple[Medium, ...], texts: list[Mapping[str, Any]]) -> tuple[Turn, ...]:
-    """User and assistant turns of `texts`, the media at the front of the first user turn."""
-    if not texts:
-        raise Defect("wrong_schema", "texts is empty")
+def conversation(value: object, name: str = "texts") -> tuple[Turn, ...]:
+    """User and assistant turns of a list of {user, assistant}."""
     turns: list[Turn] = []
-    for number, pair in enumerate(texts):
-        if not isinstance(pair, Mapping):
-            raise Defect("wrong_schema", f"texts[{number}] is {type(pair).__name__}")
-        question = text_of(pair.get("user"), f"texts[{number}].user")
-        answer = text_of(pair.get("assistant"), f"texts[{number}].assistant")
-        turns.append(Turn("user", (*(media if number == 0 else ()), question)))
-        turns.append(Turn("assistant", (answer,)))
+    for number, pair in enumerate(cells.rows(value, name)):
+        for role in ("user", "assistant"):
+            said = cells.text(pair.get(role), f"{name}[{number}].{role}")
+            turns.append(Turn(role, (said,)))
     return tuple(turns)
 
 
 @source(
     "cauldron",
+    version=2,
     hub="HuggingFaceM4/the_cauldron",
     licence="CC-BY-4.0 for the prompts; each sub-dataset keeps its own licence",
     terms=("per-subset-licences",),
@@ -100,8 +96,5 @@ def conversation(media: tuple[Medium, ...], texts: list[Mapping[str, Any]]) -> t
 )
 def cauldron(row: Mapping[str, Any]) -> Sample:
     """A row's question-answer pairs as one conversation about its images."""
-    images = row.get("images") or []
-    if not isinstance(images, list):
-        raise Defect("wrong_schema", f"images is {type(images).__name__}")
-    stills = tuple(still_of(image) for image in images)
-    return Sample(turns=conversation(stills, column(row, "texts", list)))
+    stills = cells.media(row, Still, ("images",))
+    return Sample(turns=conversation(row.get("texts")), waiting=tuple(stills))

@@ -9,12 +9,14 @@ set, read as `images`.
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.sources import cells
 from pipelines.sources.cauldron import conversation
-from pipelines.sources.sample import Defect, Medium, Pdf, Sample, column, source, still_of
+from pipelines.sources.sample import Defect, Medium, Pdf, Sample, Still, source
 
 
 @source(
     "docmatix",
+    version=2,
     hub="HuggingFaceM4/Docmatix",
     licence="MIT",
     citation="https://arxiv.org/abs/2408.12637",
@@ -32,15 +34,8 @@ from pipelines.sources.sample import Defect, Medium, Pdf, Sample, column, source
 )
 def docmatix(row: Mapping[str, Any]) -> Sample:
     """A document's pages, then the questions about it."""
-    media: tuple[Medium, ...]
-    if row.get("images"):
-        media = tuple(still_of(page) for page in column(row, "images", list))
-    elif row.get("pdf"):
-        cell = row["pdf"]
-        data = cell.get("bytes") if isinstance(cell, Mapping) else cell
-        if not isinstance(data, bytes):
-            raise Defect("wrong_schema", f"pdf is {type(data).__name__}, not bytes")
-        media = (Pdf(data=data),)
-    else:
+    media: list[Medium] = [*cells.media(row, Still, ("images",))]
+    media = media or [*cells.media(row, Pdf, ("pdf",))]
+    if not media:
         raise Defect("missing_media", "neither images nor pdf")
-    return Sample(turns=conversation(media, column(row, "texts", list)))
+    return Sample(turns=conversation(row.get("texts")), waiting=tuple(media))

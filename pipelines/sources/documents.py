@@ -8,12 +8,14 @@ only ids of blobs; rows that carry the text beside them are read, others are `wr
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.sources import cells
 from pipelines.sources.messages import ANY_FILES
-from pipelines.sources.sample import Sample, Turn, source, text_of
+from pipelines.sources.sample import Sample, Turn, source
 
 
 @source(
     "documents",
+    version=2,
     layout="text",
     licence="yours",
     citation="https://huggingface.co/datasets/HuggingFaceFW/fineweb-edu",
@@ -24,5 +26,5 @@ from pipelines.sources.sample import Sample, Turn, source, text_of
 )
 def documents(row: Mapping[str, Any]) -> Sample:
     """One document, as it stands."""
-    text = row["text"] if row.get("text") is not None else row.get("content")
-    return Sample(turns=(Turn("document", (text_of(text, "text"),)),))
+    name = "content" if row.get("text") is None and row.get("content") is not None else "text"
+    return Sample(turns=(Turn("document", (cells.text(row.get(name), name),)),))

@@ -8,16 +8,17 @@
 The description first, then the scenes with their times, then the questions, as one conversation.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.captions import SCENES, VIDEO, choose_question
-from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
+from pipelines.sources import cells
+from pipelines.sources.captions import SCENES, VIDEO, choose_question, questions, turns_of
+from pipelines.sources.sample import Defect, Sample, source
 
 
 @source(
     "finevideo",
+    version=2,
     hub="HuggingFaceFV/finevideo",
     layout="video",
     licence="CC-BY (each video's own)",
@@ -33,41 +34,35 @@ from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source
 )
 def finevideo(row: Mapping[str, Any]) -> Sample:
     """A video's description, scenes and questions."""
-    about = row.get("json")
-    if isinstance(about, str | bytes):
-        try:
-            about = json.loads(about)
-        except ValueError as error:
-            raise Defect("broken_json", str(error)) from error
-    if not isinstance(about, Mapping):
-        raise Defect("wrong_schema", f"json is {type(about).__name__}")
-    told = column(about, "content_metadata", Mapping)
+    about = cells.mapping(cells.unpacked(row.get("json"), "json"), "json")
+    told = cells.mapping(about.get("content_metadata"), "json.content_metadata")
     pairs: list[tuple[str, str]] = []
-    description = told.get("description")
-    if isinstance(description, str) and description:
+    if told.get("description"):
+        description = cells.text(told["description"], "description")
         pairs.append((choose_question(VIDEO, description), description))
-    scenes = [line for scene in told.get("scenes") or [] if (line := scene_line(scene))]
-    if scenes:
-        pairs.append((SCENES, "\n".join(scenes)))
-    for number, pair in enumerate(told.get("qAndA") or []):
-        question = text_of(pair.get("question"), f"qAndA[{number}].question")
-        pairs.append((question, text_of(pair.get("answer"), f"qAndA[{number}].answer")))
+    if told.get("scenes"):
+        scenes = enumerate(cells.rows(told["scenes"], "scenes"))
+        lines = [line for n, scene in scenes if (line := scene_line(scene, f"scenes[{n}]"))]
+        pairs += [(SCENES, "\n".join(lines))] if lines else []
+    if told.get("qAndA"):
+        pairs += questions(told["qAndA"], "qAndA")
     if not pairs:
         raise Defect("wrong_schema", "neither description, scenes nor questions")
-    data = row.get("mp4")
-    video = Video(data=data if isinstance(data, bytes) else None)
-    turns = [turn for q, a in pairs for turn in (Turn("user", (q,)), Turn("assistant", (a,)))]
-    turns[0] = Turn("user", (video, *turns[0].content))
-    return Sample(turns=tuple(turns))
+    return Sample(turns=turns_of(pairs), waiting=(cells.video(row.get("mp4"), "mp4"),))
 
 
-def scene_line(scene: object) -> str:
+def scene_line(scene: Mapping[str, Any], name: str) -> str:
     """`[start - end] title: activities`; empty where the scene has no title."""
-    if not isinstance(scene, Mapping) or not isinstance(scene.get("title"), str):
+    if not scene.get("title"):
         return ""
-    times = scene.get("timestamps") or {}
-    start, end = times.get("start_timestamp"), times.get("end_timestamp")
-    when = f"[{start} - {end}] " if start and end else ""
-    done = [a.get("description") for a in scene.get("activities") or [] if isinstance(a, Mapping)]
-    what = " ".join(text for text in done if isinstance(text, str))
-    return f"{when}{scene['title']}{': ' if what else ''}{what}"
+    title = cells.text(scene["title"], f"{name}.title")
+    when = ""
+    if scene.get("timestamps"):
+        times = cells.mapping(scene["timestamps"], f"{name}.timestamps")
+        ends = [times.get(f"{end}_timestamp") for end in ("start", "end")]
+        if all(ends):
+            when = " - ".join(cells.text(end, f"{name}.timestamps") for end in ends)
+    done = cells.rows(scene["activities"], f"{name}.activities") if scene.get("activities") else []
+    told = [a["description"] for a in done if a.get("description")]
+    what = " ".join(cells.text(text, f"{name}.activities.description") for text in told)
+    return f"{f'[{when}] ' if when else ''}{title}{': ' if what else ''}{what}"

@@ -7,20 +7,22 @@ The layout of `datasets`' imagefolder. With `question` and `answer` in place of 
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.sources import cells
 from pipelines.sources.captions import IMAGE, choose_question
 from pipelines.sources.cauldron import conversation
-from pipelines.sources.llava import as_list
-from pipelines.sources.messages import messages
-from pipelines.sources.sample import Sample, Still, Turn, source, text_of
+from pipelines.sources.messages import turns_of
+from pipelines.sources.sample import Defect, Sample, Still, Turn, source
 
 
 @source(
     "imagefolder",
+    version=2,
     layout="folder",
     licence="yours",
     citation="https://huggingface.co/docs/datasets/image_dataset#imagefolder",
     verified="file_name and the place of metadata files in the documentation of datasets",
     columns=("file_name|file_names",),
+    also=("texts", "messages", "prompt", "completion", "question", "answer", "text", "caption"),
     files=(
         *(
             f"{folder}metadata.{kind}"
@@ -32,15 +34,18 @@ from pipelines.sources.sample import Sample, Still, Turn, source, text_of
 )
 def imagefolder(row: Mapping[str, Any]) -> Sample:
     """An image (or several) with its caption, question or conversation."""
-    names = as_list(row.get("file_name", row.get("file_names")))
-    stills = tuple(Still(path=text_of(name, "file_name")) for name in names)
-    if isinstance(row.get("texts"), list):
-        return Sample(turns=conversation(stills, row["texts"]))
-    if isinstance(row.get("messages"), list):
-        return messages({"messages": row["messages"], "images": [still.path for still in stills]})
+    stills = tuple(cells.media(row, Still, ("file_name", "file_names")))
+    if not stills:
+        raise Defect("missing_media", "file_name is null")
+    if row.get("texts") is not None:
+        return Sample(turns=conversation(row["texts"]), waiting=stills)
+    if row.get("messages") is not None or row.get("completion") is not None:
+        return Sample(turns=turns_of(row), waiting=stills)
     if row.get("question") is not None:
         pair = {"user": row["question"], "assistant": row.get("answer")}
-        return Sample(turns=conversation(stills, [pair]))
-    caption = text_of(row.get("text", row.get("caption")), "caption")
-    ask = Turn("user", (*stills, choose_question(IMAGE, str(names))))
+        return Sample(turns=conversation([pair], "row"), waiting=stills)
+    name = "caption" if row.get("text") is None and row.get("caption") is not None else "text"
+    caption = cells.text(row.get(name), name)
+    about = ", ".join(still.path or "" for still in stills)
+    ask = Turn("user", (*stills, choose_question(IMAGE, about)))
     return Sample(turns=(ask, Turn("assistant", (caption,))), tags=("caption",))

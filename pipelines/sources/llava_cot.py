@@ -9,9 +9,10 @@ the sample's gold answer.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from pipelines.sources.llava import JSON_FILES, record
+from pipelines.sources.llava import JSON_FILES, RECORD, record
 from pipelines.sources.sample import Sample, source
 
 CONCLUSION = re.compile(r"<CONCLUSION>(.*?)(?:</CONCLUSION>|\Z)", re.DOTALL)
@@ -19,12 +20,14 @@ CONCLUSION = re.compile(r"<CONCLUSION>(.*?)(?:</CONCLUSION>|\Z)", re.DOTALL)
 
 @source(
     "llava_cot",
+    version=2,
     hub="Xkev/LLaVA-CoT-100k",
     layout="json",
     licence="Apache-2.0",
     citation="https://arxiv.org/abs/2411.10440",
     verified="record and stage tags in the paper's published code",
     columns=("conversations",),
+    also=RECORD,
     files=("train.jsonl", *JSON_FILES),
     subsets={"default": 98_581},
     rows_per_part=1000,
@@ -34,5 +37,4 @@ def llava_cot(row: Mapping[str, Any]) -> Sample:
     sample = record(row, tags=("cot",))
     last = sample.turns[-1].content[-1]
     found = CONCLUSION.search(last) if isinstance(last, str) else None
-    answer = found.group(1).strip() if found else None
-    return Sample(turns=sample.turns, tags=sample.tags, answer=answer)
+    return replace(sample, answer=found.group(1).strip() if found else None)

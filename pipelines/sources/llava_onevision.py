@@ -8,7 +8,7 @@ configs are re-formatted Cauldron subsets: list them beside `cauldron` and dupli
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.llava import record
+from pipelines.sources.llava import RECORD, record
 from pipelines.sources.sample import Sample, source
 
 SUBSETS: dict[str, int] = {
@@ -100,12 +100,14 @@ SUBSETS: dict[str, int] = {
 
 @source(
     "llava_onevision",
+    version=2,
     hub="lmms-lab/LLaVA-OneVision-Data",
     licence="Apache-2.0",
     terms=("per-subset-licences",),
     citation="https://arxiv.org/abs/2408.03326",
     verified="columns on the card; config names and rows in the published mixture tables",
     columns=("conversations",),
+    also=RECORD,
     media_columns=("image",),
     subsets=SUBSETS,
 )

@@ -12,9 +12,10 @@ of a video's name, where the archives are to be unpacked: inside them it stands 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from pipelines.sources.llava import record
+from pipelines.sources.llava import RECORD, record
 from pipelines.sources.sample import Sample, Video, source
 
 LENGTHS = ("0_30_s", "30_60_s", "1_2_m", "2_3_m")
@@ -32,7 +33,7 @@ many (github.com/RifleZhang/LLaVA-Hound-DPO, github.com/LLaVA-VL/LLaVA-NeXT)."""
 
 @source(
     "llava_video",
-    version=2,
+    version=3,
     hub="lmms-lab/LLaVA-Video-178K",
     layout="json",
     licence="Apache-2.0",
@@ -42,6 +43,7 @@ many (github.com/RifleZhang/LLaVA-Hound-DPO, github.com/LLaVA-VL/LLaVA-NeXT)."""
     "repository's listing; llava_hound's folders of frames, their 2 a second and where its chunks "
     "are unpacked in LLaVA-NeXT's loader and in public scripts that fetch them",
     columns=("conversations", "video"),
+    also=RECORD,
     files=(
         "{subset}/*.json",
         "{subset}/*.jsonl",
@@ -64,10 +66,10 @@ many (github.com/RifleZhang/LLaVA-Hound-DPO, github.com/LLaVA-VL/LLaVA-NeXT)."""
 )
 def llava_video(row: Mapping[str, Any]) -> Sample:
     """Questions about one video, or its caption."""
-    first = (row.get("conversations") or [{}])[0]
-    asked = first.get("value", "") if isinstance(first, Mapping) else ""
+    sample = record({**row, "video": hound(row.get("video"))})
+    asked = sample.turns[0].content[0]
     caption = isinstance(asked, str) and "describ" in asked.lower()
-    return record({**row, "video": hound(row.get("video"))}, tags=("caption",) if caption else ())
+    return replace(sample, tags=("caption",)) if caption else sample
 
 
 def hound(video: object) -> object:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipelines.sources.llava import JSON_FILES, record
+from pipelines.sources.llava import JSON_FILES, RECORD, record
 from pipelines.sources.sample import Sample, source
 
 REASONS = re.compile(
@@ -38,6 +38,7 @@ REASONS = re.compile(
     citation="https://arxiv.org/abs/2412.05237",
     verified="file and folder names and sizes on the repository's file page; the record is LLaVA's",
     columns=("conversations",),
+    also=RECORD,
     files=("{subset}.json", *JSON_FILES),
     media_files={
         "mammoth_si_10M": ("single_image_data/**",),

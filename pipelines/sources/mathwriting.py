@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-from pipelines.sources.sample import Defect, Sample, Turn, source, still_of
+from pipelines.sources import cells
+from pipelines.sources.sample import Sample, Turn, source
 
 QUESTIONS = (
     "Write the LaTeX code of this formula.",
@@ -28,15 +29,16 @@ QUESTIONS = (
 
 @source(
     "mathwriting",
+    version=3,
     hub="andito/mathwriting-google",
     licence="CC-BY-NC-SA-4.0",
     terms=("non-commercial", "share-alike"),
     citation="https://arxiv.org/abs/2404.10690",
-    version=2,
     verified="features, rows and data/{train,validation,test}-* of the mirror on its card; the "
     "licence is that of Google's original release",
     columns=("image", "normalized_label|label|latex|text"),
     media_columns=("image",),
+    also=("source",),
     files=("data/{split}-*.parquet", "data/*.parquet"),
     subsets={"default": 632_301},
     num_bytes=25_800_000_000,
@@ -44,11 +46,9 @@ QUESTIONS = (
 def mathwriting(row: Mapping[str, Any]) -> Sample:
     """A question for the LaTeX, the image, and the LaTeX as the answer."""
     names = ("normalized_label", "label", "latex", "text")
-    latex = next((row[name] for name in names if row.get(name) is not None), None)
-    if not isinstance(latex, str):
-        raise Defect("wrong_schema", f"the LaTeX is {type(latex).__name__}, not text")
-    kind = row.get("source")
+    name = next((name for name in names if row.get(name) is not None), "latex")
+    latex = cells.text(row.get(name), name)
     choice = blake2b(latex.encode(), digest_size=1).digest()[0] % len(QUESTIONS)
-    question = Turn("user", (still_of(row.get("image")), QUESTIONS[choice]))
-    tags = (f"ink:{kind}",) if isinstance(kind, str) and kind else ()
+    question = Turn("user", (cells.image(row.get("image"), "image"), QUESTIONS[choice]))
+    tags = (f"ink:{cells.text(row['source'], 'source')}",) if row.get("source") else ()
     return Sample(turns=(question, Turn("assistant", (latex,))), answer=latex, tags=tags)

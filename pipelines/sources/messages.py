@@ -1,19 +1,22 @@
 """Rows with `messages: [{role, content}]`: SmolTalk, Magpie, and your own chats.
 
-`content` is a string, or the parts of `transformers` and TRL:
+`content` is a string, or the parts of `transformers`, TRL and OpenAI:
 
-    {type: text, text} | {type: image, image|path|url|bytes?} | {type: video, video|path|url?}
+    {type: text, text} | {type: image, image|path|url|bytes|index?} | {type: image_url, image_url:
+    {url}} | {type: video, video|path|url|index?} | a string
 
-An image or video part without a place of its own takes the next of the row's `images` or
-`videos`; those left over open the first user turn. Nothing is fetched from http(s) addresses:
-such a row is `remote_media`.
+A part with an `index` or a name is that one of the row's `images` or `videos`, or the medium that
+it names; one without takes the next (placing.py), as does a placeholder in a text. TRL's rows of
+`prompt` and `completion`, texts or messages, are one conversation. Nothing is fetched from http(s)
+addresses: such a row is `remote_media`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines.sources.llava import as_list, turns_of_record, video_of
-from pipelines.sources.sample import Defect, Medium, Sample, Turn, column, source, still_of, text_of
+from pipelines.sources import cells
+from pipelines.sources.llava import MEDIA_COLUMNS, media_of, role_of, turns_of_record
+from pipelines.sources.sample import At, Content, Defect, Medium, Named, Next, Sample, Turn, source
 
 ANY_FILES = (
     "{subset}/{split}-*.parquet",
@@ -31,88 +34,126 @@ ANY_FILES = (
     "*.json.gz",
     "*.jsonl.zst",
 )
-ROLES = {"system", "user", "assistant"}
+KINDS = {
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "video": "video",
+    "video_url": "video",
+}
+"""Types of parts, in the words of transformers, TRL and OpenAI (chat completions, responses)."""
 
 
-def cell_of(part: Mapping[str, Any], kind: str) -> Any:
-    """What an image or video part names: a path, bytes, {bytes, path}; null: the next in line."""
-    for key in (kind, "path", "url", "bytes"):
+def kind_of(part: Mapping[str, Any], where: str) -> str:
+    """text, image or video; a part without a type (Qwen's) is what it has."""
+    given = part.get("type")
+    if given is None:
+        given = next((key for key in KINDS if part.get(key) is not None), None)
+    if cells.text(given, f"{where}.type") not in KINDS:
+        raise Defect("wrong_schema", f"{where}.type is none of {', '.join(KINDS)}")
+    return KINDS[str(given)]
+
+
+def part_of(value: object, where: str) -> Content:
+    """One part of a message."""
+    if isinstance(value, str):
+        return cells.text(value, where)
+    part = cells.mapping(value, where)
+    kind = kind_of(part, where)
+    if kind == "text":
+        return cells.text(part.get("text"), f"{where}.text")
+    read: Callable[[object, str], Medium] = cells.video if kind == "video" else cells.image
+    for key in (kind, f"{kind}_url", "source"):
         if part.get(key) is not None:
-            value = part[key]
-            if isinstance(value, Mapping):
-                value = value if value.get("bytes") or value.get("path") else value.get("url")
-            if isinstance(value, str):
-                if value.startswith(("http://", "https://")):
-                    raise Defect("remote_media", value)
-                return value.removeprefix("file://")
-            return value
-    return None
+            medium = read(part[key], f"{where}.{key}")
+            return named(medium, kind)
+    if part.keys() & {"bytes", "data", "path", "url"}:
+        medium = read({key: cell for key, cell in part.items() if key != "type"}, where)
+        if medium.data is not None or medium.path:
+            return Named(medium)
+    if part.get("index") is not None:
+        return At(kind, cells.index(part["index"], f"{where}.index"))
+    return Next(kind)
 
 
-def content_of(
-    content: object, where: str, stills: list[Any], videos: list[Any]
-) -> list[str | Medium]:
-    """The parts of one message; takes the media that it does not name from the lists' fronts."""
-    if isinstance(content, str):
-        return [content]
+def named(medium: Medium, kind: str) -> Content:
+    """The part of a medium, which is the next in line where the part leaves it empty."""
+    return Named(medium) if medium.data is not None or medium.path else Next(kind)
+
+
+def content_of(content: object, where: str) -> tuple[Content, ...]:
+    """The parts of one message."""
+    if isinstance(content, str | bytes):
+        return (cells.text(content, where),)
+    if isinstance(content, Mapping):
+        content = cells.transposed(content, where)
     if not isinstance(content, list):
-        raise Defect("wrong_schema", f"{where} is {type(content).__name__}")
-    parts: list[str | Medium] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text":
-            parts.append(text_of(part.get("text"), f"{where}.text"))
-        elif kind in ("image", "image_url", "video"):
-            kind = "video" if kind == "video" else "image"
-            waiting = videos if kind == "video" else stills
-            cell = cell_of(part, kind)
-            if cell is None:
-                if not waiting:
-                    raise Defect("missing_media", f"{where}: no {kind} for the part")
-                cell = waiting.pop(0)
-            parts.append(video_of(cell) if kind == "video" else still_of(cell))
-        else:
-            raise Defect("wrong_schema", f"{where} has a part of type {kind!r}")
-    return parts
+        raise cells.unfit(content, where, "text or a list")
+    return tuple(part_of(part, f"{where}[{number}]") for number, part in enumerate(content))
+
+
+def chat(value: object, name: str) -> tuple[Turn, ...]:
+    """The turns of a list of messages."""
+    turns = []
+    for number, message in enumerate(cells.rows(value, name)):
+        where = f"{name}[{number}]"
+        key = "content" if message.get("content") is not None else "value"
+        key = key if message.get(key) is not None else "content"
+        content = content_of(message.get(key), f"{where}.{key}")
+        turns.append(Turn(role_of(message, where), content))
+    return tuple(turns)
+
+
+def said_by(role: str, value: object, name: str) -> tuple[Turn, ...]:
+    """The turns of a `prompt` or `completion`: messages, or a text of its own."""
+    if isinstance(value, str | bytes):
+        return (Turn(role, (cells.text(value, name).lstrip(" "),)),)
+    return chat(value, name)
+
+
+def turns_of(row: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """The turns of `messages`, or of `prompt` and `completion`."""
+    if row.get("messages") is None and row.get("completion") is not None:
+        asked = said_by("user", row.get("prompt"), "prompt")
+        return (*asked, *said_by("assistant", row["completion"], "completion"))
+    return chat(row.get("messages"), "messages")
 
 
 @source(
     "messages",
+    version=2,
     layout="json",
     licence="yours",
     citation="https://huggingface.co/docs/transformers/chat_templating_multimodal",
-    verified="content parts in the documentation of transformers and TRL",
-    columns=("messages",),
+    verified="content parts in the documentation of transformers, TRL and OpenAI; prompt and "
+    "completion in TRL's page on dataset formats",
+    columns=("messages|completion",),
     media_columns=("images", "videos"),
+    also=("prompt", *MEDIA_COLUMNS),
     files=ANY_FILES,
     rows_per_part=1000,
 )
 def messages(row: Mapping[str, Any]) -> Sample:
     """Your own conversations, with or without images and videos."""
-    stills = [v for key in ("images", "image") for v in as_list(row.get(key))]
-    videos = [v for key in ("videos", "video") for v in as_list(row.get(key))]
-    turns: list[Turn] = []
-    for number, message in enumerate(column(row, "messages", list)):
-        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            raise Defect("wrong_schema", f"messages[{number}] has no role of {sorted(ROLES)}")
-        content = content_of(message.get("content"), f"messages[{number}]", stills, videos)
-        turns.append(Turn(message["role"], tuple(content)))
-    rest: list[Medium] = [*map(still_of, stills), *map(video_of, videos)]
-    first = next((n for n, turn in enumerate(turns) if turn.role == "user"), None)
-    if first is None:
+    turns = turns_of(row)
+    if all(turn.role != "user" for turn in turns):
         raise Defect("wrong_schema", "no user turn")
-    turns[first] = Turn("user", (*rest, *turns[first].content))
-    return Sample(turns=tuple(turns))
+    return Sample(turns=turns, waiting=media_of(row))
 
 
 @source(
     "smoltalk",
+    version=2,
     hub="HuggingFaceTB/smoltalk",
     licence="Apache-2.0",
     terms=("per-subset-licences",),
     citation="https://arxiv.org/abs/2502.02737",
     verified="messages[{content, role}] and config names on the card; files data/CONFIG/train-*",
     columns=("messages",),
+    also=("source",),
     files=("data/{subset}/{split}-*.parquet", *ANY_FILES),
     subsets={
         "all": 1_100_000,
@@ -135,12 +176,13 @@ def messages(row: Mapping[str, Any]) -> Sample:
 )
 def smoltalk(row: Mapping[str, Any]) -> Sample:
     """A text conversation."""
-    sample = messages({"messages": row.get("messages")})
-    return Sample(turns=sample.turns, tags=("cot",) if "cot" in str(row.get("source")) else ())
+    turns = chat(row.get("messages"), "messages")
+    return Sample(turns=turns, tags=("cot",) if "cot" in str(row.get("source")) else ())
 
 
 @source(
     "magpie",
+    version=2,
     hub="Magpie-Align/Magpie-Pro-300K-Filtered",
     licence="Llama-3 community",
     terms=("model-output-terms",),
@@ -155,4 +197,4 @@ def magpie(row: Mapping[str, Any]) -> Sample:
     """A text conversation distilled from a chat model."""
     names = ("conversations", "messages", "conversation")
     name = next((name for name in names if row.get(name) is not None), "conversations")
-    return Sample(turns=tuple(Turn(role, (text,)) for role, text in turns_of_record(row, name)))
+    return Sample(turns=turns_of_record(row, name))

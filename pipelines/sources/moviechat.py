@@ -8,12 +8,14 @@ whole film and the caption are used: a moment's number of a frame means nothing 
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.captions import VIDEO, choose_question
-from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
+from pipelines.sources import cells
+from pipelines.sources.captions import VIDEO, choose_question, questions, turns_of
+from pipelines.sources.sample import Defect, Sample, Video, source
 
 
 @source(
     "moviechat",
+    version=2,
     hub="Enxin/MovieChat-1K_train",
     layout="json",
     licence="unknown; access on request",
@@ -24,6 +26,7 @@ from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source
     "the films named are absent, in the repository's listing",
     notes=("it names two films that it does not hold: 179.mp4 and s02e10-3.mp4",),
     columns=("info", "global"),
+    also=("caption",),
     files=("jsons/*.json", "*.json"),
     row_files=True,
     media_files={"": ("raw_videos/**", "*.mp4")},
@@ -32,19 +35,14 @@ from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source
 )
 def moviechat(row: Mapping[str, Any]) -> Sample:
     """The film's caption, then its questions."""
-    name = text_of(column(row, "info", Mapping).get("video_path"), "info.video_path")
+    info = cells.mapping(row.get("info"), "info")
+    name = cells.text(info.get("video_path"), "info.video_path")
     pairs: list[tuple[str, str]] = []
-    caption = row.get("caption")
-    if isinstance(caption, str) and caption:
-        pairs.append((choose_question(VIDEO, name), caption))
-    for number, pair in enumerate(column(row, "global", list)):
-        if not isinstance(pair, Mapping):
-            raise Defect("wrong_schema", f"global[{number}] is {type(pair).__name__}")
-        question = text_of(pair.get("question"), f"global[{number}].question")
-        pairs.append((question, text_of(pair.get("answer"), f"global[{number}].answer")))
+    if row.get("caption"):
+        pairs.append((choose_question(VIDEO, name), cells.text(row["caption"], "caption")))
+    if row.get("global") != []:
+        pairs += questions(row.get("global"), "global")
     if not pairs:
         raise Defect("wrong_schema", "neither caption nor questions")
     video = Video(path=f"raw_videos/{name.rpartition('/')[2]}")
-    turns = [turn for q, a in pairs for turn in (Turn("user", (q,)), Turn("assistant", (a,)))]
-    turns[0] = Turn("user", (video, *turns[0].content))
-    return Sample(turns=tuple(turns))
+    return Sample(turns=turns_of(pairs), waiting=(video,))

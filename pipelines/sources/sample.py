@@ -11,15 +11,26 @@ An adapter raises `Defect` for a row that is not of its layout; any other except
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 
 class Defect(Exception):
-    """Bad data: the row becomes a sample whose `defect` is `reason` (snake case)."""
+    """Bad data: the row becomes a sample whose `defect` is `reason` (snake case).
+
+    `detail` says what was found and expected, in names of fields and types; it never holds what
+    stands in the row, nor a place on this machine: cards show it.
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Defect) and self.args == other.args
+
+    def __hash__(self) -> int:
+        return hash(self.args)
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class Still:
 
     data: bytes | None = None
     path: str | None = None
+    called: tuple[str, ...] = field(default=(), compare=False)
+    """Other names under which the row may mean it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class Video:
     end: float = float("inf")
     rate: float = 1.0
     above: str = ""
+    called: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -52,9 +66,35 @@ class Pdf:
 
     data: bytes | None = None
     path: str | None = None
+    called: tuple[str, ...] = field(default=(), compare=False)
 
 
 Medium = Still | Video | Pdf
+
+
+@dataclass(frozen=True)
+class Next:
+    """A part that stands for the next medium of its kind (`image` or `video`) that waits."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class At:
+    """A part that stands for the medium of this place among those of its kind that wait."""
+
+    kind: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Named:
+    """A part that names its medium, which may be one of those that wait."""
+
+    medium: Medium
+
+
+Content = str | Medium | Next | At | Named
 
 
 @dataclass(frozen=True)
@@ -62,7 +102,7 @@ class Turn:
     """Who speaks (system, user, assistant; document: raw text), and what, in reading order."""
 
     role: str
-    content: tuple[str | Medium, ...]
+    content: tuple[Content, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +110,8 @@ class Sample:
     """A conversation with its media still unread."""
 
     turns: tuple[Turn, ...]
+    waiting: tuple[Medium, ...] = ()
+    """Media of the row that have no place in a turn yet: see placing.py."""
     tags: tuple[str, ...] = ()
     """Kinds that rules and prompts look at: `cot`, `caption`, ..."""
     ratings: tuple[Mapping[str, int | None], ...] = ()
@@ -79,8 +121,10 @@ class Sample:
 
     @property
     def media(self) -> list[Medium]:
-        """Every medium in order of appearance."""
-        return [part for turn in self.turns for part in turn.content if not isinstance(part, str)]
+        """Every medium, those at their places in order of appearance, then those that wait."""
+        parts = [part for turn in self.turns for part in turn.content]
+        named = [part.medium if isinstance(part, Named) else part for part in parts]
+        return [*(part for part in named if isinstance(part, Medium)), *self.waiting]
 
 
 Adapter = Callable[[Mapping[str, Any]], Sample]
@@ -150,8 +194,17 @@ class Source:
     """The subset's name where a repository has only one."""
     media_columns: tuple[str, ...] = ()
     """Large columns, left out of row counts and text-only looks at a file."""
+    also: tuple[str, ...] = ()
+    """Columns that the adapter reads besides, where they are there; globs. No other is ever
+    converted, so that it may be of any type."""
     rows_per_part: int = 2000
     """At most, so that a part is seconds of work."""
+
+    def reads(self, column: str) -> bool:
+        """Whether the adapter may look at a column of this name."""
+        required = (name for names in self.columns for name in names.split("|"))
+        globs = (*required, *self.media_columns, *self.also)
+        return any(fnmatchcase(column, glob) for glob in globs)
 
 
 SOURCES: dict[str, Source] = {}
@@ -182,35 +235,3 @@ def terms_of(name: str) -> list[str]:
     """The licence of a source and what it asks or forbids, as `licenses` may name them."""
     about = source_named(name, where="sources")
     return [about.licence, *about.terms]
-
-
-def column(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
-    """`row[name]`, which is of `kind`; raises Defect("wrong_schema") where it is not."""
-    value = row.get(name)
-    if not isinstance(value, kind):
-        raise Defect("wrong_schema", f"{name} is {type(value).__name__}")
-    return value
-
-
-def text_of(value: object, name: str) -> str:
-    """`value`, which is a string; raises Defect("wrong_schema") where it is not."""
-    if not isinstance(value, str):
-        raise Defect("wrong_schema", f"{name} is {type(value).__name__}, not text")
-    return value
-
-
-def still_of(value: object) -> Still:
-    """The image in a `datasets` Image cell: {bytes, path}, bytes, or a path.
-
-    An empty cell is an image that is missing: ingest gives the sample that defect.
-    """
-    if isinstance(value, Mapping):
-        data, path = value.get("bytes"), value.get("path")
-        return Still(data=data, path=None if data is not None else path)
-    if isinstance(value, bytes):
-        return Still(data=value)
-    if isinstance(value, str):
-        return Still(path=value)
-    if value is None:
-        return Still()
-    raise Defect("wrong_schema", f"an image is {type(value).__name__}")

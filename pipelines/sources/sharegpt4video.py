@@ -10,13 +10,15 @@ Records with `conversations` (the mix181k SFT file) are read as LLaVA's.
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.sources import cells
 from pipelines.sources.captions import VIDEO, choose_question
-from pipelines.sources.llava import JSON_FILES, record
-from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source, text_of
+from pipelines.sources.llava import JSON_FILES, RECORD, record
+from pipelines.sources.sample import Defect, Sample, Turn, source
 
 
 @source(
     "sharegpt4video",
+    version=2,
     hub="ShareGPT4Video/ShareGPT4Video",
     layout="json",
     licence="CC-BY-NC-4.0",
@@ -26,6 +28,7 @@ from pipelines.sources.sample import Defect, Sample, Turn, Video, column, source
     "zips of zip_folder/ in the repository's listing; that video_path is SET/NAME, a member the "
     "name alone, in published code that unpacks them",
     columns=("captions|conversations",),
+    also=("video_path", *RECORD),
     files=("sharegpt4video_40k.jsonl", *JSON_FILES),
     media_files={"": ("zip_folder/**", "*.zip", "*.mp4", "**/*.mp4")},
     subsets={"default": 40_178},
@@ -35,10 +38,10 @@ def sharegpt4video(row: Mapping[str, Any]) -> Sample:
     """A question for the caption of a video, and the caption."""
     if row.get("conversations") is not None:
         return record(row)
-    path = text_of(row.get("video_path"), "video_path")
-    for caption in column(row, "captions", list):
-        if isinstance(caption, Mapping) and str(caption.get("idx")) == "-1":
-            text = text_of(caption.get("content"), "captions.content")
-            ask = Turn("user", (Video(path=path), choose_question(VIDEO, text)))
+    video = cells.video(row.get("video_path"), "video_path")
+    for number, caption in enumerate(cells.rows(row.get("captions"), "captions")):
+        if str(caption.get("idx")) == "-1":
+            text = cells.text(caption.get("content"), f"captions[{number}].content")
+            ask = Turn("user", (video, choose_question(VIDEO, text)))
             return Sample(turns=(ask, Turn("assistant", (text,))), tags=("caption",))
     raise Defect("wrong_schema", "no caption of the whole video (idx -1)")

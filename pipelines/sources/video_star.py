@@ -7,12 +7,13 @@ Annotations are `ft_json/NAME_tune_.json`; a subset is one of kinetics700, starb
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.llava import JSON_FILES, record
+from pipelines.sources.llava import JSON_FILES, RECORD, record
 from pipelines.sources.sample import Sample, source
 
 
 @source(
     "video_star",
+    version=2,
     hub="orrzohar/Video-STaR",
     layout="json",
     licence="Apache-2.0",
@@ -20,6 +21,7 @@ from pipelines.sources.sample import Sample, source
     verified="ft_json/ with its three files, their sizes, and that no videos lie beside them, on "
     "the repository's file pages; the record is LLaVA's",
     columns=("conversations", "video"),
+    also=RECORD,
     files=("ft_json/{subset}_tune_.json", "{subset}_tune_.json", *JSON_FILES),
     subsets={"kinetics700": 1_055_373, "starb": 134_091, "finediving": 3_336},
     elsewhere={

@@ -9,7 +9,7 @@ WebDataset pairs: NAME.json (or .txt) with NAME.mp4 in the same tar.
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.sources.llava import record
+from pipelines.sources.llava import RECORD, record
 from pipelines.sources.sample import Sample, source
 from pipelines.sources.webdataset import webdataset
 
@@ -31,7 +31,7 @@ SUBSETS = {
 
 @source(
     "vista_400k",
-    version=2,
+    version=3,
     hub="TIGER-Lab/VISTA-400K",
     layout="json",
     licence="MIT",
@@ -39,6 +39,7 @@ SUBSETS = {
     verified="SUBSET.json beside SUBSET/, the record, tars SUBSET/SUBSET_N.tar and their members "
     "at the root, in the repository; rows in the published mixture tables",
     columns=("conversations|json|txt",),
+    also=RECORD,
     files=("{subset}.json", "{subset}.jsonl", "{subset}/*.json", "{subset}/*.tar", "*.tar"),
     media_files={"": ("{subset}/**",)},
     subsets=SUBSETS,

@@ -4,21 +4,24 @@
 
 | text                                             | becomes                                 |
 |--------------------------------------------------|-----------------------------------------|
-| .json with conversations (LLaVA) or texts, messages | that conversation, media at its places |
+| .json with conversations (LLaVA), texts,         | that conversation, media at its places  |
+| messages, or prompt and completion               |                                         |
 | .json with caption or text; .txt, .caption       | a caption: the media, a question, it    |
 
-Media come in the order of the tar.
+Media come in the natural order of their names (`2.png` before `10.png`), or in that in which the
+JSON's `image` or `video` names them all. Text in another encoding than UTF-8 is read where a byte
+order mark says which.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.sources import cells
 from pipelines.sources.captions import IMAGE, VIDEO, choose_question
 from pipelines.sources.cauldron import conversation
-from pipelines.sources.llava import place_media, turns_of_record
-from pipelines.sources.messages import messages
-from pipelines.sources.sample import Defect, Medium, Sample, Still, Turn, Video, source, text_of
+from pipelines.sources.llava import MEDIA_COLUMNS, turns_of_record
+from pipelines.sources.messages import turns_of
+from pipelines.sources.sample import Defect, Medium, Sample, Still, Turn, Video, source
 
 STILLS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 VIDEOS = ("mp4", "webm", "mkv", "avi", "mov", "m4v")
@@ -27,6 +30,7 @@ WORDS = ("txt", "caption", "text")
 
 @source(
     "webdataset",
+    version=2,
     layout="tar",
     licence="yours",
     citation="https://github.com/webdataset/webdataset",
@@ -35,42 +39,55 @@ WORDS = ("txt", "caption", "text")
 )
 def webdataset(row: Mapping[str, Any]) -> Sample:
     """The members of one key as a conversation or a captioned medium."""
+    key = str(row.get("__key__"))
     media: list[Medium] = []
-    about: dict[str, Any] = {}
+    about: Mapping[str, Any] = {}
     words = None
-    for extension, data in row.items():
+    for extension in sorted(row.keys() - {"__key__"}, key=place_of):
+        data = row[extension]
         last = extension.rpartition(".")[2]
         if isinstance(data, Defect):
             raise data
         if last in STILLS:
-            media.append(Still(data=data))
+            media.append(Still(data=data, called=names_of(key, extension)))
         elif last in VIDEOS:
-            media.append(Video(data=data))
+            media.append(Video(data=data, called=names_of(key, extension)))
         elif last == "json":
-            found = json_of(data)
-            about = found if isinstance(found, dict) else {"text": found}
+            found = cells.unpacked(data, "json")
+            about = found if isinstance(found, Mapping) else {"text": found}
         elif last in WORDS:
-            words = data.decode("utf-8", "replace").strip()
+            words = cells.decoded(data, last).strip()
+    waiting = as_named(media, about)
     if "conversations" in about:
-        return Sample(turns=place_media(turns_of_record(about), media))
+        return Sample(turns=turns_of_record(about), waiting=waiting)
     if "texts" in about:
-        return Sample(turns=conversation(tuple(media), about["texts"]))
-    if "messages" in about:
-        stills = [medium.data for medium in media if isinstance(medium, Still)]
-        videos = [medium.data for medium in media if isinstance(medium, Video)]
-        return messages({"messages": about["messages"], "images": stills, "videos": videos})
+        return Sample(turns=conversation(about["texts"]), waiting=waiting)
+    if "messages" in about or "completion" in about:
+        return Sample(turns=turns_of(about), waiting=waiting)
     if words is None:
-        words = text_of(about.get("caption", about.get("text")), "caption")
+        name = "text" if about.get("caption") is None else "caption"
+        words = cells.text(about.get(name), name)
     if not media:
-        raise Defect("missing_media", str(row.get("__key__")))
+        raise Defect("missing_media", "no image or video of this key")
     questions = VIDEO if isinstance(media[0], Video) else IMAGE
-    ask = Turn("user", (*media, choose_question(questions, str(row.get("__key__")))))
+    ask = Turn("user", (*waiting, choose_question(questions, key)))
     return Sample(turns=(ask, Turn("assistant", (words,))), tags=("caption",))
 
 
-def json_of(data: bytes) -> Any:
-    """The JSON in a member; raises Defect where it is none."""
-    try:
-        return json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
-        raise Defect("broken_json", str(error)) from error
+def place_of(extension: str) -> tuple[Any, ...]:
+    """What members of a key are sorted by: `0` of `0.png`, which numbers it."""
+    return cells.natural_key(extension.rpartition(".")[0]), extension
+
+
+def names_of(key: str, extension: str) -> tuple[str, ...]:
+    """What the JSON of a key may call a member."""
+    return (f"{key}.{extension}", f"{key.rpartition('/')[2]}.{extension}", extension)
+
+
+def as_named(media: list[Medium], about: Mapping[str, Any]) -> tuple[Medium, ...]:
+    """The media in the order in which the JSON names them, where it names each of them."""
+    names = [name for column in MEDIA_COLUMNS for name in cells.listed(about.get(column))]
+    by_name = {name: medium for medium in media for name in medium.called}
+    found = [by_name.get(name) for name in names if isinstance(name, str)]
+    ordered = tuple(medium for medium in found if medium is not None)
+    return ordered if sorted(map(id, ordered)) == sorted(map(id, media)) else tuple(media)

@@ -61,6 +61,7 @@ def index_of(
                         dtype=pl.Float32,
                     ),
                     "num_bytes": tokens * 20,
+                    "detail": pl.Series([None] * count, dtype=pl.String),
                 },
                 schema_overrides={
                     "num_tokens": pl.Int32,

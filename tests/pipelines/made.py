@@ -31,6 +31,7 @@ INDEX: dict[str, Any] = {
     "tags": pl.List(pl.String),
     "duration": pl.Float32,
     "num_bytes": pl.Int64,
+    "detail": pl.String,
 }
 
 
@@ -63,6 +64,7 @@ def line(name: str, component: str, tokens: int, learned: int, **more: Any) -> d
         "tags": [],
         "duration": None,
         "num_bytes": 10,
+        "detail": None,
         **more,
     }
 

@@ -13,8 +13,6 @@ from pipelines.reading import json_spans
 from pipelines.reading.archives import archives_of, walk_tar
 from pipelines.reading.files import list_tree
 from pipelines.reading.parts import list_parts
-from pipelines.sources import llava
-from pipelines.sources.sample import Defect, Still, Video
 from tests.pipelines.sources.making import (
     asked,
     encoded_video,
@@ -50,56 +48,6 @@ def zipped(path, members):
         for name, data in members:
             archive.writestr(name, data)
     return path
-
-
-# ------------------------------------------------------------------ placing media
-
-
-def placed(text, *media):
-    (turn, _) = llava.place_media([("user", text), ("assistant", "A <image>")], list(media))
-    return ["[i]" if isinstance(part, Still | Video) else part for part in turn.content]
-
-
-def test_placeholders_become_parts_in_place():
-    one, two = Still(path="1"), Still(path="2")
-    assert placed("<image>\nWhat?", one) == ["[i]", "What?"]
-    assert placed("<image>\n<image>\nWhich?", one, two) == ["[i]", "[i]", "Which?"]
-    assert placed("Left <image>\nright <image>?", one, two) == [
-        "Left ",
-        "[i]",
-        "\nright ",
-        "[i]",
-        "?",
-    ]
-    assert placed("What?\n<image>", one) == ["What?\n", "[i]"]
-    assert placed("<video>\nWhat?", Video(path="v")) == ["[i]", "What?"]
-    assert placed("<image>\nWhat?", Video(path="v")) == ["[i]", "What?"]
-
-
-def test_fewer_and_more_placeholders_than_media():
-    one, two = Still(path="1"), Still(path="2")
-    assert placed("What?", one, two) == ["[i]", "[i]", "What?"]
-    assert placed("See <image> there", one, two) == ["See ", "[i]", "[i]", " there"]
-    assert placed("A literal <image>") == ["A literal <image>"]
-    with pytest.raises(Defect, match="missing_media: 2 placeholders, 1 media"):
-        placed("<image> and <image>", one)
-
-
-@given(
-    st.lists(st.sampled_from(["<image>", "<video>", "a", "\n", " b "]), max_size=8),
-    st.integers(0, 4),
-)
-def test_every_medium_is_placed_once_and_in_order(pieces, extra):
-    text = "".join(pieces)
-    count = text.count("<image>") + text.count("<video>")
-    media = [Still(path=str(n)) for n in range(count + extra)]
-    turns = llava.place_media([("user", text), ("assistant", "A")], media)
-    found = [part for turn in turns for part in turn.content if not isinstance(part, str)]
-    assert found == media
-    kept = "".join(part for part in turns[0].content if isinstance(part, str))
-    if media:
-        text = text.replace("<image>", "").replace("<video>", "")
-    assert "".join(kept.split()) == "".join(text.split())
 
 
 # ------------------------------------------------------------------ the JSON family

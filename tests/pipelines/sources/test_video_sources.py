@@ -271,7 +271,7 @@ def test_imagefolder_with_captions_in_metadata(tmp_path):
     ]
     write_lines(tmp_path / "train" / "metadata.jsonl", rows)
     samples = read("imagefolder", data=str(tmp_path))
-    assert defects(samples) == [None, None, "missing_media", None]
+    assert defects(samples) == [None, None, "missing_media", "missing_media"]
     assert said(samples[0])[1] == ("assistant", "An image.")
     assert said(samples[1]) == [("user", "[i]What?"), ("assistant", "That.")]
 

@@ -1,0 +1,57 @@
+"""What a build read that could not be finished: kept, to be looked at with `show`.
+
+Where a component has nothing left, or a ratio cannot be met, nothing is published; but why rows were
+rejected stands in the index. It goes, with recipe and numbers, to `work/unpublished/NAME`, which
+`show` opens as it does a finished mixture (it has no shards).
+"""
+
+import shlex
+
+import polars as pl
+
+from mixtures import pick as picking
+from mixtures.config import Mixture
+from mixtures.pick import INDEX
+from pipelines.engine import tables
+from pipelines.index import whole_rows
+from pipelines.report.row_facts import FACTS_SCHEMA
+from pipelines.report.stats import stats
+from pipelines.survey import Place, Survey, licences_of
+
+
+def pick_or_keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> pl.DataFrame:
+    """The index with the copies of every sample; raises ValueError where they cannot be had, which
+    says how to look at what was read.
+    """
+    rows, licences = whole_rows(todo.pieces), licences_of(mixture)
+    try:
+        return picking.pick(index, mixture, rows=rows, licences=licences)
+    except ValueError as error:
+        folder = keep(index, todo, mixture, place)
+        raise ValueError(f"{error} {way_to_look(index, folder, place)}") from error
+
+
+def keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> str:
+    """The folder where the index lies, of which nothing was picked."""
+    folder = tables.join(place.work, "unpublished", mixture.name)
+    split = pl.lit("train").cast(pl.Categorical)
+    shard = pl.lit(None, pl.List(pl.Int32))
+    lines = index.with_columns(split=split, copies=pl.lit(0, pl.Int32), shard=shard)
+    packed = pl.DataFrame(FACTS_SCHEMA.empty_table())
+    tables.write_pieces(
+        picking.as_tables(lines), INDEX, tables.join(folder, "index.arrow"), rows_per_batch=1 << 16
+    )
+    tables.write_json(tables.join(folder, "stats.json"), stats(lines, packed, todo.recipe))
+    tables.write_json(tables.join(folder, "recipe.json"), todo.recipe)
+    return folder
+
+
+def way_to_look(index: pl.DataFrame, folder: str, place: Place) -> str:
+    """The end of a message: the command that shows what was rejected most, if anything was."""
+    if index.is_empty():
+        return "Nothing was published."
+    counts = index["rule"].drop_nulls().value_counts(sort=True)
+    what = f"rule={counts['rule'][0]}" if len(counts) else f"component={index['component'][0]}"
+    work = "" if place.work == Place.work else f" work={shlex.quote(place.work)}"
+    command = f"python -m pipelines show {shlex.quote(folder)} {what}{work}"
+    return f"Nothing was published; what was read: {command}"
