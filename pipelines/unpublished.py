@@ -1,7 +1,7 @@
 """What a build read that could not be finished: kept, to be looked at with `show`.
 
-Where a component has nothing left, or a ratio cannot be met, nothing is published; but why rows were
-rejected stands in the index. It goes, with recipe and numbers, to `work/unpublished/NAME`, which
+Where a component has nothing left or a ratio cannot be met, nothing is published; but the index
+says why rows were rejected. It goes, with recipe and numbers, to `work/unpublished/NAME`, which
 `show` opens as it does a finished mixture (it has no shards).
 """
 

@@ -225,7 +225,7 @@ def _rejected(index: pl.DataFrame) -> dict[str, dict[str, Any]]:
             "samples": counts.get(rule, 0),
             "fired": number,
             "examples": [index["id"][line] for line in lines],
-            "details": details.get(rule, {}),
+            **({"details": details[rule]} if rule in details else {}),
         }
         for rule, number, lines in grouped.iter_rows()
     }

@@ -262,7 +262,7 @@ def test_jsonl_without_json_lines_says_so(tmp_path, data, says):
 
 def test_names_longer_than_the_file_system_takes(tmp_path):
     write(tmp_path / "a.png", PNG)
-    names = ["a.png", "x" * 300, "y/" * 3000, "z" * 300 + ".png", "half \ud83d.png", "a\0.png"]
+    names = ["a.png", "x" * 300, "y.y/" * 3000, "z" * 300 + ".png", "half \ud83d.png", "a\0.png"]
     rows = [asked("<image> What?", image=name) for name in names]
     write_lines(tmp_path / "rows.jsonl", rows)
     samples = read("llava", data=str(tmp_path / "rows.jsonl"))

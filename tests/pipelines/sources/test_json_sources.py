@@ -279,16 +279,16 @@ def test_keep_reads_whole_parts_and_says_which_share(tmp_path, monkeypatch):
     monkeypatch.setattr(splitting, "PART_BYTES", 1)
     path = tmp_path / "a.parquet"
     write_parquet(path, [{"text": f"Doc {n}"} for n in range(100)], group=2)
-    list_parts = lambda **k: list_parts(source="documents", data=str(path), **k)
-    every = list_parts()
+    parts_of = lambda **k: list_parts(source="documents", data=str(path), **k)
+    every = parts_of()
     assert [part.number for part in every] == list(range(50))
-    some = list_parts(select={"default": {"keep": 0.1}}, seed=3)
-    more = list_parts(select={"default": {"keep": 0.3}}, seed=3)
+    some = parts_of(select={"default": {"keep": 0.1}}, seed=3)
+    more = parts_of(select={"default": {"keep": 0.3}}, seed=3)
     assert len(some) == 5
     assert {part.name for part in some} < {part.name for part in more}
     assert {part.share for part in some} == {0.1}
     assert some[0].identity == every[0].identity
-    few = list_parts(select={"default": {"max_samples": 8}}, seed=3)
+    few = parts_of(select={"default": {"max_samples": 8}}, seed=3)
     assert sum(part.rows for part in few) == 10
 
 

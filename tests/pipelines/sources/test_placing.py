@@ -223,7 +223,7 @@ def test_parts_that_hold_or_name_their_image(folder, part):
             ["[i]Q", "A"],
         ),
         (
-            {"prompt": chat([{"type": "image"}, text("Q")], "A", "R"), "completion": "B"},
+            {"prompt": chat("<image>Q", "A", "R"), "completion": "B"},
             ["[i]Q", "A", "R", "B"],
         ),
     ],
@@ -310,14 +310,16 @@ def test_members_of_a_key_come_by_number_or_by_name(folder):
 
 def test_llava_records_without_their_medium_are_said(folder):
     rows = [
+        asked("<image>\nQ", picture="a.png"),
         asked("<image>\nQ", image_path="a.png"),
-        asked("Q", image_path="a.png"),
         asked("<video>\nQ", image="a.png"),
         asked("<image>\nQ", "It is <image>.", image="a.png"),
     ]
     samples = read("llava", data=str(write_lines(folder / "r.jsonl", rows)))
     bad = "placeholder_mismatch"
     assert [s["defect"] for s in samples] == [bad, None, bad, bad]
+    assert samples[0]["detail"] == "1 <image> for no image or video"
+    assert names(samples[1]) == "a"
     literal = read("llava", data=str(folder / "r.jsonl"), placeholders="literal")
     assert [s["defect"] for s in literal] == [None] * 4
     assert said(literal[3]) == [("user", "[i]<image>\nQ"), ("assistant", "It is <image>.")]
