@@ -23,7 +23,7 @@ def test_spans_hold_every_token_once_and_learned_ones_as_the_mask_says(folder, s
         assert sum(span.tokens for span in piece.spans) == length == piece.num_tokens
         learned = sum(span.tokens for span in piece.spans if span.learned)
         assert learned == piece.num_learned > 0
-    shown = [span.image_record for piece in found for span in piece.spans if span.kind == "image"]
+    shown = [span.image for piece in found for span in piece.spans if span.kind == "image"]
     assert shown == list(range(len(row["images"])))
 
 
