@@ -23,6 +23,7 @@ FLOORS = {
         ("__main__",),
         ("arguments", "catalogue", "check", "hashes", "plan", "push"),  # commands
         ("build",),  # the main path
+        ("unpublished",),
         ("availability", "clean", "contamination", "index", "probe"),
         ("near",),
         ("survey",),
