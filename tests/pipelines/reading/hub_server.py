@@ -30,6 +30,8 @@ class Hub:
     root: Path
     gated: str = ""
     """The token that opens the repository; empty: open to all."""
+    gated_repo: str = ""
+    """The one repository behind the gate; empty: all are."""
     faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Part of a path -> what happens to its next requests: 429, 500, short, drop."""
     log: list[tuple[str, str, str]] = field(default_factory=list)
@@ -111,7 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         if not found or not (self.hub.root / found[1]).is_dir():
             self.send(404, b"{}", X_Error_Code="RepoNotFound")
             return
-        if self.hub.gated and authorization != f"Bearer {self.hub.gated}":
+        behind = self.hub.gated_repo in ("", found[1])
+        if self.hub.gated and behind and authorization != f"Bearer {self.hub.gated}":
             status = 403 if authorization else 401
             message = "Access to this dataset is restricted"
             self.send(status, b"{}", X_Error_Code="GatedRepo", X_Error_Message=message)
