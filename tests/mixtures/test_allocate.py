@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -179,3 +180,20 @@ def test_filling_is_proportional_below_every_brim(amounts, total):
 )
 def test_counts_as_people_read_them(number, text):
     assert human_count(number) == text
+
+
+def test_with_tokens_max_the_component_that_binds_is_named_and_what_it_costs():
+    # one film of 100 is missing: the share is kept, and so everything else is a hundredth less
+    supply = supply_of({("films", "f"): 99_000, ("rest", "r"): 900_000})
+    mixture = mixture_of({"films": 0.1, "rest": 0.9}, tokens="max", max_epochs=1)
+    granted = allocate(supply, mixture)
+    assert granted["target"].to_list() == pytest.approx([99_000, 891_000])
+    (note,) = shortage_notes(granted, mixture)
+    assert note.startswith("films binds: with every ratio kept, its 99.0k tokens bound the whole")
+    assert "to 990.0k; rest, the next to bind, would allow 1.0M (1 % more)" in note
+    enough = float(re.search(r"max_epochs=([\d.]+)", note)[1])
+    more = mixture_of({"films": 0.1, "rest": 0.9}, tokens="max", max_epochs=1)
+    more.components["films"] = replace(more.components["films"], max_epochs=enough)
+    assert allocate(supply, more)["target"].sum() == pytest.approx(1_000_000, rel=1e-3)
+    even = supply_of({("films", "f"): 100_000, ("rest", "r"): 900_000})
+    assert shortage_notes(allocate(even, mixture), mixture) == []

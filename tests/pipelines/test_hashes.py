@@ -1,8 +1,13 @@
 """The list of a benchmark, made by the command, keeps its items out of a mixture."""
 
 import base64
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import polars as pl
+import pyarrow.parquet as pq
+import pytest
 
 from pipelines.__main__ import main
 from pipelines.engine import tables
@@ -36,3 +41,70 @@ def test_a_list_that_is_not_there_is_said(world, tmp_path, capsys):
     words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={tmp_path}/w", "workers=0"]
     assert main(["build", *words, "benchmarks=[nothing]"]) == 2
     assert "hashes/nothing.parquet" in capsys.readouterr().err
+
+
+@pytest.fixture
+def files(tmp_path):
+    """VLMEvalKit's folder with two of the set's files, served on loopback; its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for name, seed in (("MMStar", 20), ("AI2D_TEST", 21)):
+        picture = base64.b64encode(image_record(seed, 64 + seed % 5 * 24, 64)).decode()
+        (folder / f"{name}.tsv").write_text(f"index\timage\tquestion\n0\t{picture}\tUnlike any?\n")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_set_is_made_by_one_command_and_the_card_says_what_each_found(
+    files, world, mix, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["hashes", "smolvlm", f"data={files}"]) == 2, "eight files are not there"
+    told = capsys.readouterr().err
+    assert "hashes/smolvlm/MMStar.parquet: items 1" in told
+    assert "DocVQA_VAL: HTTP Error 404" in told
+    assert "8 of 10 lists could not be made" in told
+    made = pq.read_schema("hashes/smolvlm/MMStar.parquet")
+    assert made.names == ["kind", "hash", "item"]
+    assert made.metadata[b"hash_list"]
+    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={mix}/../work", "workers=0"]
+    assert main(["build", *words, "benchmarks=[smolvlm]"]) == 0
+    assert "8 benchmarks of smolvlm have no hash list here" in capsys.readouterr().out
+    card = (tmp_path / "mix" / "README.md").read_text()
+    assert "| MMStar | 1 | 1 |" in card
+    assert "| AI2D\\_TEST | 1 | 1 |" in card
+    assert "Not checked, for want of a hash list: OCRBench" in card
+    (tmp_path / "again").mkdir()
+    assert main(["hashes", "smolvlm", f"data={tmp_path}/again"]) == 2
+    assert "hashes/smolvlm/MMStar.parquet: there already" in capsys.readouterr().err
+
+
+def test_without_any_list_the_card_says_that_nothing_was_checked(
+    world, mix, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={mix}/../work", "workers=0"]
+    assert main(["build", *words, "benchmarks=[smolvlm]"]) == 0
+    assert "python -m pipelines hashes smolvlm makes them" in capsys.readouterr().out
+    card = (tmp_path / "mix" / "README.md").read_text()
+    assert "Nothing was checked against any benchmark" in card
+    assert "Not checked, for want of a hash list: OCRBench, AI2D\\_TEST" in card
+
+
+def test_samples_of_too_few_tokens_go_when_tokens_are_counted(world, mix, tmp_path):
+    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={mix}/../work", "workers=0"]
+    assert (
+        main(["build", *words, "components.text.filters={too_few_tokens: {min_tokens: 60}}"]) == 0
+    )
+    index = pl.DataFrame(tables.read(tmp_path / "mix" / "index.arrow"))
+    text, images = (index.filter(component=name) for name in ("text", "images"))
+    short = text.filter(pl.col("num_tokens") < 60)
+    assert 0 < len(short) < len(text)
+    assert short["fired"].list.contains("too_few_tokens").all()
+    assert set(short["rule"].unique()) <= {"too_few_tokens", "duplicate_sample"}
+    assert "too_few_tokens" not in text.filter(pl.col("num_tokens") >= 60)["rule"].to_list()
+    assert "too_few_tokens" not in images["rule"].to_list()

@@ -175,6 +175,16 @@ def test_finevision_ratings_are_per_turn(tmp_path):
     assert broken["defect"] == "wrong_schema"
 
 
+def test_finevision_takes_the_smallest_rating_where_there_is_no_list(tmp_path):
+    kinds = ("relevance", "image_correspondence", "visual_dependency", "formatting")
+    schema = pa.schema([*CAULDRON, *((f"{kind}_min", pa.int64()) for kind in kinds)])
+    row = {"images": [cell(png())], "texts": qa(("Q1", "A1"), ("Q2", "A2"))}
+    least = {f"{kind}_min": n for n, kind in enumerate(kinds, 2)}
+    write_parquet(tmp_path / "chartqa" / "train-0.parquet", [{**row, **least}], schema=schema)
+    (rated,) = read("finevision", data=str(tmp_path))
+    assert rated["ratings"] == [dict(zip(kinds, (2, 3, 4, 5), strict=True))]
+
+
 def test_llava_onevision_configs_with_commas_and_brackets(tmp_path):
     turn = pa.struct([("from", pa.string()), ("value", pa.string())])
     schema = pa.schema(

@@ -79,6 +79,36 @@ def test_mammoth_vl_each_json_with_its_own_shards(tmp_path, clip):
     assert samples[1]["duration"] == 2
 
 
+@pytest.mark.parametrize(
+    ("answer", "reasons"),
+    [
+        ("B", False),
+        ("A red bus stands before the first of two houses.", False),
+        ("Let's think step by step. The bus is red.", True),
+        ("Step 1: count the wheels.\nStep 2: divide.", True),
+        ("The first has four, the second six. Therefore, the correct answer is C.", True),
+        ("To determine the cost, add both prices. Thus 5 is due.", True),
+    ],
+)
+def test_mammoth_answers_that_reason_are_tagged_though_nothing_marks_them(answer, reasons):
+    turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": answer}]
+    sample = sources.SOURCES["mammoth_vl"].adapter({"conversations": turns})
+    assert sample.tags == (("cot",) if reasons else ())
+
+
+def test_hounds_frames_are_read_from_the_other_repository(tmp_path):
+    repository = tmp_path / "lmms-lab/LLaVA-Video-178K/llava_hound"
+    records = [asked("<image>\nQ", video=f"shareVideoGPTV/frames/all_frames/{n}") for n in "ab"]
+    write(repository / "hound_oe_v0_1_qa_processed.json", records)
+    away = tmp_path / "ShareGPTVideo/train_video_and_instruction"
+    frames = [(f"a/{n}.jpeg", png(seed=n, kind="JPEG")) for n in range(4)]
+    tar(away / "train_300k/chunk_0.tar.gz", frames, "w:gz")
+    tar(away / "test_raw/other.tar.gz", [("b/0.jpeg", png())], "w:gz")
+    samples = read("llava_video", mirror=str(tmp_path), subsets=["llava_hound"])
+    assert defects(samples) == [None, "missing_media"]
+    assert samples[0]["duration"] == 2  # 4 frames, 2 a second
+
+
 def test_video_star_takes_its_videos_from_a_folder_you_name(tmp_path, clip):
     write(tmp_path / "kinetics" / "c.mp4", clip)
     records = [asked("<video>\nQ", video="c.mp4"), asked("<video>\nQ", video="gone.mp4")]
