@@ -81,13 +81,21 @@ class Component:
     """Its share of the mixture, in the unit of `measure`. 0 leaves the component out."""
     subsets: dict[str, Subset] = field(default_factory=dict)
     """A list of names, or name -> settings. Empty: every subset of the source."""
-    max_epochs: float = 4.0
-    """How often a sample may be used. Four epochs of repeated data are worth nearly as much as new
-    data, more are not: Muennighoff et al. 2023, https://arxiv.org/abs/2305.16264."""
+    max_epochs: float = 1.0
+    """How often a sample may be used: nothing is repeated unasked. Up to four epochs of repeated
+    data are worth nearly as much as new data, more are not: Muennighoff et al. 2023,
+    https://arxiv.org/abs/2305.16264."""
     data: str | None = None
     """A file, glob or folder (local or fsspec) in place of the hub repository."""
     media: str | None = None
     """The folder of the media where it is not beside the annotations."""
+    licence: str = ""
+    """Of your own files, in place of the source's: an SPDX name (`CC-BY-4.0`), or words. The card
+    and the hub's header show it, `licenses` and limits go by it."""
+    terms: list[str] = field(default_factory=list)
+    """What that licence asks or forbids (`non-commercial`), as `licenses` may name it."""
+    citation: str = ""
+    """What a user of your own files is asked to cite; for the card."""
     frames: Frames = field(default_factory=Frames)
     """How videos become images."""
     placeholders: Literal["places", "literal"] = "places"

@@ -15,6 +15,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+NAMING = frozenset(
+    ("components", "subsets", "limits", "filters", "tags", "benchmarks", "allow", "forbid", "terms")
+)
+"""Keys whose keys or members are names, whatever YAML would make of them."""
 FOLDER = Path(__file__).parent
 """Where the mixtures that ship with the package lie."""
 
@@ -72,12 +76,42 @@ def read(path: str) -> dict[str, Any]:
     else:
         text = Path(path).read_text(encoding="utf-8")
     try:
-        raw = _plain(OmegaConf.create(text))
+        raw = _plain(OmegaConf.create(with_names(text)))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ValueError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(raw, dict) or not text.strip():
         raise ValueError(f"{path}: expected `key: value` lines at the top, found {text[:40]!r}.")
     return raw
+
+
+def with_names(text: str) -> str:
+    """The YAML text with every name in quotes, of components, subsets, tags, ...: by itself YAML
+    reads `no` as false, `2014` as a number and `null` as nothing.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        return text
+    _quote_names(root)
+    return str(yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True))
+
+
+def _quote_names(node: yaml.Node) -> None:
+    """Names below the node are strings: keys of NAMING, and what stands in lists of NAMING."""
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _quote_names(value)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        named: list[yaml.Node] = []
+        if key.value in NAMING and isinstance(value, yaml.MappingNode):
+            named = [name for name, _ in value.value if name.value != "<<"]
+        elif key.value in NAMING and isinstance(value, yaml.SequenceNode):
+            named = value.value
+        for name in named:
+            if isinstance(name, yaml.ScalarNode):
+                name.tag, name.style = "tag:yaml.org,2002:str", "'"
+        _quote_names(value)
 
 
 def with_base(raw: dict[str, Any], path: str) -> dict[str, Any]:
@@ -150,6 +184,8 @@ def write_out_short_forms(raw: dict[str, Any]) -> None:
             if key in block and block[key] is None:
                 block[key] = {}
     for component in blocks[1:]:
+        for key in ("subsets", "tags", "terms"):
+            _refuse_values(component.get(key), key)
         subsets = component.get("subsets")
         if isinstance(subsets, list) and all(isinstance(name, str) for name in subsets):
             component["subsets"] = {name: {} for name in subsets}
@@ -157,6 +193,18 @@ def write_out_short_forms(raw: dict[str, Any]) -> None:
             component["subsets"] = {
                 name: {} if settings is None else settings for name, settings in subsets.items()
             }
+
+
+def _refuse_values(names: object, key: str) -> None:
+    """Raises ValueError where a list of names holds what YAML took for something else."""
+    if isinstance(names, list | tuple | dict):
+        for name in names:
+            if not isinstance(name, str):
+                found = "null" if name is None else str(name).lower()
+                raise ValueError(
+                    f"{key}: found {found} among the names; YAML reads no, yes, on, off, null and "
+                    f"numbers as values. Put the name in quotes, as in {key}: ['no']."
+                )
 
 
 def _plain(config: Any) -> Any:

@@ -24,6 +24,7 @@ from pipelines.arguments import (
     place_of,
     split_settings,
 )
+from pipelines.engine import machine
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -326,6 +327,7 @@ def command_of(name: str) -> Command:
 
 def main(words: list[str]) -> int:
     """Runs the command; returns the exit status."""
+    machine.settle()
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
         return 0 if words else 2

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
 PLACE_KEYS = frozenset({"mixture", "output", "work", "data", "ray", "workers"})
 """Settings that say what is built, and where."""
@@ -72,17 +73,25 @@ def load_mixture_of(settings: dict[str, str], overrides: list[str]):  # type: ig
 
 def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-def]
     """Where to run, from the command line's words."""
+    from mixtures.reading import find
     from pipelines.survey import Place
 
+    path = find(settings["mixture"])
     return Place(
-        output=settings.get("output", f"out/{name}"),
-        work=settings.get("work", "out/work"),
-        data=settings.get("data", ""),
+        beside="" if "://" in path else str(Path(path).absolute().parent),
+        output=expanded(settings.get("output", f"out/{name}")),
+        work=expanded(settings.get("work", "out/work")),
+        data=expanded(settings.get("data", "")),
         ray=settings.get("ray", "local"),
         workers=parse_int(settings["workers"], "workers") if "workers" in settings else None,
         overwrite=parse_bool(settings.get("overwrite", "false"), "overwrite"),
         probe=parse_bool(settings.get("probe", "true"), "probe"),
     )
+
+
+def expanded(path: str) -> str:
+    """The path with `~` as the user's home: shells leave it alone behind `=`."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
 
 
 def parse_bool(word: str, key: str) -> bool:

@@ -314,6 +314,7 @@ def write_index(
     found["notes"] = [LeftOut(**left).sentence for left in todo.recipe["left_out"]]
     found["notes"] += picking.pick_notes(index, mixture, licences=licences_of(mixture))
     found["contamination"] = contamination(todo.pieces, mixture)
+    found["unread"] = todo.unread
     path = tables.join(place.output, "index.arrow")
     tables.write_pieces(picking.as_tables(index), INDEX, path, rows_per_batch=INDEX_ROWS)
     return found

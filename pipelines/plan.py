@@ -25,8 +25,7 @@ from pipelines.availability import Lack, settled
 from pipelines.build import finished_recipe
 from pipelines.engine import tables
 from pipelines.index import index_of, whole_rows
-from pipelines.sources.sample import terms_of
-from pipelines.survey import Piece, Place, licences_of, pieces_of
+from pipelines.survey import Piece, Place, component_terms, licences_of, listing_of, pieces_of, told
 
 WIDTH = 100
 """Characters of a line."""
@@ -40,13 +39,14 @@ def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> 
     """
     asked = mixture
     mixture, left_out, lacks = settled(asked, place, asking=hub)
-    check_licences(mixture, {n: terms_of(c.source) for n, c in mixture.components.items()})
+    check_licences(mixture, component_terms(mixture))
     lacking = {lack.component for lack in lacks}
-    pieces = {
-        name: pieces_of(mixture, name, place)
+    listings = {
+        name: listing_of(mixture, name, place)
         for name in mixture.components
         if name not in lacking and (hub or is_local(mixture, name, place))
     }
+    pieces = pieces_of(mixture, listings, place)
     measured = [name for name, found in pieces.items() if found and all(map(is_cached, found))]
     supply = supply_of(mixture, {name: pieces[name] for name in measured})
     needs = costing.demand(supply, mixture)
@@ -58,6 +58,7 @@ def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> 
         lines += size_lines(expected, mixture, supply)
         lines += cost_lines(supply, expected, mixture, gpu=gpu, mfu=mfu)
     lines += work_lines(pieces, mixture)
+    lines += [f"  {name}: {line}" for name, found in told(listings).items() for line in found]
     return "\n".join(lines)
 
 

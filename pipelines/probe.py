@@ -28,14 +28,12 @@ from pipelines.availability import Lack, access_words, lack_of, refuse, settled
 from pipelines.engine import tables
 from pipelines.reading import ingest, traffic
 from pipelines.reading.archives import key_of
-from pipelines.reading.files import File, Tree, is_url, list_tree
+from pipelines.reading.files import File, Tree, is_url
 from pipelines.reading.head import Head, MediumFound, find_medium, head_of
-from pipelines.reading.media_files import Media, is_medium
+from pipelines.reading.media_files import Media
 from pipelines.reading.parts import (
-    locate_files,
+    find_files,
     media_tree_of,
-    rename_subset,
-    subsets_of,
 )
 from pipelines.reading.splitting import SubsetMedia, media_of
 from pipelines.sources import SOURCES, Defect, Sample, Source
@@ -126,15 +124,17 @@ def listed(mixture: Mixture, name: str, place: Place) -> Listed:
     """The component's files; raises as `list_parts` does."""
     component, where = mixture.components[name], f"components.{name}"
     about = source_named(component.source, where=where)
-    tree, chosen = locate_files(about, data=component.data, mirror=place.data or None, where=where)
-    names = list(component.subsets)
-    if chosen:
-        subsets = rename_subset(chosen, about, names, where=where)
-    else:
-        subsets = subsets_of(about, tree, names, where=where)
-    return Listed(
-        name, about, tree, subsets, list_tree(component.media) if component.media else None
+    tree, subsets, media = find_files(
+        about,
+        list(component.subsets),
+        data=component.data,
+        media=component.media,
+        mirror=place.data or None,
+        beside=place.beside,
+        ours=(place.output, place.work),
+        where=where,
     )
+    return Listed(name, about, tree, subsets, media)
 
 
 def probe_subset(
@@ -165,7 +165,7 @@ def probe_subset(
     one = replace(one, media="in the rows" if inline else "" if not paths else "by path")
     found_medium: MediumFound | None = None
     if paths and here.listed is not None:
-        if not any(is_medium(file.name) for file in here.listed):
+        if not here.media_there:
             return replace(
                 one,
                 fault=f"missing_media: rows name {paths[0]!r} and the like, and no image, video "

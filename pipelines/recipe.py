@@ -51,8 +51,9 @@ def fingerprint(*values: Any) -> str:
 
 
 def identity(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe determines the mixture: not its name, description or package versions, nor
-    the GPUs that its rules ask for, nor what would have happened had a component not been there.
+    """What of a recipe determines the mixture: not its name, description or package versions, the
+    places of its files, nor the GPUs that its rules ask for, nor what would have happened had a
+    component not been there.
     """
     mixture = {k: v for k, v in content["mixture"].items() if k not in NAMES}
     mixture["components"] = {
@@ -60,7 +61,13 @@ def identity(content: Mapping[str, Any]) -> dict[str, Any]:
         for name, settings in mixture["components"].items()
     }
     mixture = _without(mixture, "num_gpus")
+    mixture["components"] = _unplaced(mixture["components"])
     return {"mixture": mixture, "inputs": content["inputs"], "versions": content["versions"]}
+
+
+def _unplaced(components: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The components without the paths of their files: `inputs` says what lies there."""
+    return {name: {**c, "data": None, "media": None} for name, c in components.items()}
 
 
 def _without(value: Any, key: str) -> Any:

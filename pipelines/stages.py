@@ -20,8 +20,9 @@ import pyarrow as pa
 import filters
 from filters.facts import VERDICTS
 from pipelines.engine import tables
-from pipelines.engine.runner import STAGES, Needs, Stage, stage
-from pipelines.reading.ingest import ingest_batches
+from pipelines.engine.runner import STAGES, AgainError, Needs, Stage, stage
+from pipelines.reading.archive_order import SeveralFit
+from pipelines.reading.ingest import ingest_batches, knowing
 from pipelines.reading.parts import Part
 from pipelines.report.row_facts import FACTS_READ, FACTS_SCHEMA, row_facts
 from tokenization import encode as tokens
@@ -34,7 +35,11 @@ __all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
 @stage(writes=SAMPLE, version=2, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
 def ingest(part: Part) -> Iterator[pa.Table]:
     """Every row of the part is a sample, whole or with its defect; an archive's are many."""
-    return (pa.Table.from_batches([batch]) for batch in ingest_batches(part))
+    try:
+        for batch in ingest_batches(part):
+            yield pa.Table.from_batches([batch])
+    except SeveralFit as found:
+        raise AgainError(part=knowing(part, found)) from None
 
 
 @stage(writes=VERDICTS, version=2)

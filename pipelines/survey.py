@@ -14,8 +14,9 @@ from mixtures.config import Component, Mixture, check_licences, encoding_of, rul
 from mixtures.optional import LeftOut
 from pipelines import recipe, sources
 from pipelines.engine import tables, versions
-from pipelines.reading.parts import Part, list_parts
-from pipelines.sources.sample import terms_of
+from pipelines.ids import names_in_ids, renamed
+from pipelines.reading.leftovers import sentences
+from pipelines.reading.parts import Listing, Part, list_component
 from pipelines.stages import STAGES
 from tokenization.schema import Encoding
 
@@ -34,6 +35,8 @@ class Place:
     overwrite: bool = False
     probe: bool = True
     """Look into what was never read, before anything is read in earnest."""
+    beside: str = ""
+    """The folder of the mixture's file, from which its paths are looked for besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,8 @@ class Survey:
 
     pieces: list[Piece]
     recipe: dict[str, Any]
+    unread: dict[str, list[str]]
+    """Component -> sentences about what of its own files is not read."""
 
     @property
     def fingerprint(self) -> str:
@@ -70,19 +75,28 @@ def survey(mixture: Mixture, place: Place, *, left_out: Sequence[LeftOut] = ()) 
         ValueError: an unknown source, rule or subset.
         FileNotFoundError: data that is not there.
     """
-    check_licences(mixture, {n: terms_of(c.source) for n, c in mixture.components.items()})
-    pieces = [p for name in mixture.components for p in pieces_of(mixture, name, place)]
+    check_licences(mixture, component_terms(mixture))
+    listings = {name: listing_of(mixture, name, place) for name in mixture.components}
+    pieces = [p for found in pieces_of(mixture, listings, place).values() for p in found]
     inputs = {f"{p.component}/{p.part.subset}": p.part.identity for p in pieces}
     made = recipe_of(mixture, inputs)
-    return Survey(pieces=pieces, recipe={**made, "left_out": [asdict(left) for left in left_out]})
+    return Survey(
+        pieces=pieces,
+        recipe={**made, "left_out": [asdict(left) for left in left_out]},
+        unread=told(listings),
+    )
 
 
-def pieces_of(mixture: Mixture, name: str, place: Place) -> list[Piece]:
-    """The parts of one component, and the files they become."""
+def told(listings: dict[str, Listing]) -> dict[str, list[str]]:
+    """Component -> sentences about what of its files is not read, where there is any such."""
+    found = {name: sentences(listing.unread) for name, listing in listings.items()}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def listing_of(mixture: Mixture, name: str, place: Place) -> Listing:
+    """What there is of one component."""
     component = mixture.components[name]
-    rules = list(checked_rules(mixture, name).items())
-    encoding = encoding_of(mixture, name)
-    parts = list_parts(
+    return list_component(
         component=name,
         source=component.source,
         subsets=component.subsets,
@@ -93,10 +107,34 @@ def pieces_of(mixture: Mixture, name: str, place: Place) -> list[Piece]:
             subset: {"keep": settings.keep, "max_samples": settings.max_samples}
             for subset, settings in component.subsets.items()
         },
-        frames={**asdict(component.frames), "size": encoding.crop_size},
+        frames={**asdict(component.frames), "size": encoding_of(mixture, name).crop_size},
         placeholders=component.placeholders,
         seed=mixture.seed,
+        beside=place.beside,
+        ours=(place.output, place.work),
     )
+
+
+def pieces_of(
+    mixture: Mixture, listings: dict[str, Listing], place: Place
+) -> dict[str, list[Piece]]:
+    """Component -> its parts, and the files they become; no two hold samples of one id.
+
+    Raises:
+        ValueError: two components read the same file.
+    """
+    of = {name: component.source for name, component in mixture.components.items()}
+    called = names_in_ids(listings, of)
+    return {
+        name: pieces_of_one(mixture, name, [renamed(p, called) for p in listing.parts], place)
+        for name, listing in listings.items()
+    }
+
+
+def pieces_of_one(mixture: Mixture, name: str, parts: list[Part], place: Place) -> list[Piece]:
+    """The parts of one component, and the files they become."""
+    rules = list(checked_rules(mixture, name).items())
+    encoding = encoding_of(mixture, name)
     repairs = filters.identity(filters.rewriting(dict(rules)))
     judging = [filters.identity(dict(rules)), mixture.weight_by]
     pieces = []
@@ -154,15 +192,34 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
 
 def describe_component(name: str, component: Component, inputs: dict[str, Any]) -> dict[str, Any]:
     """What the card says of a component's source; its revision is the commit that was read."""
-    about = sources.describe(component.source)
+    about = about_source(component)
     mine = [value for key, value in inputs.items() if key.startswith(f"{name}/")]
     commits = [identity["revision"] for identity in mine if "revision" in identity]
     return {**about, "revision": commits[0]} if commits else about
 
 
+def about_source(component: Component) -> dict[str, Any]:
+    """What is known of a component's data: of its source, but what the mixture says of its own."""
+    about = sources.describe(component.source)
+    if component.data is not None and not about["hub"]:
+        about["citation"] = ""  # that of the layout is not the data's
+    if component.licence:
+        about |= {"licence": component.licence, "terms": []}
+    if component.terms:
+        about["terms"] = list(component.terms)
+    if component.citation:
+        about["citation"] = component.citation
+    return about
+
+
+def component_terms(mixture: Mixture) -> dict[str, list[str]]:
+    """Component -> the licence of its data and what that asks or forbids."""
+    found = {name: about_source(component) for name, component in mixture.components.items()}
+    return {name: [about["licence"], *about["terms"]] for name, about in found.items()}
+
+
 def licences_of(mixture: Mixture) -> dict[str, str]:
-    """Component -> the licence of its source."""
+    """Component -> the licence of its data."""
     return {
-        name: sources.describe(component.source)["licence"]
-        for name, component in mixture.components.items()
+        name: about_source(component)["licence"] for name, component in mixture.components.items()
     }

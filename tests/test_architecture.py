@@ -27,7 +27,7 @@ FLOORS = {
         ("availability", "clean", "contamination", "index", "probe"),
         ("near",),
         ("survey",),
-        ("stages",),
+        ("stages", "ids"),
         ("reading",),  # repository -> rows -> samples
         ("media",),  # bytes -> what is known of an image or a video
         ("report",),  # index and shards -> what a person looks at

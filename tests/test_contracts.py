@@ -77,7 +77,7 @@ def test_recipe_says_what_was_used(mix):
     assert {"name", "fingerprint", "mixture", "sources", "packages"} <= set(recipe)
     assert recipe["sources"]["images"]["hub"] == "HuggingFaceM4/the_cauldron"
     resolved = yaml.safe_load((mix / "mixture.yaml").read_text())
-    assert resolved["components"]["text"]["max_epochs"] == 4
+    assert resolved["components"]["text"]["max_epochs"] == 1
 
 
 def test_the_resolved_mixture_builds_the_same_mixture(mix, tmp_path):

@@ -13,6 +13,7 @@ import math
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,16 @@ class Stage:
         """What of the stage determines its output: its version, and the columns it writes."""
         columns = {column.name: str(column.type) for column in self.writes}
         return {"version": self.version, "columns": columns}
+
+
+class AgainError(Exception):
+    """Raised by a stage that gives its table in pieces and found out late how it should have begun:
+    nothing of it is kept, and it is called anew with these settings over its own.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("to be called anew")
+        self.settings = settings
 
 
 STAGES: dict[str, Stage] = {}
@@ -112,14 +123,7 @@ def run_task(task: Task) -> Report:
         read = {
             k: tables.read(v.path) if isinstance(v, File) else v for k, v in task.settings.items()
         }
-        made = spec.call(**read)
-        pieces = (
-            tables.conform(piece, spec.writes, writer=f"stage {spec.name}")
-            for piece in ([made] if isinstance(made, pa.Table) else made)
-        )
-        rows = tables.write_pieces(
-            pieces, spec.writes, task.out, rows_per_batch=spec.rows_per_batch
-        )
+        rows = written(spec, read, task.out)
     except Exception as error:
         error.add_note(f"stage {spec.name}, part {task.part}")
         raise
@@ -132,6 +136,19 @@ def run_task(task: Task) -> Report:
         peak_bytes=timings.peak_bytes(),
         node=_node(),
     )
+
+
+def written(spec: Stage, settings: dict[str, Any], out: str) -> int:
+    """The file `out` holds what the stage makes of the settings; returns its rows."""
+    made = spec.call(**settings)
+    pieces = (
+        tables.conform(piece, spec.writes, writer=f"stage {spec.name}")
+        for piece in ([made] if isinstance(made, pa.Table) else made)
+    )
+    try:
+        return tables.write_pieces(pieces, spec.writes, out, rows_per_batch=spec.rows_per_batch)
+    except AgainError as again:
+        return written(spec, {**settings, **again.settings}, out)
 
 
 def _node() -> str:
@@ -163,13 +180,23 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
         return
     if address == "local":
         # Tables travel as files; the object store holds only small tables of picks.
-        ray.init(
-            address="local",
-            num_cpus=workers or os.cpu_count(),
-            object_store_memory=512 << 20,
-            include_dashboard=False,
-            **quiet,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers or os.cpu_count(),
+                object_store_memory=512 << 20,
+                include_dashboard=False,
+                **quiet,
+            )
+        except OSError as error:
+            if "AF_UNIX" not in str(error):
+                raise
+            place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+            raise ValueError(
+                f"TMPDIR={place}: too long for Ray, whose sockets lie in it (a socket's path has "
+                "at most 107 bytes). Set RAY_TMPDIR to a short folder on this machine's own disk, "
+                "as in RAY_TMPDIR=/tmp, or say workers=0."
+            ) from error
     else:
         # A submitted job brings its code by its own runtime environment (or the image).
         code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}

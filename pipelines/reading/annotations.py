@@ -275,8 +275,7 @@ def index_annotations(files: tuple[File, ...], name: str, every: BlockSelection)
     if every.step == 1:
         scans = [scan_file(file, name) for file in files]
     else:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        spool = tempfile.TemporaryFile(dir=cache_folder())  # noqa: SIM115 - closed with the index
+        spool = spool_file()
         taken = (spooled(found, spool, copied) for found in sample_blocks(files, name, every))
         scans = [indexed(found, source)[0] for found in taken]
     counts = [len(found.offsets) for found in scans]
@@ -296,6 +295,15 @@ def index_annotations(files: tuple[File, ...], name: str, every: BlockSelection)
         *unique_pairs(keys, owners),
         spool,
     )
+
+
+def spool_file() -> BinaryIO:
+    """A nameless file, beside the caches or, where none can be, among temporary ones."""
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        return cast(BinaryIO, tempfile.TemporaryFile(dir=cache_folder()))
+    except OSError:
+        return cast(BinaryIO, tempfile.TemporaryFile())
 
 
 def unique_pairs(keys: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

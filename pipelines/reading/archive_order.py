@@ -6,9 +6,11 @@ five rows is decoded once. A row belongs to the archive of its first medium; med
 are expected in one archive each.
 """
 
+import zlib
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,12 @@ from pipelines.media import decoders
 from pipelines.reading.archives import (
     IMAGE,
     Archive,
+    full_names,
     keep_listing,
+    key_of,
     keys_of,
     listing,
+    normalized_path,
     stem_and_extension,
     walk_tar,
 )
@@ -31,15 +36,26 @@ FOLDER_BYTES = 1 << 30
 
 
 def rows_in_archive_order(
-    archive: Archive, first: np.ndarray, keys: np.ndarray, owners: np.ndarray, media: Media
+    archive: Archive,
+    first: np.ndarray,
+    keys: np.ndarray,
+    owners: np.ndarray,
+    media: Media,
+    *,
+    knowing: Mapping[int, bool],
 ) -> Iterator[int]:
     """The rows whose first medium is in the archive, each when its media are at hand.
 
     `first` [rows]: the hash of each row's first medium. `keys` [media], sorted, and `owners`
     [media]: every medium's hash and its row, each pair once. Media found are in `media.at_hand`
     while a row that needs them is out.
+
+    Raises:
+        SeveralFit: at the end; to be read anew with what it says as `knowing`.
     """
+    fitting = Fitting(archive, knowing)
     wanted = np.bincount(owners, minlength=len(first))  # different media per row
+    wanted_keys = set(np.unique(keys).tolist())
     seen = array("Q")
     needs: dict[int, set[int]] = {}
     users: dict[int, set[int]] = defaultdict(set)
@@ -57,12 +73,18 @@ def rows_in_archive_order(
         high = np.searchsorted(keys, np.uint64(key), side="right")
         return [row for row in owners[low:high].tolist() if row not in done]
 
-    for named, data in with_folders(archive, lambda named: any(map(wanting, named))):
+    for name, named, data in with_folders(archive, lambda named: any(map(wanting, named))):
         ready: list[int] = []
+        full = {key_of(path) for path in full_names(archive, name)}
         for key in named:
             seen.append(key)
+            if key not in wanted_keys:
+                continue
+            taken = fitting.takes(key, full=key in full, data=data)
+            if taken is None or fitting.several:
+                continue
             for row in wanting(key):
-                media.at_hand.setdefault(key, data)
+                media.at_hand.setdefault(key, taken)
                 users[key].add(row)
                 needs.setdefault(row, set()).add(key)
                 if row not in ready:
@@ -76,6 +98,52 @@ def rows_in_archive_order(
             yield row
         release(row)
     keep_listing(archive, seen)
+    if fitting.several:
+        raise SeveralFit(fitting.several)
+
+
+class SeveralFit(Exception):
+    """Paths of rows turned out to fit several members of an archive, when rows were out already:
+    it must be read anew, `knowing` which.
+    """
+
+    def __init__(self, knowing: dict[int, bool]) -> None:
+        super().__init__(f"{len(knowing)} paths fit several members")
+        self.knowing = knowing
+
+
+@dataclass
+class Fitting:
+    """Which member of an archive each wanted path means, while they pass in order.
+
+    Of members that one path fits, one that it names in full is meant; where none or more than one
+    is, and they differ, none.
+    """
+
+    archive: Archive
+    knowing: Mapping[int, bool]
+    """Of paths that fit several: whether one of them is named in full."""
+    passed: dict[int, tuple[bool, int, int]] = field(default_factory=dict)
+    """Of paths that a member fitted: named in full, its size and CRC."""
+    several: dict[int, bool] = field(default_factory=dict)
+    """What a reading anew must know."""
+
+    def takes(self, key: int, *, full: bool, data: "Passing") -> "Passing | None":
+        """What the path gets of the member that passes; null where it means another."""
+        if key in self.knowing:
+            if not self.knowing[key]:
+                return Defect("ambiguous_media", f"it fits several members of {self.archive.name}")
+            return data if full else None
+        about = (full, len(data), zlib.crc32(data)) if isinstance(data, bytes) else (full, 0, 0)
+        known = self.passed.setdefault(key, about)
+        if known is about:
+            return data
+        if full == known[0] and (about[1:] != known[1:] or not isinstance(data, bytes)):
+            self.several[key] = False
+        elif full and not known[0]:
+            self.several[key] = True
+            self.passed[key] = about
+        return None
 
 
 Passing = bytes | Defect | dict[str, bytes]
@@ -84,9 +152,9 @@ Passing = bytes | Defect | dict[str, bytes]
 
 def with_folders(
     archive: Archive, wants: Callable[[list[int]], bool]
-) -> Iterator[tuple[list[int], Passing]]:
-    """(hashes of every path that names it, content) of each member, and of each folder of images
-    once the last of them has passed; of a folder that nothing `wants`, empty.
+) -> Iterator[tuple[str, list[int], Passing]]:
+    """(name, hashes of every path that names it, content) of each member, and of each folder of
+    images once the last of them has passed; of a folder that nothing `wants`, empty.
 
     Raises ValueError where the images of a wanted folder do not stand together.
     """
@@ -99,7 +167,7 @@ def with_folders(
         parent, _, base = name.rpartition("/")
         if named and (parent != at or not IMAGE.match(name)):
             broken = data if not name and isinstance(data, Defect) else None
-            yield named, defect or broken or images
+            yield at, named, defect or broken or images
             past.update([at] if gathers else [])
             named, images, num_bytes, defect = [], {}, 0, None
         if not name:
@@ -120,9 +188,9 @@ def with_folders(
                     defect, images = Defect("too_many_bytes", parent), {}
             elif gathers and isinstance(data, Defect):
                 defect = defect or data
-        yield keys_of(archive, name), data
+        yield name, keys_of(archive, name), data
     if named:
-        yield named, defect or images
+        yield at, named, defect or images
 
 
 def rows_in_no_archive(
@@ -149,7 +217,10 @@ def rows_in_no_archive(
 
 
 def webdataset_samples(archive: Archive) -> Iterator[dict[str, Any] | Defect]:
-    """The samples of a WebDataset tar: consecutive members of one key, {extension: bytes}."""
+    """The samples of a WebDataset tar: consecutive members of one key, {extension: bytes}.
+
+    Where an extension comes again under one key, another sample of that key begins.
+    """
     sample: dict[str, Any] = {}
     for name, data in walk_tar(archive, limit=decoders.MAX_BYTES):
         if not name:
@@ -159,8 +230,10 @@ def webdataset_samples(archive: Archive) -> Iterator[dict[str, Any] | Defect]:
             assert isinstance(data, Defect)
             yield data
             continue
+        if normalized_path(name).rpartition("/")[2].startswith("."):
+            continue  # hidden
         key, extension = stem_and_extension(name)
-        if sample and sample["__key__"] != key:
+        if sample and (sample["__key__"] != key or extension in sample):
             yield sample
             sample = {}
         sample["__key__"] = key

@@ -10,9 +10,10 @@
 `NAME.zip.part-aa`, `-ab`, ... (also `.001`, `.002`) are one archive, as are the disks `NAME.z01`,
 `.z02`, ... `NAME.zip` of a zip. A path of a row names a
 member when it is the member's full name, from the right: `a/b.mp4` is `x/a/b.mp4`, in an archive
-whose own folder and stem count as the first parts of that name; of several, the first in order.
-Only regular files are members: links are never followed. Names serve for comparing alone, so none
-of them can escape anywhere.
+whose own folder and stem count as the first parts of that name. Of several that one path names, one
+that it names in full is meant; where none or more than one is, and they differ, the row is
+`ambiguous_media`. Only regular files are members, and no twins of macOS (`._x`, `__MACOSX`): links
+are never followed. Names serve for comparing alone, so none of them can escape anywhere.
 """
 
 import io
@@ -47,6 +48,8 @@ DISK = re.compile(r"(?P<stem>.*)\.z(?P<number>\d\d+)\Z", re.IGNORECASE)
 """A piece of a zip cut into disks, whose last is the `.zip`."""
 IMAGE = re.compile(r".*\.(jpe?g|png|webp|bmp)\Z", re.IGNORECASE)
 """A member that may be a frame of a folder of frames."""
+COMPARED = 1 << 20
+"""Bytes from the start by which two files of one size that one path names are held to be alike."""
 BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -131,6 +134,18 @@ def full_names(archive: Archive, member: str) -> tuple[str, str]:
     return normalized_path(f"{folder}/{inside}"), normalized_path(f"{folder}/{stem}/{inside}")
 
 
+def is_twin(name: str) -> bool:
+    """Whether a member is what macOS packs beside every file: no data of anybody's."""
+    parts = normalized_path(name).split("/")
+    return parts[-1].startswith("._") or "__MACOSX" in parts
+
+
+def ambiguous(path: str, found: Sequence[str]) -> Defect:
+    """The Defect of a path that several files fit, some of which differ."""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return Defect("ambiguous_media", f"{path[:200]} fits {', '.join(found[:3])}{more}")
+
+
 def is_suffix_path(full: str, path: str) -> bool:
     """Whether `path` is `full`, from the right."""
     return full == path or full.endswith("/" + path)
@@ -144,12 +159,14 @@ def key_of(path: str) -> int:
 
 def keys_of(archive: Archive, member: str) -> list[int]:
     """The hashes of every path that names the member."""
-    paths = dict.fromkeys(
-        "/".join(parts[start:])
-        for parts in (full.split("/") for full in full_names(archive, member))
-        for start in range(len(parts))
-    )
-    return [key_of(path) for path in paths]
+    paths = [path for full in full_names(archive, member) for path in suffixes(full)]
+    return [key_of(path) for path in dict.fromkeys(paths)]
+
+
+def suffixes(path: str) -> list[str]:
+    """The path, and what is left of it without its first folder, its first two, ..."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def member_name(member: Any) -> str:
@@ -179,10 +196,12 @@ class Members:
     def members(self, number: int) -> Iterator[tuple[str, Any]]:
         """(name, member) of every regular file of an archive."""
         reader = self.reader(number)
+        found: Iterator[tuple[str, Any]]
         if isinstance(reader, zipfile.ZipFile):
-            yield from ((info.filename, info) for info in reader.infolist() if not info.is_dir())
+            found = ((info.filename, info) for info in reader.infolist() if not info.is_dir())
         else:
-            yield from ((info.name, info) for info in reader if info.isreg())
+            found = ((info.name, info) for info in reader if info.isreg())
+        yield from ((name, info) for name, info in found if not is_twin(name))
 
     def reader(self, number: int) -> zipfile.ZipFile | tarfile.TarFile:
         """The open archive."""
@@ -200,13 +219,41 @@ class Members:
         return self.readers[number]
 
     def find(self, path: str) -> tuple[int, Any] | None:
-        """Where the member that `path` names lies, if there is one."""
+        """Where the member that `path` names lies, if there is one; raises Defect where several of
+        different content are meant.
+        """
         wanted = normalized_path(path)
+        fits, exact = list[tuple[int, Any]](), list[tuple[int, Any]]()
         for number, member in self.by_base.get(wanted.rpartition("/")[2], ()):
             fulls = full_names(self.archives[number], member_name(member))
             if any(is_suffix_path(full, wanted) for full in fulls):
-                return number, member
-        return None
+                (exact if wanted in fulls else fits).append((number, member))
+        found = exact or fits
+        if len(found) > 1 and not all(self.same(found[0], other) for other in found[1:]):
+            raise ambiguous(path, [f"{self.archives[n].name}: {member_name(m)}" for n, m in found])
+        return found[0] if found else None
+
+    def same(self, one: tuple[int, Any], other: tuple[int, Any]) -> bool:
+        """Whether two members hold the same, as far as sizes and their first COMPARED bytes say."""
+        sizes = {self.size(place) for place in (one, other)}
+        return len(sizes) == 1 and self.head(one) == self.head(other)
+
+    def size(self, place: tuple[int, Any]) -> int:
+        """Bytes of the member."""
+        _, member = place
+        return int(member.file_size if isinstance(member, zipfile.ZipInfo) else member.size)
+
+    def head(self, place: tuple[int, Any]) -> bytes | str:
+        """The member's first COMPARED bytes; why it cannot be read, where that is so."""
+        number, member = place
+        reader = self.reader(number)
+        try:
+            if isinstance(reader, zipfile.ZipFile):
+                with reader.open(member) as stream:
+                    return stream.read(COMPARED)
+            return cast(BinaryIO, reader.extractfile(member)).read(COMPARED)
+        except BROKEN as error:
+            return f"{type(error).__name__} {number} {member_name(member)}"
 
     def folder(self, path: str) -> list[tuple[str, tuple[int, Any]]]:
         """(name, place) of the images right below the folder that `path` names; none: empty."""
@@ -220,11 +267,15 @@ class Members:
                         below.setdefault((number, parent), []).append((base, (number, member)))
         wanted = normalized_path(path)
         found = self.by_folder.get(wanted.rpartition("/")[2], {})
+        fits, exact = list[tuple[int, str]](), list[tuple[int, str]]()
         for number, parent in sorted(found):
             fulls = full_names(self.archives[number], parent)
             if any(is_suffix_path(full, wanted) for full in fulls):
-                return found[number, parent]
-        return []
+                (exact if wanted in fulls else fits).append((number, parent))
+        meant = exact or fits
+        if len(meant) > 1:
+            raise ambiguous(path, [f"{self.archives[n].name}: {parent}/" for n, parent in meant])
+        return found[meant[0]] if meant else []
 
     def read(self, place: tuple[int, Any], limit: int) -> bytes:
         """The member's bytes, at most `limit`; raises Defect where it is larger or broken."""
@@ -267,7 +318,7 @@ def walk_tar(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Def
             tarfile.open(fileobj=stream, mode="r|") as tar,
         ):
             for member in tar:
-                if member.isreg():
+                if member.isreg() and not is_twin(member.name):
                     yield member.name, read_member(tar, member, limit) if limit else b""
             if stream.last.strip(b"\0"):
                 # every tar ends in blocks of zeros; tarfile takes their absence for an end
@@ -296,7 +347,7 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> by
 # ------------------------------------------------------------------ which names an archive has
 
 
-LISTING = 2
+LISTING = 3
 """Bumped when other names would be remembered of the same archive."""
 
 

@@ -7,15 +7,21 @@ PATH`, or what fsspec knows.
 """
 
 import errno
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pipelines.reading import hub, traffic
+from pipelines.reading.walk import Unread, passed_over, printable, walk
 
+ANY_IMAGE = re.compile(
+    r".*\.(jpe?g|jfif|png|webp|bmp|gif|tiff?|avif|heic|heif|jp2|ppm|pgm)\Z", re.IGNORECASE
+)
+"""Endings of images."""
+DOCUMENT = re.compile(r".*\.(txt|md)\Z", re.IGNORECASE)
+"""Endings of files that are one document each."""
 SPLITS = "train|validation|valid|val|dev|test"
 NOT_ROWS = re.compile(
     r"(^|/)(dataset_infos?|dataset_dict|state|recipe|stats|package|config)\.json$"
@@ -34,8 +40,13 @@ class File:
 
     @property
     def identity(self) -> list[Any]:
-        """What stands for the file in a fingerprint."""
+        """What stands for the file where rows or a listing name it."""
         return [self.name, self.size, self.stamp]
+
+    @property
+    def folder(self) -> str:
+        """The URL of the folder it lies in."""
+        return self.url.rpartition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,12 @@ class Tree:
     root: str
     files: tuple[File, ...]
     commit: str = ""
+    unread: tuple[Unread, ...] = ()
+    """What could not be listed or read."""
+    named: bool = False
+    """Whether the files to be read were named outright, so that others are none of ours."""
+    aliases: tuple[tuple[str, str], ...] = ()
+    """Links to folders of the tree: (name of the link, name of the folder)."""
 
 
 def is_url(place: str) -> bool:
@@ -52,35 +69,30 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
-def list_tree(root: str) -> Tree:
-    """Every file under `root`, hidden ones left out; raises FileNotFoundError where it is not."""
+def list_tree(root: str, *, ours: Sequence[str] = ()) -> Tree:
+    """Every file under `root`, but for hidden ones and what lies in the folders `ours`.
+
+    Raises:
+        FileNotFoundError: no folder there.
+        PermissionError: it may not be listed.
+    """
     if hub.is_hub(root):
         commit, files = hub.tree(root)
         return Tree(f"{hub.pin_revision(root, commit)}", tuple(File(*f) for f in files), commit)
     if is_url(root):
         return Tree(root.rstrip("/"), tuple(remote_files(root)))
-    return Tree(str(Path(root).absolute()), tuple(local_files(Path(root))))
-
-
-def local_files(root: Path) -> list[File]:
-    """Every file under the folder `root`."""
-    if not root.is_dir():
+    if not Path(root).is_dir():
         raise FileNotFoundError(f"{root} is not a folder")
-    found = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if not name.startswith("."):
-                path = Path(folder, name)
-                if path.is_file():
-                    found.append(local_file(path, root))
-    return sorted(found, key=lambda file: file.name)
+    met = walk(Path(root), ours=[place for place in ours if not is_url(place)])
+    found = tuple(File(one.name, one.path, one.size, one.stamp) for one in met.found)
+    unread, aliases = tuple(met.unread), tuple(met.aliases)
+    return Tree(str(Path(root).absolute()), found, unread=unread, aliases=aliases)
 
 
 def local_file(path: Path, root: Path) -> File:
     """The file at `path`, named relative to `root`."""
     stat = path.stat()
-    name = path.relative_to(root).as_posix()
+    name = printable(path.relative_to(root).as_posix())
     return File(name, str(path.absolute()), stat.st_size, str(stat.st_mtime_ns))
 
 
@@ -92,6 +104,8 @@ def remote_files(root: str) -> list[File]:
     found = []
     for full, about in filesystem.find(path, detail=True).items():
         name = full[len(path) :].lstrip("/") or full.rsplit("/", 1)[-1]
+        if full != path and passed_over(name):
+            continue
         stamp = next(
             (about[k] for k in ("ETag", "etag", "mtime", "LastModified") if k in about), ""
         )
@@ -133,12 +147,14 @@ def exists(url: str, *, folder: bool = False) -> bool:
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
     """The regular expression of a glob: `*` and `?` within a folder, `**` across folders,
-    `{subset}` a folder's or file's name.
+    `{subset}` a folder's or file's name, `{a,b}` one of these.
     """
     out = ""
-    for token in re.findall(r"\{subset\}|\*\*/?|\*|\?|[^*?{]+|\{", pattern):
+    for token in re.findall(r"\{\w+(?:,\w+)*\}|\*\*/?|\*|\?|[^*?{]+|\{", pattern):
         if token == "{subset}":
             out += r"(?P<subset>[^/]+?)"
+        elif token.startswith("{") and token.endswith("}"):
+            out += f"(?:{'|'.join(token[1:-1].split(','))})"
         elif token.startswith("**"):
             out += r"(?:.*/)?" if token.endswith("/") else ".*"
         elif token == "*":
@@ -150,9 +166,29 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
     return re.compile(out + r"\Z")
 
 
+def labelled(files: Iterable[File], *, split: str) -> list[File]:
+    """The images that lie in the folder of a class, where splits have folders of theirs in that
+    of `split`.
+    """
+    images = [file for file in files if ANY_IMAGE.match(file.name) and "/" in file.name]
+    splits = [file for file in images if re.match(f"({SPLITS})/", file.name)]
+    if not splits:
+        return images
+    return [f for f in splits if f.name.startswith(f"{split}/") and f.name.count("/") > 1]
+
+
+def label_of(file: File) -> str:
+    """The folder that the file lies in."""
+    return file.name.rsplit("/", 2)[-2]
+
+
 def belongs_to_split(name: str, split: str) -> bool:
-    """Whether the file `name` belongs to `split`: files that name no split are of any."""
+    """Whether the file `name` belongs to `split`: files that name no split are of any, as are
+    documents, whatever they are called.
+    """
     stem = name.rsplit("/", 1)[-1]
+    if DOCUMENT.match(stem):
+        return True
     found = re.match(rf"({SPLITS})(?=[-_.])", stem)
     return found is None or found[1] == split
 

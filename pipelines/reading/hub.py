@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pipelines.reading import traffic
+from pipelines.reading.walk import passed_over
 
 PREFIX = "hf://datasets/"
 ADDRESS = re.compile(
@@ -169,8 +170,8 @@ def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
     )
     files = []
     for entry in entries:
-        if isinstance(entry, RepoFile) and not entry.path.rsplit("/", 1)[-1].startswith("."):
-            name = entry.path[len(path) :].lstrip("/") if path else entry.path
+        name = entry.path[len(path) :].lstrip("/") if path else entry.path
+        if isinstance(entry, RepoFile) and not passed_over(name):
             content = entry.lfs.sha256 if entry.lfs else entry.blob_id
             files.append((name, hub_url(repo, commit, entry.path), entry.size, content))
     return commit, sorted(files)

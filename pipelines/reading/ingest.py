@@ -11,6 +11,8 @@ is an exception, with the part and the row in its note.
 | wrong_schema, broken_json          | the row is not of the source's layout; a line not JSON   |
 | broken_text                        | text that is not Unicode (lone surrogates)               |
 | missing_media, remote_media        | named but not there; an http(s) address                  |
+| ambiguous_media                    | a path that fits several files, which differ             |
+| unreadable_media                   | there, but without the right to read it                  |
 | unsafe_path                        | a path that leaves its folder                            |
 | undecodable_image, undecodable_pdf | not a whole image or PDF                                 |
 | unreadable_exif                    | whole pixels behind EXIF at which decoders give up       |
@@ -24,7 +26,7 @@ is an exception, with the part and the row in its note.
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -36,6 +38,7 @@ from pipelines.media.images import EMPTY, MAX_BYTES, image_record
 from pipelines.reading import annotations, rows, splitting
 from pipelines.reading.annotations import LineReader, row_label
 from pipelines.reading.archive_order import (
+    SeveralFit,
     rows_in_archive_order,
     rows_in_no_archive,
     webdataset_samples,
@@ -80,11 +83,23 @@ class Reader:
 
 def ingest(part: Part) -> pa.Table:
     """The samples of the part, one per row, in the part's order. Writes: SAMPLE."""
-    return pa.Table.from_batches(ingest_batches(part), schema=SAMPLE)
+    try:
+        return pa.Table.from_batches(ingest_batches(part), schema=SAMPLE)
+    except SeveralFit as found:
+        return ingest(knowing(part, found))
+
+
+def knowing(part: Part, found: SeveralFit) -> Part:
+    """The part of an archive, to be read anew with what was found out."""
+    return replace(part, inputs={**part.inputs, "knowing": found.knowing})
 
 
 def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
-    """The same, batch by batch, for a writer that streams. Writes: SAMPLE."""
+    """The same, batch by batch, for a writer that streams. Writes: SAMPLE.
+
+    Raises:
+        SeveralFit: what was given is void; `knowing` the part, it must be read anew.
+    """
     source = SOURCES[part.source]
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
     waiting: list[dict[str, Any]] = []
@@ -143,6 +158,9 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
         first = inputs["first"]
         lines = islice(rows.csv_rows(inputs["url"], inputs["size"]), first, first + part.rows)
         yield from number_rows(lines, f"{inputs['file']:05d}-", first)
+    elif kind in ("document", "labelled"):
+        one = rows.document_row if kind == "document" else rows.labelled_row
+        yield from number_rows(map(one, inputs["files"]), "", inputs["first"])
     else:
         raise AssertionError(f"a part of kind {kind!r}")
 
@@ -157,9 +175,9 @@ def annotation_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
         small = inputs["small"]
         found = annotations.index_annotations(inputs["files"], part.source, inputs["every"])
         if inputs["kind"] == "archive":
-            order = rows_in_archive_order(
-                inputs["archive"], found.first, found.keys, found.owners, media
-            )
+            known = inputs.get("knowing", {})
+            about = found.first, found.keys, found.owners
+            order = rows_in_archive_order(inputs["archive"], *about, media, knowing=known)
         else:
             order = rows_in_no_archive(inputs["streams"], found.first, *inputs["share"])
         reader = LineReader(inputs["files"], found.spool)
@@ -194,7 +212,7 @@ def sample_row(
 ) -> dict[str, Any]:
     """The SAMPLE row that `row` becomes."""
     line: dict[str, Any] = {
-        "id": f"{part.source}/{part.subset}/{label}",
+        "id": f"{part.prefix}{label}",
         "source": part.source,
         "subset": part.subset,
         "messages": [],

@@ -13,15 +13,13 @@
 * `Part.identity` is all that determines the subset's samples; where files lie is in `inputs` only.
 """
 
-import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from pipelines.reading import annotations, hub
+from pipelines.reading import annotations, hub, identity
 from pipelines.reading.annotations import BlockSelection
 from pipelines.reading.files import (
     File,
@@ -29,11 +27,20 @@ from pipelines.reading.files import (
     glob_regex,
     is_url,
     list_tree,
-    local_file,
-    matching_files,
 )
+from pipelines.reading.leftovers import leftovers
+from pipelines.reading.locate import locate_files, placed, rename_subset, subsets_of
 from pipelines.reading.media_files import is_medium
-from pipelines.reading.splitting import GROUPING, PART_BYTES, kind_of, media_of, split_files
+from pipelines.reading.named import keys_in
+from pipelines.reading.splitting import (
+    GROUPING,
+    PART_BYTES,
+    SubsetMedia,
+    kind_of,
+    media_of,
+    split_files,
+)
+from pipelines.reading.walk import Unread
 from pipelines.sources.sample import Source, source_named
 
 FRAMES = {"fps": 1.0, "max_frames": 64, "size": 512}
@@ -69,9 +76,32 @@ class Part:
     """What determines the subset's samples: JSON-able, free of places."""
     inputs: dict[str, Any]
     """Where to read: place, not identity."""
+    called: str = ""
+    """What ids call the subset, where other files of the mixture have its own name already."""
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of its samples begin with."""
+        return f"{self.source}/{self.called or self.subset}/"
 
 
-def list_parts(
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What was found of a component before anything is read."""
+
+    parts: list[Part]
+    contents: dict[str, dict[str, str]]
+    """Subset -> what is in each of its files (see identity.py) -> the file's URL."""
+    unread: list[Unread]
+    """Files and folders of its data that are not read, and why."""
+
+
+def list_parts(**settings: Any) -> list[Part]:
+    """The parts of a component, subset by subset: `list_component` for those who need no more."""
+    return list_component(**settings).parts
+
+
+def list_component(
     *,
     source: str,
     component: str = "",
@@ -83,13 +113,17 @@ def list_parts(
     select: Mapping[str, Mapping[str, Any]] | None = None,
     placeholders: str = "places",
     seed: int = 0,
-) -> list[Part]:
-    """The parts of a component, subset by subset.
+    beside: str = "",
+    ours: Sequence[str] = (),
+) -> Listing:
+    """The parts of a component, subset by subset, and what of its data is left out.
 
     `data` (a file, glob or folder, local or a URL) is read in place of the hub repository, as is
     MIRROR/ORG/NAME where `mirror` names a folder of checkouts. `subsets`: names (a mapping's keys);
     none: the source's own, or every one found. `select`: subset -> {keep, max_samples}.
-    `placeholders`: `places` of media in the rows' texts, or `literal`.
+    `placeholders`: `places` of media in the rows' texts, or `literal`. A relative `data` or `media`
+    is looked for from the current folder, then from `beside`, the mixture's. `ours`: folders that
+    the build itself writes, which are nobody's data.
 
     Raises:
         ValueError: unknown source or subset, files that are not of the source's layout.
@@ -97,27 +131,33 @@ def list_parts(
     """
     where = f"components.{component}" if component else f"source {source}"
     about = source_named(source, where=where)
-    tree, chosen = locate_files(about, data=data, mirror=mirror, where=where)
-    found = chosen or subsets_of(about, tree, list(subsets), where=where)
-    if chosen:
-        found = rename_subset(chosen, about, list(subsets), where=where)
+    names = list(subsets)
+    tree, found, media_tree = find_files(
+        about, names, data=data, media=media, mirror=mirror, beside=beside, ours=ours, where=where
+    )
     settings = {**FRAMES, **(frames or {})}
-    media_tree = list_tree(media) if media else None
-    if chosen and not media_tree and about.layout in ("json", "folder") and not tree.commit:
-        tree = list_tree(tree.root)
     parts: list[Part] = []
+    read = {file.url for files in found.values() for file in files}
     for subset, files in found.items():
-        wanted = (select or {}).get(subset, {})
         other = media_tree
         if other is None and data is None:
             other = media_tree_of(about, tree, subset, files, mirror=mirror)
+        here = media_of(about, tree, subset, files, other)
+        read |= {file.url for file in here.listed or ()}
         whole = subset_parts(
-            about, tree, subset, files, component=component, media=other, frames=settings
+            about, tree, subset, files, component=component, media=here, frames=settings
         )
         if placeholders == "literal":
             whole = [with_literal_placeholders(part) for part in whole]
+        wanted = (select or {}).get(subset, {})
         parts += with_annotations(select_parts(whole, seed=seed, **wanted))
-    return parts
+    contents = {
+        subset: dict(zip(identity.contents(files), [file.url for file in files], strict=True))
+        for subset, files in found.items()
+    }
+    own = data is not None and not tree.commit and len(tree.files) > 0 and not tree.named
+    unread = leftovers(about, tree, read, names) if own else list(tree.unread)
+    return Listing(parts=parts, contents=contents, unread=unread)
 
 
 def with_literal_placeholders(part: Part) -> Part:
@@ -129,25 +169,31 @@ def with_literal_placeholders(part: Part) -> Part:
     )
 
 
-def locate_files(
-    about: Source, *, data: str | None, mirror: str | None, where: str
-) -> tuple[Tree, dict[str, list[File]]]:
-    """(the tree, the files named outright under the subset's default name: of a file or glob)."""
+def find_files(
+    about: Source,
+    names: list[str],
+    *,
+    data: str | None,
+    media: str | None,
+    mirror: str | None,
+    beside: str,
+    ours: Sequence[str],
+    where: str,
+) -> tuple[Tree, dict[str, list[File]], Tree | None]:
+    """(the tree, subset -> its annotation files, the tree of `media:` where it is named)."""
     if data is not None:
-        return locate_data(about, data, where=where)
-    if not about.hub:
-        raise ValueError(
-            f"{where}: source {about.name!r} reads your files. Name them: data: FILE|GLOB|FOLDER"
-        )
-    if mirror is not None:
-        folder = f"{mirror.rstrip('/')}/{about.hub}"
-        if not is_url(folder) and not Path(folder).is_dir():
-            raise FileNotFoundError(
-                f"{where}: the mirror has no folder {folder}. Put a checkout of {about.hub} there, "
-                "name another place with data: in the component, or leave out data=MIRROR"
-            )
-        return list_tree(folder), {}
-    return list_tree(hub.hub_url(about.hub, about.revision)), {}
+        data = placed(data, beside=beside, where=f"{where}.data")
+    tree, chosen = locate_files(about, data=data, mirror=mirror, where=where, ours=ours)
+    if not chosen:
+        found = subsets_of(about, tree, names, where=where)
+    else:
+        found = rename_subset(chosen, about, names, where=where)
+    if media is not None:
+        place = placed(media, beside=beside, where=f"{where}.media")
+        return tree, found, list_tree(place, ours=ours)
+    if chosen and not tree.commit and names_media(about, found):
+        tree = replace(list_tree(tree.root, ours=ours), named=True, unread=tree.unread)
+    return tree, found, None
 
 
 def media_tree_of(
@@ -171,96 +217,11 @@ def media_tree_of(
     return replace(other, files=tuple(held))
 
 
-def locate_data(about: Source, data: str, *, where: str) -> tuple[Tree, dict[str, list[File]]]:
-    """The tree of `data:`, and its files where it is one file or a glob."""
-    if re.search(r"[*?]", data):
-        root, _, pattern = split_glob(data)
-        tree = list_tree(root)
-        files = [file for file in tree.files if glob_regex(pattern).match(file.name)]
-        if not files:
-            raise FileNotFoundError(f"{where}.data: no file matches {data}")
-        return replace(tree, files=tuple(files)), {about.whole_name: files}
-    if is_url(data):
-        tree = list_tree(data)
-        one = len(tree.files) == 1 and data.endswith(tree.files[0].name)
-        return tree, {about.whole_name: list(tree.files)} if one else {}
-    path = Path(data)
-    if path.is_file():
-        file = local_file(path, path.parent)
-        return Tree(str(path.parent.absolute()), (file,)), {about.whole_name: [file]}
-    if not path.is_dir():
-        raise FileNotFoundError(f"{where}.data: {data} is neither a file, a folder nor a glob")
-    return list_tree(data), {}
-
-
-def split_glob(pattern: str) -> tuple[str, str, str]:
-    """(the folder before the first wildcard, "/", the rest)."""
-    fixed = re.split(r"[*?]", pattern, maxsplit=1)[0]
-    folder, slash, _ = fixed.rpartition("/")
-    return folder or ("/" if slash else "."), "/", pattern[len(folder) + len(slash) :]
-
-
-def rename_subset(
-    chosen: dict[str, list[File]], about: Source, names: list[str], *, where: str
-) -> dict[str, list[File]]:
-    """The files of a glob or file under the one subset that the mixture names, if it names one."""
-    if len(names) > 1:
-        raise ValueError(
-            f"{where}: data: names files, which are one subset, but subsets are "
-            f"{', '.join(names)}. Name a folder with a sub-folder for each, or use a component each"
-        )
-    return {name: chosen[about.whole_name] for name in (names or [about.whole_name])}
-
-
-def subsets_of(about: Source, tree: Tree, names: list[str], *, where: str) -> dict[str, list[File]]:
-    """Subset -> its annotation files, in order; raises ValueError where there are none."""
-    if not names:
-        names = [n for n in about.default if subset_files(about, tree, n)] or discover_subsets(
-            about, tree
-        )
-    if not names:
-        raise ValueError(
-            f"{where}: no file of source {about.name!r} under {tree.root}; expected "
-            f"{', '.join(about.files)} ({len(tree.files)} files there)"
-        )
-    found = {}
-    for name in names:
-        files = subset_files(about, tree, name)
-        if not files:
-            known = discover_subsets(about, tree) or sorted(about.subsets)
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"Found: {', '.join(known[:60])}."
-            raise ValueError(f"{where}: no subset {name!r} of {about.name} in {tree.root}. {hint}")
-        found[name] = files
-    return found
-
-
-def subset_files(about: Source, tree: Tree, subset: str) -> list[File]:
-    """The annotation files of one subset: of the first glob that matches any."""
-    tail = next((key for key in about.places if key[0] == "/" and subset.endswith(key)), "")
-    patterns = about.places.get(tail or subset, about.files)
-    folder = subset.removesuffix(tail)
-    for pattern in patterns:
-        if "{subset}" not in pattern and pattern in about.files and subset != about.whole_name:
-            continue
-        exact = pattern.replace("{subset}", folder)
-        files = [file for _, file in matching_files(tree.files, exact, split=about.split)]
-        if files:
-            return files
-    return []
-
-
-def discover_subsets(about: Source, tree: Tree) -> list[str]:
-    """The names of every subset that the source's globs find; the whole one only if no other."""
-    plain = {"data", about.whole_name}
-    for pattern in about.files:
-        pairs = matching_files(tree.files, pattern, split=about.split)
-        names = sorted({subset for subset, _ in pairs} - plain - {""})
-        if names:
-            return names
-        if pairs and subset_files(about, tree, about.whole_name):
-            return [about.whole_name]
-    return []
+def names_media(about: Source, found: Mapping[str, Sequence[File]]) -> bool:
+    """Whether rows of the files name media, as far as planning may know."""
+    keys = [keys_in(tuple(files), about.name, kind_of(files[0])) for files in found.values()]
+    inside = about.layout not in ("json", "folder")
+    return any(not inside if key is None else len(key) > 0 for key in keys)
 
 
 def subset_parts(
@@ -270,38 +231,34 @@ def subset_parts(
     files: Sequence[File],
     *,
     component: str,
-    media: Tree | None,
+    media: SubsetMedia,
     frames: Mapping[str, Any],
 ) -> list[Part]:
     """Every part of one subset."""
-    media_here = media_of(about, tree, subset, files, media)
-    pieces = split_files(about, files, media_here)
+    pieces = split_files(about, files, media)
     total = sum(rows_of(piece) or 0 for piece in pieces)
-    identity = {
+    known = {
         "source": about.name,
         "version": about.version,
         "subset": subset,
-        "files": {
-            "count": len(files),
-            "listing": listing_digest([file.identity for file in files]),
-        },
+        "files": files_identity(tree, files),
         "parts": [GROUPING, PART_BYTES, about.rows_per_part],
     }
     if not annotations.is_small(files, about) and kind_of(files[0]) == "json":
-        identity["blocks"] = [annotations.SCANNED, annotations.PROBE, annotations.BLOCK]
+        known["blocks"] = [annotations.SCANNED, annotations.PROBE, annotations.BLOCK]
     if tree.commit:
-        identity["revision"] = tree.commit
-    if media_here.listed is not None:
-        listing = listing_digest([file.identity for file in media_here.listed])
-        identity["media"] = {"count": len(media_here.listed), "listing": listing}
-        identity["frames"] = dict(frames)
+        known["revision"] = tree.commit
+    if media.listed is not None:
+        listing = identity.digest([file.identity for file in media.listed])
+        known["media"] = {"count": len(media.listed), "listing": listing}
+        known["frames"] = dict(frames)
     elif about.layout in ("tar", "video"):
-        identity["frames"] = dict(frames)
+        known["frames"] = dict(frames)
     parts = []
     for number, piece in enumerate(pieces):
         num_bytes = piece["bytes"]
         if total and piece["inputs"]["kind"] in ("json", "block", "csv"):
-            num_bytes += media_here.num_bytes * rows_of(piece) // total
+            num_bytes += media.num_bytes * rows_of(piece) // total
         parts.append(
             Part(
                 name=f"{about.name}/{subset}/{number:05d}",
@@ -313,8 +270,8 @@ def subset_parts(
                 about_rows=rows_of(piece),
                 num_bytes=num_bytes,
                 share=1.0,
-                identity=identity,
-                inputs={**piece["inputs"], "media": media_here.spec, "frames": dict(frames)},
+                identity=known,
+                inputs={**piece["inputs"], "media": media.spec, "frames": dict(frames)},
             )
         )
     return parts
@@ -325,9 +282,13 @@ def rows_of(piece: Mapping[str, Any]) -> Any:
     return piece.get("about_rows", piece["rows"])
 
 
-def listing_digest(listing: object) -> str:
-    """16 hex digits of a listing of files."""
-    return blake2b(repr(listing).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+def files_identity(tree: Tree, files: Sequence[File]) -> dict[str, Any]:
+    """What stands for the subset's files in a fingerprint."""
+    if tree.commit or is_url(tree.root):
+        listing = identity.digest([file.identity for file in files])
+        return {"count": len(files), "listing": listing}
+    known = identity.digest([identity.contents(files), identity.changed(files)])
+    return {"count": len(files), "content": known}
 
 
 def select_parts(

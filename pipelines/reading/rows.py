@@ -5,11 +5,13 @@
 | *.parquet               | footer only         | its row groups | row in subset |
 | *.jsonl.gz, *.jsonl.zst | not at all          | the whole file | file-row      |
 | *.csv                   | read once           | its rows       | file-row      |
+| *.txt, *.md; images   | not at all          | the whole file | file in order |
 
 A row that does not parse is yielded as its text, and becomes a sample with a defect. A file that
 has none of the columns of its layout is a ValueError.
 """
 
+import codecs
 import csv
 import io
 import re
@@ -18,12 +20,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.reading.files import File, open_file
+from pipelines.reading.files import File, label_of, open_file
 from pipelines.reading.json_spans import MAX_LINE, parse_line
 from pipelines.reading.streams import decompressed, lines
 from pipelines.sources.cells import Unreadable, encoding_of
 from pipelines.sources.sample import Defect, Source
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CELL_CHARACTERS = 1 << 20
 """Of a cell of a CSV file, at most: what follows a quote that is never closed is one cell."""
 BATCH_BYTES = 32 << 20
@@ -153,6 +156,26 @@ def compressed_rows(url: str, size: int) -> Iterator[object]:
             if isinstance(error, ConnectionError):
                 raise
             yield Defect("truncated_file", f"{url}: {error}")
+
+
+def document_row(file: File) -> object:
+    """The row of a file that is one document: {text}, or the Defect that it is."""
+    try:
+        with open_file(file.url, file.size) as stream:
+            data = stream.read(MAX_LINE + 1)
+    except PermissionError as error:
+        return Defect("unreadable_media", f"{file.url}: {error.strerror}")
+    if len(data) > MAX_LINE:
+        return Defect("too_many_bytes", file.url)
+    try:
+        return {"text": data.decode("utf-16" if data[:2] in UTF_16 else "utf-8-sig")}
+    except UnicodeDecodeError as error:
+        return Defect("broken_text", f"{file.url}: no UTF-8 at byte {error.start}")
+
+
+def labelled_row(file: File) -> dict[str, Any]:
+    """The row of an image in the folder of its class: {file_name, label}."""
+    return {"file_name": file.name, "label": label_of(file)}
 
 
 def open_text(url: str, size: int) -> io.TextIOWrapper:

@@ -14,7 +14,9 @@ import numpy as np
 from pipelines.reading import annotations, rows
 from pipelines.reading.annotations import BlockSelection
 from pipelines.reading.archives import ARCHIVE, Archive, archives_of
-from pipelines.reading.files import File, Tree, glob_regex
+from pipelines.reading.files import ANY_IMAGE, DOCUMENT, File, Tree, glob_regex
+from pipelines.reading.media_files import is_medium
+from pipelines.reading.named import keys_in, named
 from pipelines.sources.sample import Source
 
 PART_BYTES = 128 << 20
@@ -30,11 +32,15 @@ class SubsetMedia:
     roots: tuple[str, ...]
     archives: tuple[Archive, ...] = ()
     listed: tuple[File, ...] | None = None
+    own: tuple[str, ...] = ()
+    """The folders of the annotations, where media lie elsewhere: paths in full may lead there."""
+    media_there: bool = False
+    """Whether media lie about at all, such as no row names too."""
 
     @property
     def spec(self) -> dict[str, Any]:
         """What a worker needs to find them."""
-        return {"roots": self.roots, "archives": self.archives}
+        return {"roots": self.roots, "archives": self.archives, "own": self.own}
 
     @property
     def streams(self) -> list[Archive]:
@@ -51,25 +57,36 @@ def media_of(
     about: Source, tree: Tree, subset: str, files: Sequence[File], media: Tree | None
 ) -> SubsetMedia:
     """The media beside the annotations, or under `media:` where it is named."""
-    if media is not None:
-        return SubsetMedia((media.root,), tuple(archives_of(media.files)), media.files)
     folder = files[0].name.rpartition("/")[0]
-    roots = tuple(dict.fromkeys([f"{tree.root}/{folder}" if folder else tree.root, tree.root]))
-    if about.layout not in ("json", "folder"):
+    beside = tuple(dict.fromkeys([files[0].folder, tree.root]))
+    roots = (media.root,) if media is not None else beside
+    keys = None if tree.commit else keys_in(tuple(files), about.name, kind_of(files[0]))
+    # Rows of the other layouts hold their media, but may name some.
+    inside = about.layout not in ("json", "folder")
+    if inside and media is None and (keys is None or not len(keys)):
         return SubsetMedia(roots)
-    ours = {file.name for file in files}
+    ours = {file.url for file in files}
+    listed = list(media.files) if media is not None else of_subset(about, tree, subset, folder)
+    listed = [file for file in listed if file.url not in ours]
+    own = tuple(root for root in beside if root not in roots)
+    place = media or tree
+    if place.commit:
+        found = tuple(listed)
+    elif keys is not None:
+        found = named(listed, keys, roots=[*roots, *own], aliases=place.aliases)
+    else:
+        found = tuple(file for file in listed if is_medium(file.name))
+    others = any(is_medium(file.name) for file in listed)
+    return SubsetMedia(roots, tuple(archives_of(found)), found, own, others)
+
+
+def of_subset(about: Source, tree: Tree, subset: str, folder: str) -> list[File]:
+    """The files among which the subset's media are: those of its globs, else all in `folder`."""
     globs = about.media_files.get(subset, about.media_files.get("", ()))
-    named = [
-        f
-        for g in globs
-        for f in tree.files
-        if glob_regex(g.replace("{subset}", subset)).match(f.name)
-    ]
-    listed = sorted({file.name: file for file in named}.values(), key=lambda file: file.name)
-    if not listed:
-        inside = f"{folder}/" if folder else ""
-        listed = [f for f in tree.files if f.name not in ours and f.name.startswith(inside)]
-    return SubsetMedia(roots, tuple(archives_of(listed)), tuple(listed))
+    patterns = [glob_regex(g.replace("{subset}", subset)) for g in globs]
+    listed = [file for file in tree.files if any(p.match(file.name) for p in patterns)]
+    inside = f"{folder}/" if folder else ""
+    return listed or [file for file in tree.files if file.name.startswith(inside)]
 
 
 def split_files(about: Source, files: Sequence[File], media: SubsetMedia) -> list[dict[str, Any]]:
@@ -90,6 +107,8 @@ def split_files(about: Source, files: Sequence[File], media: SubsetMedia) -> lis
         return cut_json(about, files) if small else cut_blocks(about, files)
     if kind == "csv":
         return cut_csv(about, files)
+    if kind in ("document", "labelled"):
+        return cut_files(about, files, kind)
     if kind == "tar":
         tars = archives_of(files)
         return [piece_of("tar", None, tar.size, archive=tar, file=n) for n, tar in enumerate(tars)]
@@ -136,6 +155,10 @@ def kind_of(file: File) -> str:
         return "json"
     if file.name.endswith(".csv"):
         return "csv"
+    if DOCUMENT.match(file.name):
+        return "document"
+    if ANY_IMAGE.match(file.name):
+        return "labelled"
     if ARCHIVE.match(file.name) and not file.name.endswith(".zip"):
         return "tar"
     raise ValueError(f"{file.url}: expected .parquet, .json, .jsonl, .jsonl.gz, .jsonl.zst or .csv")
@@ -213,6 +236,26 @@ def cut_csv(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
             here = min(about.rows_per_part, count - start)
             place = {"url": file.url, "size": file.size, "file": number, "first": start}
             pieces.append(piece_of("csv", here, file.size * here // count, **place))
+    return pieces
+
+
+def cut_files(about: Source, files: Sequence[File], kind: str) -> list[dict[str, Any]]:
+    """Files that are a row each, gathered up to PART_BYTES and the source's rows per part."""
+    wanted = {"document": "text", "labelled": "folder"}[kind]
+    if about.layout != wanted:
+        raise ValueError(f"{files[0].url}: no file of rows, as {about.name} reads them")
+    pieces: list[dict[str, Any]] = []
+    for number, file in enumerate(files):
+        last = pieces[-1] if pieces else None
+        full = last and (
+            last["bytes"] + file.size > PART_BYTES or last["rows"] >= about.rows_per_part
+        )
+        if last is None or full:
+            last = piece_of(kind, 0, 0, files=[], first=number)
+            pieces.append(last)
+        last["inputs"]["files"].append(file)
+        last["rows"] += 1
+        last["bytes"] += file.size
     return pieces
 
 

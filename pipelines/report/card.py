@@ -8,6 +8,7 @@
 Both are pure: every number in them is in `stats.json`.
 """
 
+import re
 import shlex
 import textwrap
 from collections.abc import Mapping
@@ -21,20 +22,19 @@ from pipelines.report.stats import MEASURES, stats
 __all__ = ["card", "human_amount", "rule_meaning", "stats", "terminal_table"]
 
 WIDTH = 100
-HUB_LICENCES = {
-    "Apache-2.0": "apache-2.0",
-    "MIT": "mit",
-    "CC0-1.0": "cc0-1.0",
-    "CC-BY-3.0": "cc-by-3.0",
-    "CC-BY-4.0": "cc-by-4.0",
-    "CC-BY-SA-3.0": "cc-by-sa-3.0",
-    "CC-BY-SA-4.0": "cc-by-sa-4.0",
-    "CC-BY-NC-4.0": "cc-by-nc-4.0",
-    "CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0",
-    "BSD-3-Clause": "bsd-3-clause",
-    "ODC-By-1.0": "odc-by",
-}
-"""SPDX -> the hub's name, others are `other`: https://huggingface.co/docs/hub/repositories-licenses"""
+_LICENCES = """
+afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear
+bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
+cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0
+cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 ecl-2.0
+epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 llama2 llama3
+llama3.1 llama3.2 llama3.3 mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0
+pddl postgresql unknown unlicense wtfpl zlib"""
+HUB_LICENCES = frozenset(_LICENCES.split())
+"""The hub's names of licences, mostly SPDX in small letters:
+https://huggingface.co/docs/hub/repositories-licenses"""
+ALIASES = {"odc-by-1.0": "odc-by", "odbl-1.0": "odbl", "pddl-1.0": "pddl", "yours": "unknown"}
+"""Others -> the hub's name."""
 
 MEANINGS = {
     "keep": "Left out by a component's or subset's `keep` fraction.",
@@ -114,6 +114,12 @@ def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
         + f"{human_amount(stats['read'] - stats['kept']):>9}"
     )
     lines += [text for note in stats.get("notes", []) for text in _wrapped("  ", note)]
+    lines += [
+        text
+        for name, found in stats.get("unread", {}).items()
+        for line in found
+        for text in _wrapped("  ", f"{name}: {line}")
+    ]
     lines += ["", "rejected, by the first rule that fired"]
     lines += [
         line
@@ -223,6 +229,8 @@ def header(stats: Mapping[str, Any], *, format: str = "arrow") -> str:
     fields: dict[str, Any] = {
         "pretty_name": stats["name"],
         "license": licences(stats["sources"]),
+        "license_name": other_licences(stats["sources"]),
+        "license_link": "README.md" if other_licences(stats["sources"]) else "",
         "task_categories": ["image-text-to-text", "video-text-to-text"],
         "tags": ["smolvlm", "packed", "vision-language", "multimodal"],
         "size_categories": [_size(rows)],
@@ -244,8 +252,24 @@ def header(stats: Mapping[str, Any], *, format: str = "arrow") -> str:
 
 def licences(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The hub's names of the sources' licences, each once."""
-    found = {HUB_LICENCES.get(source.get("licence") or "", "other") for source in sources.values()}
-    return sorted(found or {"other"})
+    return sorted(
+        {hub_licence(source.get("licence")) for source in sources.values()} or {"unknown"}
+    )
+
+
+def hub_licence(licence: str | None) -> str:
+    """The hub's name of a licence; `other` where it has none for it."""
+    name = (licence or "unknown").lower()
+    name = ALIASES.get(name, name)
+    return name if name in HUB_LICENCES else "other"
+
+
+def other_licences(sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the hub shows of licences that it has no name for: theirs, in its letters."""
+    names = {str(source.get("licence")) for source in sources.values()}
+    others = sorted(name for name in names if hub_licence(name) == "other")
+    slugs = [re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:60] for name in others]
+    return "-and-".join(slugs) if len(slugs) < 3 else "several"
 
 
 def _size(rows: int) -> str:

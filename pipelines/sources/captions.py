@@ -18,6 +18,12 @@ VIDEO = (
     "Write a detailed caption for this video.",
     "Describe what is shown from beginning to end.",
 )
+CLASS = (
+    "What does this image show? Answer with one label.",
+    "Which class does this image belong to?",
+    "Name what is in this image.",
+    "Classify this image.",
+)
 SCENES = "Describe the video scene by scene, with the time of each."
 SPOKEN = 'The voice-over says: "{}"'
 CAMERA = "Which shot type and camera movement are used?"

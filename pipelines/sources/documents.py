@@ -1,6 +1,7 @@
 """Raw documents: rows with `text` (FineWeb-Edu, DCLM, Dolma, FineMath) or `content` (The Stack).
 
-Parquet, JSON lines, plain or compressed with gzip or zstandard. The whole text is one turn of role
+Parquet, JSON lines, plain or compressed with gzip or zstandard; or .txt and .md files, one document
+each. The whole text is one turn of role
 `document`: no chat marks, every token learned, cut at `seq_len` when packed. Stack-Edu holds
 only ids of blobs; rows that carry the text beside them are read, others are `wrong_schema`.
 """
@@ -21,7 +22,7 @@ from pipelines.sources.sample import Sample, Turn, source
     citation="https://huggingface.co/datasets/HuggingFaceFW/fineweb-edu",
     verified="`text` on the cards of FineWeb-Edu and FineMath; `content` on The Stack's",
     columns=("text|content",),
-    files=(*ANY_FILES, "{subset}/*.json.gz"),
+    files=(*ANY_FILES, "{subset}/*.json.gz", "**/*.{txt,md}", "{subset}/**/*.{txt,md}"),
     rows_per_part=20_000,
 )
 def documents(row: Mapping[str, Any]) -> Sample:

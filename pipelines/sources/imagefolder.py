@@ -1,14 +1,15 @@
 """A folder of images with `metadata.jsonl` (or .csv, .parquet): {file_name, text | caption, ...}.
 
 The layout of `datasets`' imagefolder. With `question` and `answer` in place of a caption, or
-`texts` or `messages`, the row is that conversation.
+`texts` or `messages`, the row is that conversation. Where there is no metadata the folder that an
+image lies in is its label: `cat/1.png`, or `train/cat/1.png`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.sources import cells
-from pipelines.sources.captions import IMAGE, choose_question
+from pipelines.sources.captions import CLASS, IMAGE, choose_question
 from pipelines.sources.cauldron import conversation
 from pipelines.sources.messages import turns_of
 from pipelines.sources.sample import Defect, Sample, Still, Turn, source
@@ -44,8 +45,11 @@ def imagefolder(row: Mapping[str, Any]) -> Sample:
     if row.get("question") is not None:
         pair = {"user": row["question"], "assistant": row.get("answer")}
         return Sample(turns=conversation([pair], "row"), waiting=stills)
+    about = ", ".join(still.path or "" for still in stills)
+    if row.get("label") is not None:
+        ask = Turn("user", (*stills, choose_question(CLASS, about)))
+        return Sample(turns=(ask, Turn("assistant", (cells.text(row["label"], "label"),))))
     name = "caption" if row.get("text") is None and row.get("caption") is not None else "text"
     caption = cells.text(row.get(name), name)
-    about = ", ".join(still.path or "" for still in stills)
     ask = Turn("user", (*stills, choose_question(IMAGE, about)))
     return Sample(turns=(ask, Turn("assistant", (caption,))), tags=("caption",))

@@ -58,7 +58,7 @@ def test_a_page_becomes_a_mixture(page):
     assert charts.subsets["dvqa"].keep == 0.05
     assert list(charts.subsets) == ["chartqa", "dvqa", "tabmwp"]
     assert charts.max_epochs == 2
-    assert mixture.components["documents"].max_epochs == 4
+    assert mixture.components["documents"].max_epochs == 1
     assert list(mixture.components["text"].subsets) == ["all", "longalign"]
     assert mixture.components["video"].frames.max_frames == 32
     assert mixture.components["video"].frames.fps == 1

@@ -47,7 +47,7 @@ def test_a_licence_the_hub_has_no_name_for_is_other():
         "mit",
         "other",
     ]
-    assert licences({"a": {"licence": None}}) == ["other"]
+    assert licences({"a": {"licence": None}}) == ["unknown"]
 
 
 def test_the_card_tells_every_number_a_reader_needs():

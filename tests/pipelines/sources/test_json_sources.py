@@ -305,8 +305,12 @@ def test_identity_knows_content_and_not_place(tmp_path):
     assert str(tmp_path) not in json.dumps(before)
     assert before != identity(tmp_path / "one", frames={"fps": 2})
     os.utime(first, ns=(1, 1))
+    assert before == identity(tmp_path / "one")
+    write(first, [asked("R", image="a.png")])
     assert before != identity(tmp_path / "one")
     write(tmp_path / "two" / "b.png", png())
+    assert before == identity(tmp_path / "two")
+    write(tmp_path / "two" / "a.png", png(seed=1))
     assert before != identity(tmp_path / "two")
 
 

@@ -1,0 +1,167 @@
+"""Where the rows of a component lie: what `data:` names, and which files are which subset.
+
+data: | MIRROR/ORG/NAME | hub --list--> Tree --globs of the source--> subset -> annotation files
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.reading import hub
+from pipelines.reading.files import (
+    File,
+    Tree,
+    glob_regex,
+    is_url,
+    labelled,
+    list_tree,
+    local_file,
+    matching_files,
+)
+from pipelines.reading.leftovers import sentences
+from pipelines.sources.sample import Source
+
+GLOB = re.compile(r"[*?]")
+"""What makes a path a glob, where no file has that very name."""
+
+
+def placed(place: str, *, beside: str, where: str) -> str:
+    """Where a file, folder or glob lies that a mixture names: `~` is the user's home, a relative
+    path is taken from the current folder, or else from `beside`.
+
+    Raises:
+        FileNotFoundError: it lies in neither.
+    """
+    if is_url(place):
+        return place
+    home = str(Path(place).expanduser()) if place.startswith("~") else place
+    tried = [home] if Path(home).is_absolute() or not beside else [home, f"{beside}/{home}"]
+    for path in tried:
+        if Path(path).exists() or (GLOB.search(path) and Path(split_glob(path)[0]).is_dir()):
+            return path
+    looked = " nor ".join(str(Path(path).absolute()) for path in dict.fromkeys(tried))
+    raise FileNotFoundError(f"{where}: neither a file, a folder nor a glob at {looked}.")
+
+
+def locate_files(
+    about: Source, *, data: str | None, mirror: str | None, where: str, ours: Sequence[str] = ()
+) -> tuple[Tree, dict[str, list[File]]]:
+    """(the tree, the files named outright under the subset's default name: of a file or glob)."""
+    if data is not None:
+        return locate_data(about, data, where=where, ours=ours)
+    if not about.hub:
+        raise ValueError(
+            f"{where}: source {about.name!r} reads your files. Name them: data: FILE|GLOB|FOLDER"
+        )
+    if mirror is not None:
+        folder = f"{mirror.rstrip('/')}/{about.hub}"
+        if not is_url(folder) and not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"{where}: the mirror has no folder {folder}. Put a checkout of {about.hub} there, "
+                "name another place with data: in the component, or leave out data=MIRROR"
+            )
+        return list_tree(folder), {}
+    return list_tree(hub.hub_url(about.hub, about.revision)), {}
+
+
+def locate_data(
+    about: Source, data: str, *, where: str, ours: Sequence[str]
+) -> tuple[Tree, dict[str, list[File]]]:
+    """The tree of `data:`, and its files where it is one file or a glob."""
+    path = Path(data)
+    if not is_url(data) and path.is_file():
+        file = local_file(path, path.parent)
+        return Tree(str(path.parent.absolute()), (file,), named=True), {about.whole_name: [file]}
+    if not is_url(data) and path.is_dir():
+        return list_tree(data, ours=ours), {}
+    if GLOB.search(data):
+        root, _, pattern = split_glob(data)
+        tree = list_tree(root, ours=ours)
+        files = [file for file in tree.files if glob_regex(pattern).match(file.name)]
+        if not files:
+            raise FileNotFoundError(f"{where}.data: no file matches {data}")
+        hidden = tuple(one for one in tree.unread if glob_regex(pattern).match(one.name))
+        chosen = replace(tree, files=tuple(files), unread=hidden, named=True)
+        return chosen, {about.whole_name: files}
+    if is_url(data):
+        tree = list_tree(data)
+        one = len(tree.files) == 1 and data.endswith(tree.files[0].name)
+        return tree, {about.whole_name: list(tree.files)} if one else {}
+    raise FileNotFoundError(f"{where}.data: {data} is neither a file, a folder nor a glob")
+
+
+def split_glob(pattern: str) -> tuple[str, str, str]:
+    """(the folder before the first wildcard, "/", the rest)."""
+    fixed = GLOB.split(pattern, maxsplit=1)[0]
+    folder, slash, _ = fixed.rpartition("/")
+    return folder or ("/" if slash else "."), "/", pattern[len(folder) + len(slash) :]
+
+
+def rename_subset(
+    chosen: dict[str, list[File]], about: Source, names: list[str], *, where: str
+) -> dict[str, list[File]]:
+    """The files of a glob or file under the one subset that the mixture names, if it names one."""
+    if len(names) > 1:
+        raise ValueError(
+            f"{where}: data: names files, which are one subset, but subsets are "
+            f"{', '.join(names)}. Name a folder with a sub-folder for each, or use a component each"
+        )
+    return {name: chosen[about.whole_name] for name in (names or [about.whole_name])}
+
+
+def subsets_of(about: Source, tree: Tree, names: list[str], *, where: str) -> dict[str, list[File]]:
+    """Subset -> its annotation files, in order; raises ValueError where there are none."""
+    if not names:
+        names = [n for n in about.default if subset_files(about, tree, n)] or discover_subsets(
+            about, tree
+        )
+    if not names:
+        there = ", ".join(file.name for file in tree.files[:3]) or "none"
+        more = f" and {len(tree.files) - 3:,} more" if len(tree.files) > 3 else ""
+        beside = "".join(f"; {line}" for line in sentences(tree.unread))
+        raise ValueError(
+            f"{where}: no file of source {about.name!r} under {tree.root}; expected "
+            f"{', '.join(about.files)}; found {there}{more}{beside}"
+        )
+    found = {}
+    for name in names:
+        files = subset_files(about, tree, name)
+        if not files:
+            known = discover_subsets(about, tree) or sorted(about.subsets)
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Found: {', '.join(known[:60])}."
+            raise ValueError(f"{where}: no subset {name!r} of {about.name} in {tree.root}. {hint}")
+        found[name] = files
+    return found
+
+
+def subset_files(about: Source, tree: Tree, subset: str) -> list[File]:
+    """The annotation files of one subset: of the first glob that matches any."""
+    tail = next((key for key in about.places if key[0] == "/" and subset.endswith(key)), "")
+    patterns = about.places.get(tail or subset, about.files)
+    folder = subset.removesuffix(tail)
+    for pattern in patterns:
+        if "{subset}" not in pattern and pattern in about.files and subset != about.whole_name:
+            continue
+        exact = pattern.replace("{subset}", folder)
+        files = [file for _, file in matching_files(tree.files, exact, split=about.split)]
+        if files:
+            return files
+    if about.layout == "folder" and subset == about.whole_name:
+        return labelled(tree.files, split=about.split)
+    return []
+
+
+def discover_subsets(about: Source, tree: Tree) -> list[str]:
+    """The names of every subset that the source's globs find; the whole one only if no other."""
+    plain = {"data", about.whole_name}
+    for pattern in about.files:
+        pairs = matching_files(tree.files, pattern, split=about.split)
+        names = sorted({subset for subset, _ in pairs} - plain - {""})
+        if names:
+            return names
+        if pairs and subset_files(about, tree, about.whole_name):
+            return [about.whole_name]
+    return [about.whole_name] if subset_files(about, tree, about.whole_name) else []
