@@ -26,17 +26,22 @@ def too_few_frames(*, min_frames: int) -> pl.Expr:
     return _is_video & (pl.col("num_images") < min_frames)
 
 
-@rule()
+@rule(version=2)
 def frozen_video(*, max_bits: int = 2) -> pl.Expr:
     """The video stands still: no frame's difference hash is further than `max_bits` (of 64) from
-    that of the frame before.
+    that of the frame before; where that hash says nothing, the pixels are the same.
 
     A video of one frame does not fire; see too_few_frames.
     """
     # 2: what re-encoding one and the same frame changes at most; ours, see test_defaults.py.
-    frame = pl.element().fill_null(0)
-    moved = pl.col("dhashes").list.eval((frame ^ frame.shift()).bitwise_count_ones()).list.max()
-    return evaluated_where(_is_video & (pl.col("num_images") > 1), moved <= max_bits)
+    frame, pixels = (pl.element().struct.field(name).fill_null(0) for name in ("dhash", "pixels"))
+    bits = frame.bitwise_count_ones()
+    # a hash of so few bits, or all but so few, is near that of any plain image: pixels decide
+    tells = bits.is_between(max_bits + 1, 63 - max_bits)
+    near = (frame ^ frame.shift()).bitwise_count_ones() <= max_bits
+    still = near & (tells | tells.shift() | (pixels == pixels.shift()))
+    stands = pl.col("images").list.eval(still).list.all()
+    return evaluated_where(_is_video & (pl.col("num_images") > 1), stands)
 
 
 @rule()

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -51,34 +50,30 @@ def with_a_hanging_decoder(call: Callable, folder: str, times: int, /, **setting
     """The decoding child sleeps for ever over the video whose bytes the folder names, and videos
     have ten seconds.
     """
+    true = decoders.CODE
     code = f"from tests import faulty; faulty.serve_and_hang({folder!r})"
     decoders.decode_video.__kwdefaults__["limit"] = 10.0
-    true = decoders.subprocess.Popen
-
-    def child(command: list[str], **options: Any) -> Any:
-        return true([sys.executable, "-c", code], **options)
-
     decoders.stop_child()
-    decoders.subprocess.Popen = child
+    decoders.CODE = true.split("from ")[0] + code
     try:
         table = call(**settings)
         return table if hasattr(table, "schema") else iter(list(table))
     finally:
-        decoders.subprocess.Popen = true
+        decoders.CODE = true
         decoders.decode_video.__kwdefaults__["limit"] = decoders.SECONDS_LIMIT
         decoders.stop_child()
 
 
 def serve_and_hang(folder: str) -> None:
     """The decoding child's loop, but that one video never ends."""
-    decode, marked = decoders.decode, (Path(folder) / "hangs").read_bytes()
+    decode, marked = decoders.video.decode, (Path(folder) / "hangs").read_bytes()
 
-    def hanging(data: Any, **settings: Any) -> Any:
-        if (data if isinstance(data, bytes) else Path(data).read_bytes()) == marked:
+    def hanging(stream: Any, **settings: Any) -> Any:
+        if stream.read() == marked:
             time.sleep(3600)
-        return decode(data, **settings)
+        return decode(stream, **settings)
 
-    decoders.decode = hanging
+    decoders.video.decode = hanging
     decoders.serve_requests()
 
 

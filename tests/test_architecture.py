@@ -53,11 +53,10 @@ FLOORS = {
 SITES = {
     "ray": {"pipelines/engine/runner.py", "trainer/cluster.py"},
     "datasets": {"pipelines/reading/hub.py"},
-    "decord": {"pipelines/media/video.py"},
     "av": {"pipelines/media/video.py"},
     "datatrove": {"filters/datatrove.py"},
 }
-HEAVY = ("torch", "ray", "datasets", "transformers", "decord", "av", "datatrove", "pandas", "scipy")
+HEAVY = ("torch", "ray", "datasets", "transformers", "av", "datatrove", "pandas", "scipy")
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 | from                  | to                                  | by                         |
 |-----------------------|-------------------------------------|----------------------------|
+| bytes                 | an image of a known format          | `open_header`              |
 | bytes                 | RGB image, upright                  | `open_image`               |
 | bytes                 | (width, height), header only        | `image_size`               |
 | (width, height)       | (rows, cols) of crops               | `grid`                     |
@@ -18,7 +19,7 @@ S is `crop_size`, px; (0, 0) means the global view only.
 import io
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -27,9 +28,19 @@ from tokenization.schema import Encoding
 
 MAX_SIDE = 4096
 """px, the longest side transformers ever resizes a SmolVLM image to."""
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read of what Pillow calls a format; a multi-picture JPEG is a JPEG."""
 _LANCZOS = Image.Resampling.LANCZOS
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """What announces an orientation in a PNG."""
+
+
+def open_header(stream: BinaryIO) -> Image.Image:
+    """The image that begins in `stream`, not decoded yet: every image is opened here.
+
+    Pillow tries no reader but those of FORMATS: others start programs (EPS) or are no images.
+    """
+    return Image.open(stream, formats=FORMATS)
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -39,7 +50,7 @@ def open_image(data: bytes) -> Image.Image:
     Raises ValueError where `data` is not a whole image.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image = open_header(io.BytesIO(data))
         image.load()
         if image.getexif().get(ExifTags.Base.Orientation) is not None:
             image = ImageOps.exif_transpose(image)
@@ -60,7 +71,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     Raises ValueError where the header is not that of an image.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_header(io.BytesIO(data))
         # Pillow reads all of a PNG to look for EXIF, which may follow the pixels; few have any. The
         # size of a TIFF it states upright.
         plain = image.format == "PNG" and not any(mark in data for mark in _PNG_EXIF)

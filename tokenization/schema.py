@@ -26,6 +26,7 @@ IMAGES = pa.list_(
             ("bytes", pa.binary()),  # encoded, as it came; null where it could not be decoded
             ("width", pa.int32()),  # px, after EXIF orientation
             ("height", pa.int32()),  # px
+            ("pixels", pa.uint64()),  # xxh3 of its size and of the oriented RGB image
             ("dhash", pa.uint64()),  # 64-bit difference hash of the oriented RGB image
             (
                 "seconds",

@@ -38,7 +38,7 @@ from PIL import Image
 from filters.decontamination.benchmark_items import Item as Item
 from filters.decontamination.benchmark_items import items_of as items_of
 from filters.decontamination.benchmark_items import row_items as row_items
-from filters.duplicates.hashes import ngrams, normalized_words
+from filters.duplicates.hashes import is_distinctive, ngrams, normalized_words
 from filters.duplicates.near import few_masks
 from filters.rules import check_nearness, rule
 
@@ -48,8 +48,6 @@ WORDS = 13
 MIN_QUESTION_WORDS = 8
 MAX_SHARING = 2
 """Questions that may share a run of words before it counts as boilerplate; ours."""
-MIN_BITS = 8
-"""Bits of a hash that must be set, and must be unset, for it to identify an image; ours."""
 
 Decode = Callable[[bytes], Image.Image]
 Dhash = Callable[[Image.Image], int]
@@ -75,12 +73,6 @@ def crops(gray: Image.Image) -> Iterator[Image.Image]:
             x0, y0, x1, y1 = (round(edge) for edge in box)
             if x0 < x1 and y0 < y1:
                 yield small.crop((x0, y0, x1, y1))
-
-
-def is_distinctive(hashes: np.ndarray) -> np.ndarray:
-    """Bool [N]: the difference hash has enough set and unset bits to identify an image."""
-    bits = np.bitwise_count(hashes.astype(np.uint64))
-    return (bits >= MIN_BITS) & (bits <= 64 - MIN_BITS)
 
 
 def hash_list(items: Iterable[Item], *, name: str, decode: Decode, dhash: Dhash) -> pa.Table:

@@ -69,20 +69,11 @@ def bytes_hash(samples: pa.Table) -> pl.Series:
 def pixels_hash(frame: pl.DataFrame) -> pl.Series:
     """uint64 per row of `images`: its decoded images, in order; null without images.
 
-    Two images are the same if size, dhash, contrast, sharpness and edges are, bit by bit: these
-    are functions of the pixels alone, so a lossless copy in another format is found, and three
-    float32 statistics keep other images apart.
+    A lossless copy in another format has the same pixels.
     """
-    parts = ("width", "height", "dhash", "contrast", "sharpness", "edges")
     images = frame["images"].list.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
-    columns = [
-        images[part].fill_null(0).to_numpy().astype(np.float64).view(np.uint64)
-        if images[part].dtype.is_float()
-        else images[part].fill_null(0).to_numpy().astype(np.uint64)
-        for part in parts
-    ]
     lengths = frame["images"].list.len().fill_null(0).to_numpy().astype(np.int64)
-    return _hash_lists(np.stack(columns, axis=1), lengths).alias("pixels_hash")
+    return _hash_lists(images["pixels"].fill_null(0).to_numpy(), lengths).alias("pixels_hash")
 
 
 def word_multiplier(k: int) -> np.uint64:
@@ -157,15 +148,39 @@ def text_signature(frame: pl.DataFrame) -> pl.Series:
     return pl.Series("text_signature", signatures, dtype=pl.Binary)
 
 
+def is_distinctive(hashes: np.ndarray) -> np.ndarray:
+    """Bool [N]: the difference hash has enough set and unset bits to identify an image."""
+    bits = np.bitwise_count(hashes.astype(np.uint64))
+    return (bits >= MIN_BITS) & (bits <= 64 - MIN_BITS)
+
+
+MIN_BITS = 8
+"""Bits of a hash that must be set, and must be unset, for it to identify an image; ours."""
+
+
 def dhashes(frame: pl.DataFrame) -> pl.Series:
-    """List<uint64> per row: the difference hash of every image, in order."""
-    return frame["dhashes"].list.eval(pl.element().fill_null(0)).alias("dhashes")
+    """List<uint64> per row: the difference hash of every image, in order.
+
+    A hash that says nothing (a plain colour, a flag in bands) decides nothing: unless most hashes
+    of the sample tell images apart, the hash of its pixels stands in its place, and only the very
+    same image is near.
+    """
+    images = frame["images"].list.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
+    hashes, pixels = (images[name].fill_null(0).to_numpy() for name in ("dhash", "pixels"))
+    lengths = frame["images"].list.len().fill_null(0).to_numpy().astype(np.int64)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    tells = is_distinctive(hashes)
+    told = np.bincount(row, tells, minlength=len(lengths))
+    kept = np.where(tells | (2 * told > lengths)[row], hashes, pixels)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    lists = pa.LargeListArray.from_arrays(ends, pa.array(kept, pa.uint64()))
+    return pl.Series("dhashes", pl.from_arrow(lists))
 
 
 FROM_FACTS: dict[str, tuple[str, Callable[[pl.DataFrame], pl.Series]]] = {
     "text_hash": ("text", text_hash),
     "text_signature": ("text", text_signature),
     "pixels_hash": ("images", pixels_hash),
-    "dhashes": ("dhashes", dhashes),
+    "dhashes": ("images", dhashes),
 }
 """Column of VERDICTS -> (the fact it is made of, how)."""

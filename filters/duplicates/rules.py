@@ -80,7 +80,7 @@ def _later_of_equals(verdicts: pl.DataFrame, keys: list[str], within: str) -> pl
     return later.select("id", detail=pl.lit("of ") + pl.col("first"))
 
 
-@rule(scope="mixture", needs=lambda *, same, **_: ("text_hash", f"{same}_hash"))
+@rule(scope="mixture", version=2, needs=lambda *, same, **_: ("text_hash", f"{same}_hash"))
 def duplicate_sample(
     verdicts: pl.DataFrame, *, within: Within = "mixture", same: Same = "pixels"
 ) -> pl.DataFrame:
@@ -102,7 +102,7 @@ def duplicate_text(verdicts: pl.DataFrame, *, within: Within = "mixture") -> pl.
     return _later_of_equals(verdicts, ["text_hash"], within)
 
 
-@rule(scope="mixture", needs=lambda *, same, **_: (f"{same}_hash",))
+@rule(scope="mixture", version=2, needs=lambda *, same, **_: (f"{same}_hash",))
 def duplicate_images(
     verdicts: pl.DataFrame, *, within: Within = "mixture", same: Same = "pixels"
 ) -> pl.DataFrame:
@@ -140,7 +140,7 @@ def near_duplicate_text(
     return _near(verdicts, search, within=within, run=run)
 
 
-@rule(scope="mixture", version=2, check=check_nearness, needs=lambda **_: ("dhashes",))
+@rule(scope="mixture", version=3, check=check_nearness, needs=lambda **_: ("dhashes",))
 def near_duplicate_images(
     verdicts: pl.DataFrame,
     *,
@@ -150,7 +150,8 @@ def near_duplicate_images(
 ) -> pl.DataFrame:
     """Another sample has nearly the same images in the same order, whatever is asked about them.
 
-    `radius`: bits of 64 in which two difference hashes may differ.
+    `radius`: bits of 64 in which two difference hashes may differ. An image whose hash says
+    nothing, a plain colour or a flag in bands, is near none but the very same.
     """
     # 4: what recompressed and resized copies stay within; measured by benchmarks/duplicates.py.
     # Charts and tables of one template are as near, so prefer near_duplicate_sample for them.
@@ -160,7 +161,7 @@ def near_duplicate_images(
 
 @rule(
     scope="mixture",
-    version=2,
+    version=3,
     check=check_nearness,
     needs=lambda **_: ("text_signature", "dhashes"),
 )

@@ -9,7 +9,6 @@ NAMES = (
     "av",
     "datasets",
     "datatrove",
-    "decord",
     "pillow",
     "polars",
     "pyarrow",

@@ -3,8 +3,10 @@
 | file            | what it holds                                                       |
 |-----------------|---------------------------------------------------------------------|
 | images.py       | encoded image -> size, hash, contrast ...; pages of a PDF           |
-| video.py        | videos -> frames; the only file that knows decord and PyAV          |
-| container.py    | what a video file says of its own length                            |
+| video.py        | videos -> frames; the only file that knows PyAV                     |
+| container.py    | which container a file is, and what it says of its own length       |
 | frame_folders.py| videos that are folders of images                                   |
-| decoders.py     | the child process in which everything is decoded; pipes.py          |
+| decoders.py     | the child process in which everything is decoded                    |
+| pipes.py        | what is said between worker and child                               |
+| confinement.py  | what the child gives up: files, network, other processes            |
 """

@@ -1,172 +1,320 @@
-"""Where decoders run: in a child process with a time limit and a memory limit.
+"""Where decoders run: in a child process that can do nothing else.
 
-    worker --(kind, bytes or path, settings)--> child --Clip | element of IMAGES | Defect--> worker
+    worker --(kind, settings) and a descriptor of the bytes--> child --JSON and bytes--> worker
 
-Nothing of a hostile file reaches the worker but what a decoder made of it. A decoder that hangs or
-dies costs its sample a verdict; the next one gets a fresh child.
+Nothing of a hostile file reaches the worker but what a decoder made of it, and that comes as data,
+checked here. The child has no environment, a time limit and a memory limit, and gives up files and
+network before the first request (confinement.py). A decoder that hangs or dies costs its sample a
+verdict; the next one gets a fresh child. A crash or a lack of memory is believed of a fresh child
+alone, so that no verdict depends on what came before.
 """
 
 import atexit
+import importlib
+import json
+import math
 import os
+import pkgutil
+import re
+import resource
+import signal
+import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.media import images, pipes
-from pipelines.media.video import Clip, decode, frame_bytes
+from PIL import Image
+
+from pipelines.media import confinement, images, pipes, video
+from pipelines.media.pipes import Given
+from pipelines.media.video import Clip
 from pipelines.sources.sample import Defect
 
 MAX_BYTES = 4 << 30
 """Encoded bytes of a video, at most."""
 SECONDS_LIMIT = 120.0
 """s of decoding, after which a video is given up: a 1080p hour scanned whole takes about 60."""
-MEMORY_LIMIT = 8 << 30
+START_SECONDS = 120.0
+"""s that a child may take to start, on however busy a machine."""
+MEMORY_LIMIT = 4 << 30
 """Bytes of address space of the decoding child."""
-
-
-@dataclass(frozen=True)
-class DecodingDefect:
-    """The Defect that the child met."""
-
-    reason: str
-    detail: str
+MAX_SECONDS = 1e9
+"""s of a video, at most: thirty years."""
+REASON = re.compile("[a-z_]{1,40}")
+MAX_DETAIL = 300
+CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from pipelines.media.decoders import serve_requests; serve_requests()"
+)
 
 
 def serve_requests() -> None:
-    """The child's loop: one pickled request from stdin, one pickled answer to stdout."""
-    import resource
-
+    """The child's loop: a request, an answer."""
+    end = socket.socket(fileno=os.dup(0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not mix with the answers
-    calls: dict[str, Callable[..., object]] = {
-        "video": decode,
-        "image": images.image_facts,
-        "frame": frame_bytes,
-        "pdf": images.pdf_pages,
-    }
-    for kind, data, settings in pipes.receive_requests(sys.stdin.buffer):
-        answer: object
-        try:
-            answer = calls[kind](data, **settings)
-        except Defect as defect:
-            answer = DecodingDefect(defect.reason, defect.detail)
-        except MemoryError:
-            answer = DecodingDefect(f"undecodable_{kind}", "more memory than a decoder may take")
-        except Exception as error:
-            if kind == "video":  # what a broken file leads FFmpeg's bindings to: the child ends
-                raise
-            answer = error
-        pipes.send_answer(answers, answer)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    preload()
+    os.dup2(os.open(os.devnull, os.O_RDWR), 2)  # FFmpeg chatters on every bad file
+    pipes.send_answer(end, {"confined": confinement.confine()})
+    for request, descriptor in pipes.receive_requests(end):
+        signal.setitimer(signal.ITIMER_REAL, request["limit"])  # should the worker be gone by then
+        message, blobs = answered(request, descriptor)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.close(descriptor)
+        pipes.send_answer(end, message, blobs)
 
 
-child: subprocess.Popen[bytes] | None = None
+def preload() -> None:
+    """Everything that decoding may import is imported."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    for name in ("av", "PIL", "encodings"):
+        for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
+            if module.name not in APART:
+                with suppress(ImportError):  # of what a plugin needs and is not installed
+                    importlib.import_module(module.name)
+    for name in ("numpy.ma", "pypdfium2"):
+        importlib.import_module(name)
+    Image.init()
+
+
+APART = {
+    "av.__main__",
+    "av.datasets",
+    "PIL.__main__",
+    "PIL.ImageTk",
+    "PIL.ImageQt",
+    "PIL.ImageShow",
+}
+"""Modules that no decoder asks for, and that do things when they are imported."""
+
+
+def answered(request: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], list[bytes]]:
+    """(what is told, bytes) of what the decoder makes of it."""
+    kind, settings = request["kind"], request["settings"]
+    given = Given(descriptor, request["size"])
+    try:
+        if kind == "video":
+            clip = video.decode(given, **settings)
+            about = {"seconds": clip.seconds, "duration": clip.duration, "stated": clip.stated}
+            return {**about, "facts": clip.facts}, list(clip.frames)
+        if kind == "image":
+            return {"facts": [images.image_facts(given.read(), **settings)]}, []
+        if kind == "frame":
+            frame = video.frame_bytes(given.read(), **settings)
+            return {"facts": [images.image_facts(frame)]}, [frame]
+        leaves = images.pdf_pages(given.read(), **settings)
+        return {"facts": leaves}, [leaf.pop("bytes") for leaf in leaves]
+    except Defect as defect:
+        return {"defect": defect.reason, "detail": defect.detail}, []
+    except MemoryError:
+        return {"memory": True}, []
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        # what a broken file leads FFmpeg's bindings to
+        return {"defect": "decoder_crash", "detail": told} if kind == "video" else {"bug": told}, []
+
+
+@dataclass(frozen=True)
+class Child:
+    """A decoding child, and this end of the socket to it."""
+
+    process: subprocess.Popen[bytes]
+    end: socket.socket
+    confined: tuple[str, ...]
+    """What it gave files and network up by."""
+
+
+child: Child | None = None
 """The decoding child of this worker process, started when first needed."""
 
 
 def decode_video(
-    video: bytes | Path,
+    data: bytes | Path,
     *,
     fps: float,
     max_frames: int,
     size: int,
     start: float = 0.0,
-    end: float = float("inf"),
+    end: float = math.inf,
     limit: float = SECONDS_LIMIT,
 ) -> Clip:
     """The clip's frames, decoded by a child process within `limit` seconds; raises Defect
-    (undecodable_video, truncated_video, video_timeout, decoder_crash) where it gives none.
+    (undecodable_video, truncated_video, joined_video, video_timeout, decoder_crash) where it gives
+    none.
     """
-    data = video if isinstance(video, bytes) else str(video)
-    length = len(video) if isinstance(video, bytes) else video.stat().st_size
-    if length > MAX_BYTES:
-        raise Defect("too_many_bytes", f"{length} bytes")
     settings = {"fps": fps, "max_frames": max_frames, "size": size, "start": start, "end": end}
-    clip: Clip = decode_in_child("video", data, settings, limit)
-    return clip
+    with well_formed():
+        told, blobs = decode_in_child("video", data, settings, limit)
+        stated = None if told["stated"] is None else number(told["stated"])
+        facts = tuple(map(checked_facts, told["facts"]))
+        seconds = tuple(map(number, told["seconds"]))
+        if not len(blobs) == len(facts) == len(seconds):
+            raise ValueError
+        return Clip(tuple(blobs), facts, seconds, number(told["duration"]), stated)
 
 
 def decode_image(data: bytes, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]:
     """The IMAGES element of a still, as `images.image_record` makes it; raises Defect, besides
     (image_timeout, decoder_crash).
     """
-    return {**decode_in_child("image", data, {}, limit), "bytes": data}
+    with well_formed():
+        told, _ = decode_in_child("image", data, {}, limit)
+        (facts,) = told["facts"]
+        return {**checked_facts(facts), "bytes": data}
 
 
-def decode_frame(data: bytes, size: int, *, limit: float = SECONDS_LIMIT) -> bytes:
-    """What `kept` makes of an image; raises Defect as `decode_image` does."""
-    made: bytes = decode_in_child("frame", data, {"size": size}, limit)
-    return made
+def decode_frame(data: bytes, size: int, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]:
+    """The IMAGES element of what `video.frame_bytes` makes of an image; raises Defect as
+    `decode_image` does.
+    """
+    with well_formed():
+        told, (made,) = decode_in_child("frame", data, {"size": size}, limit)
+        (facts,) = told["facts"]
+        return {**checked_facts(facts), "bytes": made}
 
 
 def decode_pdf(data: bytes, *, limit: float = SECONDS_LIMIT) -> list[dict[str, Any]]:
     """The IMAGES elements of a PDF's pages; raises Defect, besides (pdf_timeout, decoder_crash)."""
-    made: list[dict[str, Any]] = decode_in_child("pdf", data, {}, limit)
-    return made
+    with well_formed():
+        told, blobs = decode_in_child("pdf", data, {}, limit)
+        leaves = zip(told["facts"], blobs, strict=True)
+        return [{**checked_facts(facts), "bytes": blob} for facts, blob in leaves]
 
 
-def decode_in_child(kind: str, data: bytes | str, settings: dict[str, Any], limit: float) -> Any:
+@contextmanager
+def well_formed() -> Iterator[None]:
+    """An answer that is not what it should be is that of a child that no longer is what it was:
+    a verdict, and the child ends.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        stop_child()
+        raise Defect("decoder_crash", "the decoder gave no answer") from error
+
+
+def checked_facts(told: Any) -> dict[str, Any]:
+    """What the child says of an image: the fields of IMAGES but its bytes, each in its bounds."""
+    for name, (kind, top) in images.FACTS.items():
+        if type(told[name]) is not kind or not 0 <= told[name] < top:
+            raise ValueError(name)
+    return {name: told[name] for name in images.FACTS} | {"seconds": None}
+
+
+def number(told: Any) -> float:
+    """A finite number of seconds; raises ValueError where it is none."""
+    if type(told) not in (int, float) or not abs(told) < MAX_SECONDS:
+        raise ValueError("seconds")
+    return float(told)
+
+
+def decode_in_child(
+    kind: str, data: bytes | Path, settings: dict[str, Any], limit: float
+) -> tuple[dict[str, Any], list[bytes]]:
     """The child's answer within `limit` seconds; raises the Defect or the bug that it met."""
     global child
-    if child is None or child.poll() is not None:
-        child = start_child()
+    name = "image" if kind == "frame" else kind
+    with descriptor_of(data) as (descriptor, size):
+        if size > MAX_BYTES:
+            raise Defect("too_many_bytes", f"{size} bytes")
+        request = {"kind": kind, "settings": settings, "size": size, "limit": limit + 60}
+        while True:
+            fresh = child is None or child.process.poll() is not None
+            child = start_child() if fresh or child is None else child
+            deadline = time.monotonic() + limit
+            try:
+                pipes.send_request(child.end, request, descriptor, deadline)
+                message, blobs = pipes.receive_answer(child.end, deadline)
+            except TimeoutError as error:
+                stop_child()
+                raise Defect(f"{name}_timeout", f"not decoded after {limit:.0f} s") from error
+            except (EOFError, ConnectionError) as error:
+                stop_child()
+                if not fresh:
+                    continue
+                raise Defect("decoder_crash", "the decoder ended its process") from error
+            if "memory" in message:
+                stop_child()
+                if not fresh:
+                    continue
+                raise Defect(f"undecodable_{name}", "more memory than a decoder may take")
+            break
+    if "bug" in message:
+        raise RuntimeError(f"the decoder of {kind}: {message['bug']}")
+    if "defect" in message:
+        reason, detail = message["defect"], message["detail"]
+        if not REASON.fullmatch(reason):
+            raise ValueError("defect")
+        raise Defect(reason, detail[:MAX_DETAIL])
+    return message, blobs
+
+
+@contextmanager
+def descriptor_of(data: bytes | Path) -> Iterator[tuple[int, int]]:
+    """(a descriptor from which the bytes can be read, how many): bytes and files look alike."""
+    if isinstance(data, Path):
+        descriptor = os.open(data, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for a writer
+    elif hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("encoded")
+    else:
+        descriptor, name = tempfile.mkstemp()
+        Path(name).unlink()
     try:
-        answer = ask_child(child, (kind, data, settings), time.monotonic() + limit)
-    except TimeoutError as error:
-        stop_child()
-        name = "image" if kind == "frame" else kind
-        raise Defect(f"{name}_timeout", f"not decoded after {limit:.0f} s") from error
-    except (EOFError, BrokenPipeError) as error:
-        stop_child()
-        raise Defect("decoder_crash", "the decoder ended its process") from error
-    if isinstance(answer, DecodingDefect):
-        raise Defect(answer.reason, answer.detail)
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        if isinstance(data, bytes):
+            written = 0
+            while written < len(data):
+                written += os.pwrite(descriptor, memoryview(data)[written:], written)
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise Defect("missing_media", "a path that is no file")
+        yield descriptor, about.st_size
+    finally:
+        os.close(descriptor)
 
 
-def start_child() -> subprocess.Popen[bytes]:
-    """A new decoding child, its errors to nowhere: decord and FFmpeg chatter on every bad file."""
-    root = str(Path(__file__).parents[2])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from pipelines.media.decoders import serve_requests; serve_requests()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-
-
-def ask_child(process: subprocess.Popen[bytes], request: object, deadline: float) -> Any:
-    """The child's answer; raises TimeoutError after the deadline, EOFError where it died."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    pipes.send(process.stdin, request, deadline)
-    return pipes.received(process.stdout, deadline)
+def start_child() -> Child:
+    """A new decoding child, with no environment but where its libraries lie, that has given up
+    files and network; raises RuntimeError where it does not start.
+    """
+    ours, theirs = socket.socketpair()
+    places = [str(Path(place or ".").absolute()) for place in sys.path]
+    kept = {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", CODE, json.dumps(places)],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=kept,
+        )
+        theirs.close()  # so that its end is seen here
+        try:
+            hello, _ = pipes.receive_answer(ours, time.monotonic() + START_SECONDS)
+        except (EOFError, TimeoutError) as error:
+            process.kill()
+            process.wait()
+            ours.close()
+            errors.seek(0)
+            told = errors.read().decode(errors="replace").strip()
+            why = told or repr(error)
+            raise RuntimeError(f"the decoding child does not start: {why}") from error
+    return Child(process, ours, tuple(hello["confined"]))
 
 
 def stop_child() -> None:
     """The child of this process, if any, is ended."""
     global child
     if child is not None:
-        child.kill()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue  # it died with a request half written
-        child.wait()
+        child.process.kill()
+        child.end.close()
+        child.process.wait()
         child = None
 
 

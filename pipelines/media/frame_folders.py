@@ -41,5 +41,11 @@ def clip_of_folder(
     since = times[inside] - times[inside[0]]
     wanted = video.frame_instants(duration, fps=fps, max_frames=max_frames, last=since[-1])
     chosen = inside[video.nearest_frames(since, wanted)]
-    kept = tuple(decoders.decode_frame(folder.read(int(n)), size) for n in chosen)
-    return video.Clip(kept, tuple(float(times[n] - start) for n in chosen), duration, None)
+    shown = [decoders.decode_frame(folder.read(int(n)), size) for n in chosen]
+    return video.Clip(
+        frames=tuple(image["bytes"] for image in shown),
+        facts=tuple(shown),
+        seconds=tuple(float(times[n] - start) for n in chosen),
+        duration=duration,
+        stated=None,
+    )

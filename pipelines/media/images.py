@@ -20,13 +20,17 @@ the defect `unreadable_exif`.
 """
 
 import io
+import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import xxhash
 from PIL import ExifTags, Image
 
 from pipelines.sources.sample import Defect
+from tokenization.images import open_header, open_image
 
 MAX_BYTES = 256 << 20
 """Encoded bytes of a still, at most."""
@@ -37,8 +41,6 @@ THUMBNAIL = 128
 EDGE = 32
 """Difference of luminance between neighbours from which a thumbnail pixel is on an edge."""
 
-POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
-"""How EPS begins, for which Pillow would start Ghostscript: programs of strangers are not run."""
 EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif")
 """What announces EXIF in JPEG, PNG, WebP and old PNG; TIFF is EXIF itself."""
 
@@ -50,12 +52,18 @@ PNG = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = MAX_READS
 """Chunks of a PNG of more than METERED_BYTES: encoders write 8 KiB of pixels a chunk, or more."""
 
-EMPTY: dict[str, Any] = dict.fromkeys(
-    (
-        "bytes", "width", "height", "dhash", "seconds", "contrast", "sharpness", "edges",
-        "broken_exif",
-    )
-)  # fmt: skip
+FACTS: Mapping[str, tuple[type, float]] = {
+    "width": (int, 1 << 31),
+    "height": (int, 1 << 31),
+    "pixels": (int, 1 << 64),
+    "dhash": (int, 1 << 64),
+    "contrast": (float, 128.0),
+    "sharpness": (float, math.inf),
+    "edges": (float, 1.1),
+    "broken_exif": (bool, 2),
+}
+"""What is measured of an image: its type, and what it lies below (nothing is negative)."""
+EMPTY: dict[str, Any] = dict.fromkeys(("bytes", "seconds", *FACTS))
 """An image that could not be read."""
 
 
@@ -72,12 +80,8 @@ def image_facts(data: bytes) -> dict[str, Any]:
 
 def decode(data: bytes) -> Image.Image:
     """The image as RGB, orientation applied; raises Defect where it cannot be."""
-    from tokenization.images import open_image
-
     if len(data) > MAX_BYTES:
         raise Defect("too_many_bytes", f"{len(data)} bytes")
-    if data.startswith(POSTSCRIPT):
-        raise Defect("undecodable_image", "PostScript, a program rather than an image")
     if len(data) > METERED_BYTES:
         check_chunks(data)
         check_header(data)
@@ -127,7 +131,7 @@ def check_header(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            Image.open(MeteredReads(data))
+            open_header(MeteredReads(data))
         except (Defect, MemoryError):
             raise
         except Exception:  # whatever it is, decoding meets it again and names it
@@ -143,7 +147,7 @@ def has_broken_exif(data: bytes) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Pillow warns of what is cut off, and reads on
         try:
-            image = Image.open(io.BytesIO(data))
+            image = open_header(io.BytesIO(data))
             image.getexif()  # of a PNG, reads up to it
             block = image.info.get("exif")
             exif = Image.Exif()
@@ -159,7 +163,7 @@ def has_broken_exif(data: bytes) -> bool:
 def decodes_apart_from_exif(data: bytes) -> bool:
     """Whether the pixels are whole."""
     try:
-        Image.open(io.BytesIO(data)).load()
+        open_header(io.BytesIO(data)).load()
     except MemoryError:
         raise
     except Exception:  # as above
@@ -168,24 +172,49 @@ def decodes_apart_from_exif(data: bytes) -> bool:
 
 
 def pixel_facts(image: Image.Image) -> dict[str, Any]:
-    """Sizes, difference hash, contrast, sharpness and edges of an RGB image."""
+    """Sizes, hashes, contrast, sharpness and edges of an RGB image.
+
+    All by integers up to the last division, so that they are the same on any processor.
+    """
     gray = image.convert("L")
-    counts = np.asarray(gray.histogram(), dtype=np.float64)
-    levels = np.arange(256)
-    mean = (counts * levels).sum() / counts.sum()
-    contrast = float(np.sqrt((counts * (levels - mean) ** 2).sum() / counts.sum()))
+    counts = gray.histogram()
     scale = max(1, max(image.size) / THUMBNAIL)
     small = (max(1, round(image.width / scale)), max(1, round(image.height / scale)))
     thumb = gray.resize(small, Image.Resampling.BOX) if scale > 1 else gray
-    sharpness, edges = sharpness_and_edges(np.asarray(thumb, dtype=np.float32))
+    sharpness, edges = sharpness_and_edges(np.asarray(thumb, dtype=np.int64))
     return {
         "width": image.width,
         "height": image.height,
+        "pixels": pixels_hash(image),
         "dhash": dhash(gray),
-        "contrast": contrast,
+        "contrast": math.sqrt(
+            variance(
+                sum(counts),
+                sum(level * count for level, count in enumerate(counts)),
+                sum(level**2 * count for level, count in enumerate(counts)),
+            )
+        ),
         "sharpness": sharpness,
         "edges": edges,
     }
+
+
+def variance(count: int, total: int, squares: int) -> float:
+    """Of `count` whole numbers with this sum and sum of squares."""
+    return (count * squares - total**2) / count**2
+
+
+def pixels_hash(image: Image.Image) -> int:
+    """xxh3 of size and pixels of an RGB image: 64 bits."""
+    state = xxhash.xxh3_64(f"{image.width} x {image.height} ".encode())
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        state.update(strip.tobytes())
+    return state.intdigest()
+
+
+STRIP = 256
+"""Rows of pixels that are copied at once."""
 
 
 def dhash(gray: Image.Image) -> int:
@@ -199,14 +228,16 @@ def dhash(gray: Image.Image) -> int:
 
 
 def sharpness_and_edges(gray: np.ndarray) -> tuple[float, float]:
-    """(variance of the 4-neighbour Laplacian, share of pixels on an edge) of [height, width]."""
+    """(variance of the 4-neighbour Laplacian, share of pixels on an edge) of int64 [h, w]."""
     if min(gray.shape) < 3:
         return 0.0, 0.0
     inner = gray[1:-1, 1:-1]
     laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner
     right = np.abs(gray[1:-1, 2:] - inner)
     below = np.abs(gray[2:, 1:-1] - inner)
-    return float(laplacian.var()), float((np.maximum(right, below) >= EDGE).mean())
+    on_edge = int(np.count_nonzero(np.maximum(right, below) >= EDGE))
+    squares = int((laplacian**2).sum())
+    return variance(laplacian.size, int(laplacian.sum()), squares), on_edge / laplacian.size
 
 
 def render_pdf(data: bytes, *, longest_edge: int) -> list[bytes]:

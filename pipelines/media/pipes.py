@@ -1,61 +1,104 @@
-"""Messages between a worker and its child: pickled objects over pipes, with a deadline.
+"""Messages between a worker and its decoding child: JSON and bytes over a socket.
 
-    8 bytes, little-endian: the length | that many bytes: the object, pickled
+    8 bytes, little-endian: the length | JSON, whose `sizes` say how long each of the | bytes
 
-Both ends are ours: nothing that a file holds is ever unpickled.
+A request brings a file descriptor along, from which the child reads what is to be decoded. Both
+sides read data, never objects: what a hostile file makes of the child cannot run in the worker.
 """
 
+import json
 import os
-import pickle
-import select
+import socket
 import struct
 import time
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 LENGTH = struct.Struct("<Q")
+MAX_JSON = 64 << 20
+MAX_BYTES = 2 << 30
+"""Of an answer."""
 
 
-def send(pipe: Any, message: object, deadline: float) -> None:
-    """All of the message is in the pipe; raises TimeoutError after the deadline."""
-    body = pickle.dumps(message)
-    view = memoryview(LENGTH.pack(len(body)) + body)
-    while view:
-        _, ready, _ = select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise TimeoutError
-        view = view[os.write(pipe.fileno(), view[:65536]) :]
+class Given:
+    """What lies behind a file descriptor, read from wherever one stands: a file for PyAV."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor, self.size, self.place = descriptor, size, 0
+
+    def read(self, count: int = -1) -> bytes:
+        """At most `count` bytes from here; all that are left without a count."""
+        left = self.size - self.place if count < 0 else count
+        parts = []
+        while left > 0 and (part := os.pread(self.descriptor, min(left, 1 << 30), self.place)):
+            parts.append(part)
+            self.place += len(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """The place one stands at afterwards."""
+        self.place = max(0, offset + (0, self.place, self.size)[whence])
+        return self.place
+
+    def tell(self) -> int:
+        """The place one stands at."""
+        return self.place
 
 
-def received(pipe: Any, deadline: float) -> Any:
-    """The next message; raises TimeoutError after the deadline, EOFError where there is no end."""
-    size = LENGTH.unpack(read_exactly(pipe, LENGTH.size, deadline))[0]
-    return pickle.loads(read_exactly(pipe, size, deadline))
+def send_request(
+    end: socket.socket, message: dict[str, Any], descriptor: int, deadline: float
+) -> None:
+    """The request is at the other end; raises TimeoutError after the deadline."""
+    body = json.dumps(message).encode()
+    end.settimeout(max(1e-3, deadline - time.monotonic()))
+    sent = socket.send_fds(end, [LENGTH.pack(len(body)), body], [descriptor])
+    assert sent == LENGTH.size + len(body), "a request is short"
 
 
-def read_exactly(pipe: Any, size: int, deadline: float) -> bytes:
-    """`size` bytes of the pipe before the deadline."""
+def receive_requests(end: socket.socket) -> Iterator[tuple[dict[str, Any], int]]:
+    """(message, descriptor) of every request, until the other end closes; waits for each."""
+    while True:
+        head, descriptors, *_ = socket.recv_fds(end, LENGTH.size, 1)
+        if not head:
+            return
+        head += read_exactly(end, LENGTH.size - len(head))
+        yield json.loads(read_exactly(end, LENGTH.unpack(head)[0])), descriptors[0]
+
+
+def send_answer(end: socket.socket, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+    """The answer is at the other end, however long that takes to read it."""
+    body = json.dumps({**message, "sizes": [len(blob) for blob in blobs]}).encode()
+    for part in (LENGTH.pack(len(body)), body, *blobs):
+        end.sendall(part)
+
+
+def receive_answer(end: socket.socket, deadline: float) -> tuple[dict[str, Any], list[bytes]]:
+    """The next answer; raises TimeoutError after the deadline, EOFError where there is no whole
+    one.
+    """
+    (size,) = LENGTH.unpack(read_exactly(end, LENGTH.size, deadline))
+    if size > MAX_JSON:
+        raise EOFError(f"an answer of {size} bytes")
+    try:
+        message = json.loads(read_exactly(end, size, deadline))
+        sizes = [int(size) for size in message["sizes"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise EOFError("an answer that is none") from error
+    if min(sizes, default=0) < 0 or sum(sizes) > MAX_BYTES:
+        raise EOFError(f"an answer of {sum(sizes)} bytes")
+    return message, [read_exactly(end, size, deadline) for size in sizes]
+
+
+def read_exactly(end: socket.socket, size: int, deadline: float | None = None) -> bytes:
+    """`size` bytes of the socket before the deadline, if there is one."""
     parts = []
     while size:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise TimeoutError
-        part = os.read(pipe.fileno(), min(size, 1 << 20))
+        if deadline is not None:
+            end.settimeout(max(1e-3, deadline - time.monotonic()))
+        part = end.recv(min(size, 1 << 20))
         if not part:
             raise EOFError
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
-
-
-def receive_requests(stream: BinaryIO) -> Iterator[Any]:
-    """Every message, until the other end closes the pipe; waits for each."""
-    while header := stream.read(LENGTH.size):
-        yield pickle.loads(stream.read(LENGTH.unpack(header)[0]))
-
-
-def send_answer(stream: BinaryIO, message: object) -> None:
-    """The message is in the pipe, however long the other end takes to read it."""
-    body = pickle.dumps(message)
-    stream.write(LENGTH.pack(len(body)) + body)
-    stream.flush()

@@ -1,53 +1,76 @@
-"""Videos to frames: decord first, PyAV where decord cannot or would burst. Nothing else knows them.
+"""Videos to frames, by PyAV. Nothing else knows it.
 
-    probe (packets only: timestamps, keyframes, size) -> wanted instants -> decode -> JPEG + second
+    kind by first bytes -> probe (packets only: clock, keyframes, size) -> wanted instants
+    -> decode -> upright RGB, brought down -> JPEG + second
 
+* **Opening.** FFmpeg gets a stream of bytes, never a path; the container by its first bytes
+  (container.py), so that it guesses nothing; and an empty list of protocols, so that nothing in the
+  bytes opens anything else.
+* **Track.** The one that plays: cover pictures and thumbnails are passed over (`track_that_plays`).
+* **Clock.** Times are those of the packets, so a wrong frame rate or duration in the header and a
+  variable frame rate do no harm. Where the clock starts again (joined recordings), the next part
+  follows the one before (`continuous_packets`).
 * **Instants.** `num = clamp(round(fps x duration), 1, max_frames)` instants lie evenly over the
-  whole clip, first and last frame included (one frame: the middle). Each takes the frame whose real
-  timestamp is nearest; timestamps are those of the packets, so a wrong frame rate or duration in
-  the header and a variable frame rate do no harm. SmolVLM's processor in transformers spaces its
-  indices the same way; the public SmolVLM2 loader instead took consecutive frames from the middle.
-* **Decoder.** decord for codecs and sizes it is good at; PyAV for the rest, for rotated images
-  and for whatever decord fails on. PyAV seeks per frame where the gap between wanted frames
-  exceeds the keyframe distance, else scans once.
+  whole clip, first and last frame included (one frame: the middle). Each takes the frame whose time
+  is nearest. SmolVLM's processor in transformers spaces its indices the same way; the public
+  SmolVLM2 loader instead took consecutive frames from the middle.
+* **Decoding.** By seeking where the gap between wanted frames exceeds the keyframe distance, else
+  in one pass; where seeking fails or lands elsewhere, in one pass. Pixels become RGB by swscale's
+  exact arithmetic: its quick one differs between processors.
 * **Size.** The longest edge is brought down to `size` px (the encoder's crop size) with the very
   arithmetic of transformers' first resize (LANCZOS, even short side); the squash to `size` x `size`
   happens when crops are made, as there. Small frames are not enlarged here.
 """
 
 import io
-import os
-import sys
-from collections.abc import Iterator
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pipelines.media.container import stated_seconds
-from pipelines.media.images import decode as decode_image
+from pipelines.media import container as containers
+from pipelines.media import images
+from pipelines.media.container import Encoded
 from pipelines.sources.sample import Defect
 
-BATCH_BYTES = 128 << 20
-"""Bytes of whole frames that decord holds at once."""
 JPEG_QUALITY = 90
-DECORD_CODECS = {"h264", "mpeg4", "vp8", "vp9", "mpeg2video", "mpeg1video", "msmpeg4v3"}
-"""Codecs that decord 0.6 (FFmpeg 4) decodes; AV1 it lacks, HEVC it gets wrong in 10 bit."""
-DECORD_FORMATS = {"yuv420p", "yuvj420p", "yuv422p", "yuv444p"}
-DECORD_PIXELS = 1920 * 1088
-"""Above it decord keeps too many whole frames at once (2.1 GB measured where PyAV took 0.1)."""
 TRUNCATED = 0.9
-"""A clip that holds less than this share of the frames its own table lists is cut off."""
+"""A clip that holds less than this share of the frames that its own table lists, or of the seconds
+that the header of an incomplete file promises, is cut off."""
+JUMP = 10.0
+"""s by which the clock of a broadcast container jumps ahead where another recording begins, and
+which no reordering of frames reaches back: FFmpeg's own `dts_delta_threshold`."""
+BROADCAST = ("mpegts", "mpeg")
+"""Containers whose clock may begin anywhere."""
+EXACT = 0x2 | 0x2000 | 0x40000 | 0x80000
+"""swscale's SWS_BILINEAR, _FULL_CHR_H_INT, _ACCURATE_RND and _BITEXACT."""
+TURNS: dict[tuple[int, int, int, int], Image.Transpose] = {
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+"""(a, b, c, d) of a display matrix, x' = ax + cy and y' = bx + dy (ISO/IEC 14496-12, 8.3.2), and
+what it does; Pillow turns against the clock."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of a video as JPEG, and the second of each; `duration` in seconds of what was read,
-    `stated` what the file's header says of it, null where it says nothing.
+    """Frames of a video as JPEG, what is known of each image, and its second; `duration` in seconds
+    of what was read, `stated` what the file's header says of it, null where it says nothing.
     """
 
     frames: tuple[bytes, ...]
+    facts: tuple[Mapping[str, Any], ...]
     seconds: tuple[float, ...]
     duration: float
     stated: float | None
@@ -55,18 +78,28 @@ class Clip:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the packets say: presentation times (s, ascending), and what the decoders need."""
+    """What the packets say of the track that plays, and what decoding needs."""
 
-    times: np.ndarray
-    start: float
+    kind: str
+    """The container, as FFmpeg calls it."""
+    track: int
+    """The stream's index."""
+    stamps: np.ndarray
+    """Presentation times, ascending, in units of `base`."""
+    base: float
+    """s."""
     duration: float
-    codec: str
-    pixels: str
-    width: int
-    height: int
+    """s."""
     keyframes: int
+    joined: bool
+    """Whether the clock started again."""
     stated: float | None
     """s, by the file's header."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """Since the first frame, in s, ascending."""
+        return (self.stamps - self.stamps[0]) * self.base
 
 
 def frame_instants(duration: float, *, fps: float, max_frames: int, last: float) -> np.ndarray:
@@ -101,176 +134,299 @@ def frame_size(width: int, height: int, size: int) -> tuple[int, int]:
 # ------------------------------------------------------------------ in the child process
 
 
-def probe(data: bytes | str) -> Probe:
-    """Reads every packet's header, decodes nothing; raises Defect where there is no video."""
+def open_container(stream: Encoded, kind: str) -> Any:
+    """The container, that opens nothing else."""
     import av
 
-    with av.open(source_of(data), mode="r", metadata_errors="ignore") as container:
-        if not container.streams.video:
-            raise Defect("undecodable_video", "no video stream")
-        stream = container.streams.video[0]
-        base = float(stream.time_base or 0)
-        times, keyframes, length = [], 0, 0.0
-        for packet in container.demux(stream):
-            if packet.size and not packet.is_discard:
-                stamp = packet.pts if packet.pts is not None else packet.dts
-                if stamp is not None:
-                    times.append(stamp * base)
-                    length = max(length, (packet.duration or 0) * base)
-                keyframes += packet.is_keyframe
-        context = stream.codec_context
-        if not times:
-            raise Defect("undecodable_video", "no packet with a timestamp")
-        if stream.frames and len(times) < TRUNCATED * stream.frames:
-            raise Defect("truncated_video", f"{len(times)} of {stream.frames} frames")
-        found = np.unique(np.array(times))
-        gap = float(np.median(np.diff(found))) if len(found) > 1 else length
-        return Probe(
-            times=found - found[0],
-            start=float(found[0]),
-            duration=float(found[-1] - found[0] + gap),
-            codec=context.name.removeprefix("lib").split("-")[0],
-            pixels=context.pix_fmt or "",
-            width=context.width,
-            height=context.height,
-            keyframes=keyframes,
-            stated=stated_seconds(
-                data,
-                container=container.format.name,
-                duration=None if container.duration is None else container.duration / av.time_base,
-            ),
-        )
-
-
-def source_of(data: bytes | str) -> Any:
-    """What a decoder opens: a path, or bytes as a file."""
-    return data if isinstance(data, str) else io.BytesIO(data)
+    stream.seek(0)
+    bounds = {"protocol_whitelist": "", "max_pixels": str(images.MAX_PIXELS)}
+    return av.open(stream, mode="r", format=kind, options=bounds, metadata_errors="ignore")
 
 
 def decode(
-    data: bytes | str, *, fps: float, max_frames: int, size: int, start: float, end: float
+    stream: Encoded, *, fps: float, max_frames: int, size: int, start: float, end: float
 ) -> Clip:
     """The frames of a clip, decoded here and now; raises Defect where it is no whole video."""
     import av
 
     try:
-        seen = probe(data)
+        seen = probe(stream)
         inside = np.flatnonzero((seen.times >= start) & (seen.times < end))
         if len(inside) == 0:
             raise Defect("undecodable_video", f"no frame between {start} and {end} s")
         times = seen.times[inside]
         duration = min(seen.duration, end) - start
         wanted = frame_instants(duration, fps=fps, max_frames=max_frames, last=times[-1] - times[0])
-        chosen = inside[nearest_frames(times - times[0], wanted)]
-        images = images_of(data, seen, chosen, size)
-    except (av.FFmpegError, ValueError, IndexError, EOFError) as error:
+        chosen = seen.stamps[inside[nearest_frames(times - times[0], wanted)]]
+        shown = frames_at(stream, seen, chosen.tolist(), size)
+    except av.error.MemoryError as error:
+        raise MemoryError from error
+    except (av.FFmpegError, ValueError, IndexError, OverflowError) as error:
         raise Defect("undecodable_video", f"{type(error).__name__}: {error}") from error
-    frames = tuple(jpeg(image) for image in images)
     stated = None if seen.stated is None else max(0.0, min(seen.stated, end) - start)
-    seconds = tuple(float(seen.times[i] - start) for i in chosen)
-    return Clip(frames, seconds, float(duration), stated)
+    first = int(seen.stamps[0])
+    seconds = tuple(float((stamp - first) * seen.base - start) for stamp, _ in shown)
+    frames = tuple(jpeg(image) for _, image in shown)
+    facts = tuple(images.image_facts(data) for data in frames)
+    return Clip(frames, facts, seconds, float(duration), stated)
 
 
-def images_of(data: bytes | str, seen: Probe, chosen: np.ndarray, size: int) -> list[Image.Image]:
-    """The frames at indices `chosen`, by decord where it can, else by PyAV; each brought down to
-    `size` as it comes, so that few whole frames are in memory.
-    """
-    suits = seen.codec in DECORD_CODECS and seen.pixels in DECORD_FORMATS
-    if suits and seen.width * seen.height <= DECORD_PIXELS and seen.keyframes > 0:
-        images = by_decord(data, seen, chosen, size)
-        if images is not None:
-            return images
-    return by_av(data, seen, chosen, size)
+def probe(stream: Encoded) -> Probe:
+    """Reads every packet's header, decodes nothing; raises Defect where there is no whole video."""
+    import av
 
-
-def by_decord(
-    data: bytes | str, seen: Probe, chosen: np.ndarray, size: int
-) -> list[Image.Image] | None:
-    """The frames by decord; null where it fails or disagrees with the packets, PyAV's turn then."""
-    if sys.platform != "linux" or os.uname().machine != "x86_64":
-        return None  # no wheel
-    import decord
-
+    kind = containers.kind_of(stream)
+    if kind is None:
+        raise Defect("undecodable_video", "it begins like no container that is read")
+    layout = containers.layout_of(stream, kind)
+    if layout.unread:
+        raise Defect("joined_video", f"{layout.unread} films behind those that are played")
     try:
-        reader = decord.VideoReader(source_of(data), ctx=decord.cpu(0), num_threads=1)
-        if len(reader) != len(seen.times) or is_rotated(data):
-            return None
-        # on some .mpg, .m1v and .mkv its index is senseless, and then so are its frames
-        stamps = reader.get_frame_timestamp(range(len(reader)))[:, 0]
-        if np.abs(stamps - stamps[0] - seen.times).max() > seen.duration / len(seen.times) / 2:
-            return None
-        images: list[Image.Image] = []
-        step = max(1, BATCH_BYTES // (3 * seen.width * seen.height))
-        for start in range(0, len(chosen), step):  # one by one it would seek for every frame
-            batch = reader.get_batch(chosen[start : start + step].tolist()).asnumpy()
-            images += [fit_frame(Image.fromarray(pixels), size) for pixels in batch]
-    except (RuntimeError, IndexError) as error:
-        # decord's own errors are RuntimeErrors; PyAV, asked next, has the last word
-        print(f"decord: {str(error).splitlines()[0]}", file=sys.stderr)
-        return None
-    return images
+        track = track_that_plays(stream, kind)
+        with open_container(stream, kind) as container:
+            seen = probe_track(container, kind, track, layout.seconds)
+    except av.error.MemoryError:
+        raise
+    except av.FFmpegError as error:
+        if layout.complete is False:  # what FFmpeg looks for lies behind the end
+            raise Defect("truncated_video", f"it breaks off: {error}") from error
+        raise
+    promised = 0.0 if layout.complete else TRUNCATED * (seen.stated or 0.0)
+    if seen.duration < promised:
+        with open_container(stream, kind) as container:  # a sound track may outlast the pictures
+            lasts = last_second(container) - float(seen.stamps[0] * seen.base)
+        if max(seen.duration, lasts) < promised:
+            raise Defect("truncated_video", f"{seen.duration:.1f} of {seen.stated:.1f} s")
+    return seen
 
 
-def is_rotated(data: bytes | str) -> bool:
-    """Whether the first frame carries a display rotation, which decord ignores."""
+def track_that_plays(stream: Encoded, kind: str) -> int:
+    """The index of the video stream that a player shows: of those with at least half as many
+    packets as the richest, the default one, else the first. Cover pictures are none.
+
+    Raises Defect("joined_video") where one film ends and another begins in a track of its own.
+    """
     import av
 
-    with av.open(source_of(data), mode="r", metadata_errors="ignore") as container:
-        frame = next(container.decode(video=0))
-        return bool(frame.rotation % 360)
+    cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    with open_container(stream, kind) as container:
+        tracks = [track for track in container.streams.video if not track.disposition & cover]
+        if not tracks:
+            raise Defect("undecodable_video", "no video track that plays")
+        if len(tracks) == 1:
+            return int(tracks[0].index)
+        default = {t.index for t in tracks if t.disposition & av.stream.Disposition.default}
+        places: dict[int, list[int]] = {track.index: [] for track in tracks}
+        for place, packet in enumerate(container.demux(tracks)):
+            if packet.size:
+                places[packet.stream_index].append(place)
+    most = max(map(len, places.values()))
+    counts = [held for held in places.values() if held and len(held) >= (1 - TRUNCATED) * most]
+    middles = sorted((held[len(held) // 4], held[3 * len(held) // 4]) for held in counts)
+    if kind in BROADCAST and any(end < begin for (_, end), (begin, _) in pairwise(middles)):
+        raise Defect("joined_video", f"{len(counts)} films, one behind the other")
+    plays = [index for index, held in places.items() if held and 2 * len(held) >= most]
+    return min(plays, key=lambda index: (index not in default, index))
 
 
-def by_av(data: bytes | str, seen: Probe, chosen: np.ndarray, size: int) -> list[Image.Image]:
-    """The frames by PyAV, seeking where wanted frames lie further apart than keyframes."""
+def probe_track(container: Any, kind: str, index: int, promised: float | None) -> Probe:
+    """What the packets of the track say; `promised`: s, by the structure of the file."""
     import av
 
-    wanted = seen.times[chosen] + seen.start
-    gap = float(np.diff(wanted).mean()) if len(wanted) > 1 else seen.duration
-    seeks = seen.keyframes > 1 and gap > seen.duration / seen.keyframes
-    with av.open(source_of(data), mode="r", metadata_errors="ignore") as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        found = (
-            frames_by_seeking(container, wanted) if seeks else frames_by_scanning(container, wanted)
-        )
-        images = [fit_frame(image, size) for image in found]
-    if len(images) < len(wanted):
-        if seeks:  # an index that lies: read it from the start
-            with av.open(source_of(data), mode="r", metadata_errors="ignore") as container:
-                images = [fit_frame(image, size) for image in frames_by_scanning(container, wanted)]
-        if len(images) < len(wanted):
-            raise Defect("undecodable_video", f"{len(images)} of {len(wanted)} frames decode")
-    return images
+    track = container.streams[index]
+    context = track.codec_context
+    if context.width * context.height > images.MAX_PIXELS:
+        raise Defect("too_many_pixels", f"{context.width} x {context.height}")
+    stamps: list[int] = []
+    keyframes, before_key, length, joined = 0, 0, 0, False
+    for packet, shift in continuous_packets(container, track, kind):
+        if packet.size and packet.is_keyframe:
+            keyframes += 1
+            before_key = len(stamps) if keyframes == 1 else before_key
+        if packet.size and not packet.is_discard and (stamp := stamp_of(packet)) is not None:
+            stamps.append(stamp)
+            length = max(length, packet.duration or 0)
+            joined |= shift != 0
+    base = float(track.time_base or 0)
+    found = np.unique(np.array(stamps[before_key:], np.int64))
+    if not len(found) or not base:
+        raise Defect("undecodable_video", "no packet with a timestamp")
+    if track.frames and len(stamps) < TRUNCATED * track.frames:
+        raise Defect("truncated_video", f"{len(stamps)} of {track.frames} frames")
+    gap = float(np.median(np.diff(found))) if len(found) > 1 else float(length)
+    if promised is None and container.duration and kind in HANDED_ON:
+        promised = container.duration / av.time_base
+    return Probe(
+        kind=kind,
+        track=index,
+        stamps=found,
+        base=base,
+        duration=(float(found[-1] - found[0]) + gap) * base,
+        keyframes=keyframes,
+        joined=joined,
+        stated=None if joined else promised,
+    )
 
 
-def frames_by_scanning(container: Any, wanted: np.ndarray) -> Iterator[Image.Image]:
-    """The first frame at or after each wanted time (s), in one pass."""
-    position = 0
-    for frame in container.decode(video=0):
-        if position == len(wanted):
-            return
-        if frame.time is not None and frame.time >= wanted[position] - 1e-4:
-            image = upright_frame(frame)
-            while position < len(wanted) and frame.time >= wanted[position] - 1e-4:
-                position += 1
-                yield image
+HANDED_ON = (containers.MATROSKA, "avi")
+"""Containers whose header's duration FFmpeg hands on as it stands."""
 
 
-def frames_by_seeking(container: Any, wanted: np.ndarray) -> Iterator[Image.Image]:
-    """The first frame at or after each wanted time (s), each from the keyframe before it."""
-    stream = container.streams.video[0]
-    for instant in wanted:
-        container.seek(int(instant / stream.time_base), stream=stream, backward=True)
-        for frame in container.decode(video=0):
-            if frame.time is not None and frame.time >= instant - 1e-4:
-                yield upright_frame(frame)
-                break
+def stamp_of(packet: Any) -> int | None:
+    """When the packet is shown, or at least decoded, in units of its stream."""
+    stamp: int | None = packet.pts if packet.pts is not None else packet.dts
+    return stamp
+
+
+def continuous_packets(container: Any, track: Any, kind: str) -> Iterator[tuple[Any, int]]:
+    """(packet, how far its clock was moved) of a track, on one clock that never starts again; at
+    last an empty one. A last packet in which the file breaks off is left out.
+
+    No frame after a keyframe is shown before one in front of it, so a keyframe that says it is
+    begins another recording.
+    """
+    jump = round(JUMP / float(track.time_base or 1))
+    shift, step, top, held = 0, 1, None, None
+    for packet in container.demux(track):
+        if not packet.size:
+            if held is not None and not held[0].is_corrupt:
+                yield held
+            held = None
+            yield packet, shift
+            continue
+        if held is not None:
+            yield held
+        stamp = stamp_of(packet)
+        if stamp is not None:
+            if top is not None:
+                moved = stamp + shift
+                back = moved < top - (0 if packet.is_keyframe else jump)
+                ahead = kind in BROADCAST and moved > top + jump
+                shift += top + step - moved if back or ahead else 0
+            step = max(1, packet.duration or step)
+            top = stamp + shift if top is None else max(top, stamp + shift)
+        if shift:
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts = None if packet.dts is None else packet.dts + shift
+        held = packet, shift
+
+
+def last_second(container: Any) -> float:
+    """When the last packet of any stream ends, s by the container's clock."""
+    ends = [0.0]
+    for packet in container.demux():
+        if (stamp := stamp_of(packet)) is not None and packet.size:
+            ends.append(float((stamp + (packet.duration or 0)) * packet.time_base))
+    return max(ends)
+
+
+Shown = list[tuple[int, Image.Image]]
+"""(stamp, frame) in the order of time."""
+
+
+def frames_at(stream: Encoded, seen: Probe, wanted: list[int], size: int) -> Shown:
+    """The frames at the stamps `wanted`, each brought down to `size` as it comes, so that few whole
+    ones are in memory.
+    """
+    import av
+
+    gap = (wanted[-1] - wanted[0]) / (len(wanted) - 1) if len(wanted) > 1 else math.inf
+    seeks = seen.keyframes > 1 and gap * seen.base * seen.keyframes > seen.duration
+    if seeks and not seen.joined:
+        with suppress(av.FFmpegError), open_container(stream, seen.kind) as container:
+            found = frames_by_seeking(container, seen, wanted, size)
+            if found is not None:
+                return found
+    with open_container(stream, seen.kind) as container:
+        return frames_by_scanning(container, seen, wanted, size)
+
+
+def decoded_track(container: Any, seen: Probe) -> Any:
+    """The track, decoded on this thread alone."""
+    track = container.streams[seen.track]
+    track.thread_type = "NONE"
+    track.codec_context.thread_count = 1
+    return track
+
+
+def frames_by_seeking(container: Any, seen: Probe, wanted: list[int], size: int) -> Shown | None:
+    """The frames, each from the keyframe before it; null where one is not to be found like that."""
+    track, found = decoded_track(container, seen), []
+    for stamp in wanted:
+        container.seek(stamp, stream=track, backward=True)
+        later = (f for f in container.decode(track) if f.pts is not None and f.pts >= stamp)
+        frame = next(later, None)
+        if frame is None or frame.pts != stamp:
+            return None
+        found.append((stamp, fit_frame(upright_frame(frame), size)))
+    return found
+
+
+def frames_by_scanning(container: Any, seen: Probe, wanted: list[int], size: int) -> Shown:
+    """The first frame at or after each wanted stamp, in one pass; the last frame for stamps that
+    decoding ends a little before. Raises Defect where it ends earlier.
+    """
+    track = decoded_track(container, seen)
+    skips = track.codec_context.name in SKIPPING and seen.kind != "avi"
+    needed, found, count, begun = set(wanted), Shown(), 0, seen.keyframes == 0
+    last: tuple[int, Any] | None = None
+    taken = None
+    for packet, _ in continuous_packets(container, track, seen.kind):
+        begun |= packet.is_keyframe
+        if not begun:
+            continue  # nothing that it builds upon is there
+        if skips:
+            spare = packet.size and stamp_of(packet) not in needed
+            track.codec_context.skip_frame = "NONREF" if spare else "DEFAULT"
+        for frame in packet.decode():
+            at = frame.pts  # a frame without a time has that of its place
+            at = int(seen.stamps[min(count, len(seen.stamps) - 1)]) if at is None else at
+            count, last = count + 1, (at, frame)
+            due = [stamp for stamp in wanted[len(found) :] if stamp <= at]
+            if due:
+                image, taken = fit_frame(upright_frame(frame), size), at
+                found += [(stamp, image) for stamp in due]
+            if len(found) == len(wanted):
+                return found
+    first, final = int(seen.stamps[0]), wanted[-1]
+    if last is None or last[0] - first < TRUNCATED * (final - first):
+        raise Defect("undecodable_video", f"{len(found)} of {len(wanted)} frames decode")
+    if last[0] != taken:
+        found.append((last[0], fit_frame(upright_frame(last[1]), size)))
+    return found
+
+
+SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video"}
+"""Codecs of which frames that no other builds upon need not be decoded where they are not wanted;
+in AVI a packet's time is not its frame's."""
 
 
 def upright_frame(frame: Any) -> Image.Image:
-    """The frame as RGB with its display rotation applied."""
-    image: Image.Image = frame.to_image()
-    return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
+    """The frame as RGB, as its display matrix shows it."""
+    image: Image.Image = frame.to_image(interpolation=EXACT)
+    turn = TURNS.get(quarter_turn(frame))
+    return image if turn is None else image.transpose(turn)
+
+
+def quarter_turn(frame: Any) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of the frame's display matrix, brought to the nearest quarter turn or mirror."""
+    try:
+        matrix = bytes(frame.side_data["DISPLAYMATRIX"])
+    except KeyError:
+        return (1, 0, 0, 1)
+    except ValueError:  # beside it stand data of a kind that PyAV does not know
+        angle = -math.radians(frame.rotation)
+        a, b = round(math.cos(angle)), round(math.sin(angle))
+        return (a, b, -b, a)
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        return (0, sign(b), sign(c), 0)
+    return (sign(a), 0, 0, sign(d))
+
+
+def sign(number: int) -> int:
+    """-1, 0 or 1."""
+    return (number > 0) - (number < 0)
 
 
 def fit_frame(image: Image.Image, size: int) -> Image.Image:
@@ -288,6 +444,6 @@ def jpeg(image: Image.Image) -> bytes:
 
 def frame_bytes(data: bytes, *, size: int) -> bytes:
     """An image as a frame: as it is where it is a small JPEG or WebP, else fitted, as JPEG."""
-    image = decode_image(data)
+    image = images.decode(data)
     small = max(image.size) <= size and data.startswith((b"\xff\xd8\xff", b"RIFF"))
     return data if small else jpeg(fit_frame(image, size))

@@ -16,7 +16,8 @@ is an exception, with the part and the row in its note.
 | unsafe_path                        | a path that leaves its folder                            |
 | undecodable_image, undecodable_pdf | not a whole image or PDF                                 |
 | unreadable_exif                    | whole pixels behind EXIF at which decoders give up       |
-| undecodable_video, truncated_video | no frames; fewer than its own table lists                |
+| undecodable_video, truncated_video | no frames; fewer than it lists or its header promises    |
+| joined_video                       | films one behind the other, of which only one is played  |
 | video_, image_, pdf_timeout        | the decoder hung                                         |
 | decoder_crash                      | it ended its process                                     |
 | too_many_pixels, _bytes, _pages    | beyond the bounds                                        |
@@ -34,7 +35,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.media import decoders, frame_folders
-from pipelines.media.images import EMPTY, MAX_BYTES, image_record
+from pipelines.media.images import EMPTY, MAX_BYTES
 from pipelines.reading import annotations, rows, splitting
 from pipelines.reading.annotations import LineReader, row_label
 from pipelines.reading.archive_order import (
@@ -339,6 +340,6 @@ def decode_clip(medium: Video, reader: Reader) -> Images:
         clip = frame_folders.clip_of_folder(folder, rate=medium.rate, **settings)
     else:
         clip = decoders.decode_video(video, **settings)
-    shots = zip(clip.frames, clip.seconds, strict=True)
-    found = [image_record(data, seconds=second) for data, second in shots]
+    shots = zip(clip.frames, clip.facts, clip.seconds, strict=True)
+    found = [{**facts, "bytes": data, "seconds": second} for data, facts, second in shots]
     return found, (clip.duration, clip.stated)

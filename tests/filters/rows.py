@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import xxhash
 
 from filters import judge
 from tokenization.schema import SAMPLE
@@ -13,7 +14,9 @@ def image_record(**given: Any) -> dict[str, Any]:
     """A still of 640 x 480 px that no rule objects to, but for what is given."""
     usual = {"bytes": b"\xff\xd8", "width": 640, "height": 480, "dhash": 0x0F0F_3C3C_5A5A_9999}
     more = {"seconds": None, "contrast": 50.0, "sharpness": 500.0, "edges": 0.2}
-    return usual | more | given
+    image = usual | more | given
+    about = [image[name] for name in ("width", "height", "dhash", "contrast", "sharpness", "edges")]
+    return {"pixels": xxhash.xxh3_64_intdigest(repr(about))} | image
 
 
 def message(role: str, text: str, images: int = 0) -> dict[str, Any]:

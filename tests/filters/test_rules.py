@@ -21,6 +21,9 @@ PROSE = (
 WORDS = len(re.findall(r"\w+", PROSE))
 
 
+HASH = 0x0F0F_3C3C_5A5A_9999
+
+
 def video(*frames: dict, duration: float = 3.0, **given: object) -> dict:
     return sample("q", "a", images=list(frames), duration=duration, **given)
 
@@ -103,8 +106,10 @@ CASES = [
     ("too_long_video", {"max_seconds": 60}, video(duration=60.1), video(duration=60.0)),
     ("too_few_frames", {"min_frames": 2}, video(frame()), video(frame(), frame(1.0))),
     ("too_few_frames", {"min_frames": 2}, video(), sample("q", "a", images=[image_record()])),
-    ("frozen_video", {}, video(frame(dhash=0b0011), frame(dhash=0b0000)),
-     video(frame(dhash=0b0111), frame(dhash=0b0000))),
+    ("frozen_video", {}, video(frame(dhash=0b0011 ^ HASH), frame(dhash=HASH)),
+     video(frame(dhash=0b0111 ^ HASH), frame(dhash=HASH))),
+    ("frozen_video", {}, video(frame(dhash=0, pixels=1), frame(dhash=0, pixels=1)),
+     video(frame(dhash=0, pixels=1), frame(dhash=0, pixels=2))),  # red, then blue
     ("frozen_video", {}, video(*[frame(dhash=7)] * 9), video(frame())),
     ("frozen_video", {}, video(frame(), frame()), sample("q", "a", images=[image_record()] * 2)),
     ("black_video", {}, video(*[frame(contrast=0.0)] * 2, frame()),

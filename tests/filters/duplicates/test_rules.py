@@ -32,6 +32,11 @@ def gone(rules: dict, *samples: dict, **columns: list) -> dict[str, str]:
 
 ONE = image_record()
 TWO = image_record(dhash=1, contrast=3.0)
+FLAT, FLAG, BANDS = (
+    image_record(dhash=word, pixels=n * 0x9E37_79B9_7F4A_7C15 % 2**64)
+    for n, word in enumerate((0, 0, 0b101), 1)
+)
+"""A plain colour, a flag in bands, and one with a bit of noise: their hashes say nothing."""
 
 
 @pytest.mark.parametrize(
@@ -63,6 +68,22 @@ TWO = image_record(dhash=1, contrast=3.0)
          sample("r", "b", images=[ONE, near_to(4)]), True),
         ("near_duplicate_images", sample("q", "a", images=[near_to(0), ONE]),
          sample("r", "b", images=[near_to(5), ONE]), False),
+        ("near_duplicate_images", sample("q", "a", images=[FLAT]),
+         sample("r", "b", images=[FLAG]), False),
+        ("near_duplicate_images", sample("q", "a", images=[FLAG]),
+         sample("r", "b", images=[BANDS]), False),
+        ("near_duplicate_images", sample("q", "a", images=[FLAG]),
+         sample("r", "b", images=[FLAG]), True),
+        ("near_duplicate_images", sample("q", "a", images=[ONE, FLAT]),
+         sample("r", "b", images=[ONE, FLAG]), False),
+        ("near_duplicate_images", sample("q", "a", images=[FLAT, ONE, near_to(2)]),
+         sample("r", "b", images=[BANDS, ONE, near_to(4)]), True),  # most of them tell
+        ("near_duplicate_sample", sample(LONG, "a", images=[FLAT]),
+         sample(LONG, "a", images=[FLAG]), False),
+        ("duplicate_images", sample("q", "a", images=[FLAT]),
+         sample("r", "b", images=[FLAG]), False),
+        ("duplicate_sample", sample("q", "a", images=[FLAT]),
+         sample("q", "a", images=[FLAG]), False),
         ("near_duplicate_sample", sample(LONG, "a", images=[near_to(0)]),
          sample(LONG, "a", images=[near_to(3)]), True),
         ("near_duplicate_sample", sample(LONG, "a", images=[near_to(0)]),

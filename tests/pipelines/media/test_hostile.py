@@ -51,7 +51,7 @@ def worker(tmp_path_factory):
         [sys.executable, "-W", "error", "-c", INGEST, str(folder)],
         capture_output=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         timeout=200,
     )
     return json.loads(done.stdout)

@@ -2,12 +2,8 @@
 
 import ast
 import io
-import os
-import signal
 import struct
-import subprocess
-import sys
-import time
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.media import container as stated
-from pipelines.media import decoders, images, video
+from pipelines.media import decoders, video
 from pipelines.sources.sample import Defect
-from tests.pipelines.sources.making import encoded_video, levels, png
+from tests.pipelines.media.clips import (
+    colour_at,
+    colours,
+    decoded,
+    encoded,
+    noise,
+    plain,
+    quarters,
+    seconds_of,
+)
+from tests.pipelines.sources.making import encoded_video, levels
 
 ALL = {"fps": 1.0, "max_frames": 64, "size": 512}
 
@@ -66,32 +71,23 @@ def test_codecs_and_containers(tmp_path, codec, suffix, pixels):
         assert shown(clip) == pytest.approx([s / 4 * 250 for s in clip.seconds], abs=10)
 
 
-def test_both_decoders_give_the_same_frames(tmp_path):
-    path = str(encoded_video(tmp_path / "v.mp4", seconds=6, fps=10, codec="libx264", gop=30))
-    seen = video.probe(path)
-    chosen = np.array([0, 7, 31, 59])
-    by_decord = video.by_decord(path, seen, chosen, 512)
-    assert by_decord is not None
-    by_av = video.by_av(path, seen, chosen, 512)
-    for one, other in zip(by_decord, by_av, strict=True):
-        difference = np.asarray(one).astype(int) - np.asarray(other).astype(int)
-        assert np.abs(difference).max() <= 3
-
-
 @pytest.mark.parametrize("gop", [5, 600])
-def test_seeking_and_scanning_agree(tmp_path, gop):
-    path = str(encoded_video(tmp_path / "v.mp4", seconds=20, fps=10, codec="libx264", gop=gop))
-    seen = video.probe(path)
-    wanted = seen.times[[3, 77, 150, 199]] + seen.start
-    found = {}
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("mp4", "mpeg4")]
+)
+def test_seeking_and_scanning_agree(tmp_path, gop, suffix, codec):
+    path = encoded_video(tmp_path / f"v.{suffix}", seconds=20, codec=codec, gop=gop)
+    data = io.BytesIO(path.read_bytes())
+    seen = video.probe(data)
+    wanted = seen.stamps[[3, 77, 150, 199]].tolist()
+    found = []
     for way in (video.frames_by_seeking, video.frames_by_scanning):
-        with av.open(path) as container:
-            found[way] = [np.asarray(image) for image in way(container, wanted)]
-    assert len(found[video.frames_by_seeking]) == 4
-    for one, other in zip(
-        found[video.frames_by_seeking], found[video.frames_by_scanning], strict=True
-    ):
-        assert np.array_equal(one, other)
+        with video.open_container(data, seen.kind) as container:
+            found.append(way(container, seen, wanted, 512))
+    assert [stamp for stamp, _ in found[0]] == wanted
+    for one, other in zip(*found, strict=True):
+        assert one[0] == other[0]
+        assert np.array_equal(np.asarray(one[1]), np.asarray(other[1]))
 
 
 def test_variable_frame_rate_goes_by_the_timestamps(tmp_path):
@@ -155,32 +151,6 @@ def test_a_container_whose_header_states_no_length(tmp_path, suffix, codec, rate
     assert decoders.decode_video(path, **ALL).stated is None
 
 
-@pytest.mark.parametrize(("version", "wide"), [(0, 4), (1, 8)])
-def test_both_versions_of_the_movie_header(version, wide):
-    def header(units: int, length: int) -> io.BytesIO:
-        fields = bytes([version, 0, 0, 0]) + bytes(2 * wide)
-        fields += units.to_bytes(4, "big") + length.to_bytes(wide, "big") + bytes(80)
-        movie = boxed(b"udta", b"x") + boxed(b"mvhd", fields)
-        return io.BytesIO(boxed(b"ftyp", b"isom") + boxed(b"free", b"") + boxed(b"moov", movie))
-
-    assert stated.movie_header(header(600, 900)) == 1.5
-    assert stated.movie_header(header(600, 0)) is None  # fragmented: told elsewhere
-    assert stated.movie_header(header(600, (1 << 8 * wide) - 1)) is None  # unknown
-    assert stated.movie_header(header(0, 900)) is None
-
-
-def boxed(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content) + 8) + name + content
-
-
-@given(st.binary(max_size=64), st.sampled_from([b"", b"\0\0\0\x10ftypisom\0\0\0\0"]))
-def test_a_broken_movie_header_states_nothing_or_a_number_and_always_ends(noise, head):
-    for size in (0, 1, 7, 8, 9, 40, 2**32 - 1):
-        movie = struct.pack(">I", size) + b"moov" + boxed(b"mvhd", noise)
-        found = stated.movie_header(io.BytesIO(head + movie))
-        assert found is None or found > 0
-
-
 def test_a_span_of_a_video(tmp_path):
     path = encoded_video(tmp_path / "v.mp4", seconds=10, fps=10)
     clip = decoders.decode_video(path, **ALL, start=4, end=7)
@@ -242,19 +212,174 @@ def test_stored_size_is_that_of_the_first_resize_of_transformers(first_resize, w
         assert stored == first_resize(width, height, size)
 
 
-def test_frames_are_upright_where_the_file_says_so(tmp_path):
-    path = encoded_video(tmp_path / "v.mp4", seconds=1, size=(64, 32))
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # the 3 x 3 display matrix of the track: 90 degrees
-    quarter = [0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000]
-    data[at : at + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in quarter)
-    clip = decoders.decode_video(bytes(data), **ALL)
-    assert Image.open(io.BytesIO(clip.frames[0])).size == (32, 64)
+def turned(data: bytes, a: float, b: float, c: float, d: float) -> bytes:
+    """The clip with that display matrix (ISO/IEC 14496-12, 8.3.2)."""
+    at = data.index(b"tkhd") + 4 + 40
+    rows = [round(v * 65536) for v in (a, b, 0, c, d, 0, 0, 0, 16384)]
+    return data[:at] + struct.pack(">9i", *rows) + data[at + 36 :]
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage" * 999, b"\0\0\0\x18ftypmp42"])
-def test_bad_bytes_are_a_verdict(data):
-    with pytest.raises(Defect, match="undecodable_video"):
+@pytest.mark.parametrize(
+    ("matrix", "corners"),
+    [
+        ((1, 0, 0, 1), "red lime blue white"),
+        ((-1, 0, 0, 1), "lime red white blue"),  # a phone's front camera
+        ((1, 0, 0, -1), "blue white red lime"),
+        ((-1, 0, 0, -1), "white blue lime red"),
+        ((0, 1, -1, 0), "blue red white lime"),  # a quarter with the clock
+        ((0, -1, 1, 0), "lime white red blue"),
+        ((0, 1, 1, 0), "red blue lime white"),
+        ((0, -1, -1, 0), "white lime blue red"),
+        ((0.02, 0.99, -0.99, 0.02), "blue red white lime"),  # nearly a quarter
+        ((0, 0, 0, 0), "red lime blue white"),  # which shows nothing
+    ],
+)
+@pytest.mark.parametrize("kind", ["mp4", "mov"])
+def test_frames_lie_as_the_display_matrix_shows_them(kind, matrix, corners):
+    clip = decoded(turned(encoded(kind, [quarters()] * 8), *matrix))
+    places = [(x, y) for y in (0.25, 0.75) for x in (0.25, 0.75)]
+    assert [colour_at(clip.frames[0], x, y) for x, y in places] == corners.split()
+    upright = abs(matrix[0]) >= abs(matrix[1])
+    assert Image.open(io.BytesIO(clip.frames[0])).size == ((64, 42) if upright else (42, 64))
+
+
+def with_thumbnail(form: str, codec: str, *, first: bool, pictures: int = 1) -> bytes:
+    """A film of 3 s, red then blue, and a track of lime pictures."""
+    film = ("film", "libx264", ["red"] * 15 + ["blue"] * 15)
+    cover = ("cover", codec, ["lime"] * pictures)
+    buffer, packets = io.BytesIO(), []
+    with av.open(buffer, "w", format=form) as out:
+        for _, coder, shown in (cover, film) if first else (film, cover):
+            stream = out.add_stream(coder, rate=10)
+            stream.width, stream.height = 96, 64
+            stream.pix_fmt = {"png": "rgb24", "mjpeg": "yuvj420p"}.get(coder, "yuv420p")
+            for number, colour in enumerate(shown):
+                image = plain(colour, width=96, height=64)
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame = frame.reformat(format=stream.pix_fmt)
+                frame.pts, frame.time_base = number, Fraction(1, 10)
+                packets += stream.encode(frame)
+            packets += stream.encode()
+        out.start_encoding()
+        out.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("form", "codec", "pictures"),
+    [("mp4", "mjpeg", 1), ("mov", "png", 1), ("matroska", "mjpeg", 1), ("mp4", "libx264", 2),
+     ("mpegts", "mpeg2video", 1), ("avi", "mjpeg", 1)],
+)  # fmt: skip
+def test_the_track_that_plays_is_taken_and_a_thumbnail_is_none(form, codec, pictures, first):
+    clip = decoded(with_thumbnail(form, codec, first=first, pictures=pictures))
+    assert colours(clip) == ["red"] * 3 + ["blue"] * 3
+    assert clip.duration == pytest.approx(3, abs=0.2)
+
+
+TWO_AT_MOST = ("mkv", "webm")
+"""Containers of which FFmpeg reads the first two films; more are `joined_video`."""
+
+
+@pytest.mark.parametrize("kind", ["ts", "m2ts", "mpg", "mkv", "webm", "avi", "gif"])
+def test_where_the_clock_starts_again_the_parts_follow_each_other(kind):
+    parts = {colour: seconds_of(kind, colour, 2) for colour in ("red", "blue")}
+    for order in (["red", "blue"], ["blue", "red", "blue"][: 2 if kind in TWO_AT_MOST else 3]):
+        clip = decoded(b"".join(parts[colour] for colour in order), fps=1.0)
+        assert colours(clip) == [colour for colour in order for _ in range(2)]
+        assert clip.duration == pytest.approx(2 * len(order), abs=0.1)
+        assert list(clip.seconds) == sorted(clip.seconds)
+
+
+@pytest.mark.parametrize(("first", "then"), [(0, 50_000), (50_000, 0), (95_442.7, 0)])
+def test_a_broadcast_clock_may_begin_anywhere_and_wrap(first, then):
+    """2^33 ticks of 90 kHz are 95,443.7 s."""
+    one, two = (
+        seconds_of("ts", colour, 2, output_ts_offset=str(at))
+        for colour, at in (("red", first), ("blue", then))
+    )
+    clip = decoded(one + two, fps=1.0)
+    assert colours(clip) == ["red", "red", "blue", "blue"]
+    assert clip.duration == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mov", "fragments.mp4", "flv", "wmv", "mxf"])
+def test_a_second_film_that_players_do_not_reach_is_a_verdict(kind):
+    with pytest.raises(Defect, match="joined_video"):
+        decoded(seconds_of(kind, "red", 2) + seconds_of(kind, "blue", 2))
+
+
+@pytest.mark.parametrize("kind", TWO_AT_MOST)
+def test_a_third_film_that_players_do_not_reach_is_a_verdict(kind):
+    with pytest.raises(Defect, match="joined_video"):
+        decoded(b"".join(seconds_of(kind, colour, 1) for colour in ("red", "blue", "lime")))
+
+
+def test_a_second_recording_in_tracks_of_its_own_is_a_verdict():
+    other = seconds_of("ts", "blue", 2, mpegts_start_pid="300")
+    with pytest.raises(Defect, match="joined_video"):
+        decoded(seconds_of("ts", "red", 2) + other)
+
+
+NOISE = [noise(n) for n in range(40)]
+
+
+@pytest.mark.parametrize("kind", ["flv", "mkv", "webm", "avi", "wmv", "mp4", "rm"])
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_download_that_broke_off_is_told_from_a_short_film(kind, share):
+    data = encoded(kind, NOISE)
+    assert decoded(data).duration == pytest.approx(4, abs=0.1)
+    with pytest.raises(Defect, match="truncated_video"):
+        decoded(data[: round(share * len(data))])
+
+
+@pytest.mark.parametrize("kind", ["flv", "mkv", "webm", "avi", "wmv"])
+def test_a_film_that_lacks_its_last_moment_is_as_long_as_what_is_there(kind):
+    data = encoded(kind, NOISE)
+    clip = decoded(data[: round(0.95 * len(data))])
+    assert 3.6 <= clip.duration <= 4
+
+
+@pytest.mark.parametrize("kind", ["ts", "mpg", "live.webm", "fragments.mp4", "gif", "ogg"])
+def test_where_nothing_is_promised_what_is_there_is_the_film(kind):
+    data = encoded(kind, NOISE)
+    clip = decoded(data[: len(data) // 2])
+    assert 1 < clip.duration < 3
+    assert len(clip.frames) >= 2
+
+
+@pytest.mark.parametrize("kind", ["ts", "m2ts"])
+def test_a_recording_that_begins_in_the_middle_begins_at_its_first_keyframe(kind):
+    data = encoded(kind, NOISE)
+    clip = decoded(data[len(data) // 3 :])
+    assert 1.5 < clip.duration < 3
+
+
+@pytest.mark.parametrize("size", [(72, 64), (18, 34), (2, 2), (16, 400), (418, 16), (130, 98)])
+@pytest.mark.parametrize("kind", ["mp4", "webm", "avi"])
+def test_any_size_is_decoded(kind, size):
+    clip = decoded(encoded(kind, [plain("red", width=size[0], height=size[1])] * 8))
+    assert set(colours(clip)) == {"red"}
+
+
+@pytest.mark.parametrize("kind", ["rm", "m1v"])
+def test_where_seeking_fails_the_film_is_read_in_one_pass(kind):
+    data = encoded(kind, [plain(c) for c in ("red", "blue", "lime", "white") for _ in range(20)])
+    clip = decoded(data, fps=0.5)
+    assert colours(clip) == ["red", "blue", "lime", "white"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "undecodable_video"),
+        (b"garbage" * 999, "undecodable_video"),
+        (b"\0\0\0\x18ftypmp42", "truncated_video"),
+        (b"\0\0\0\x10ftypmp42isom", "undecodable_video"),
+    ],
+)
+def test_bad_bytes_are_a_verdict(data, reason):
+    with pytest.raises(Defect, match=reason):
         decoders.decode_video(data, **ALL)
 
 
@@ -273,107 +398,3 @@ def test_a_clip_cut_off_is_told_from_a_short_one(tmp_path):
     assert decoders.decode_video(data, **ALL).duration == pytest.approx(10)
     with pytest.raises(Defect, match="truncated_video"):
         decoders.decode_video(data[: len(data) * 2 // 3], **ALL)
-
-
-def page() -> bytes:
-    """A PDF of one page."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 10)).save(buffer, "PDF")
-    return buffer.getvalue()
-
-
-DECODERS = {
-    "video": lambda folder, **limit: (
-        decoders.decode_video(encoded_video(folder / "v.mp4"), **ALL, **limit).frames
-    ),
-    "image": lambda folder, **limit: [decoders.decode_image(png(), **limit)],
-    "pdf": lambda folder, **limit: decoders.decode_pdf(page(), **limit),
-}
-
-
-@pytest.mark.parametrize("kind", DECODERS)
-def test_a_decoder_that_hangs_costs_one_sample_and_the_next_gets_a_fresh_child(tmp_path, kind):
-    call = DECODERS[kind]
-    whole = call(tmp_path)
-    assert decoders.child is not None
-    first = decoders.child.pid
-    os.kill(first, signal.SIGSTOP)
-    started = time.monotonic()
-    with pytest.raises(Defect, match=f"{kind}_timeout"):
-        call(tmp_path, limit=1)
-    assert time.monotonic() - started < 20
-    assert call(tmp_path) == whole
-    assert decoders.child.pid != first
-
-
-@pytest.mark.parametrize("kind", DECODERS)
-def test_a_decoder_that_dies_costs_one_sample(tmp_path, monkeypatch, kind):
-    dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
-    decoders.stop_child()
-    true = decoders.start_child
-    monkeypatch.setattr(
-        decoders,
-        "started",
-        lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
-    )
-    with pytest.raises(Defect, match="decoder_crash"):
-        DECODERS[kind](tmp_path)
-    monkeypatch.setattr(decoders, "start_child", true)
-    assert DECODERS[kind](tmp_path)
-
-
-def test_a_request_that_dies_half_written_costs_one_sample(tmp_path, monkeypatch):
-    dying = [sys.executable, "-c", "import sys, os; sys.stdin.buffer.read(8); os._exit(139)"]
-    decoders.stop_child()
-    monkeypatch.setattr(
-        decoders,
-        "started",
-        lambda: subprocess.Popen(dying, stdin=subprocess.PIPE, stdout=subprocess.PIPE),
-    )
-    with pytest.raises(Defect, match="decoder_crash"):
-        decoders.decode_image(b"?" * 1_000_000)
-
-
-def test_the_child_says_of_stills_what_they_are_and_of_bugs_that_they_are_bugs():
-    data = png(40, 30)
-    assert decoders.decode_image(data) == images.image_record(data)
-    with pytest.raises(Defect, match="undecodable_image"):
-        decoders.decode_image(data[:60])
-    with pytest.raises(Defect, match="undecodable_pdf"):
-        decoders.decode_pdf(b"%PDF-1.4 nothing")
-    (leaf,) = decoders.decode_pdf(page())
-    assert leaf == images.image_record(leaf["bytes"])
-    assert max(leaf["width"], leaf["height"]) == images.PAGE_EDGE
-    with pytest.raises(TypeError):
-        decoders.decode_in_child("image", data, {"unheard": 1}, 60)
-
-
-def test_the_child_ends_with_its_worker(tmp_path):
-    path = encoded_video(tmp_path / "v.mp4")
-    code = (
-        "import sys; from pathlib import Path; from pipelines.media import decoders;"
-        "decoders.decode_video(Path(sys.argv[1]), fps=1, max_frames=4, size=64);"
-        "print(decoders.child.pid)"
-    )
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": root},
-    )
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(done.stdout), 0)
-
-
-def test_a_long_video_is_read_in_bounded_memory(tmp_path):
-    """The child's peak stays far below decord's 2 GB, whatever the clip."""
-    path = encoded_video(tmp_path / "v.mp4", seconds=12, fps=5, size=(1920, 1080), gop=60)
-    decoders.stop_child()
-    clip = decoders.decode_video(path, **ALL)
-    assert len(clip.frames) == 12
-    assert decoders.child is not None
-    status = Path(f"/proc/{decoders.child.pid}/status").read_text()
-    peak = int(status.split("VmHWM:")[1].split()[0])
-    assert peak < 1_000_000, f"{peak} kB"
