@@ -80,7 +80,8 @@ def losses(arm: Mixture, judge: Mixture, seed: int, options: dict[str, str]) -> 
     objective = Objective(model, logits_chunk=config.logits_chunk, neftune=0.0)
     everything = load("tiny", {"data": str(judge.folder), "evaluate_rows": "100000"})
     return held_out(
-        objective, [judge], everything, here=World(0, 1, torch.device("cpu"), "one"),
+        objective, [Rows(judge, "val")], components(judge), everything,
+        world=World(0, 1, torch.device("cpu"), "one"),
         image_token=tokenizer.convert_tokens_to_ids("<image>"),
     )  # fmt: skip
 

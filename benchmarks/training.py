@@ -39,6 +39,7 @@ from trainer.data.batches import Loader, collate
 from trainer.data.shards import Row, Rows, open_mixture
 from trainer.model import initial
 from trainer.model.smolvlm import flops, normalize_pixels, random_model
+from trainer.monitoring.reporter import Reporter
 from trainer.monitoring.watch import peak_memory
 from trainer.parallel import World
 
@@ -152,15 +153,18 @@ def text_only(data: str, output: Path, rows: int) -> str:
 
 def ours(config: Config, folder: Path) -> dict[str, Any]:
     """The real loop over packed rows, timed by its own log."""
-    spent, step = [], loop._Job.step
+    spent, steps, trained = [0.0], Loader.steps, Reporter.trained
 
-    def timed(*arguments: Any) -> Any:
-        before = time.process_time()
-        made = step(*arguments)
-        spent.append(time.process_time() - before)
-        return made
+    def begun(self: Loader, position: int, count: int) -> Iterator[Any]:
+        for step in steps(self, position, count):
+            spent[0] -= time.process_time()
+            yield step
 
-    loop._Job.step = timed  # type: ignore[method-assign]
+    def ended(self: Reporter, *arguments: Any, **named: Any) -> None:
+        spent[0] += time.process_time()
+        trained(self, *arguments, **named)
+
+    Loader.steps, Reporter.trained = begun, ended  # type: ignore[method-assign]
     run = loop.train(replace(config, output=str(folder / "run"))).parent
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     done, seconds, waits = 0, [], []

@@ -14,7 +14,7 @@ this is how an ablation states its one difference, and cannot drift from what it
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -197,17 +197,29 @@ class Mixture:
     """Bytes of media and ids that a shard aims at (512 MiB)."""
 
 
-def load(name_or_path: str, overrides: Sequence[str] = (), *, encoding: type) -> Mixture:
+def load(
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    *,
+    encoding: type,
+    like: Callable[[str], Mapping[str, Any]] | None = None,
+) -> Mixture:
     """The checked mixture of a bundled name or a file, with `key=value` overrides laid over it.
 
-    `encoding` is the dataclass type of the `encoding` block. Raises FileNotFoundError where there
-    is no such file and ValueError for everything a user can get wrong in one.
+    `encoding` is the dataclass type of the `encoding` block; `like` gives the settings that
+    `encoding: {like: CHECKPOINT}` stands for. Raises FileNotFoundError where there is no such file
+    and ValueError for everything a user can get wrong in one.
     """
     path = find(name_or_path)
-    raw = with_base(read(path), path)
+    raw = _filled(with_base(_filled(read(path), like, path), path), like, path)
     write_out_short_forms(raw)
     for assignment in overrides:
-        override(raw, assignment)
+        key, equals, value = assignment.partition("=")
+        if key == "encoding.like" and equals:
+            stated = _filled({"encoding": {"like": value}}, like, assignment)["encoding"]
+            raw["encoding"] = {**(raw.get("encoding") or {}), **stated}
+        else:
+            override(raw, assignment)
     name = str(raw.get("name") or Path(path).stem)
     components = raw.get("components")
     if isinstance(components, dict):
@@ -221,6 +233,25 @@ def load(name_or_path: str, overrides: Sequence[str] = (), *, encoding: type) ->
     mixture = _typed({**raw, "name": name}, encoding=encoding, where=path)
     _check(mixture, encoding=encoding, where=path)
     return mixture
+
+
+def _filled(
+    raw: dict[str, Any], like: Callable[[str], Mapping[str, Any]] | None, where: str
+) -> dict[str, Any]:
+    """`encoding.like` replaced by what it stands for; settings beside it are laid over that."""
+    block = raw.get("encoding")
+    if not isinstance(block, dict) or "like" not in block:
+        return raw
+    own = {key: value for key, value in block.items() if key != "like"}
+    if like is None or not isinstance(block["like"], str):
+        raise ValueError(
+            f"{where}: encoding.like is {block['like']!r}, expected a hub id or the folder of a "
+            "SmolVLM checkpoint."
+        )
+    try:
+        return {**raw, "encoding": {**like(block["like"]), **own}}
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def to_yaml(mixture: Mixture) -> str:

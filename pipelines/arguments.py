@@ -64,11 +64,12 @@ def split_settings(words: Sequence[str], known: set[str]) -> tuple[dict[str, str
 def load_mixture_of(settings: dict[str, str], overrides: list[str]):  # type: ignore[no-untyped-def]
     """The mixture named by `mixture=`, with the overrides."""
     from mixtures.config import load as load_mixture
+    from tokenization.published import encoding_of
     from tokenization.schema import Encoding
 
     if "mixture" not in settings:
         raise ValueError("mixture=NAME or mixture=FILE.yaml is missing.")
-    return load_mixture(settings["mixture"], overrides, encoding=Encoding)
+    return load_mixture(settings["mixture"], overrides, encoding=Encoding, like=encoding_of)
 
 
 def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-def]

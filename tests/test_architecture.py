@@ -38,11 +38,18 @@ FLOORS = {
     "trainer": [
         ("__main__",),
         ("cluster",),
-        ("loop",),
+        ("loop", "average"),
+        ("evaluation.measure",),  # a saved checkpoint is measured, and told of
+        ("monitoring.reporter",),
+        ("inputs",),  # all that a run reads, opened before its first step
         ("monitoring",),
         ("evaluation",),
         ("model.initial",),  # what a run starts from: a checkpoint, too
-        ("checkpoint", "optim"),
+        ("model.published",),
+        ("checkpoint",),
+        ("monitoring.card",),  # a checkpoint's own README.md
+        ("state",),
+        ("step", "optim"),
         ("model",),
         ("data",),
         ("parallel",),

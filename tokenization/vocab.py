@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tokenization.images import MAX_SIDE
+from tokenization.published import is_hub_id, split_revision
 from tokenization.schema import Encoding
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _hub_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        repository, revision = split_revision(name) if is_hub_id(name) else (name, None)
+        tokenizer = AutoTokenizer.from_pretrained(repository, revision=revision)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"encoding.tokenizer: found no tokenizer at {name!r} ({str(error).splitlines()[0]}). "

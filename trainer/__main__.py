@@ -1,6 +1,7 @@
 """`python -m trainer config=NAME data=DIR [output=DIR] [key=value ...]`, also under torchrun.
 
-`python -m trainer evaluate CHECKPOINT bench=FILE.tsv` judges a checkpoint.
+`python -m trainer evaluate CHECKPOINT bench=FILE.tsv` judges a checkpoint, `average RUN` makes one
+of a run's last ones.
 
 Exit status: 0 done, 2 a mistake in settings or data (one message), 143 left on SIGTERM after
 saving, 1 a bug or a loss that is not finite.
@@ -9,17 +10,20 @@ saving, 1 a bug or a loss that is not finite.
 import sys
 from collections.abc import Sequence
 
-from trainer.config import load, split_pairs
+from trainer.config import Model, load, split_pairs
 
 USAGE = """\
 python -m trainer config=NAME|FILE.yaml data=DIR [output=DIR] [key=value ...]
+python -m trainer init=CHECKPOINT|HUB_ID data=DIR [output=DIR] [key=value ...]
 
 Train a SmolVLM on a finished mixture. The same command again goes on from the newest checkpoint.
 
   config=NAME      tiny, smolvlm_256m, smolvlm_500m, smolvlm_2b2, or a YAML file
   data=DIR         a finished mixture; '{A: 3, B: 1}' mixes several by share of rows
   output=DIR       the run                    (default: out/runs/<config name>-<mixture name>)
-  init=CHECKPOINT  the stage before: start from its weights
+  init=CHECKPOINT  start from the weights of a stage before, or of a SmolVLM of the hub
+                   (HuggingFaceTB/SmolVLM2-500M-Video-Instruct, ORG/NAME@revision); without
+                   config= the sizes are this checkpoint's
 
 Any other key=value overrides the config, with dots: optim.lr.vision=5e-6. Those asked for most:
 
@@ -35,6 +39,7 @@ Any other key=value overrides the config, with dots: optim.lr.vision=5e-6. Those
 Several devices: torchrun --nproc-per-node=8 -m trainer config=... data=... [parallel=fsdp]
 On a Ray cluster: python -m trainer config=... data=... output=... ray=auto ranks=16 [failures=3]
 Judge a checkpoint: python -m trainer evaluate CHECKPOINT bench=FILE.tsv; evaluate --help says more.
+Average a run's last checkpoints: python -m trainer average RUN last=5; average --help says more.
 Every field: trainer/config.py; what they mean: docs/trainer.md.
 """
 
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if arguments else 2
-    if arguments[0] != "evaluate" and {"-h", "--help"} & set(arguments):
+    if arguments[0] not in ("evaluate", "average") and {"-h", "--help"} & set(arguments):
         print(USAGE, end="")
         return 0
     try:
@@ -65,18 +70,32 @@ def _raised_by_us(error: ValueError) -> bool:
     return name.split(".")[0] in ("trainer", "tokenization") or name == "__main__"
 
 
+def _model_of(init: str) -> Model:
+    """`transformers` comes in only here: a run that names its config does not wait for it."""
+    from trainer.model.published import model_of
+
+    return model_of(init)
+
+
 def _run(arguments: Sequence[str]) -> int:
     if arguments[0] == "evaluate":
         from trainer.evaluation.evaluate import evaluate_command
 
         return evaluate_command(arguments[1:])
+    if arguments[0] == "average":
+        from trainer.average import average_command
+
+        return average_command(arguments[1:])
     pairs = split_pairs(arguments)
-    if "config" not in pairs:
-        raise ValueError("config is not set. Expected config=tiny or config=FILE.yaml.")
+    if "config" not in pairs and not pairs.get("init"):
+        raise ValueError(
+            "config is not set. Expected config=tiny or config=FILE.yaml, or init=CHECKPOINT, "
+            "whose sizes are then taken."
+        )
     from trainer.cluster import cluster_settings, launch
 
     cluster = cluster_settings(pairs)
-    config = load(pairs.pop("config"), pairs)
+    config = load(pairs.pop("config", ""), pairs, model_of=_model_of)
     try:
         import torch  # noqa: F401
     except ImportError as error:

@@ -17,10 +17,11 @@ There is no state of random generators: each step seeds them from (seed, step, r
 import dataclasses
 import json
 import os
+import re
 import shutil
+import stat
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,39 +29,35 @@ import torch
 from torch import nn
 
 from tokenization.inference import save_processing, unsaid
+from tokenization.published import CONFIGS, WEIGHTS, fetch, is_hub_id, split_revision
 from tokenization.schema import Encoding
 from trainer import parallel
-from trainer.config import Config, to_yaml
-from trainer.model import adapter
+from trainer.config import Config, changed_fields, load, to_yaml
+from trainer.data.shards import Mixture
+from trainer.model import adapter, layout
+from trainer.monitoring.card import card
 from trainer.parallel import World
+from trainer.state import State
 
 ARRIVING = ".arriving-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """Where a run stands."""
-
-    step: int = 0
-    position: int = 0
-    """Rows of the global order that have been trained on."""
-    tokens: int = 0
-    learned_tokens: int = 0
-    seconds: float = 0.0
-    mixtures: list[dict[str, Any]] = field(default_factory=list)
-    """Per mixture of this run: name, fingerprint, weight."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """The stages before this run: their mixtures, steps and tokens."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    encoding: dict[str, Any] = field(default_factory=dict)
-    """Of the shards: how prompts and crops are made."""
-    best: dict[str, float] = field(default_factory=dict)
-    """`step` and `value` of the best checkpoint so far."""
+UNMERGED = "unmerged.pt"
+"""Of trainer/: the weights with adapters apart, where the checkpoint holds their sum."""
+EXACT = "weights.pt"
+"""Of trainer/: the weights as they are trained, where the checkpoint holds them rounded."""
 
 
 def checkpoint_folders(run: Path) -> list[Path]:
-    """The finished checkpoints of a run, oldest first."""
-    return sorted(p for p in run.glob("step-*") if p.is_dir() and (p / "config.json").is_file())
+    """The finished checkpoints of a run, oldest first: by their number, of however many digits."""
+    found = [p for p in run.glob("step-*") if p.is_dir() and (p / "config.json").is_file()]
+    return sorted((p for p in found if _number(p).isdigit()), key=lambda p: int(_number(p)))
+
+
+def _number(folder: Path) -> str:
+    return folder.name.removeprefix("step-")
+
+
+def _name(step: float) -> str:
+    return f"step-{int(step):06d}"
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -87,15 +84,87 @@ def read_state(checkpoint: Path) -> State:
     return State(**{key: value for key, value in written.items() if key in known})
 
 
+def standing(config: Config, mixtures: list[Mixture], newest: Path | None) -> State:
+    """Where the run stands, or its beginning; ValueError where settings or data have changed."""
+    used = [
+        {"name": m.name, "fingerprint": m.fingerprint, "weight": w}
+        for m, w in zip(mixtures, config.data.values(), strict=True)
+    ]
+    if newest is None:
+        before = ancestry(config)
+        seen = {name for mixture in mixtures for name in datasets(mixture)}
+        before["datasets"] = sorted({*before.get("datasets", ()), *seen})
+        return State(mixtures=used, encoding=dataclasses.asdict(mixtures[0].encoding), **before)
+    state = read_state(newest)
+    past = dataclasses.replace(written_config(newest), data=config.data)
+    drift = changed_fields(past, config)
+    if state.mixtures != used:
+        drift.append(f"data: {state.mixtures} -> {used}")
+    if drift:
+        raise ValueError(
+            f"{newest} was trained with other settings:\n  " + "\n  ".join(drift) + "\n"
+            "Use these settings again to go on, choose another output=..., or start a new stage "
+            f"from it with init={newest} and another output."
+        )
+    return state
+
+
+def datasets(mixture: Mixture) -> list[str]:
+    """The hub's ids of the data sets in a mixture."""
+    sources = mixture.recipe.get("sources", {}).values()
+    return sorted({str(source["hub"]) for source in sources if source.get("hub")})
+
+
+def ancestry(config: Config) -> dict[str, Any]:
+    """What the state that a run begins in says of the stages before it."""
+    if not config.init:
+        backbones = (config.model.language.pretrained, config.model.vision.pretrained)
+        return {"base_models": [name for name in backbones if is_hub_id(name)]}
+    folder = source_folder(config.init, weights=False)
+    if not (folder / "trainer" / "state.json").is_file():
+        bases = [split_revision(config.init)[0]] if is_hub_id(config.init) else []
+        return {"base_models": bases, "base_license": stated_license(folder)}
+    past = read_state(folder)
+    kept = ("step", "tokens", "learned_tokens", "mixtures")
+    return {
+        "history": [*past.history, {key: getattr(past, key) for key in kept}],
+        "base_models": past.base_models,
+        "base_license": past.base_license,
+        "datasets": past.datasets,
+    }
+
+
+def source_folder(init: str, *, weights: bool) -> Path:
+    """The folder of `init`: a checkpoint, a run's newest one, or a hub id's files."""
+    if is_hub_id(init):
+        files = (*CONFIGS, *WEIGHTS) if weights else CONFIGS
+        return fetch(init, files=files, where=f"init={init}")
+    return resolve_checkpoint(Path(init))
+
+
+def stated_license(folder: Path) -> str:
+    """The licence in the header of a checkpoint's README.md; empty: it states none."""
+    file = folder / "README.md"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    header = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    found = re.search(r"^license: *([\w.-]+) *$", header[1], re.MULTILINE) if header else None
+    return found[1] if found else ""
+
+
+def written_config(folder: Path) -> Config:
+    """The settings that a checkpoint was trained with."""
+    return load(str(folder / "trainer" / "config.yaml"), {})
+
+
 def encoding_of(state: State) -> Encoding:
     """How the checkpoint's training data was encoded."""
     return Encoding(**state.encoding)
 
 
-def remove_unfinished(run: Path) -> None:
-    """No half-written checkpoint is left in the run."""
-    for leftover in run.glob(f"{ARRIVING}*"):
-        shutil.rmtree(leftover)
+def newest(run: Path) -> Path | None:
+    """The checkpoint of the highest number; None where there is none yet."""
+    found = checkpoint_folders(run)
+    return found[-1] if found else None
 
 
 def said_encoding(state: State, tokenizer: Any) -> Encoding:
@@ -116,6 +185,24 @@ def _refuse_silence(card: str, encoding: Encoding, where: Path) -> None:
             )
 
 
+def clean(run: Path, state: State, world: World) -> None:
+    """The run's folder exists, holds nothing half-written, and `best` is what `state` says."""
+    if world.first:
+        run.mkdir(parents=True, exist_ok=True)
+        for leftover in run.glob(f"{ARRIVING}*"):
+            remove(leftover)
+        point_best(run, state)
+    parallel.barrier(world)
+
+
+def remove(path: Path) -> None:
+    """The file, link or folder is gone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def save(
     run: Path,
     state: State,
@@ -123,51 +210,102 @@ def save(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     tokenizer: Any,
+    mixtures: list[Mixture],
     config: Config,
-    card: str,
-    here: World,
+    world: World,
 ) -> Path:
-    """The finished checkpoint folder of `state.step`. All ranks call this.
+    """The finished checkpoint folder of `state.step`; older ones are pruned. All ranks call this.
 
-    ValueError where `card` leaves out what other programs have to know.
+    One that is there already is this one: a run goes on from its newest. ValueError where its card
+    leaves out what other programs have to know.
     """
-    final = run / f"step-{state.step:06d}"
+    final = run / _name(state.step)
+    if final.exists():
+        return final
     encoding = said_encoding(state, tokenizer)
-    _refuse_silence(card, encoding, final)
+    text = card(config, state, mixtures, objective.model)
+    _refuse_silence(text, encoding, final)
     arriving = run / f"{ARRIVING}{final.name}"
-    model, weights = _weights(objective, here)
-    if here.first:
-        run.mkdir(parents=True, exist_ok=True)
+    model, weights = _weights(objective, world)
+    if world.first:
         if arriving.exists():
             shutil.rmtree(arriving)
         (arriving / "trainer").mkdir(parents=True)
-        model.save_pretrained(arriving, state_dict=adapter.merged_weights(model, weights))
+        published = _cast(adapter.merged_weights(model, weights), model, config.save_dtype)
+        model.save_pretrained(arriving, state_dict=published)
         save_processing(tokenizer, arriving, encoding=encoding)
-        (arriving / "README.md").write_text(card)
+        layout.write_configs(arriving, dtype=config.save_dtype)
+        (arriving / "README.md").write_text(text)
         (arriving / "trainer" / "config.yaml").write_text(to_yaml(config))
-        (arriving / "trainer" / "state.json").write_text(
-            json.dumps(dataclasses.asdict(state), indent=2) + "\n"
-        )
-    parallel.barrier(here)
-    _save_optimizer(arriving / "trainer", objective, optimizer, here)
-    if config.adapter.rank and here.first:
-        torch.save(weights, arriving / "trainer" / "unmerged.pt")
-    parallel.barrier(here)
-    if here.first:
+        (arriving / "trainer" / "state.json").write_text(_json(state))
+    parallel.barrier(world)
+    _save_optimizer(arriving / "trainer", objective, optimizer, world)
+    if world.first and (config.adapter.rank or config.save_dtype != "float32"):
+        torch.save(weights, arriving / "trainer" / _exact_name(config))
+    parallel.barrier(world)
+    if world.first:
+        share(arriving)
         _flush(arriving)
-        if final.exists():
-            shutil.rmtree(final)
         arriving.rename(final)
         _flush_folder(run)
-    parallel.barrier(here)
+        prune(run, state, keep_last=config.keep_last)
+    parallel.barrier(world)
     return final
 
 
-def _weights(objective: nn.Module, here: World) -> tuple[Any, dict[str, torch.Tensor]]:
+def _exact_name(config: Config) -> str:
+    return UNMERGED if config.adapter.rank else EXACT
+
+
+def _cast(weights: dict[str, torch.Tensor], model: Any, dtype: str) -> dict[str, torch.Tensor]:
+    if dtype == "float32":
+        return weights
+    if model.config.tie_word_embeddings:  # a copy is no longer seen to be shared
+        weights = {name: w for name, w in weights.items() if name != "lm_head.weight"}
+    kind = getattr(torch, dtype)
+    return {name: w.to(kind) if w.is_floating_point() else w for name, w in weights.items()}
+
+
+def share(folder: Path) -> None:
+    """Every file has the rights that the user's umask gives (safetensors gives the owner alone)."""
+    rights = stat.S_IMODE((folder / "README.md").stat().st_mode)
+    for file in _files(folder):
+        file.chmod(rights)
+
+
+def record(
+    folder: Path,
+    state: State,
+    *,
+    model: Any,
+    mixtures: list[Mixture],
+    config: Config,
+    world: World,
+) -> None:
+    """The checkpoint states what was measured of it; RUN/best is the best so far."""
+    if not world.first:
+        return
+    run = folder.parent
+    for name, text in (
+        ("README.md", card(config, state, mixtures, model)),
+        ("trainer/state.json", _json(state)),
+    ):
+        fresh = run / f"{ARRIVING}{Path(name).name}"
+        fresh.write_text(text)
+        fresh.replace(folder / name)
+    point_best(run, state)
+    prune(run, state, keep_last=config.keep_last)
+
+
+def _json(state: State) -> str:
+    return json.dumps(dataclasses.asdict(state), indent=2) + "\n"
+
+
+def _weights(objective: nn.Module, world: World) -> tuple[Any, dict[str, torch.Tensor]]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     model = objective.model
-    if here.kind != "fsdp":
+    if world.kind != "fsdp":
         return model, model.state_dict()  # type: ignore[operator, union-attr]
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     full: dict[str, Any] = get_model_state_dict(objective, options=options)
@@ -178,27 +316,38 @@ def _weights(objective: nn.Module, here: World) -> tuple[Any, dict[str, torch.Te
 
 
 def _save_optimizer(
-    folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, here: World
+    folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, world: World
 ) -> None:
     from torch.distributed import checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
-    sharded = here.kind == "fsdp"
+    sharded = world.kind == "fsdp"
     options = StateDictOptions(full_state_dict=not sharded, cpu_offload=True)
     state = get_optimizer_state_dict(objective, optimizer, options=options)
     if sharded:
         dcp.save({"optimizer": state}, checkpoint_id=str(folder / "optimizer"))
-    elif here.first:
+    elif world.first:
         torch.save(state, folder / "optimizer.pt")
 
 
 def load_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint folder, by name; tied ones once."""
+    """The weights of a checkpoint folder, by name, as exact as it holds them; tied ones once."""
     from safetensors.torch import load_file
 
-    files = sorted(checkpoint.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{checkpoint}: no *.safetensors in it.")
+    exact = checkpoint / "trainer" / EXACT
+    if exact.is_file():
+        held: dict[str, torch.Tensor] = torch.load(exact, map_location="cpu", weights_only=True)
+        return held
+    index, whole = checkpoint / "model.safetensors.index.json", checkpoint / "model.safetensors"
+    if whole.is_file():
+        files = [whole]
+    elif index.is_file():
+        parts = json.loads(index.read_text())["weight_map"].values()
+        files = [checkpoint / name for name in sorted(set(parts))]
+    else:
+        raise FileNotFoundError(
+            f"{checkpoint}: neither model.safetensors nor model.safetensors.index.json in it."
+        )
     weights: dict[str, torch.Tensor] = {}
     for file in files:
         weights.update(load_file(file))
@@ -230,21 +379,21 @@ def load_optimizer(
     set_optimizer_state_dict(objective, optimizer, state)
 
 
-def point_best(run: Path, checkpoint: Path) -> None:
-    """`RUN/best` links to this checkpoint."""
+def point_best(run: Path, state: State) -> None:
+    """`RUN/best` links to the best checkpoint, where there is one."""
+    if not state.best or not (run / _name(state.best["step"])).is_dir():
+        return
     fresh = run / f"{ARRIVING}best"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(checkpoint.name)
+    remove(fresh)
+    fresh.symlink_to(_name(state.best["step"]))
     fresh.replace(run / "best")
 
 
-def prune(run: Path, *, keep_last: int) -> None:
+def prune(run: Path, state: State, *, keep_last: int) -> None:
     """Only the newest `keep_last` checkpoints and the best one are left (0: all)."""
-    if not keep_last:
-        return
-    best = (run / "best").resolve() if (run / "best").is_symlink() else None
-    for folder in checkpoint_folders(run)[:-keep_last]:
-        if folder.resolve() != best:
+    best = _name(state.best["step"]) if state.best else ""
+    for folder in checkpoint_folders(run)[:-keep_last] if keep_last else ():
+        if folder.name != best:
             # Renamed first: a folder that is half deleted is no checkpoint any more.
             doomed = run / f"{ARRIVING}removed-{folder.name}"
             folder.rename(doomed)

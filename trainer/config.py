@@ -1,12 +1,12 @@
 """The trainer's settings: a YAML of this folder (or a file), then `key=value`, as dataclasses.
 
 Fields either bear identity (what is trained, on what, how) or say where and how fast it runs; only
-the second kind (`PLACE`) may change when a run is resumed.
+the second kind (`MAY_CHANGE`) may change when a run is resumed.
 """
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +82,10 @@ class Rates:
     """Embeddings and head included."""
 
 
+TOWER_RATES = tuple(field.name for field in dataclasses.fields(Rates))
+"""`optim.lr=2e-4` sets all of these."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optim:
     """AdamW and its schedule."""
@@ -121,6 +125,10 @@ class Adapter:
     """Weight-decomposed (arXiv 2402.09353); false: LoRA."""
     targets: str = "all-linear"
     """`all-linear`, or a regular expression on module names."""
+    beside: list[str] = field(default_factory=lambda: ["embeddings", "head", "norms"])
+    """What is trained whole beside the adapters, besides the connector: `embeddings` (of tokens and
+    of patches), `head`, `norms`, as SmolVLM's own DoRA stage has it. Without embeddings and head,
+    tokens added by a graft stay at their random values."""
     quantize: Literal["", "nf4"] = ""
     """`nf4` holds the adapted layers' own weights in 4 bits (QLoRA; needs bitsandbytes)."""
 
@@ -146,7 +154,15 @@ class Config:
     output: str = ""
     """Folder of the run; default out/runs/<config>-<mixture>."""
     init: str = ""
-    """A checkpoint to start from: the stage before; empty: the model as `model` says."""
+    """What to start from: a checkpoint, a run (its newest one), or a SmolVLM of the hub
+    (`ORG/NAME`, `ORG/NAME@revision`); empty: the model as `model` says. Without `config=`, and
+    where the file has no `model:`, the sizes are those of this checkpoint."""
+    init_may_differ: list[str] = field(default_factory=list)
+    """Settings of the mixture's encoding in which the shards may differ from the processor of
+    `init`: longest_edge, split_images, position_tokens."""
+    written_by_user: list[str] = field(default_factory=list)
+    """Keys of `model` that stand in the user's own file or on the command line: only they may
+    stretch the context of `init`. Filled in by `load`."""
     model: Model = field(default_factory=Model)
     optim: Optim = field(default_factory=Optim)
     adapter: Adapter = field(default_factory=Adapter)
@@ -154,6 +170,8 @@ class Config:
     steps: int = 0
     """0: as many as `epochs` needs."""
     epochs: float = 1.0
+    """Times the mixture that is used up first is seen; the others are then seen less often, as
+    their weights say. The start prints each one's."""
     batch_rows: int = 64
     """Packed rows per step, over all ranks."""
     shuffle_shards: int = 0
@@ -161,6 +179,13 @@ class Config:
     own, so that only these need to be at hand; 0: all."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """What is multiplied in; weights and optimizer stay float32."""
+
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in checkpoints. With `bfloat16`, trainer/ holds them as they are trained too,
+    so that a run goes on, and a next stage begins, without rounding."""
+    license: str = ""
+    """Of the checkpoint, for its card, as the hub names licences (`apache-2.0`); empty: that of
+    `init`, where it states one."""
 
     micro_rows: int = 1
     """Packed rows per forward pass on one rank, of the dearest: cheaper ones (text beside images)
@@ -206,6 +231,12 @@ class Config:
     """Benchmarks whose weighted mean chooses `best`; empty: the lowest held-out loss does."""
     stop_at: int = 0
     """Save and leave after this step, the schedule unchanged; 0: never."""
+    patience: int = 0
+    """Evaluations in a row without a better held-out loss (or `select`) after which the run ends;
+    0: it runs to its last step."""
+    max_skipped: int = 3
+    """Steps in a row whose loss or gradient is not finite that change nothing and are written down;
+    one more ends the run."""
     max_loss_spike: float = 0.0
     """Write down the rows of a step whose loss is this many times the running mean; 0: never."""
     tensorboard: bool = False
@@ -214,17 +245,23 @@ class Config:
     page_samples: int = 4
     """Val samples that the model answers at every checkpoint, for RUN/run.html; 0: no such page."""
     peak_tflops: float = 0.0
-    """Of one device, for the model FLOPs utilisation; 0 does not report it."""
+    """Of one device, for the model FLOPs utilisation and the hours announced at the start; 0: by
+    the device's name."""
+    price_per_hour: float = 0.0
+    """Of one device, in your currency: the start then states what the run costs."""
 
 
-PLACE = (
+MAY_CHANGE = (
     "output", "micro_rows", "workers", "prefetch", "cache", "cache_bytes", "device", "attention",
     "parallel", "reshard",
     "gradient_checkpointing", "compile", "logits_chunk", "threads", "log_every", "save_every",
-    "keep_last", "evaluate_every", "evaluate_rows", "select", "stop_at", "max_loss_spike",
-    "tensorboard", "track", "page_samples", "peak_tflops", "name",
+    "keep_last", "evaluate_every", "evaluate_rows", "select", "stop_at", "max_skipped",
+    "max_loss_spike",
+    "tensorboard", "track", "page_samples", "peak_tflops", "price_per_hour", "name",
+    "init_may_differ", "written_by_user", "save_dtype", "license", "patience", "steps", "epochs",
 )  # fmt: skip
-"""Fields that may change between a run and its resumption."""
+"""Fields that may change between a run and its resumption. More `steps` or `epochs` continue a
+finished run; the schedule is then that of the longer run, from where this one stands."""
 
 TOWERS_KEPT = {"true": "both", "false": "none"}
 """What `gradient_checkpointing` was called before it named towers."""
@@ -265,24 +302,29 @@ def split_pairs(arguments: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def load(name: str, overrides: Mapping[str, str]) -> Config:
-    """The checked settings of `name` with `overrides` (dotted keys) on top."""
+def load(
+    name: str,
+    overrides: Mapping[str, str],
+    *,
+    model_of: Callable[[str], Model] | None = None,
+) -> Config:
+    """The checked settings of `name` with `overrides` (dotted keys) on top.
+
+    Where neither a config nor a `model:` in it is given, the sizes are those of `init`, which
+    `model_of` reads, and the rest is as in the config of this folder that has these sizes.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    path = find_config(name)
-    where = str(path)
+    path = find_config(name) if name else None
+    written = _read(path) if path else {}
+    init = overrides.get("init", written.get("init", ""))
+    sizes = _like(model_of(init)) if model_of and init and "model" not in written else {}
+    where = str(path) if path else f"init={init}"
     try:
         merged = OmegaConf.structured(Config)
-        written = OmegaConf.to_container(OmegaConf.load(path))
-        if not isinstance(written, dict):
-            raise ValueError(f"{path}: found {type(written).__name__}, expected keys and values.")
-        if isinstance(written.get("data"), str):
-            written["data"] = {written["data"]: 1.0}
-        kept = written.get("gradient_checkpointing")
-        if isinstance(kept, bool):
-            written["gradient_checkpointing"] = TOWERS_KEPT[str(kept).lower()]
-        merged = OmegaConf.merge(merged, OmegaConf.create(written))
+        for layer in (sizes, written):
+            merged = OmegaConf.merge(merged, OmegaConf.create(layer))
         for key, value in overrides.items():
             where = f"{key}={value}"
             merged = OmegaConf.merge(merged, _override(key, value))
@@ -292,9 +334,56 @@ def load(name: str, overrides: Mapping[str, str]) -> Config:
         found = getattr(error, "full_key", None) or getattr(error, "key", None)
         raise ValueError(f"{where}: {message}" + (f" (key {found})" if found else "")) from error
     assert isinstance(config, Config)
-    config = dataclasses.replace(config, name=config.name or path.stem)
-    check(config, where=str(path))
+    hers = {} if path is None or path.parent == CONFIGS else written
+    by_user = written.get("written_by_user", [*_dotted(hers.get("model", {}), "model")])
+    config = dataclasses.replace(
+        config,
+        name=config.name or (path.stem if path else Path(init.partition("@")[0]).name),
+        written_by_user=sorted({*by_user, *(key for key in overrides if key.startswith("model."))}),
+    )
+    check(config, where=str(path or f"init={init}"))
     return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    written = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(written, dict):
+        raise ValueError(f"{path}: found {type(written).__name__}, expected keys and values.")
+    if isinstance(written.get("data"), str):
+        written["data"] = {written["data"]: 1.0}
+    kept = written.get("gradient_checkpointing")
+    if isinstance(kept, bool):
+        written["gradient_checkpointing"] = TOWERS_KEPT[str(kept).lower()]
+    rates = (written.get("optim") or {}).get("lr")
+    if isinstance(rates, int | float):
+        written["optim"]["lr"] = dict.fromkeys(TOWER_RATES, rates)
+    return {str(key): value for key, value in written.items()}
+
+
+def _like(sizes: Model) -> dict[str, Any]:
+    """These sizes, and what the config of this folder that has them says besides."""
+    model = dataclasses.asdict(sizes)
+    for file in sorted(CONFIGS.glob("*.yaml")):
+        shipped = _read(file)
+        parts = shipped.pop("model")
+        if all(
+            model[part].get(key) == value
+            for part in ("vision", "language")
+            for key, value in parts[part].items()
+            if key not in ("pretrained", "rope_theta", "max_position_embeddings")
+        ):
+            return {**shipped, "model": model}
+    return {"model": model}
+
+
+def _dotted(value: Any, prefix: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield prefix
+        return
+    for key, inner in value.items():
+        yield from _dotted(inner, f"{prefix}.{key}")
 
 
 def _override(key: str, value: str) -> Any:
@@ -302,6 +391,8 @@ def _override(key: str, value: str) -> Any:
 
     if key == "data" and not value.lstrip().startswith("{"):
         return OmegaConf.create({"data": {value: 1.0}})
+    if key == "optim.lr" and _is_number(value):
+        return OmegaConf.create({"optim": {"lr": dict.fromkeys(TOWER_RATES, float(value))}})
     if key in PATHS and key != "data":
         return OmegaConf.create({key: value})
     if key == "gradient_checkpointing":
@@ -311,6 +402,14 @@ def _override(key: str, value: str) -> Any:
         OmegaConf.update(empty, key, "")
         return empty
     return OmegaConf.from_dotlist([f"{key}={value}"])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def to_yaml(config: Config) -> str:
@@ -340,6 +439,12 @@ def check(config: Config, *, where: str) -> None:
         if tower not in ("vision", "connector", "language"):
             hint = did_you_mean(tower, ("vision", "connector", "language"))
             raise ValueError(f"{where}: optim.freeze: unknown tower '{tower}'. {hint}")
+    for kind in config.adapter.beside:
+        known = ("embeddings", "head", "norms")
+        if kind not in known:
+            raise ValueError(
+                f"{where}: adapter.beside: unknown '{kind}'. {did_you_mean(kind, known)}"
+            )
     if config.adapter.quantize and not config.adapter.rank:
         raise ValueError(
             f"{where}: adapter.quantize={config.adapter.quantize} keeps weights that cannot be "
@@ -377,7 +482,7 @@ def changed_fields(old: Config, new: Config) -> list[str]:
     return [
         f"{key}: {before!r} -> {after!r}"
         for key, before, after in _differences(dataclasses.asdict(old), dataclasses.asdict(new), "")
-        if key.split(".")[0] not in PLACE
+        if key.split(".")[0] not in MAY_CHANGE
     ]
 
 

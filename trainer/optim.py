@@ -84,3 +84,10 @@ def set_rates(optimizer: torch.optim.Optimizer, share: float) -> dict[str, float
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share
     return {group["tower"]: group["lr"] for group in optimizer.param_groups}
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, most: float) -> float:
+    """The norm of all gradients, which afterwards is at most `most` (0: as it was)."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, most or math.inf)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)

@@ -23,6 +23,8 @@ class World:
     device: torch.device
     kind: str
     """one | ddp | fsdp"""
+    control: Any = None
+    """Of processes, on the CPU (gloo): what ranks agree on costs the device nothing."""
 
     @property
     def first(self) -> bool:
@@ -31,7 +33,7 @@ class World:
 
 
 @contextlib.contextmanager
-def world(config: Config) -> Iterator[World]:
+def processes(config: Config) -> Iterator[World]:
     """The processes that torchrun or Ray started, or this one alone; a group begun here is left."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -58,17 +60,18 @@ def world(config: Config) -> Iterator[World]:
     if not joined:
         distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield World(rank, ranks, device, "fsdp" if config.parallel == "fsdp" else "ddp")
+        control = distributed.new_group(backend="gloo")
+        yield World(rank, ranks, device, "fsdp" if config.parallel == "fsdp" else "ddp", control)
     finally:
         if not joined:
             distributed.destroy_process_group()
 
 
-def wrap(objective: nn.Module, here: World, config: Config) -> nn.Module:
+def wrap(objective: nn.Module, world: World, config: Config) -> nn.Module:
     """The objective as the training loop calls it."""
     if config.compile:
         _compile_layers(objective)
-    if here.kind == "ddp":
+    if world.kind == "ddp":
         from torch.nn.parallel import DistributedDataParallel
 
         # Buffers are constants, equal on all ranks; PyTorch 2.13 renamed what says so.
@@ -77,20 +80,20 @@ def wrap(objective: nn.Module, here: World, config: Config) -> nn.Module:
                     else "broadcast_buffers": False}  # fmt: skip
         return DistributedDataParallel(
             objective,
-            device_ids=[here.device.index] if here.device.type == "cuda" else None,
+            device_ids=[world.device.index] if world.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             **constant,
         )
-    if here.kind == "fsdp":
+    if world.kind == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        mesh = init_device_mesh(here.device.type, (here.ranks,))
+        mesh = init_device_mesh(world.device.type, (world.ranks,))
         bf16 = config.dtype == "bfloat16"
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32
         )
-        again = not stays_gathered(objective, here, config)
+        again = not stays_gathered(objective, world, config)
         blocks: list[Any] = layers(objective)
         for layer in blocks:
             fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
@@ -104,15 +107,15 @@ GATHERED_SHARE = 1 / 8
 """Of a device's memory, up to which all weights stay gathered (2.2B in bfloat16: 4.5 GB)."""
 
 
-def stays_gathered(objective: nn.Module, here: World, config: Config) -> bool:
+def stays_gathered(objective: nn.Module, world: World, config: Config) -> bool:
     """FSDP's ranks keep all weights from a step's first forward pass to its last backward pass."""
     if config.reshard != "auto":
         return config.reshard == "no"
-    if here.device.type != "cuda":
+    if world.device.type != "cuda":
         return True
     size = 2 if config.dtype == "bfloat16" else 4
     weights = sum(parameter.numel() for parameter in objective.parameters()) * size
-    total = torch.cuda.get_device_properties(here.device).total_memory
+    total = torch.cuda.get_device_properties(world.device).total_memory
     return weights <= GATHERED_SHARE * total
 
 
@@ -130,33 +133,33 @@ def _compile_layers(objective: nn.Module) -> None:
         layer.compile(dynamic=True)
 
 
-def precision(here: World, config: Config) -> contextlib.AbstractContextManager[Any]:
+def precision(world: World, config: Config) -> contextlib.AbstractContextManager[Any]:
     """Multiplications in bfloat16 where asked for; FSDP casts by itself."""
-    if config.dtype == "bfloat16" and here.kind != "fsdp":
-        return torch.autocast(here.device.type, torch.bfloat16)
+    if config.dtype == "bfloat16" and world.kind != "fsdp":
+        return torch.autocast(world.device.type, torch.bfloat16)
     return contextlib.nullcontext()
 
 
-def defer_gradient_exchange(wrapped: Any, here: World, config: Config, *, last: bool) -> Any:
+def defer_gradient_exchange(wrapped: Any, world: World, config: Config, *, last: bool) -> Any:
     """Gradients are exchanged after the last micro-batch of a step only."""
-    if here.kind == "ddp" and not last:
+    if world.kind == "ddp" and not last:
         return wrapped.no_sync()
-    if here.kind == "fsdp":
+    if world.kind == "fsdp":
         wrapped.set_requires_gradient_sync(last)
         wrapped.set_is_last_backward(last)
-        wrapped.set_reshard_after_backward(last or not stays_gathered(wrapped, here, config))
+        wrapped.set_reshard_after_backward(last or not stays_gathered(wrapped, world, config))
     return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def inference(objective: Any, here: World, config: Config) -> Iterator[None]:
+def inference(objective: Any, world: World, config: Config) -> Iterator[None]:
     """Every rank can generate alone inside: it holds all weights, in the run's precision.
 
     What is compiled for training runs as it is written: each length of a text that grows would be
     compiled anew. All ranks come here, and those without work too.
     """
-    with precision(here, config), torch.compiler.set_stance("force_eager"):
-        if here.kind != "fsdp":
+    with precision(world, config), torch.compiler.set_stance("force_eager"):
+        if world.kind != "fsdp":
             yield
             return
         from torch.distributed.fsdp import FSDPModule
@@ -174,27 +177,42 @@ def inference(objective: Any, here: World, config: Config) -> Iterator[None]:
             for part in parts:
                 part.reshard()
             for layer in blocks:
-                again = not stays_gathered(objective, here, config)
+                again = not stays_gathered(objective, world, config)
                 layer.set_reshard_after_forward(again, recurse=False)
 
 
-def total(here: World, values: torch.Tensor) -> torch.Tensor:
-    """The sum of this tensor over all ranks, in its place."""
-    if here.kind != "one":
-        distributed.all_reduce(values)
-    return values
+def leaving(world: World, asked: bool, *, last: bool) -> bool:
+    """Some rank was asked to leave, and all ranks leave at a place where none waits for another.
+
+    Before the `last` micro-batch of a step all ranks agree, once; one that was asked goes there at
+    once, past its other micro-batches. FSDP's ranks compute each micro-batch together, so they
+    agree before each.
+    """
+    if world.kind == "one" or (world.kind == "ddp" and not (asked or last)):
+        return asked
+    (votes,) = sums(world, [float(asked)])
+    return votes > 0
 
 
-def gather(here: World, value: Any) -> list[Any]:
+def sums(world: World, values: list[float]) -> list[float]:
+    """The sum of every value over the ranks."""
+    if world.kind == "one":
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64)
+    distributed.all_reduce(tensor, group=world.control)
+    return tensor.tolist()
+
+
+def gather(world: World, value: Any) -> list[Any]:
     """What every rank passed, in rank order."""
-    if here.kind == "one":
+    if world.kind == "one":
         return [value]
-    values: list[Any] = [None] * here.ranks
-    distributed.all_gather_object(values, value)
+    values: list[Any] = [None] * world.ranks
+    distributed.all_gather_object(values, value, group=world.control)
     return values
 
 
-def barrier(here: World) -> None:
+def barrier(world: World) -> None:
     """All ranks have come here afterwards."""
-    if here.kind != "one":
-        distributed.barrier()
+    if world.kind != "one":
+        distributed.barrier(group=world.control)

@@ -21,6 +21,7 @@ from trainer import checkpoint
 from trainer.config import Config, to_yaml
 from trainer.data.batches import collate
 from trainer.data.shards import Rows, open_mixture
+from trainer.evaluation import measure
 from trainer.loop import train
 from trainer.model.smolvlm import Objective, use_attention
 
@@ -288,19 +289,79 @@ def test_a_card_that_is_silent_about_prompts_is_refused(
     assert not checkpoint.checkpoint_folders(folder.parent.parent / "silent")
 
 
-def test_only_the_newest_and_the_best_are_kept(settings: Settings) -> None:
-    last = train(settings(steps=6, save_every=1, evaluate_every=1, keep_last=2))
-    run = last.parent
-    kept = [folder.name for folder in checkpoint.checkpoint_folders(run)]
-    held = {
-        line["step"]: line["held_out"]["all"]
-        for line in map(json.loads, (run / "log.jsonl").read_text().splitlines())
-        if "held_out" in line
-    }
+def held_out(run: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["held_out"]["all"] for line in lines if "held_out" in line}
+
+
+def worsening(settings: Settings, **changes: object) -> Config:
+    """Six steps whose rates grow until they do harm: held-out losses fall, then rise."""
+    rates = {f"optim__lr__{tower}": 1.0 for tower in ("vision", "connector", "language")}
+    grows = {"steps": 6, "save_every": 1, "evaluate_every": 1, "optim__schedule": "constant",
+             "optim__warmup": 20, **rates}  # fmt: skip
+    return settings(**grows | changes)
+
+
+def test_the_newest_and_the_best_are_kept_also_where_losses_rise_again(settings: Settings) -> None:
+    last = train(worsening(settings, keep_last=2))
+    run, held = last.parent, held_out(last.parent)
     best = min(held, key=lambda step: held[step])
-    assert set(kept) == {"step-000005", "step-000006", f"step-{best:06d}"}
+    assert sorted(held) == [1, 2, 3, 4, 5, 6]
+    assert 1 < best < 5  # they fell, and rose for longer than `keep_last` keeps
+    kept = {folder.name for folder in checkpoint.checkpoint_folders(run)}
+    assert kept == {"step-000005", "step-000006", f"step-{best:06d}"}
     assert (run / "best").readlink() == Path(f"step-{best:06d}")
-    assert checkpoint.read_state(run / "best").best["value"] == held[best]
+    for folder in checkpoint.checkpoint_folders(run):
+        state = checkpoint.read_state(folder)
+        assert (state.measured_at, state.metrics["held_out/all"]) == (state.step, held[state.step])
+        assert state.best["value"] == min(held[step] for step in held if step <= state.step)
+        assert f"| held_out/all | {held[state.step]:.4f} |" in (folder / "README.md").read_text()
+
+
+def test_a_checkpoint_states_only_what_was_measured_on_it(settings: Settings) -> None:
+    run = train(settings(steps=5, save_every=1, evaluate_every=2, keep_last=0)).parent
+    states = [checkpoint.read_state(folder) for folder in checkpoint.checkpoint_folders(run)]
+    assert [state.step for state in states] == [1, 2, 3, 4, 5]
+    assert [state.step for state in states if state.metrics] == [2, 4, 5]
+    assert "Nothing was measured" in (run / "step-000003" / "README.md").read_text()
+
+
+def test_an_evaluation_implies_a_save(settings: Settings) -> None:
+    run = train(settings(steps=5, save_every=1000, evaluate_every=2, keep_last=0)).parent
+    assert [folder.name[-1] for folder in checkpoint.checkpoint_folders(run)] == ["2", "4", "5"]
+
+
+def test_what_fails_after_the_last_step_loses_no_step(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights are kept before they are measured; the next start measures them."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("evaluation broke")
+
+    through = settings(steps=2)
+    monkeypatch.setattr(measure, "ranked", broken)
+    with pytest.raises(RuntimeError, match="evaluation broke"):
+        train(through)
+    monkeypatch.undo()
+    run = Path(through.output)
+    (folder,) = checkpoint.checkpoint_folders(run)
+    assert checkpoint.read_state(folder).measured_at == -1
+    assert train(through) == folder
+    state = checkpoint.read_state(folder)
+    assert (state.step, state.measured_at, state.best["step"]) == (2, 2, 2)
+    assert held_out(run) == {2: state.metrics["held_out/all"]}
+    assert "nothing to do" not in capsys.readouterr().out
+    assert train(through) == folder
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_the_newest_is_the_one_of_the_highest_number(tmp_path: Path) -> None:
+    for name in ("step-999999", "step-1000000", "step-000003", "step-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    found = [folder.name for folder in checkpoint.checkpoint_folders(tmp_path)]
+    assert found == ["step-000003", "step-999999", "step-1000000"]
 
 
 def test_a_stage_starts_from_a_checkpoint_and_remembers(settings: Settings, tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ import yaml
 from tests.trainer.conftest import SMALL, Settings
 from tests.trainer.shards import write
 from trainer import config as config_module
-from trainer import loop, optim
+from trainer import optim
 from trainer.__main__ import main
 from trainer.config import Config, Optim, find_config, load, to_yaml
 from trainer.evaluation.benchmark import OPTIONS
 from trainer.evaluation.metrics import METRICS
 from trainer.loop import train
-from trainer.model import smolvlm
+from trainer.model import smolvlm as model
+from trainer.monitoring import reporter
 
 
 def lines(run: Path) -> list[dict]:
@@ -88,7 +89,7 @@ def test_several_mixtures_are_trained_by_weight(
 def test_a_loss_that_is_not_finite_names_the_samples(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = smolvlm._token_losses
+    plain = model._token_losses
 
     def poisoned(
         head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor
@@ -96,10 +97,18 @@ def test_a_loss_that_is_not_finite_names_the_samples(
         losses = plain(head, hidden, targets)
         return torch.where(torch.arange(len(losses)) == 0, torch.nan, losses)
 
-    monkeypatch.setattr(smolvlm, "_token_losses", poisoned)
-    with pytest.raises(FloatingPointError, match=r"the loss is nan\. Rows toy/\d+.*samples toy/"):
-        train(settings())
-    assert not list(Path(settings.pairs["output"]).glob("step-*"))
+    monkeypatch.setattr(model, "_token_losses", poisoned)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"step 2: the loss is nan.* Rows toy/\d+.*samples toy/.*3 steps in",
+    ):
+        train(settings(max_skipped=2))
+    run = Path(settings.pairs["output"])
+    assert not list(run.glob("step-*"))
+    written = json.loads((run / "skipped" / "step-000001-rank-0.json").read_text())
+    assert written["loss"] == "nan"
+    assert any(math.isnan(loss) for batch in written["batches"]
+               for loss in batch["loss_per_sample"].values())  # fmt: skip
 
 
 def test_a_spike_is_written_down(settings: Settings) -> None:
@@ -221,7 +230,7 @@ def test_a_bug_is_not_taken_for_a_mistake(
     def broken(*_: object, **__: object) -> None:
         json.loads("{")
 
-    monkeypatch.setattr(loop, "describe_run", broken)
+    monkeypatch.setattr(reporter, "describe_run", broken)
     pairs = [f"{k}={v}" for k, v in settings.pairs.items()]
     with pytest.raises(json.JSONDecodeError):
         main(["config=tiny", *pairs])
@@ -254,8 +263,8 @@ def test_help_of_evaluate_names_every_option(capsys: pytest.CaptureFixture[str])
         assert metric in shown
 
 
-def test_every_place_field_exists() -> None:
-    assert set(config_module.PLACE) <= set(Config.__dataclass_fields__)
+def test_every_field_that_may_change_exists() -> None:
+    assert set(config_module.MAY_CHANGE) <= set(Config.__dataclass_fields__)
 
 
 # -- schedules ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ T tokens, C crops, S px a side, L learned tokens.
 
 import collections
 import itertools
+import math
 import os
 import queue
 import threading
@@ -296,11 +297,34 @@ class Loader:
             min(len(r) * total / w for r, w in zip(self.splits, self.weights, strict=True))
         )
 
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run: `steps`, or what `epochs` take."""
+        rows = self.config.epochs * self.rows_per_epoch
+        return self.config.steps or max(1, math.ceil(rows / self.config.batch_rows))
+
+    def epochs(self) -> list[float]:
+        """How often the whole run sees the rows of each mixture."""
+        rows = self.num_steps * self.config.batch_rows
+        total = sum(self.weights)
+        return [
+            rows * weight / total / len(split)
+            for split, weight in zip(self.splits, self.weights, strict=True)
+        ]
+
+    def step_flops(self, position: int) -> float:
+        """Modelled operations of the global batch at a position."""
+        sizes = self._sizes(self.order.rows(position, self.config.batch_rows))
+        return float(np.sum(self.cost(**dict(zip(SIZES, sizes.T, strict=True)))))
+
+    def _sizes(self, chosen: Sequence[tuple[int, int]]) -> np.ndarray:
+        return np.stack([self.splits[m].sizes(number) for m, number in chosen])
+
     def plan(self, position: int) -> tuple[Step, list[list[tuple[int, int]]]]:
         """The step at a position and this rank's rows per micro-batch; reads no image."""
         chosen = self.order.rows(position, self.config.batch_rows)
         self._fetch(position, chosen)
-        sizes = np.stack([self.splits[m].sizes(number) for m, number in chosen])
+        sizes = self._sizes(chosen)
         costs = self.cost(**dict(zip(SIZES, sizes.T, strict=True)))
         mine = share_out(
             costs.tolist(), sizes[:, 0].tolist(), self.ranks, micro_rows=self.config.micro_rows

@@ -91,7 +91,11 @@ def open_mixture(folder: str, *, cache: str = "", cache_bytes: int = 0) -> Mixtu
 
 
 def open_mixtures(config: Config) -> list[Mixture]:
-    """The mixtures of `config.data`, in order."""
+    """The mixtures of `config.data`, in order; ValueError where it names none."""
+    if not config.data:
+        raise ValueError(
+            "data is not set. Expected data=DIR, a finished mixture, e.g. out/quickstart."
+        )
     return [
         open_mixture(folder, cache=config.cache, cache_bytes=config.cache_bytes)
         for folder in config.data
@@ -136,8 +140,8 @@ class Rows:
         self.mixture = mixture
         self._open: dict[int, pa.ipc.RecordBatchFileReader] = {}
         self._lock = threading.Lock()
-        here = mixture.remote.sizes if mixture.remote else _names(mixture.folder / "shards")
-        self.shards = sorted(n for n in here if n.startswith(f"{split}-") and n.endswith(".arrow"))
+        names = mixture.remote.sizes if mixture.remote else _names(mixture.folder / "shards")
+        self.shards = sorted(n for n in names if n.startswith(f"{split}-") and n.endswith(".arrow"))
         if not self.shards and split == "train":
             raise FileNotFoundError(
                 f"{mixture.folder / 'shards'}: no {split}-*.arrow in it. Was the build "

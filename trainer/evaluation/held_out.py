@@ -9,9 +9,10 @@ from torch import nn
 
 from trainer import parallel
 from trainer.config import Config
-from trainer.data.batches import Batch, collate
+from trainer.data.batches import collate
 from trainer.data.shards import Mixture, Rows
 from trainer.parallel import World
+from trainer.step import SampleLosses
 
 
 def components(mixture: Mixture) -> dict[str, str]:
@@ -44,13 +45,13 @@ class Sums:
         self.losses[name] = self.losses.get(name, 0.0) + loss
         self.tokens[name] = self.tokens.get(name, 0) + tokens
 
-    def add_batch(self, batch: Batch, per_sample: torch.Tensor, names: Mapping[str, str]) -> None:
-        """Counts a batch's samples by component and by modality."""
-        counts = torch.bincount(batch.owners.cpu(), minlength=len(batch.seq_lengths)).tolist()
+    def add_samples(self, samples: SampleLosses, names: Mapping[str, str]) -> None:
+        """Counts samples by component (`names`: see `components`) and by modality."""
         modality = ("text", "image", "images")
         for sample, images, loss, tokens in zip(
-            batch.sample_ids, batch.sample_images, per_sample.tolist(), counts, strict=True
-        ):
+            samples.sample_ids, samples.sample_images, samples.losses.tolist(),
+            samples.sample_learned, strict=True,
+        ):  # fmt: skip
             prefix = sample.rpartition("/")[0]
             self.add(f"component/{names.get(prefix, prefix)}", loss, tokens)
             self.add(f"modality/{modality[min(images, 2)]}", loss, tokens)
@@ -71,30 +72,30 @@ class Sums:
 
 def held_out(
     objective: nn.Module,
-    mixtures: Iterable[Mixture],
+    splits: Iterable[Rows],
+    components: Mapping[str, str],
     config: Config,
     *,
     image_token: int,
-    here: World,
+    world: World,
 ) -> dict[str, float]:
-    """Mean loss per learned token of the val shards: `all`, `component/...`, `modality/...`.
+    """Mean loss per learned token of val rows: `all`, `component/...`, `modality/...`.
 
-    Empty where no mixture has val rows. All ranks call this and get the same.
+    Empty where there are none. All ranks call this and get the same.
     """
     sums = Sums()
     training = objective.training
     objective.eval()
-    for mixture in mixtures:
-        rows = Rows(mixture, "val")
-        names = components(mixture)
+    for rows in splits:
         count = min(len(rows), config.evaluate_rows)
-        for start in range(0, count, here.ranks):
+        for start in range(0, count, world.ranks):
             # Every rank takes part in every forward pass; past the end its row is not counted.
-            number = start + here.rank
-            batch = collate([rows[min(number, count - 1)]], image_token=image_token).to(here.device)
-            with torch.no_grad(), parallel.precision(here, config):
+            number = start + world.rank
+            row = rows[min(number, count - 1)]
+            batch = collate([row], image_token=image_token).to(world.device)
+            with torch.no_grad(), parallel.precision(world, config):
                 _, per_sample = objective(batch)
             if number < count:
-                sums.add_batch(batch, per_sample, names)
+                sums.add_samples(SampleLosses.of(batch, per_sample), components)
     objective.train(training)
-    return sums.merge(parallel.gather(here, sums)).means()
+    return sums.merge(parallel.gather(world, sums)).means()

@@ -4,12 +4,12 @@ RUN/evaluations/step-000100/<benchmark>.tsv holds each question's answer and sco
 evaluation is compared with the best one before it, question by question.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenization.inference import asking_encoding
-from trainer.checkpoint import State, said_encoding
+from trainer.checkpoint import said_encoding
 from trainer.config import Config
 from trainer.evaluation.answer import answers
 from trainer.evaluation.benchmark import (
@@ -21,36 +21,57 @@ from trainer.evaluation.benchmark import (
     write_answers,
 )
 from trainer.evaluation.confidence import Scores, compare, mean_interval
-from trainer.model.smolvlm import Objective
 from trainer.parallel import World, gather
+from trainer.state import State
+
+
+def open_selection(config: Config) -> dict[str, list[Case]]:
+    """The questions of every benchmark of `select`; ValueError where one cannot be asked."""
+    total = sum(benchmark.weight for benchmark in config.select.values())
+    if config.select and total <= 0:
+        raise ValueError(f"select: its weights sum to {total:g}, expected a sum above 0.")
+    found = {}
+    for name, benchmark in config.select.items():
+        try:
+            scores([], [], benchmark.metric)
+            found[name] = read(Path(benchmark.file))
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"select.{name}: {error}") from error
+    return found
 
 
 def selection_scores(
-    objective: Objective, tokenizer: Any, config: Config, state: State, run: Path, here: World
+    model: Any,
+    tokenizer: Any,
+    benchmarks: Mapping[str, list[Case]],
+    config: Config,
+    state: State,
+    run: Path,
+    world: World,
 ) -> dict[str, float]:
-    """Scores of the benchmarks of `select` and `selected`, their weighted mean, all with the ends
-    of their intervals; `selected/p` is of the paired test against the best step before.
+    """Scores of the benchmarks of `select` (see `open_selection`) and `selected`, their weighted
+    mean, all with the ends of their intervals; `selected/p` is of the paired test against the best
+    step before.
     """
-    if here.kind == "fsdp":
+    if world.kind == "fsdp":
         raise ValueError("select: generation needs the whole model on a rank: parallel=ddp.")
     encoding = asking_encoding(said_encoding(state, tokenizer))
     found: dict[str, float] = {}
     strata: list[Scores] = []
-    benchmarks: dict[str, list[Case]] = {}
     folder = run / "evaluations"
     for name, benchmark in config.select.items():
-        cases = benchmarks[name] = read(Path(benchmark.file))
-        mine = cases[here.rank :: here.ranks]
+        cases = benchmarks[name]
+        mine = cases[world.rank :: world.ranks]
         said = answers(
-            objective.model, tokenizer, [case.question for case in mine], encoding=encoding,
+            model, tokenizer, [case.question for case in mine], encoding=encoding,
             max_new_tokens=32, batch_size=16,
         )  # fmt: skip
         texts, points = [""] * len(cases), [0.0] * len(cases)
         for rank, (own, scored) in enumerate(
-            gather(here, (said, scores(mine, said, benchmark.metric)))
+            gather(world, (said, scores(mine, said, benchmark.metric)))
         ):
-            texts[rank :: here.ranks], points[rank :: here.ranks] = own, scored
-        if here.first:
+            texts[rank :: world.ranks], points[rank :: world.ranks] = own, scored
+        if world.first:
             write_answers(folder / f"step-{state.step:06d}" / f"{name}.tsv", cases, texts, points)
         strata.append(
             Scores(points=points, clusters=image_clusters(cases), weight=benchmark.weight)
@@ -69,7 +90,7 @@ def _with_ends(name: str, strata: Sequence[Scores]) -> dict[str, float]:
 
 
 def _best_before(
-    folder: Path, step: int, benchmarks: dict[str, list[Case]], strata: Sequence[Scores]
+    folder: Path, step: int, benchmarks: Mapping[str, list[Case]], strata: Sequence[Scores]
 ) -> list[Scores]:
     """The scores of the best evaluation before `step` of the same questions, or none."""
     best: list[Scores] = []

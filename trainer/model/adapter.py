@@ -19,6 +19,14 @@ LINEAR = (
 )
 """Every linear layer of both towers."""
 
+BESIDE = {
+    "embeddings": r".*(\.embed_tokens|\.embeddings\.\w+)\.\w+",
+    "head": r"(.*\.)?lm_head\.\w+",
+    "norms": r".*norm\w*\.\w+",
+    "connector": r".*\.connector\..*",
+}
+"""Names of the parameters that `adapter.beside` trains whole; the connector always."""
+
 NAME = "default"
 """Of the one adapter, which `peft` calls so."""
 
@@ -29,7 +37,7 @@ def is_adapted(model: Any) -> bool:
 
 
 def adapt(model: Any, settings: Adapter) -> Any:
-    """The model with adapters on its linear layers, everything else frozen but the connector."""
+    """The model with adapters on its linear layers, everything else frozen but `beside`."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -59,7 +67,7 @@ def adapt(model: Any, settings: Adapter) -> Any:
     if settings.quantize == "nf4":
         del model.is_loaded_in_4bit
     for name, parameter in adapted.named_parameters():
-        if ".connector." in name:
+        if any(re.fullmatch(BESIDE[kind], name) for kind in (*settings.beside, "connector")):
             parameter.requires_grad_(True)
     return adapted
 

@@ -4,10 +4,10 @@ import dataclasses
 from typing import Any
 
 from tokenization.inference import OF_IDS, unsaid
-from trainer.checkpoint import State
 from trainer.config import Config
 from trainer.data.shards import Mixture
 from trainer.model.smolvlm import count_parameters
+from trainer.state import State
 
 
 def _what_no_file_says(mixtures: list[Mixture]) -> list[str]:
@@ -33,11 +33,13 @@ def _what_no_file_says(mixtures: list[Mixture]) -> list[str]:
 def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> str:
     """README.md of a checkpoint, with the hub's header."""
     counts = count_parameters(model)
+    stages = [
+        *state.history,
+        {"step": state.step, "tokens": state.tokens, "mixtures": state.mixtures},
+    ]
     lines = [
         "---",
-        "library_name: transformers",
-        "pipeline_tag: image-text-to-text",
-        "tags: [smolvlm, vision-language]",
+        *header(config, state),
         "---",
         "",
         f"# {config.name} after {state.step} steps",
@@ -49,10 +51,6 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
         "",
         "## Data",
         "",
-    ]
-    stages = [
-        *state.history,
-        {"step": state.step, "tokens": state.tokens, "mixtures": state.mixtures},
     ]
     for number, stage in enumerate(stages, 1):
         for used in stage["mixtures"]:
@@ -76,6 +74,7 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
     if state.metrics:
         lines += ["| metric | value |", "|---|---|"]
         lines += [f"| {name} | {value:.4f} |" for name, value in sorted(state.metrics.items())]
+        lines += ["", f"All of them after step {state.measured_at}, on the weights in this folder."]
     else:
         lines.append("Nothing was measured at this step.")
     lines += [
@@ -96,3 +95,16 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
         "",
     ]
     return "\n".join(lines)
+
+
+def header(config: Config, state: State) -> list[str]:
+    """What the hub reads of a card: the model's place in its tree, its licence, its data sets."""
+    lines = ["library_name: transformers", "pipeline_tag: image-text-to-text"]
+    if state.base_models:
+        lines += ["base_model:", *(f"- {name}" for name in state.base_models)]
+        lines.append("base_model_relation: finetune")
+    license = config.license or state.base_license
+    lines += [f"license: {license}"] if license else ["license: other", "license_name: not-stated"]
+    if state.datasets:
+        lines += ["datasets:", *(f"- {name}" for name in state.datasets)]
+    return [*lines, "tags: [smolvlm, vision-language]"]

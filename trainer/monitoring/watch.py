@@ -2,12 +2,13 @@
 
 import importlib
 import json
-import math
+import shutil
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -15,42 +16,10 @@ from typing import Any, TextIO
 import torch
 from torch import nn
 
+from trainer.checkpoint import ARRIVING
 from trainer.config import Config
-from trainer.data.batches import Batch
-from trainer.data.shards import Mixture
-from trainer.evaluation.held_out import Sums
 from trainer.model.smolvlm import count_parameters
 from trainer.parallel import World
-
-
-@dataclass
-class Meter:
-    """What happened since the last logged step."""
-
-    sums: Sums = field(default_factory=Sums)
-    started: float = field(default_factory=time.perf_counter)
-    steps: int = 0
-    tokens: int = 0
-    learned: int = 0
-    crops: int = 0
-    flops: float = 0.0
-    waited: float = 0.0
-    """s, spent waiting for data."""
-
-
-def refuse_loss(value: float, number: int, batch: Batch, per_sample: torch.Tensor) -> None:
-    """Raises FloatingPointError that names the samples whose loss is not finite."""
-    bad = [
-        name
-        for name, loss in zip(batch.sample_ids, per_sample.tolist(), strict=True)
-        if not math.isfinite(loss)
-    ]
-    raise FloatingPointError(
-        f"step {number}: the loss is {value}. Rows {human_list(batch.rows)}, "
-        f"samples {human_list(bad)}. Look at them (python -m pipelines show "
-        "DIR id=...), lower optim.lr, or go on from the "
-        "last checkpoint with a filter against them."
-    )
 
 
 def human_list(names: list[str]) -> str:
@@ -58,15 +27,10 @@ def human_list(names: list[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor as one; any other as it is."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def peak_memory(here: World) -> float:
+def peak_memory(world: World) -> float:
     """GB: of the device on CUDA, of the process elsewhere."""
-    if here.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(here.device) / 1e9
+    if world.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(world.device) / 1e9
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
@@ -86,17 +50,41 @@ def write_line(log: TextIO, line: dict[str, Any]) -> None:
     log.flush()
 
 
-def tensorboard(run: Path, line: dict[str, Any]) -> None:
-    """The numbers of a log line are in RUN/tensorboard."""
+@contextmanager
+def tensorboard(config: Config, run: Path, world: World) -> Iterator[Callable[..., None]]:
+    """Yields what takes a log line to RUN/tensorboard: one event file, of what the log holds.
+
+    It is written anew from the log at every start, so that neither a resumed run nor a crash
+    leaves a second file, or numbers of steps that were taken again.
+    """
+    if not config.tensorboard or not world.first:
+        yield lambda line: None
+        return
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
             "tensorboard=true needs tensorboard, which is not installed: pip install -e '.[watch]'."
         ) from error
+    shutil.rmtree(run / "tensorboard", ignore_errors=True)
     with SummaryWriter(str(run / "tensorboard")) as writer:
-        for name, number in flat_metrics(line).items():
-            writer.add_scalar(name, number, line["step"])
+
+        def take(line: dict[str, Any]) -> None:
+            numbers = flat_metrics({key: line[key] for key in line if key not in ("step", "time")})
+            for name, number in numbers.items():
+                writer.add_scalar(name, number, line["step"], walltime=line["time"])
+
+        for text in (run / "log.jsonl").read_text().splitlines():
+            line = json.loads(text)
+            take({"time": time.time(), **numbers_of(line)})
+        yield take
+
+
+def numbers_of(line: dict[str, Any]) -> dict[str, Any]:
+    """What of a line of the log trackers are told: its step and numbers, metrics by their names."""
+    if "metrics" in line:
+        return {**line["metrics"], **{key: line[key] for key in ("step", "time") if key in line}}
+    return {key: value for key, value in line.items() if key not in ("said", "skipped")}
 
 
 def flat_metrics(line: dict[str, Any]) -> dict[str, float]:
@@ -109,13 +97,14 @@ def flat_metrics(line: dict[str, Any]) -> dict[str, float]:
 
 
 @contextmanager
-def tracker(config: Config, run: Path, here: World) -> Iterator[Callable[[dict[str, Any]], None]]:
+def tracker(config: Config, run: Path, world: World) -> Iterator[Callable[..., None]]:
     """Yields what takes a log line to `config.track`, where a resumed run goes on as the same one.
 
     trackio and wandb share the calls that are made here (init, log, finish). The first rank's lines
-    alone go there; where no tracker is named they go nowhere.
+    alone go there; where no tracker is named they go nowhere. Folders of runs are often called
+    alike, so the run's name there ends in its id, which RUN/run_id holds.
     """
-    if not config.track or not here.first:
+    if not config.track or not world.first:
         yield lambda line: None
         return
     try:
@@ -125,15 +114,27 @@ def tracker(config: Config, run: Path, here: World) -> Iterator[Callable[[dict[s
             f"track={config.track} needs {config.track}, which is not installed: "
             f"pip install -e '.[{config.track}]'."
         ) from error
-    place = {"id": run.name, "dir": str(run)} if config.track == "wandb" else {}
-    library.init(project="smolvlm", name=run.name, config=asdict(config), resume="allow", **place)
+    identity = run_id(run)
+    place = {"id": identity, "dir": str(run)} if config.track == "wandb" else {}
+    name = f"{run.name}-{identity[:8]}"
+    library.init(project="smolvlm", name=name, config=asdict(config), resume="allow", **place)
     try:
         yield lambda line: library.log(
-            {name: number for name, number in flat_metrics(line).items() if name != "step"},
+            {name: n for name, n in flat_metrics(line).items() if name not in ("step", "time")},
             step=line["step"],
         )
     finally:
         library.finish()
+
+
+def run_id(run: Path) -> str:
+    """32 random hexadecimal digits, the same for as long as the folder lives."""
+    file = run / "run_id"
+    if not file.is_file():
+        fresh = run / f"{ARRIVING}run_id"
+        fresh.write_text(uuid.uuid4().hex + "\n")
+        fresh.replace(file)
+    return file.read_text().strip()
 
 
 class until_sigterm:
@@ -157,24 +158,30 @@ class until_sigterm:
 
 
 class open_log:
-    """RUN/log.jsonl, without the lines after `step` that a crash left behind."""
+    """RUN/log.jsonl, without the lines that a crash left behind `step`.
 
-    def __init__(self, run: Path, step: int, here: World) -> None:
-        self.file, self.step, self.here = run / "log.jsonl", step, here
+    Where its weights are measured (again), neither what was measured of them.
+    """
+
+    def __init__(self, run: Path, step: int, world: World, *, unmeasured: bool = False) -> None:
+        self.file, self.step, self.world = run / "log.jsonl", step, world
+        self.unmeasured = unmeasured
 
     def __enter__(self) -> TextIO | None:
         self.stream: TextIO | None = None
-        if self.here.first:
-            kept = []
-            if self.file.is_file():
-                for text in self.file.read_text().splitlines(keepends=True):
-                    if text.endswith("\n") and json.loads(text)["step"] <= self.step:
-                        kept.append(text)
-            fresh = self.file.with_suffix(".arriving")
+        if self.world.first:
+            texts = self.file.read_text().splitlines(True) if self.file.is_file() else []
+            kept = [t for t in texts if t.endswith("\n") and self._holds(json.loads(t))]
+            fresh = self.file.with_name(f"{ARRIVING}log.jsonl")
             fresh.write_text("".join(kept))
             fresh.replace(self.file)
             self.stream = self.file.open("a")
         return self.stream
+
+    def _holds(self, line: dict[str, Any]) -> bool:
+        if self.unmeasured and {"held_out", "said"} & set(line):
+            return bool(line["step"] < self.step)
+        return bool(line["step"] <= self.step)
 
     def __exit__(self, *_: object) -> None:
         if self.stream is not None:
@@ -189,18 +196,21 @@ def training_bytes(config: Config, model: nn.Module) -> int:
     return weights + (4 + moments) * trained
 
 
-def describe_run(config: Config, model: nn.Module, mixtures: list[Mixture], run: Path) -> str:
-    """Sizes, memory and data, in four lines."""
+def describe_run(config: Config, model: nn.Module, run: Path) -> str:
+    """Sizes and memory, in three lines."""
     counts = count_parameters(model)
     total = sum(counts.values())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parts = ", ".join(f"{name} {human_count(count)}" for name, count in counts.items())
     memory = training_bytes(config, model) / 1e9
-    data = ", ".join(f"{m.name} ({m.fingerprint[:12]})" for m in mixtures)
     return (
+        f"output   {run}\n"
         f"model    {config.name}: {human_count(total)} parameters ({parts}); "
         f"{human_count(trained)} trained\n"
-        f"memory   {memory:.2f} GB for weights, gradients and moments, activations besides\n"
-        f"data     {data}\n"
-        f"output   {run}"
+        f"memory   {memory:.2f} GB for weights, gradients and moments, activations besides"
     )
+
+
+def device_name(device: torch.device) -> str:
+    """As its maker calls it; `cpu` for any CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
