@@ -28,7 +28,8 @@ def pick_or_keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Pla
         return picking.pick(index, mixture, rows=rows, licences=licences)
     except ValueError as error:
         folder = keep(index, todo, mixture, place)
-        raise ValueError(f"{error} {way_to_look(index, folder, place)}") from error
+        told = f"{error} {where_media_lie(index, todo)}{way_to_look(index, folder, place)}"
+        raise ValueError(told) from error
 
 
 def keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> str:
@@ -44,6 +45,19 @@ def keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> s
     tables.write_json(tables.join(folder, "stats.json"), stats(lines, packed, todo.recipe))
     tables.write_json(tables.join(folder, "recipe.json"), todo.recipe)
     return folder
+
+
+def where_media_lie(index: pl.DataFrame, todo: Survey) -> str:
+    """Where missing media were looked for, where a component has nothing left for want of them."""
+    missing = index.filter(pl.col("rule") == "missing_media")["component"].unique().to_list()
+    left = index.filter(pl.col("rule").is_null())["component"].unique().to_list()
+    roots = {
+        root
+        for p in todo.pieces
+        if p.component in missing and p.component not in left
+        for root in p.part.inputs["media"]["roots"]
+    }
+    return f"Media were looked for below {' and '.join(sorted(roots))}. " if roots else ""
 
 
 def way_to_look(index: pl.DataFrame, folder: str, place: Place) -> str:

@@ -185,7 +185,7 @@ def with_folders(
                 images[base] = data
                 num_bytes += len(data)
                 if num_bytes > FOLDER_BYTES:
-                    defect, images = Defect("too_many_bytes", parent), {}
+                    defect, images = Defect("too_many_bytes", "a folder of frames"), {}
             elif gathers and isinstance(data, Defect):
                 defect = defect or data
         yield name, keys_of(archive, name), data

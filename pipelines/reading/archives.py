@@ -334,14 +334,14 @@ def walk_tar(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Def
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes | Defect:
     """The member's bytes, or the Defect that it is."""
     if member.size > limit:
-        return Defect("too_many_bytes", f"{member.name}: {member.size}")
+        return Defect("too_many_bytes", f"{member.size:,} bytes")
     try:
         data = cast(BinaryIO, tar.extractfile(member)).read()
     except (*BROKEN, OSError) as error:
         if isinstance(error, ConnectionError):
             raise
-        return Defect("broken_archive", f"{member.name}: {error}")
-    return data if len(data) == member.size else Defect("broken_archive", member.name)
+        return Defect("broken_archive", f"a member does not read: {error}")
+    return data if len(data) == member.size else Defect("broken_archive", "a member breaks off")
 
 
 # ------------------------------------------------------------------ which names an archive has

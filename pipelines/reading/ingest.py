@@ -247,8 +247,12 @@ SHOWN = 200
 """Characters of a detail, at most."""
 
 
-def safe_detail(detail: str) -> str | None:
-    """The detail of a defect in one line, without what may stand in a row or name a place."""
+def safe_detail(detail: str, path: str | None = None) -> str | None:
+    """The detail of a defect in one line, without what may stand in a row or name a place; `path`:
+    of the medium, as the row names it.
+    """
+    for name in (path, (path or "").rpartition("/")[2]):
+        detail = detail.replace(name, "...") if name else detail
     words = " ".join(PLACES.sub("...", detail).split())
     return words[:SHOWN] or None
 
@@ -270,7 +274,8 @@ def sample_columns(sample: Sample, reader: Reader) -> dict[str, Any]:
                 found, length = read_medium(part, reader)
             except Defect as error:
                 where = f"{kind_of(part)} {seen} of {media}"
-                told = f"{where}: {error.detail}" if error.detail else where
+                told = safe_detail(error.detail, part.path)
+                told = f"{where}: {told}" if told else where
                 defect = defect or Defect(error.reason, told)
                 found, length = [EMPTY] if isinstance(part, Still) else [], None
             images.extend(found)

@@ -36,10 +36,10 @@ def relative_path(path: str, roots: Sequence[str]) -> str:
             clean = clean.relative_to(root)
     parts = [part for part in clean.parts if part != "."]
     if clean.is_absolute() and ".." not in parts:
-        here = ", ".join(root for root in roots if not is_url(root))
-        raise Defect("unsafe_path", f"{path[:200]} is not below {here}: name its folder as media:")
+        told = "an absolute path that is not below the media folders: name its folder as media:"
+        raise Defect("unsafe_path", told)
     if ".." in parts or not parts or "\0" in path:
-        raise Defect("unsafe_path", path[:200])
+        raise Defect("unsafe_path", "a path that leads out of the media folders")
     return "/".join(parts)
 
 
@@ -118,7 +118,8 @@ class Media:
                 return self.members.read(member, limit)
         place = place or self.elsewhere(name)
         if place is None:
-            raise Defect("broken_archive" if self.members.broken else "missing_media", path[:200])
+            broken = "broken_archive" if self.members.broken else "missing_media"
+            raise Defect(broken, "no such file below the media folders")
         return read_file(place, path, limit)
 
     def unpacked(self, place: str, member: tuple[int, Any]) -> bool:
@@ -221,7 +222,7 @@ def read_file(place: str, path: str, limit: int | None) -> bytes:
     except PermissionError as error:
         raise Defect("unreadable_media", f"{place}: {error.strerror}") from error
     if limit is not None and len(data) > limit:
-        raise Defect("too_many_bytes", path[:200])
+        raise Defect("too_many_bytes", f"more than {limit:,} bytes")
     return data
 
 

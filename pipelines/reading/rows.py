@@ -23,11 +23,9 @@ from typing import Any
 from pipelines.reading.files import File, label_of, open_file
 from pipelines.reading.json_spans import MAX_LINE, parse_line
 from pipelines.reading.streams import decompressed, lines
-from pipelines.sources.cells import Unreadable, encoding_of
+from pipelines.sources.cells import Unreadable, decoded, encoding_of
 from pipelines.sources.sample import Defect, Source
 
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-CELL_CHARACTERS = 1 << 20
 """Of a cell of a CSV file, at most: what follows a quote that is never closed is one cell."""
 BATCH_BYTES = 32 << 20
 """Bytes of Parquet rows decoded at once."""
@@ -151,11 +149,16 @@ def compressed_rows(url: str, size: int) -> Iterator[object]:
                 if line.strip():
                     yield parse_line(line)
             if getattr(stream, "cut", False):
-                yield Defect("truncated_file", url)
+                yield Defect("truncated_file", f"{base_name(url)} breaks off")
         except (zlib.error, OSError) as error:
             if isinstance(error, ConnectionError):
                 raise
-            yield Defect("truncated_file", f"{url}: {error}")
+            yield Defect("truncated_file", f"{base_name(url)}: {error}")
+
+
+def base_name(url: str) -> str:
+    """The file's name, which says nothing of this machine."""
+    return url.rpartition("/")[2]
 
 
 def document_row(file: File) -> object:
@@ -164,13 +167,13 @@ def document_row(file: File) -> object:
         with open_file(file.url, file.size) as stream:
             data = stream.read(MAX_LINE + 1)
     except PermissionError as error:
-        return Defect("unreadable_media", f"{file.url}: {error.strerror}")
+        return Defect("unreadable_media", f"{base_name(file.url)}: {error.strerror}")
     if len(data) > MAX_LINE:
-        return Defect("too_many_bytes", file.url)
+        return Defect("too_many_bytes", base_name(file.url))
     try:
-        return {"text": data.decode("utf-16" if data[:2] in UTF_16 else "utf-8-sig")}
-    except UnicodeDecodeError as error:
-        return Defect("broken_text", f"{file.url}: no UTF-8 at byte {error.start}")
+        return {"text": decoded(data, base_name(file.url))}
+    except Defect as defect:
+        return defect
 
 
 def labelled_row(file: File) -> dict[str, Any]:
