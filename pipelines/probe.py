@@ -157,7 +157,8 @@ def probe_subset(
     one = Finding(component=name, subset=subset)
     if head.columns and (absent := missing_columns(about, head.columns)):
         return replace(one, fault=differs(about, head, absent), way=nearest(head), certain=True)
-    samples, defects = adapted(about, head)
+    literal = mixture.components[name].placeholders == "literal"
+    samples, defects = adapted(about, head, literal=literal)
     if not samples:
         return replace(one, fault=defects or f"{files[0].name} has no rows")
     paths = [m.path for sample in samples for m in sample.media if m.path and m.data is None]
@@ -236,14 +237,14 @@ def nearest(head: Head) -> str:
     return f"nearest: {', '.join(pairs)}" if pairs else "no source reads such columns"
 
 
-def adapted(about: Source, head: Head) -> tuple[list[Sample], str]:
+def adapted(about: Source, head: Head, *, literal: bool) -> tuple[list[Sample], str]:
     """(the samples of the first rows, why there are none)."""
     samples: list[Sample] = []
     reasons: Counter[str] = Counter()
     detail = ""
     for row in head.rows:
         try:
-            samples.append(about.adapter(ingest.require_mapping(row)))
+            samples.append(ingest.sample_of_row(row, about, literal=literal))
         except Defect as defect:
             reasons[defect.reason] += 1
             detail = detail or str(defect)

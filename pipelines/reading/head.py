@@ -105,12 +105,12 @@ def parquet_head(file: File, about: Source) -> Head:
         if not sizes:
             return Head(rows=[], columns=names)
         smallest = min(sizes, key=lambda n: sizes[n])
-        taken, why = names, ""
+        taken, why = [name for name in names if about.reads(name)], ""
         if sizes[smallest] > GROUP_BYTES and about.media_columns:
-            taken = [name for name in names if name not in about.media_columns]
+            taken = [name for name in taken if name not in about.media_columns]
             why = f"its smallest row group has {sizes[smallest] / 1e6:,.0f} MB"
         for batch in table.iter_batches(batch_size=ROWS, row_groups=[smallest], columns=taken):
-            return Head(rows=batch.to_pylist(), columns=names, without_media=why)
+            return Head(rows=list(rows.values(batch)), columns=names, without_media=why)
     return Head(rows=[], columns=names)
 
 

@@ -227,11 +227,15 @@ def sample_row(
         "header_seconds": None,
     }
     try:
-        literal = part.inputs.get("literal", False)
-        sample = place_media(source.adapter(require_mapping(row)), literal=literal)
+        sample = sample_of_row(row, source, literal=part.inputs.get("literal", False))
     except Defect as defect:
         return {**line, "defect": defect.reason, "detail": safe_detail(defect.detail)}
     return {**line, **sample_columns(sample, reader)}
+
+
+def sample_of_row(row: object, source: Source, *, literal: bool) -> Sample:
+    """The row as its source reads it, every medium at its place; raises Defect."""
+    return place_media(source.adapter(require_mapping(row)), literal=literal)
 
 
 def require_mapping(row: object) -> dict[str, Any]:

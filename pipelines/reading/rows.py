@@ -11,7 +11,6 @@ A row that does not parse is yielded as its text, and becomes a sample with a de
 has none of the columns of its layout is a ValueError.
 """
 
-import codecs
 import csv
 import io
 import re
@@ -26,6 +25,7 @@ from pipelines.reading.streams import decompressed, lines
 from pipelines.sources.cells import Unreadable, decoded, encoding_of
 from pipelines.sources.sample import Defect, Source
 
+CELL_CHARACTERS = 1 << 20
 """Of a cell of a CSV file, at most: what follows a quote that is never closed is one cell."""
 BATCH_BYTES = 32 << 20
 """Bytes of Parquet rows decoded at once."""

@@ -100,10 +100,10 @@ def chat(value: object, name: str) -> tuple[Turn, ...]:
     turns = []
     for number, message in enumerate(cells.rows(value, name)):
         where = f"{name}[{number}]"
-        key = "content" if message.get("content") is not None else "value"
-        key = key if message.get(key) is not None else "content"
-        content = content_of(message.get(key), f"{where}.{key}")
-        turns.append(Turn(role_of(message, where), content))
+        role = role_of(message, where)
+        keys = ("content", "value")
+        key = next((key for key in keys if message.get(key) is not None), "content")
+        turns.append(Turn(role, content_of(message.get(key), f"{where}.{key}")))
     return tuple(turns)
 
 
