@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTr
 from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
 from transformers.utils import is_torchvision_available
 
+from tests.overlay import ROOT, overlay, torchvision
 from tests.tokenization.rows import IMAGE, SMALL, image_record, message, row_of, sample, table
 from tokenization import prompts
 from tokenization.encode import encode, is_plain, with_added_words
@@ -117,6 +121,7 @@ class Videos:
 def processor_of(folder: Path) -> Any:
     """AutoProcessor of a folder; without torchvision, made of what it would be made of."""
     (folder / "config.json").write_text(json.dumps({"model_type": "smolvlm"}))
+    assert is_torchvision_available() == ("OVERLAY" in os.environ)
     if is_torchvision_available():
         return AutoProcessor.from_pretrained(str(folder))
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
@@ -313,3 +318,12 @@ def test_images_that_are_shrunk_first_have_the_trained_grid() -> None:
         assert grid(*image.size, encoding=encoding, video=False) == grid(
             width, height, encoding=encoding, video=False
         )
+
+
+@pytest.mark.slow
+def test_all_of_this_with_the_real_autoprocessor(tmp_path: Path) -> None:
+    """In a process that has torchvision, `processor_of` is AutoProcessor."""
+    environment = overlay(tmp_path, torchvision())
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(tests, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]

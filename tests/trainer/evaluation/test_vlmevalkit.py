@@ -1,10 +1,14 @@
 """What is written for VLMEvalKit builds the right benchmark of it, from the same questions."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.overlay import ROOT, overlay, torchvision
 from tests.trainer.evaluation.conftest import base64_png, write_tsv
 from trainer.evaluation import vlmevalkit
 from trainer.evaluation.benchmark import read
@@ -124,3 +128,90 @@ def test_a_file_for_benchmarks_of_its_own_needs_no_questions(
     assert set(content) == {"model", "data"}
     assert list(content["data"]) == ["MMStar", "Video-MME"]
     assert f"python run.py --config {file}" in capsys.readouterr().out
+
+
+KIT = (
+    "ms-vlmeval==0.0.20",  # VLMEvalKit's code, as PyPI has it
+    "antlr4-python3-runtime==4.13.2", "distro", "jieba", "jiter", "json-repair",
+    "latex2sympy2-extended", "levenshtein", "math-verify", "narwhals", "openai",
+    "opencv-python-headless", "portalocker", "pylatexenc", "qwen-vl-utils", "rouge", "scikit-learn",
+    "sniffio", "sty", "termcolor", "threadpoolctl", "timeout-decorator", "validators",
+)  # fmt: skip
+"""The package and what an import of it asks for."""
+NEWER = {"MMLongBench_DOC": "MMLongBench"}
+"""Classes that the package, older than the table, had for a benchmark."""
+
+
+@pytest.fixture(scope="module")
+def with_vlmevalkit(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict]:
+    """Runs with_vlmevalkit.py in a process that has VLMEvalKit; what it prints."""
+    environment = overlay(tmp_path_factory.mktemp("kit"), torchvision(), *KIT)
+
+    def run(*arguments: str, **variables: str) -> dict:
+        script = str(Path(__file__).with_name("with_vlmevalkit.py"))
+        done = subprocess.run(
+            [sys.executable, script, *arguments], env=environment | variables, cwd=ROOT,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_table_is_vlmevalkits_own(with_vlmevalkit: Callable[..., dict]) -> None:
+    theirs = with_vlmevalkit("table")
+    ours = vlmevalkit.known()
+    assert len(theirs["benchmarks"]) > 500
+    for name, (its_class, parameters) in theirs["benchmarks"].items():
+        entry = ours[name]
+        assert (entry is None) == ("dataset" not in parameters), name
+        if entry is not None and name not in NEWER:
+            assert entry["class"] == its_class
+            assert set(entry) - {"class"} <= set(parameters), name  # it drops what it has not
+    for name in theirs["settings"]:
+        assert ours[name] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_vlmevalkit_asks_a_checkpoint_the_questions_with_their_options(
+    with_vlmevalkit: Callable[..., dict], checkpoint: Path, tmp_path: Path
+) -> None:
+    """Benchmarks by their own names, each in a TSV of two questions, and some of one's own."""
+    chosen = {"A": "a cat", "B": "a dog"}
+    kinds: dict[str, dict[str, str]] = {
+        **dict.fromkeys(("MMMU_DEV_VAL", "MMStar", "AI2D_TEST", "ScienceQA_TEST", "mine"), chosen),
+        "MathVista_MINI": {"question_type": "free_form", "answer_type": "text", "query": "Who?"},
+        **{name: {} for name in ("DocVQA_VAL", "ChartQA_TEST", "TextVQA_VAL", "OCRBench", "mine2")},
+    }
+    out = tmp_path / "out"
+    data: dict[str, dict] = {}
+    for name, more in kinds.items():
+        rows = [
+            {"index": str(n), "image": base64_png("red", n), "question": f"Which, {n}?",
+             "answer": "A" if "A" in more else "red", "category": "x", "split": "val", **more}
+            for n in range(2)
+        ]  # fmt: skip
+        bench = write_tsv(tmp_path / f"{name}.tsv", rows)
+        arguments = [str(checkpoint), f"bench={bench}", f"output={out}", "max_new_tokens=2"]
+        assert evaluate_command(arguments) == 0
+        written = json.loads((out / f"{name}.vlmevalkit.json").read_text())
+        data |= written["data"]
+    file = tmp_path / "all.json"
+    file.write_text(json.dumps({"model": written["model"], "data": data}))
+    found = with_vlmevalkit("build", str(file), LMUData=str(out / "LMUData"))
+    assert set(found) == set(kinds)
+    for name, made in found.items():
+        text = " ".join(part["value"] for part in made["messages"] if part["type"] == "text")
+        assert made["questions"] == 2
+        assert any(part["type"] == "image" for part in made["messages"])
+        assert isinstance(made["said"], str)
+        if "A" in kinds[name]:
+            assert "A. a cat" in text
+            assert "B. a dog" in text
+            assert made["type"] == "MCQ"
+        else:
+            assert "Which, 0?" in text
+            assert made["type"] == "VQA"
