@@ -240,8 +240,8 @@ def index_file(file: File, source: Source) -> Path:
 def open_annotations(file: File) -> BinaryIO:
     """The annotation file; one on the hub comes to the client's cache, since parts share it."""
     if hub.is_hub(file.url):
-        return hub.download(file.url).open("rb")
-    return open_file(file.url, file.size)
+        return hub.download(file.url, file.content).open("rb")
+    return open_file(file.url, file.size, content=file.content)
 
 
 @dataclass(frozen=True)

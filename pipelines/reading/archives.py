@@ -17,7 +17,6 @@ are never followed. Names serve for comparing alone, so none of them can escape 
 """
 
 import io
-import lzma
 import os
 import re
 import sys
@@ -26,7 +25,8 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -34,9 +34,10 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from pipelines.reading.content import ContentError
 from pipelines.reading.files import File, is_url, open_file
 from pipelines.reading.split_zip import join_disks
-from pipelines.reading.streams import JoinedFiles, TailedStream, decompressed
+from pipelines.reading.streams import DecompressedStream, JoinedFiles, TailedStream, decompressed
 from pipelines.sources.sample import Defect
 
 ARCHIVE = re.compile(
@@ -50,16 +51,14 @@ IMAGE = re.compile(r".*\.(jpe?g|png|webp|bmp)\Z", re.IGNORECASE)
 """A member that may be a frame of a folder of frames."""
 COMPARED = 1 << 20
 """Bytes from the start by which two files of one size that one path names are held to be alike."""
-BROKEN = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,  # a compression that zipfile lacks
-    RuntimeError,  # zipfile: encrypted
-)
-"""What the readers raise for an archive that is not whole."""
+OF_THE_MACHINE = (ConnectionError, TimeoutError, FileNotFoundError, PermissionError)
+"""Errors that say nothing of an archive's bytes. Any other exception of the standard library's
+readers is the archive's: they raise struct.error, KeyError, UnicodeDecodeError, AttributeError,
+OverflowError and more for headers that nobody would write."""
+MAX_HEADER = 1 << 20
+"""Bytes of a tar's header of names or attributes, at most: it is read into memory whole."""
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Compressions of which zipfile makes no more than it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,8 @@ def open_archive(archive: Archive) -> BinaryIO:
     """A seekable reader of the archive's bytes."""
     scattered = not archive.streams
     if len(archive.files) == 1:
-        return open_file(archive.files[0].url, archive.files[0].size, scattered=scattered)
+        [file] = archive.files
+        return open_file(file.url, file.size, scattered=scattered, content=file.content)
     joined = JoinedFiles(archive.files, scattered=scattered)
     return cast(
         BinaryIO, io.BufferedReader(joined, buffer_size=(64 << 10) if scattered else 1 << 20)
@@ -169,6 +169,39 @@ def suffixes(path: str) -> list[str]:
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
+@contextmanager
+def of_archive(name: str) -> Iterator[None]:
+    """What reading the archive raises is Defect("broken_archive"), unless it is the machine's."""
+    try:
+        yield
+    except (Defect, ContentError, *OF_THE_MACHINE):
+        raise
+    except Exception as error:
+        raise Defect("broken_archive", f"{name} does not read ({type(error).__name__})") from error
+
+
+class Header(tarfile.TarInfo):
+    """A header of a tar that asks for no more memory than MAX_HEADER."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+        """As of TarInfo; raises HeaderError where names or attributes are larger."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in LONG and found.size > MAX_HEADER:
+            raise tarfile.HeaderError(f"a header of {found.size:,} bytes")
+        return found
+
+
+LONG = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+"""Kinds of headers whose body belongs to the header."""
+
+
 def member_name(member: Any) -> str:
     """The name of a member of a zip or tar."""
     return str(member.filename if isinstance(member, zipfile.ZipInfo) else member.name)
@@ -186,11 +219,12 @@ class Members:
         self.by_folder: dict[str, dict[tuple[int, str], list[Any]]] | None = None
         for number, archive in enumerate(archives):
             try:
-                for name, member in self.members(number):
-                    self.by_base.setdefault(normalized_path(name).rpartition("/")[2], []).append(
-                        (number, member)
-                    )
-            except BROKEN:
+                with of_archive(archive.name):
+                    for name, member in self.members(number):
+                        self.by_base.setdefault(
+                            normalized_path(name).rpartition("/")[2], []
+                        ).append((number, member))
+            except Defect:
                 self.broken.append(archive.name)
 
     def members(self, number: int) -> Iterator[tuple[str, Any]]:
@@ -214,7 +248,7 @@ class Members:
                 disks = archive.disks
                 made = zipfile.ZipFile(join_disks(stream, disks) if disks else stream)
             else:
-                made = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closed by `close`
+                made = tarfile.open(fileobj=stream, mode="r:", tarinfo=Header)  # noqa: SIM115 - closed by `close`
             self.readers[number] = made
         return self.readers[number]
 
@@ -248,12 +282,12 @@ class Members:
         number, member = place
         reader = self.reader(number)
         try:
-            if isinstance(reader, zipfile.ZipFile):
-                with reader.open(member) as stream:
-                    return stream.read(COMPARED)
-            return cast(BinaryIO, reader.extractfile(member)).read(COMPARED)
-        except BROKEN as error:
-            return f"{type(error).__name__} {number} {member_name(member)}"
+            with of_archive(self.archives[number].name):
+                if isinstance(reader, zipfile.ZipFile):
+                    return unzipped(reader, member, COMPARED - 1)
+                return cast(BinaryIO, reader.extractfile(member)).read(COMPARED)
+        except Defect:
+            return f"unreadable {number} {member_name(member)}"
 
     def folder(self, path: str) -> list[tuple[str, tuple[int, Any]]]:
         """(name, place) of the images right below the folder that `path` names; none: empty."""
@@ -280,20 +314,20 @@ class Members:
     def read(self, place: tuple[int, Any], limit: int) -> bytes:
         """The member's bytes, at most `limit`; raises Defect where it is larger or broken."""
         number, member = place
-        reader = self.reader(number)
-        try:
+        name, reader = self.archives[number].name, self.reader(number)
+        size = member.file_size if isinstance(reader, zipfile.ZipFile) else member.size
+        if size > limit:
+            raise Defect("too_many_bytes", f"{name}: {size}")
+        with of_archive(name):
             if isinstance(reader, zipfile.ZipFile):
-                with reader.open(member) as stream:
-                    data = stream.read(limit + 1)
+                data = unzipped(reader, member, limit)
             else:
                 with cast(BinaryIO, reader.extractfile(member)) as stream:
-                    data = stream.read(min(limit, member.size) + 1)
-                if len(data) < member.size <= limit:
-                    raise Defect("broken_archive", self.archives[number].name)
-        except BROKEN as error:
-            raise Defect("broken_archive", f"{self.archives[number].name}: {error}") from error
+                    data = stream.read(member.size + 1)
+                if len(data) < member.size:
+                    raise Defect("broken_archive", name)
         if len(data) > limit:
-            raise Defect("too_many_bytes", f"{self.archives[number].name}: {len(data)}")
+            raise Defect("too_many_bytes", f"{name}: {len(data)}")
         return data
 
     def close(self) -> None:
@@ -304,6 +338,23 @@ class Members:
             stream.close()
 
 
+def unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
+    """The member's bytes, or one more than `limit` of them, whatever it says of its size."""
+    if member.compress_type in PLAIN:
+        with archive.open(member) as stream:
+            return stream.read(limit + 1)
+    if member.compress_type != zipfile.ZIP_BZIP2:
+        raise Defect("broken_archive", f"compression {member.compress_type}")
+    packed = copy(member)  # zipfile would decompress a bzip2 block by block, of 45 MB and more each
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, member.compress_size
+    packed.CRC = None  # type: ignore[assignment]  # that of what it becomes is compared below
+    with archive.open(packed) as raw:
+        data = io.BufferedReader(DecompressedStream(raw, "bz2")).read(limit + 1)
+    if len(data) <= limit and zlib.crc32(data) != member.CRC:
+        raise zipfile.BadZipFile(f"{member.filename}: wrong checksum")
+    return data
+
+
 def walk_tar(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Defect]]:
     """(name, bytes) of every regular file of a tar, in order, in one pass; `limit` 0: names only.
 
@@ -312,23 +363,23 @@ def walk_tar(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Def
     """
     try:
         with (
+            of_archive(archive.name),
             open_archive(archive) as raw,
             decompressed(raw, archive.kind.rpartition(".")[2]) as inner,
             TailedStream(inner) as stream,
-            tarfile.open(fileobj=stream, mode="r|") as tar,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as tar,
         ):
             for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # it keeps all: 1 GB a million
                 if member.isreg() and not is_twin(member.name):
                     yield member.name, read_member(tar, member, limit) if limit else b""
             if stream.last.strip(b"\0"):
                 # every tar ends in blocks of zeros; tarfile takes their absence for an end
                 yield "", Defect("broken_archive", f"{archive.name} breaks off")
-    except BROKEN as error:
-        yield "", Defect("broken_archive", f"{archive.name}: {error}")
-    except OSError as error:  # bz2's and pyarrow's zstd say so
-        if isinstance(error, ConnectionError | FileNotFoundError | PermissionError):
-            raise
-        yield "", Defect("broken_archive", f"{archive.name}: {error}")
+            while raw.read(1 << 20):  # to the end, so that the content is compared
+                pass
+    except Defect as defect:
+        yield "", defect
 
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes | Defect:
@@ -336,11 +387,10 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> by
     if member.size > limit:
         return Defect("too_many_bytes", f"{member.size:,} bytes")
     try:
-        data = cast(BinaryIO, tar.extractfile(member)).read()
-    except (*BROKEN, OSError) as error:
-        if isinstance(error, ConnectionError):
-            raise
-        return Defect("broken_archive", f"a member does not read: {error}")
+        with of_archive("a member"):
+            data = cast(BinaryIO, tar.extractfile(member)).read()
+    except Defect as defect:
+        return defect
     return data if len(data) == member.size else Defect("broken_archive", "a member breaks off")
 
 

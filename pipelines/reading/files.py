@@ -7,6 +7,7 @@ PATH`, or what fsspec knows.
 """
 
 import errno
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pipelines.reading import hub, traffic
+from pipelines.reading.content import Verified, stated
 from pipelines.reading.walk import Unread, passed_over, printable, walk
 
 ANY_IMAGE = re.compile(
@@ -37,6 +39,8 @@ class File:
     size: int
     stamp: str
     """Modification time in ns, or the content's id on the hub."""
+    content: str = ""
+    """The hash of what it holds, where the hub states one (content.py); no part of its identity."""
 
     @property
     def identity(self) -> list[Any]:
@@ -78,19 +82,38 @@ def list_tree(root: str, *, ours: Sequence[str] = ()) -> Tree:
     """
     if hub.is_hub(root):
         commit, files = hub.tree(root)
-        return Tree(f"{hub.pin_revision(root, commit)}", tuple(File(*f) for f in files), commit)
+        found = tuple(File(*file, content=file[3]) for file in files)
+        return Tree(f"{hub.pin_revision(root, commit)}", found, commit)
     if is_url(root):
         return Tree(root.rstrip("/"), tuple(remote_files(root)))
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root} is not a folder")
     met = walk(Path(root), ours=[place for place in ours if not is_url(place)])
-    found = tuple(File(one.name, one.path, one.size, one.stamp) for one in met.found)
+    downloaded = (Path(root) / ".cache" / "huggingface" / "download").is_dir()
+    found = tuple(
+        File(
+            one.name,
+            one.path,
+            one.size,
+            one.stamp,
+            stated(Path(root), one.name) if downloaded else "",
+        )
+        for one in met.found
+    )
     unread, aliases = tuple(met.unread), tuple(met.aliases)
     return Tree(str(Path(root).absolute()), found, unread=unread, aliases=aliases)
 
 
-def local_file(path: Path, root: Path) -> File:
-    """The file at `path`, named relative to `root`."""
+def place_of(folder: Path) -> tuple[int, int]:
+    """What a folder is, by whatever name it was come to."""
+    stat = folder.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def local_file(path: Path, root: Path, *, downloaded: bool = False) -> File:
+    """The file at `path`, named relative to `root`; `downloaded`: by `hf download`, which left what
+    the hub states of it.
+    """
     stat = path.stat()
     name = printable(path.relative_to(root).as_posix())
     return File(name, str(path.absolute()), stat.st_size, str(stat.st_mtime_ns))
@@ -115,16 +138,19 @@ def remote_files(root: str) -> list[File]:
     return sorted(found, key=lambda file: file.name)
 
 
-def open_file(url: str, size: int = -1, *, scattered: bool = False) -> BinaryIO:
+def open_file(url: str, size: int = -1, *, scattered: bool = False, content: str = "") -> BinaryIO:
     """A seekable binary reader of the file at `url` (`size` bytes, where known); `scattered`:
-    little of it will be read, here and there.
+    little of it will be read, here and there. Read whole, it is what `content` says.
     """
     if hub.is_hub(url):
-        return hub.open_file(url, size, scattered=scattered)
+        return hub.open_file(url, size, scattered=scattered, content=content)
     if is_url(url):
         import fsspec
 
         return cast(BinaryIO, fsspec.open(url, "rb").open())
+    if content and size >= 0:
+        raw = Verified(traffic.opened(Path(url)), url=url, size=size, content=content)
+        return cast(BinaryIO, io.BufferedReader(raw, buffer_size=1 << 20))
     return traffic.opened(Path(url))
 
 

@@ -13,11 +13,13 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pipelines.reading import traffic
+from pipelines.reading.content import Verified, refuse_other
 from pipelines.reading.walk import passed_over
 
 PREFIX = "hf://datasets/"
@@ -30,6 +32,12 @@ PIECE = 64 << 10
 """The same of a file that is read here and there: the members of a zip."""
 TRIES = 6
 """Attempts at one request or range, 1 + 2 + 4 + 8 + 8 s apart as in huggingface_hub's own."""
+TIMEOUT = 60.0
+"""s without a byte, and what an answer may take beside SLOWEST."""
+SLOWEST = 16 << 10
+"""Bytes a second, below which an answer is given up: a byte a second keeps every other limit."""
+MAX_SKIPPED = 64 << 20
+"""Bytes before a range that are passed over where a server answers with the whole file."""
 MAX_PAUSE = 300.0
 """s, the longest wait that Retry-After may ask for: the hub counts requests by 5 minutes."""
 T = TypeVar("T")
@@ -172,9 +180,13 @@ def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
     for entry in entries:
         name = entry.path[len(path) :].lstrip("/") if path else entry.path
         if isinstance(entry, RepoFile) and not passed_over(name):
-            content = entry.lfs.sha256 if entry.lfs else entry.blob_id
-            files.append((name, hub_url(repo, commit, entry.path), entry.size, content))
+            files.append((name, hub_url(repo, commit, entry.path), entry.size, content_of(entry)))
     return commit, sorted(files)
+
+
+def content_of(file: Any) -> str:
+    """SHA-256 of a file of a tree, or git's own hash of a small one."""
+    return cast(str, file.lfs.sha256 if file.lfs else file.blob_id)
 
 
 def fetch(url: str, start: int, stop: int) -> bytes:
@@ -191,17 +203,39 @@ def fetch(url: str, start: int, stop: int) -> bytes:
         headers = {**build_hf_headers(), "Range": f"bytes={start}-{stop - 1}"}
         # identity: a proxy that compresses would make lengths and ranges mean something else
         headers["Accept-Encoding"] = "identity"
-        response = get_session().get(address_, headers=headers, follow_redirects=True, timeout=60)
-        hf_raise_for_status(response)
-        body = response.content
-        traffic.add(len(body))
-        if response.status_code == 200:  # the server does not do ranges
-            body = body[start:stop]
-        if len(body) != stop - start:
-            raise ConnectionError(f"{len(body)} bytes of {stop - start} came")
-        return body
+        with get_session().stream(
+            "GET", address_, headers=headers, follow_redirects=True, timeout=TIMEOUT
+        ) as response:
+            if response.status_code >= 400:
+                response.read()
+            hf_raise_for_status(response)
+            whole = response.status_code == 200  # the server does not do ranges
+            return taken(response.iter_bytes(), start if whole else 0, stop - start)
 
     return with_retries(url, once)
+
+
+def taken(chunks: Iterator[bytes], skipped: int, size: int) -> bytes:
+    """`size` bytes after the first `skipped` of an answer, of which no more is read.
+
+    Raises ConnectionError where they do not come whole, or come too slowly; ValueError where too
+    many would have to be skipped.
+    """
+    if skipped > MAX_SKIPPED:
+        raise ValueError(
+            f"the server answers a range of bytes with the whole file, and {skipped:,} bytes would "
+            "have to be passed over for each range. Name a local copy with data:"
+        )
+    begun, body, passed = time.monotonic(), bytearray(), 0
+    for chunk in chunks:
+        traffic.add(len(chunk))
+        passed += len(chunk)
+        body += chunk[max(0, len(chunk) - (passed - skipped)) :] if passed > skipped else b""
+        if len(body) >= size:
+            return bytes(body[:size])
+        if time.monotonic() - begun > TIMEOUT + passed / SLOWEST:
+            raise ConnectionError(f"only {passed:,} bytes came in {time.monotonic() - begun:.0f} s")
+    raise ConnectionError(f"{len(body)} bytes of {size} came")
 
 
 class RangeReader(io.RawIOBase):
@@ -240,18 +274,18 @@ class RangeReader(io.RawIOBase):
         return len(data)
 
 
-def open_file(url: str, size: int, *, scattered: bool = False) -> BinaryIO:
+def open_file(url: str, size: int, *, scattered: bool = False, content: str = "") -> BinaryIO:
     """A buffered, seekable reader of the hub file; `size` -1 asks the hub. `scattered`: little of
-    it will be read, here and there.
+    it will be read, here and there. Read whole, it is what `content` says.
     """
     if size < 0:
-        size = file_size(url)
-    block = PIECE if scattered else BLOCK
-    return cast(BinaryIO, io.BufferedReader(RangeReader(url, size), buffer_size=block))
+        size, content = stated(url)
+    raw = Verified(RangeReader(url, size), url=url, size=size, content=content)
+    return cast(BinaryIO, io.BufferedReader(raw, buffer_size=PIECE if scattered else BLOCK))
 
 
-def file_size(url: str) -> int:
-    """Bytes of the hub file; raises FileNotFoundError where it is not."""
+def stated(url: str) -> tuple[int, str]:
+    """(bytes of the hub file, hash of its content); raises FileNotFoundError where it is not."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -261,29 +295,34 @@ def file_size(url: str) -> int:
     )
     for info in infos:
         if isinstance(info, RepoFile):
-            return info.size
+            return info.size, content_of(info)
     raise FileNotFoundError(f"{url}: the hub has no such file")
 
 
 def exists(url: str) -> bool:
     """Whether the hub has the file."""
     try:
-        file_size(url)
+        stated(url)
     except FileNotFoundError:
         return False
     return True
 
 
-def download(url: str) -> Path:
-    """The file in the client's own cache on disk: for annotations that are read many times."""
+@lru_cache(maxsize=1024)
+def download(url: str, content: str) -> Path:
+    """The file in the client's own cache on disk, as `content` says: for annotations that are read
+    many times.
+    """
     from huggingface_hub import hf_hub_download
 
     repo, revision, path = parse_url(url)
-    return Path(
+    found = Path(
         with_retries(
             url, lambda: hf_hub_download(repo, path, repo_type="dataset", revision=revision)
         )
     )
+    refuse_other(found, url=url, content=content)
+    return found
 
 
 def dataset_rows(name: str) -> Iterator[dict[str, Any]]:

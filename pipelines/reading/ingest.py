@@ -143,8 +143,8 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     inputs = part.inputs
     kind = inputs["kind"]
     if kind == "parquet":
-        for url, size, groups, first in inputs["reads"]:
-            found = rows.parquet_rows(url, size, groups, SOURCES[part.source])
+        for url, size, groups, first, content in inputs["reads"]:
+            found = rows.parquet_rows(url, size, groups, SOURCES[part.source], content)
             yield from number_rows(found, "", first)
     elif kind in ("json", "archive", "loose"):
         yield from annotation_rows(part, media)
@@ -153,7 +153,7 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     elif kind == "tar":
         yield from number_rows(webdataset_samples(inputs["archive"]), f"{inputs['file']:05d}-", 0)
     elif kind == "compressed":
-        compressed = rows.compressed_rows(inputs["url"], inputs["size"])
+        compressed = rows.compressed_rows(inputs["url"], inputs["size"], inputs["content"])
         yield from number_rows(compressed, f"{inputs['file']:05d}-", 0)
     elif kind == "csv":
         first = inputs["first"]

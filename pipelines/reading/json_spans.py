@@ -23,7 +23,7 @@ CHUNK = 8 << 20
 """Bytes read at once of a file that is read whole."""
 AHEAD = 64 << 10
 """Bytes read at once beyond a block: its last row ends in the next one."""
-MAX_LINE = 256 << 20
+MAX_LINE = 64 << 20
 """Bytes of one JSON row, at most."""
 MAX_DIGITS = 4300
 """Of a whole number that Python makes of text; one of more is read as a float, as others do."""

@@ -15,7 +15,6 @@ import numpy as np
 
 from pipelines.reading import annotations, rows
 from pipelines.reading.archives import (
-    BROKEN,
     IMAGE,
     Archive,
     Members,
@@ -125,8 +124,6 @@ def holds(archive: Archive, wanted: set[int]) -> bool:
             paths = [name, name.rpartition("/")[0]] if IMAGE.match(name) else [name]
             if any(key in wanted for path in paths for key in keys_of(members.archives[0], path)):
                 return True
-    except BROKEN:
-        return True
     finally:
         members.close()
     return False

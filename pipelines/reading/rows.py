@@ -13,15 +13,18 @@ has none of the columns of its layout is a ValueError.
 
 import csv
 import io
+import lzma
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
+from pipelines.reading.content import WHOLE_BYTES
 from pipelines.reading.files import File, label_of, open_file
 from pipelines.reading.json_spans import MAX_LINE, parse_line
-from pipelines.reading.streams import decompressed, lines
+from pipelines.reading.streams import MAX_EXPANSION, UNSUSPECTED, decompressed, lines
 from pipelines.sources.cells import Unreadable, decoded, encoding_of
 from pipelines.sources.sample import Defect, Source
 
@@ -29,6 +32,12 @@ CELL_CHARACTERS = 1 << 20
 """Of a cell of a CSV file, at most: what follows a quote that is never closed is one cell."""
 BATCH_BYTES = 32 << 20
 """Bytes of Parquet rows decoded at once."""
+ROW_BYTES = 256 << 20
+"""Bytes of one row of Parquet, at most: what one line of JSON may be, and its media."""
+MOST_VALUES = 500_000_000
+"""Values of a column of a row group: run lengths write a thousand million in five bytes."""
+MOST_LOST = 100_000
+"""Lines for the rows of a row group that cannot be read, at most."""
 COMPRESSED = re.compile(r"\.jsonl?\.(gz|zst)\Z")
 
 
@@ -74,34 +83,24 @@ def footer(file: File, source: Source) -> Footer:
 
 
 def parquet_rows(
-    url: str, size: int, groups: Sequence[int], source: Source
-) -> Iterator[dict[str, Any] | Defect]:
+    url: str, size: int, groups: Sequence[int], source: Source, content: str = ""
+) -> Iterator[object]:
     """The rows of the row groups, in order, a few in memory at a time: the columns that the source
-    reads. Of a group that cannot be decoded, what is left of its rows are Defects.
+    reads. Of a group that cannot be decoded, what is left of its rows are Defects, as is a row that
+    would take more than ROW_BYTES.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open_file(url, size) as stream:
+    with ExitStack() as stack:
+        stream = stack.enter_context(open_file(url, size, content=content))
         file = pq.ParquetFile(stream)
+        about = file.metadata
         columns = [name for name in file.schema_arrow.names if source.reads(name)]
+        if content and 0 <= size <= WHOLE_BYTES and len(groups) == about.num_row_groups:
+            stream.seek(0)
+            stream = stack.enter_context(io.BytesIO(stream.read()))
         for group in groups:
-            about = file.metadata.row_group(group)
-            row_bytes = about.total_byte_size // max(1, about.num_rows)
-            size_of_batch = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
-            batches = file.iter_batches(
-                batch_size=size_of_batch, row_groups=[group], columns=columns, use_threads=False
-            )
-            count = 0
-            try:
-                for batch in batches:
-                    yield from values(batch)
-                    count += len(batch)
-            except (pa.ArrowException, OSError) as error:
-                if isinstance(error, ConnectionError):
-                    raise
-                for _ in range(about.num_rows - count):
-                    yield Defect("broken_rows", f"row group {group} does not decode")
+            yield from group_rows(stream, about, group, columns)
 
 
 def values(batch: Any) -> list[dict[str, Any]]:
@@ -138,22 +137,120 @@ def value_of(scalar: Any) -> Any:
         return Unreadable("wrong_schema", f"is a {scalar.type} that cannot be read")
 
 
-def compressed_rows(url: str, size: int) -> Iterator[object]:
+def group_rows(
+    stream: BinaryIO, about: Any, group: int, columns: Sequence[str]
+) -> Iterator[object]:
+    """These columns of the rows of one row group, of which there are as many as the footer says."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = about.row_group(group)
+    chunks = [rows.column(number) for number in range(rows.num_columns)]
+    read = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+    repeating = [chunk.path_in_schema for chunk in read if may_repeat(chunk)]
+    row_bytes = rows.total_byte_size // max(1, rows.num_rows)
+    at_once = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
+    given, why = 0, "the footer says more rows"
+    if stored := next(filter(None, map(too_expansive, read)), ""):
+        given, why = rows.num_rows - 1, stored  # one line stands for all
+    else:
+        try:
+            file = pq.ParquetFile(
+                stream, metadata=about, page_checksum_verification=True, read_dictionary=repeating
+            )
+            for batch in file.iter_batches(
+                batch_size=at_once, row_groups=[group], columns=columns, use_threads=False
+            ):
+                for row in batch_rows(batch, one_by_one=bool(repeating)):
+                    if given < rows.num_rows:
+                        given += 1
+                        yield row
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) is not None or is_network(error):
+                raise
+            why = str(error).splitlines()[0]
+    for _ in range(min(rows.num_rows - given, MOST_LOST)):
+        yield Defect("broken_rows", f"row group {group} does not decode: {why}"[:200])
+
+
+def is_network(error: Exception) -> bool:
+    """Whether it says nothing of the file's bytes."""
+    return isinstance(error, ConnectionError | TimeoutError | FileNotFoundError | PermissionError)
+
+
+def may_repeat(column: Any) -> bool:
+    """Whether a column of texts or bytes may hold one long value many times: writers keep
+    dictionaries of about 1 MB, but a value of 20 MB takes 2 kB when it is one letter.
+    """
+    shared = column.has_dictionary_page or "DELTA_BYTE_ARRAY" in column.encodings
+    most = column.total_uncompressed_size * column.num_values
+    packed = column.total_uncompressed_size > 8 * column.total_compressed_size
+    return column.physical_type == "BYTE_ARRAY" and shared and packed and most > ROW_BYTES
+
+
+def too_expansive(column: Any) -> str:
+    """Why a column is not read at all: it would become far more than it is; else nothing."""
+    size, stored = column.total_uncompressed_size, column.total_compressed_size
+    if size > UNSUSPECTED and size > MAX_EXPANSION * stored:
+        return f"{stored:,} bytes of {column.path_in_schema} become {size:,}"
+    if column.num_values > MOST_VALUES:
+        return f"{column.num_values:,} values of {column.path_in_schema}"
+    return ""
+
+
+def batch_rows(batch: Any, *, one_by_one: bool) -> Iterator[object]:
+    """The rows of a batch as mappings; `one_by_one`: what one row takes is looked at first."""
+    if not one_by_one:
+        yield from values(batch)
+        return
+    for number in range(batch.num_rows):
+        row = batch.slice(number, 1)
+        size = sum(value_bytes(column) for column in row.columns)
+        yield (
+            Defect("too_many_bytes", f"a row of {size:,} bytes")
+            if size > ROW_BYTES
+            else values(row)[0]
+        )
+
+
+def value_bytes(column: Any) -> int:
+    """Bytes of the texts and bytes in a column, each as often as it stands there."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        lengths = pc.binary_length(column.dictionary).take(column.indices)
+        return int(pc.sum(lengths).as_py() or 0)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return value_bytes(column.flatten())
+    if pa.types.is_struct(kind):
+        return sum(map(value_bytes, column.flatten()))
+    return int(column.nbytes)
+
+
+def compressed_rows(url: str, size: int, content: str = "") -> Iterator[object]:
     """The rows of a compressed JSON-lines file, in order; a line that does not parse is its text.
 
-    A stream that breaks off ends with the Defect `truncated_file` in place of a row.
+    A stream that breaks off ends with the Defect `truncated_file` in place of a row, one that
+    becomes far more than it is with `too_many_bytes`.
     """
-    with open_file(url, size) as raw, decompressed(raw, url.rpartition(".")[2]) as stream:
+    with (
+        open_file(url, size, content=content) as raw,
+        decompressed(raw, url.rpartition(".")[2]) as stream,
+    ):
         try:
             for line in lines(stream, MAX_LINE):
                 if line.strip():
                     yield parse_line(line)
             if getattr(stream, "cut", False):
                 yield Defect("truncated_file", f"{base_name(url)} breaks off")
-        except (zlib.error, OSError) as error:
-            if isinstance(error, ConnectionError):
+        except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+            if is_network(error):
                 raise
             yield Defect("truncated_file", f"{base_name(url)}: {error}")
+        except Defect as defect:
+            yield defect
 
 
 def base_name(url: str) -> str:

@@ -113,7 +113,12 @@ def split_files(about: Source, files: Sequence[File], media: SubsetMedia) -> lis
         tars = archives_of(files)
         return [piece_of("tar", None, tar.size, archive=tar, file=n) for n, tar in enumerate(tars)]
     return [
-        piece_of(kind, None, file.size, url=file.url, size=file.size, file=number)
+        piece_of(
+            kind,
+            None,
+            file.size,
+            **{"url": file.url, "size": file.size, "file": number, "content": file.content},
+        )
         for number, file in enumerate(files)
     ]
 
@@ -186,7 +191,7 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
             if reads and reads[-1][0] == file.url:
                 reads[-1][2].append(group)
             else:
-                reads.append([file.url, file.size, [group], first])
+                reads.append([file.url, file.size, [group], first, file.content])
             last["rows"] += count
             last["bytes"] += stored
             last["in_memory"] += size

@@ -1,4 +1,8 @@
-"""Byte streams: several files as one; compressed ones that give all they hold before they end."""
+"""Byte streams: several files as one; compressed ones that give all they hold before they end.
+
+Nothing here trusts what a stream says of itself: no more is made at a time than is asked for, and
+a stream that becomes much more than it was ends with a Defect.
+"""
 
 import bz2
 import io
@@ -10,8 +14,20 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipelines.reading.files import File, open_file
+from pipelines.sources.sample import Defect
 
 BLOCK = 256 << 10
+FEED = 8 << 10
+"""Compressed bytes that are given to a decompressor at a time: of many small members each hands
+back what it did not need."""
+STEP = 64 << 10
+"""Bytes that a decompressor makes at a time, at most."""
+MAX_EXPANSION = 250
+"""Times its own size that a stream of more than UNSUSPECTED bytes may become. Text becomes 3 to 10
+times its size, a table of equal rows 100; deflate ends at 1,032, bzip2 and zstd far beyond."""
+UNSUSPECTED = 256 << 20
+XZ_MEMORY = 512 << 20
+"""Bytes that a stream's dictionary may take, at most: `xz -9` needs 65 MiB."""
 
 
 class JoinedFiles(io.RawIOBase):
@@ -19,7 +35,10 @@ class JoinedFiles(io.RawIOBase):
 
     def __init__(self, files: Sequence[File], *, scattered: bool = False) -> None:
         super().__init__()
-        self.streams = [open_file(file.url, file.size, scattered=scattered) for file in files]
+        self.streams = [
+            open_file(file.url, file.size, scattered=scattered, content=file.content)
+            for file in files
+        ]
         self.ends = np.cumsum([file.size for file in files]).tolist()
         self.position = 0
 
@@ -102,6 +121,54 @@ class Window(io.RawIOBase):
         return len(data)
 
 
+class Counted(io.RawIOBase):
+    """A stream that counts what was read of it: `count` bytes."""
+
+    def __init__(self, inner: BinaryIO) -> None:
+        super().__init__()
+        self.inner, self.count = inner, 0
+
+    def readable(self) -> bool:
+        """True: it reads."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what comes next; returns how many bytes, 0 at the end."""
+        data = self.inner.read(len(buffer))
+        buffer[: len(data)] = data
+        self.count += len(data)
+        return len(data)
+
+
+class Bounded(io.RawIOBase):
+    """A decompressed stream that may not become much more than the `raw` one it is made of."""
+
+    def __init__(self, inner: Any, raw: Counted) -> None:
+        super().__init__()
+        self.inner, self.raw, self.count = inner, raw, 0
+
+    @property
+    def cut(self) -> bool:
+        """Whether it broke off."""
+        return bool(getattr(self.inner, "cut", False))
+
+    def readable(self) -> bool:
+        """True: it reads."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what comes next; returns how many bytes, 0 at the end.
+
+        Raises Defect("too_many_bytes") where it has become more than MAX_EXPANSION times its size.
+        """
+        data = self.inner.read(min(len(buffer), STEP))
+        buffer[: len(data)] = data
+        self.count += len(data)
+        if self.count > UNSUSPECTED and self.count > MAX_EXPANSION * self.raw.count:
+            raise Defect("too_many_bytes", f"{self.raw.count:,} bytes become over {self.count:,}")
+        return len(data)
+
+
 class DecompressedStream(io.RawIOBase):
     """What is in a gzip (of one or many members), bzip2 or xz stream, read in order.
 
@@ -109,13 +176,15 @@ class DecompressedStream(io.RawIOBase):
     readers of the standard library raise, and throw away what they had.
     """
 
-    def __init__(self, raw: BinaryIO, kind: str) -> None:
+    def __init__(self, raw: Any, kind: str) -> None:
         super().__init__()
         self.raw, self.kind = raw, kind
         self.inner: Any = None
         self.begun = False
         self.cut = False
-        self.held = self.ready = b""
+        self.hungry = True
+        self.held = b""
+        self.block = self.ready = memoryview(b"")
 
     def readable(self) -> bool:
         """True: it reads."""
@@ -126,24 +195,44 @@ class DecompressedStream(io.RawIOBase):
 
         Raises zlib.error, OSError or lzma.LZMAError where it is no such stream.
         """
-        while not self.ready:
-            block = self.held or self.raw.read(BLOCK)
-            self.held = b""
-            if self.inner is None:
-                block = block.lstrip(b"\0") if self.begun else block
-                if not block:
-                    return 0
-                self.inner, self.begun = decompressor(self.kind), True
-            elif not block:
-                self.cut = True
+        while not len(self.ready):
+            if not self._advance():
                 return 0
-            self.ready = self.inner.decompress(block)
-            if self.inner.eof:
-                self.held, self.inner = self.inner.unused_data, None
         count = min(len(buffer), len(self.ready))
         buffer[:count] = self.ready[:count]
         self.ready = self.ready[count:]
         return count
+
+    def _piece(self) -> bytes:
+        """The next compressed bytes, empty at the end."""
+        if not self.held:
+            if not len(self.block):
+                self.block = memoryview(self.raw.read(BLOCK))
+            self.held, self.block = bytes(self.block[:FEED]), self.block[FEED:]
+        piece, self.held = self.held, b""
+        return piece
+
+    def _advance(self) -> bool:
+        """Some more is ready, at most STEP bytes; false at the end."""
+        while self.inner is None:
+            piece = self._piece()
+            if not piece:
+                return False
+            self.held = piece.lstrip(b"\0") if self.begun else piece
+            if self.held:
+                self.inner, self.begun, self.hungry = decompressor(self.kind), True, True
+        piece = b"" if self.kind != "gz" else self.inner.unconsumed_tail
+        if self.hungry and not piece:
+            piece = self._piece()
+            if not piece:
+                self.cut = True
+                return False
+        made = self.inner.decompress(piece, STEP)
+        self.ready = memoryview(made)
+        self.hungry = len(made) < STEP if self.kind == "gz" else self.inner.needs_input
+        if self.inner.eof:
+            self.held, self.inner = self.inner.unused_data, None
+        return True
 
 
 class TailedStream(io.RawIOBase):
@@ -170,30 +259,48 @@ def decompressor(kind: str) -> Any:
     if kind == "bz2":
         return bz2.BZ2Decompressor()
     if kind == "xz":
-        return lzma.LZMADecompressor()
+        return lzma.LZMADecompressor(memlimit=XZ_MEMORY)
     return zlib.decompressobj(wbits=31)
 
 
 def decompressed(raw: BinaryIO, kind: str) -> Any:
     """What is inside `raw`, as a stream; `kind` is a file name's last extension."""
+    counted = Counted(raw)
     if kind in ("gz", "tgz", "bz2", "xz"):
-        return DecompressedStream(raw, "gz" if kind == "tgz" else kind)
+        return Bounded(DecompressedStream(counted, "gz" if kind == "tgz" else kind), counted)
     if kind == "zst":
         import pyarrow as pa
 
-        return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+        inner = pa.CompressedInputStream(pa.PythonFile(counted, mode="r"), "zstd")
+        return Bounded(inner, counted)
     return raw
 
 
 def lines(stream: Any, limit: int) -> Iterator[bytes]:
     """The lines of a stream, as they come; one above `limit` bytes is cut into several."""
-    waiting = b""
+    waiting: list[bytes] = []
+    held = 0
     while block := stream.read(BLOCK):
-        waiting += block
-        *whole, waiting = waiting.split(b"\n")
-        yield from whole
-        while len(waiting) > limit:
-            yield waiting[:limit]
-            waiting = waiting[limit:]
-    if waiting:
-        yield waiting
+        first, *others = block.split(b"\n")
+        waiting.append(first)
+        held += len(first)
+        if others:
+            yield from stretches(b"".join(waiting), limit)
+            for line in others[:-1]:
+                yield from stretches(line, limit)
+            waiting, held = [others[-1]], len(others[-1])
+        elif held > limit + BLOCK:
+            whole = b"".join(waiting)
+            yield whole[:limit]
+            waiting, held = [whole[limit:]], held - limit
+    if held:
+        yield from stretches(b"".join(waiting), limit)
+
+
+def stretches(line: bytes, limit: int) -> Iterator[bytes]:
+    """The line, or stretches of `limit` bytes of it."""
+    if len(line) <= limit:
+        yield line
+        return
+    for start in range(0, len(line), limit):
+        yield line[start : start + limit]
