@@ -164,9 +164,8 @@ def to_parquet(path: Path, place: Path) -> None:
         write_page_index=True,
         use_content_defined_chunking=True,
     ) as writer:
-        for number in range(reader.num_record_batches):
-            batch = pa.table(reader.get_batch(number))
-            writer.write_table(batch, row_group_size=ROWS_PER_GROUP)
+        for batch in tables.batches(path, reader):
+            writer.write_table(pa.table(batch), row_group_size=ROWS_PER_GROUP)
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 Every file is in the Arrow IPC *file* format, uncompressed, cut into record batches of a known
 number of rows, so that it can be memory-mapped and any row found without reading the others.
+
+Each record batch carries a hash of each of its columns, which is compared whenever a column of the
+batch is read: what has changed on the way raises `DamagedError`, which names the file.
 """
 
 import io
@@ -17,6 +20,7 @@ from typing import Any, BinaryIO
 import fsspec
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 ROWS_PER_BATCH = 256
 """Small enough that one row costs little to reach, large enough that 1 M rows are 4,000 batches."""
@@ -24,8 +28,22 @@ ROWS_PER_BATCH = 256
 BLOCK_BYTES = 8 << 20
 """Read ahead on an object store; a file of at most so many bytes is fetched whole."""
 
+ROWS = "\0rows"
+"""In the metadata of a file's last batch: rows of the file. No column is called so."""
+
 ATTEMPTS = 5
 """Tries at a remote write or read before its error is passed on, 1, 2, 4, 8 s apart."""
+
+
+class DamagedError(ValueError):
+    """A file of ours is not as it was written."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(path, why)
+        self.path, self.why = path, why
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged: {self.why}"
 
 
 def is_remote(path: str | Path) -> bool:
@@ -164,8 +182,11 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_json(path: str | Path) -> Any:
-    """The JSON value in the file."""
-    return json.loads(read_bytes(path))
+    """The JSON value in the file; raises DamagedError where there is none in it."""
+    try:
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(str(path), f"no JSON ({error})") from error
 
 
 def json_if_there(path: str | Path) -> Any | None:
@@ -224,17 +245,70 @@ def write_pieces(
         for piece in pieces:
             num_rows += piece.num_rows
             waiting = pa.concat_tables([rest, piece]) if rest.num_rows else piece
-            whole = waiting.num_rows - waiting.num_rows % rows_per_batch
+            whole = (waiting.num_rows - 1) // rows_per_batch * rows_per_batch
             for start in range(0, whole, rows_per_batch):
-                _write_batch(writer, waiting.slice(start, rows_per_batch))
-            rest = compact(waiting.slice(whole).combine_chunks())
-        if rest.num_rows:
-            _write_batch(writer, rest)
+                _write_batch(writer, waiting.slice(start, rows_per_batch), {})
+            rest = compact(waiting.slice(max(0, whole)).combine_chunks())
+        _write_batch(writer, rest, {ROWS: str(num_rows)})
     return num_rows
 
 
-def _write_batch(writer: pa.ipc.RecordBatchFileWriter, rows: pa.Table) -> None:
-    writer.write_table(compact(rows.combine_chunks()), max_chunksize=rows.num_rows)
+def _write_batch(
+    writer: pa.ipc.RecordBatchFileWriter, rows: pa.Table, about: dict[str, str]
+) -> None:
+    table = compact(rows.combine_chunks())
+    columns = [
+        column.chunk(0) if column.num_chunks else pa.array([], column.type)
+        for column in table.columns
+    ]
+    batch = pa.record_batch(columns, schema=table.schema)
+    writer.write_batch(batch, custom_metadata=hashes(batch) | about)
+
+
+def hashes(batch: pa.RecordBatch) -> dict[str, str]:
+    """Column -> XXH3-128 of what stands in the file for it: the same after writing and reading."""
+    return {
+        name: xxhash.xxh3_128_hexdigest(
+            pa.record_batch([batch.column(name)], names=["column"]).serialize()
+        )
+        for name in batch.schema.names
+    }
+
+
+def batches(path: str | Path, reader: pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+    """The record batches that `reader` gives, each as it was written; else DamagedError."""
+    return (batch_at(path, reader, number) for number in range(reader.num_record_batches))
+
+
+def batch_at(
+    path: str | Path,
+    reader: pa.RecordBatchFileReader,
+    number: int,
+    *,
+    columns: Sequence[str] = (),
+) -> pa.RecordBatch:
+    """The record batch (or those of its columns), as it was written; else DamagedError."""
+    with _intact(path):
+        found = reader.get_batch_with_custom_metadata(number)
+        batch = found.batch.select(list(columns)) if columns else found.batch
+        written = dict(found.custom_metadata or {})
+        made = hashes(batch) if written else {}
+    wrong = [name for name, digest in made.items() if written.get(name.encode()) != digest.encode()]
+    if wrong:
+        raise DamagedError(str(path), f"batch {number} holds another '{wrong[0]}' than was written")
+    return batch
+
+
+@contextmanager
+def _intact(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise DamagedError(str(path), str(error).splitlines()[0][:200]) from error
+    except OSError as error:
+        if error.errno is not None or type(error) is not OSError:
+            raise
+        raise DamagedError(str(path), str(error).splitlines()[0][:200]) from error
 
 
 def compact(table: pa.Table) -> pa.Table:
@@ -249,14 +323,29 @@ def open_file(path: str | Path, *, columns: Sequence[str] = ()) -> pa.RecordBatc
 
     Of an object store's file, what is asked for is fetched by ranges; a small one whole.
     """
-    source = _source(path)
-    if not columns:
-        return pa.ipc.open_file(source)
-    schema = pa.ipc.open_file(source).schema
-    wanted = [schema.get_field_index(name) for name in columns]
-    if -1 in wanted:
-        raise ValueError(f"{path}: found columns {schema.names}, expected {list(columns)}.")
-    return pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=sorted(wanted)))
+    with _intact(path):
+        source = _source(path)
+        reader = pa.ipc.open_file(source)
+        if not is_remote(path):  # elsewhere it would be a request
+            _refuse_lost_batches(path, reader)
+        if not columns:
+            return reader
+        wanted = [reader.schema.get_field_index(name) for name in columns]
+        if -1 in wanted:
+            raise DamagedError(
+                str(path), f"found columns {reader.schema.names}, expected {list(columns)}"
+            )
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(wanted))
+        return pa.ipc.open_file(source, options=options)
+
+
+def _refuse_lost_batches(path: str | Path, reader: pa.RecordBatchFileReader) -> None:
+    """Raises DamagedError where the footer names fewer batches than were written."""
+    count = reader.num_record_batches
+    last = reader.get_batch_with_custom_metadata(count - 1) if count else None
+    written = dict(last.custom_metadata or {}) if last else {}
+    if last is None or (written and ROWS.encode() not in written):
+        raise DamagedError(str(path), "its last rows are missing")
 
 
 def _source(path: str | Path) -> pa.NativeFile:
@@ -276,23 +365,25 @@ def _source(path: str | Path) -> pa.NativeFile:
 
 def read(path: str | Path, *, columns: Sequence[str] = ()) -> pa.Table:
     """The file's table (memory-mapped on a disk); with `columns`, only those, in that order."""
-    table = open_file(path, columns=columns).read_all()
+    reader = open_file(path, columns=columns)
+    table = pa.Table.from_batches(batches(path, reader), schema=reader.schema)
     return table.select(list(columns)) if columns else table
 
 
 def head(path: str | Path, rows: int) -> pa.Table:
     """The file's first `rows` rows, or all; only the batches they lie in are touched."""
     reader = open_file(path)
-    batches: list[pa.RecordBatch] = []
-    while sum(map(len, batches)) < rows and len(batches) < reader.num_record_batches:
-        batches.append(reader.get_batch(len(batches)))
-    return pa.Table.from_batches(batches, schema=reader.schema).slice(0, rows)
+    found: list[pa.RecordBatch] = []
+    while sum(map(len, found)) < rows and len(found) < reader.num_record_batches:
+        found.append(batch_at(path, reader, len(found)))
+    return pa.Table.from_batches(found, schema=reader.schema).slice(0, rows)
 
 
 def num_rows(path: str | Path) -> int:
     """Rows of the file, without reading a column."""
     reader = open_file(path)
-    return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+    with _intact(path):
+        return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
 
 
 def take_rows(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> pa.Table:
@@ -303,14 +394,15 @@ def take_rows(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> 
     taken, batch, start = [], 0, 0
     while len(rows):
         if batch == reader.num_record_batches:
-            raise ValueError(f"{path}: row {int(rows[0])} asked for, found {start} rows.")
-        found = reader.get_batch(batch)
-        here = int(np.searchsorted(rows, start + found.num_rows))
+            raise DamagedError(str(path), f"row {int(rows[0])} asked for, found {start} rows")
+        with _intact(path):
+            count = reader.get_batch(batch).num_rows
+        here = int(np.searchsorted(rows, start + count))
         if here:
-            part = pa.table(found.select(list(columns)))
+            part = pa.table(batch_at(path, reader, batch, columns=columns))
             taken.append(part.take(pa.array(rows[:here] - start)))
             rows = rows[here:]
-        start += found.num_rows
+        start += count
         batch += 1
     return pa.concat_tables(taken)
 

@@ -30,9 +30,9 @@ class Finished:
     @cached_property
     def index(self) -> pl.DataFrame:
         """One line per sample ever read (INDEX), its names as categories."""
-        reader = tables.open_file(tables.join(self.folder, "index.arrow"))
-        batches = map(reader.get_batch, range(reader.num_record_batches))
-        frames = [categorical(pl.DataFrame(batch)) for batch in batches]
+        path = tables.join(self.folder, "index.arrow")
+        reader = tables.open_file(path)
+        frames = [categorical(pl.DataFrame(batch)) for batch in tables.batches(path, reader)]
         return pl.concat(frames) if frames else pl.DataFrame(reader.schema.empty_table())
 
     @cached_property
