@@ -13,7 +13,6 @@ this is how an ablation states its one difference, and cannot drift from what it
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mixtures.benchmark_sets import SETS, list_path
+from mixtures.names import check_component, check_name, check_subset
 from mixtures.reading import did_you_mean, find, override, read, with_base, write_out_short_forms
 
 SHARED_ENCODING = (
@@ -358,6 +358,7 @@ def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
         if not right:
             raise ValueError(f"{where}: {key} is {found}; expected {expected}.")
 
+    check_name(mixture.name, key="name", where=where)
     tokens = mixture.tokens
     whole = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0
     expect(whole or tokens == "max", "tokens", repr(tokens), "a whole number above 0, or `max`")
@@ -377,8 +378,7 @@ def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
         expect(there, f"limits.{name}.component", repr(limit.component), "a component of the file")
     for name, component in mixture.components.items():
         key = f"components.{name}"
-        named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is not None
-        expect(named, key, repr(name), "letters, digits, `_`, `-` and `.` in a component's name")
+        check_component(name, key=key, where=where)
         expect(0 < component.ratio <= 1, f"{key}.ratio", component.ratio, "0 to 1")
         for heir in component.instead:
             there = heir in mixture.components and heir != name
@@ -400,6 +400,7 @@ def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
         expect(fits, f"{key}.encoding.longest_edge", edge, expected)
         for subset, settings in component.subsets.items():
             inner = f"{key}.subsets.{subset}"
+            check_subset(subset, key=inner, where=where)
             expect(0 < settings.keep <= 1, f"{inner}.keep", settings.keep, "above 0, at most 1")
             for what in ("weight", "max_epochs", "max_samples"):
                 value = getattr(settings, what)

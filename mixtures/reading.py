@@ -2,7 +2,8 @@
 
     name or path --find--> file --read--> mapping --base--> mapping <--override-- key=value
 
-Nothing here knows which keys a mixture may have; `config.py` does.
+Nothing here knows which keys a mixture may have; `config.py` does. A mixture file is data that
+people share: nothing in it is resolved or interpolated, and it is as large as a page.
 """
 
 import difflib
@@ -21,6 +22,8 @@ NAMING = frozenset(
 """Keys whose keys or members are names, whatever YAML would make of them."""
 FOLDER = Path(__file__).parent
 """Where the mixtures that ship with the package lie."""
+MOST_CHARACTERS, MOST_NODES = 1 << 20, 100_000
+"""Of a mixture file, at most: characters, and values when its aliases are written out."""
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -75,10 +78,16 @@ def read(path: str) -> dict[str, Any]:
             text = file.read()
     else:
         text = Path(path).read_text(encoding="utf-8")
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(
+            f"{path}: {len(text):,} characters; a mixture has at most {MOST_CHARACTERS:,}."
+        )
     try:
+        _refuse_explosion(yaml.compose(text, Loader=yaml.SafeLoader))
         raw = _plain(OmegaConf.create(with_names(text)))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    refuse_interpolation(raw, where=path)
     if not isinstance(raw, dict) or not text.strip():
         raise ValueError(f"{path}: expected `key: value` lines at the top, found {text[:40]!r}.")
     return raw
@@ -114,6 +123,44 @@ def _quote_names(node: yaml.Node) -> None:
         _quote_names(value)
 
 
+def _refuse_explosion(node: yaml.Node | None) -> None:
+    """Raises ValueError where aliases (`*name`) would become more than MOST_NODES values."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = MOST_NODES + 1  # while it is counted: an alias of what it lies in
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if node is not None and size(node) > MOST_NODES:
+        raise ValueError(f"its aliases (`*name`) stand for more than {MOST_NODES:,} values")
+
+
+def refuse_interpolation(value: Any, *, where: str, key: str = "") -> None:
+    """Raises ValueError where a text in the value holds `${`: OmegaConf would put something there,
+    a variable of the environment, say, which then stands in everything that is published.
+    """
+    if isinstance(value, dict):
+        for name, each in value.items():
+            refuse_interpolation(name, where=where, key=key)
+            refuse_interpolation(each, where=where, key=f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            refuse_interpolation(each, where=where, key=f"{key}[{number}]")
+    elif isinstance(value, str) and "${" in value:
+        raise ValueError(
+            f"{where}: {key} holds '${{'. Nothing is interpolated in a mixture, which is data that "
+            f"people share: write the value itself, or give it on the command line: {key}=VALUE."
+        )
+
+
 def with_base(raw: dict[str, Any], path: str) -> dict[str, Any]:
     """`raw` laid over the file that its `base` names, if it names one."""
     if "base" not in raw:
@@ -144,8 +191,9 @@ def override(raw: dict[str, Any], override: str) -> None:
         raise ValueError(f"override {override!r}: expected key=value, with dots inside the key.")
     try:
         parsed = _plain(OmegaConf.from_dotlist([override]))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ValueError(f"override {override!r}: value not readable as YAML: {error}") from error
+    refuse_interpolation(parsed, where=f"override {override!r}")
     named = parsed.get("components")
     known = raw.get("components")
     if isinstance(named, dict) and isinstance(known, dict):
@@ -209,7 +257,7 @@ def _refuse_values(names: object, key: str) -> None:
 
 def _plain(config: Any) -> Any:
     """The dicts and lists that an OmegaConf node holds."""
-    return OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_container(config, resolve=False)
 
 
 def _mappings(block: object) -> list[dict[str, Any]]:
