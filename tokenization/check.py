@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from tokenization.images import crop_pixels, grid, image_size
 from tokenization.schema import PACKED, Encoding
-from tokenization.vocab import Vocab, image_ids, load_tokenizer, vocab
+from tokenization.vocab import Vocab, image_ids, load_tokenizer, plain_tokenizer, vocab
 
 
 def violations(
@@ -28,17 +28,18 @@ def violations(
             f"column {f.name}: {table.schema.field(f.name).type}, expected {f.type}" for f in wrong
         ]
     ids = vocab(load_tokenizer(encoding.tokenizer), encoding)
+    size = 1 + max(load_tokenizer(encoding.tokenizer).get_vocab().values())
     batches = table.select(PACKED.names).to_batches(max_chunksize=16)
     rows = (row for batch in batches for row in batch.to_pylist())
     return [
         f"row {number}: {text}"
         for number, row in zip(numbers or range(len(table)), rows, strict=True)
-        for text in _row(row, ids, encoding, decode)
+        for text in _row(row, ids, size, encoding, decode)
     ]
 
 
-def _row(row: dict, ids: Vocab, encoding: Encoding, decode: bool) -> list[str]:
-    """The broken contracts of one row."""
+def _row(row: dict, ids: Vocab, size: int, encoding: Encoding, decode: bool) -> list[str]:
+    """The broken contracts of one row; `size`: ids of the tokenizer."""
     empty = [name for name, value in row.items() if value is None]
     if empty:
         return [f"{name} is null" for name in empty]
@@ -53,6 +54,8 @@ def _row(row: dict, ids: Vocab, encoding: Encoding, decode: bool) -> list[str]:
         if not holds:
             found.append(text)
 
+    beyond = tokens[(tokens < 0) | (tokens >= size)]
+    expect(not len(beyond), f"id {beyond[:1]} is none of the tokenizer's {size}")
     expect(0 < len(tokens) <= encoding.seq_len, f"{len(tokens)} tokens, seq_len {encoding.seq_len}")
     expect(len(mask) == len(tokens), f"{len(mask)} mask values for {len(tokens)} tokens")
     expect(
@@ -78,9 +81,36 @@ def _row(row: dict, ids: Vocab, encoding: Encoding, decode: bool) -> list[str]:
     expect(bool(mask.any()), "no token is learned")
     starts = list(accumulate(lengths[:-1], initial=0))
     expect(not mask[starts].any(), "the first token of a sample is learned")
+    if encoding.chat_template == "smolvlm" and encoding.learn == "completions":
+        found += _roles(tokens, mask, lengths, ids, encoding)
     if ids.fake >= 0:
         found += _layout(tokens, grids, ids, starts)
     return found + (_images(row, grids, encoding) if decode else [])
+
+
+def _roles(
+    tokens: np.ndarray, mask: np.ndarray, lengths: list[int], ids: Vocab, encoding: Encoding
+) -> list[str]:
+    """Where a token is learned that is not of an answer; documents, which have no roles, are all
+    learned.
+    """
+    answer = plain_tokenizer(encoding.tokenizer).encode("Assistant:", add_special_tokens=False).ids
+    found, start = [], 0
+    for number, length in enumerate(lengths):
+        sample, learned = tokens[start : start + length], mask[start : start + length]
+        start += length
+        if sample[0] != ids.begin:
+            continue
+        at = 1
+        for end in [*np.flatnonzero(sample == ids.end).tolist(), length - 1]:
+            header = [*([] if at == 1 else ids.newline), *answer]
+            head = slice(at, at + len(header))
+            answers = sample[head].tolist() == header
+            if learned[head if answers else slice(at, end + 1)].any():
+                found.append(f"sample {number}: a token is learned that is not of an answer")
+                break
+            at = end + 1
+    return found
 
 
 def _layout(

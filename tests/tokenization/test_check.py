@@ -38,7 +38,16 @@ def _swap_positions(row: dict) -> None:
     ids[a] = 49154
 
 
+def _learn_a_question(row: dict) -> None:
+    """As many tokens as before are learned: those in front of the first answer, but one."""
+    first = row["loss_mask"].index(True)
+    row["loss_mask"][first], row["loss_mask"][first - 4] = False, True
+
+
 BROKEN: dict[str, Callable[[dict], object]] = {
+    "none of the tokenizer's": lambda row: row["input_ids"].__setitem__(3, 60_000),
+    "id [-1] is none": lambda row: row["input_ids"].__setitem__(3, -1),
+    "learned that is not of an answer": _learn_a_question,
     "mask values for": lambda row: row["loss_mask"].append(False),
     "seq_lengths": lambda row: row["seq_lengths"].append(3),
     "sample_ids for": lambda row: row["sample_ids"].pop(),
