@@ -210,7 +210,7 @@ def _mask(emails: bool, public_ips: bool) -> Callable[[str], str]:
         remove_emails=emails,
         remove_ips=public_ips,
         email_replacement="email@example.com",
-        ip_replacement="22.214.171.124",
+        ip_replacement="192.0.2.1",
     )
     return formatter.format
 
@@ -229,12 +229,12 @@ def mask_personal_information(samples: pa.Table, *, emails: bool, public_ips: bo
     return samples.set_column(position, field, pa.array(messages, field.type))
 
 
-@rule(rewrite=mask_personal_information)
+@rule(version=2, rewrite=mask_personal_information)
 def personal_information(*, emails: bool = True, public_ips: bool = True) -> pl.Expr:
     """The text holds an e-mail address or a public IP address.
 
-    With `mode: rewrite` the sample stays, with `email@example.com` or `22.214.171.124` in their
-    place (addresses that FineWeb uses, too).
+    With `mode: rewrite` the sample stays, with `email@example.com` or `192.0.2.1` in their
+    place: addresses that are reserved and nobody's (RFC 2606, RFC 5737).
     """
 
     def judge(texts: pl.Series) -> pl.Series:

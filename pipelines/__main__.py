@@ -9,8 +9,10 @@ import difflib
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from pipelines.arguments import (
@@ -25,6 +27,7 @@ from pipelines.arguments import (
     split_settings,
 )
 from pipelines.engine import machine
+from pipelines.engine.private import printable
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -44,6 +47,8 @@ SHOWN = """\
   component=NAME   packed samples of a component, or with rule= what the rule took of it
   work=DIR         where the build kept its samples                         (default: out/work)
   --html           write show.html, with the images, instead
+  output=FILE      of --html                                               (default: show.html)
+  full=true        of --html: the whole report, rejected samples with their content
 """
 
 
@@ -57,6 +62,11 @@ class Command:
     more: str = ""
 
 
+def say(text: str) -> None:
+    """The text is on the terminal, without what moves its cursor, and without credentials."""
+    print(printable(text))
+
+
 def build(words: list[str]) -> int:
     """`build mixture=NAME|FILE.yaml [key=value ...]`."""
     from pipelines import build as main_path
@@ -66,7 +76,7 @@ def build(words: list[str]) -> int:
     mixture = load_mixture_of(settings, overrides)
     place = place_of(settings, mixture.name)
     stats = main_path.build(mixture, place)
-    print(card.terminal_table(stats, output=place.output))
+    say(card.terminal_table(stats, output=place.output))
     if "train" in settings:
         command = [sys.executable, "-m", "trainer", f"config={settings['train']}"]
         return subprocess.call([*command, f"data={place.output}"])
@@ -101,7 +111,7 @@ def plan(words: list[str]) -> int:
     place = place_of(settings, mixture.name)
     hub = parse_bool(settings.get("hub", "false"), "hub")
     mfu = parse_number(settings.get("mfu", "0.3"), "mfu")
-    print(planned(mixture, place, hub=hub, gpu=settings.get("gpu", "H100"), mfu=mfu))
+    say(planned(mixture, place, hub=hub, gpu=settings.get("gpu", "H100"), mfu=mfu))
     return 0
 
 
@@ -119,7 +129,7 @@ def diff(words: list[str]) -> int:
 
     if len(words) != 2:
         raise ValueError(f"diff takes two folders of finished mixtures, found {words}.")
-    print(differing(*words))
+    say(differing(*words))
     return 0
 
 
@@ -135,7 +145,7 @@ def push(words: list[str]) -> int:
     chosen: dict[str, Any] = dict(settings)
     if "private" in chosen:
         chosen["private"] = parse_bool(chosen["private"], "private")
-    print(pushed(folder, **chosen))
+    say(pushed(folder, **chosen))
     return 0
 
 
@@ -144,10 +154,10 @@ def sources(words: list[str]) -> int:
     from pipelines import catalogue
 
     if not words:
-        print(catalogue.source_table())
+        say(catalogue.source_table())
         return 0
     settings = parse_settings(words[1:], {"data", "mirror"})
-    print(
+    say(
         catalogue.describe_source(
             words[0], data=settings.get("data"), mirror=settings.get("mirror")
         )
@@ -167,7 +177,7 @@ def hashes(words: list[str]) -> int:
         return 0
     if "data" not in settings:
         raise ValueError("data= is missing: a .tsv file, a folder of images, or Parquet files.")
-    print(hashed(name, data=settings["data"], output=settings.get("output", "")))
+    say(hashed(name, data=settings["data"], output=settings.get("output", "")))
     return 0
 
 
@@ -177,42 +187,44 @@ def show(words: list[str]) -> int:
 
     rest = [word for word in words if word != "--html"]
     known = {"row", "split", "id", "rule", "component", "work"}
+    known |= {"output", "full"} if "--html" in words else set()
     folder, settings = parse_folder_and_settings(rest, known)
     chosen: dict[str, Any] = dict(settings)
     if "row" in chosen:
         chosen["row"] = parse_int(chosen["row"], "row")
     if "--html" in words:
-        print(show_page(folder, chosen))
+        say(show_page(folder, chosen))
     else:
-        print(shown(folder, **chosen, color=sys.stdout.isatty()))
+        say(shown(folder, **chosen, color=sys.stdout.isatty()))
     return 0
 
 
 def show_page(folder: str, chosen: dict[str, Any]) -> str:
     """The path of a page that shows what was chosen."""
-    from pipelines.engine import tables
+    from pipelines.engine import ownership, tables
     from pipelines.report.finished import open_finished
-    from pipelines.report.page import page_of
+    from pipelines.report.page import page_of, report
 
-    path = "show.html"
-    tables.write_text(path, page_of(open_finished(folder), **{"work": "out/work", **chosen}))
+    path = str(chosen.pop("output", "show.html"))
+    ownership.claim_page(path)
+    mixture, work = open_finished(folder), str(chosen.pop("work", "out/work"))
+    full = parse_bool(chosen.pop("full", "false"), "full")
+    page = report(mixture, work=work) if full else page_of(mixture, work=work, **chosen)
+    tables.write_text(path, page)
     return path
 
 
 def check(words: list[str]) -> int:
     """`check DIR [rows=N]`."""
-    from pipelines.check import faults
-    from pipelines.report.finished import open_finished
+    from pipelines.check import folder_faults
 
     folder, settings = parse_folder_and_settings(words, {"rows"})
     rows = parse_int(settings.get("rows", "64"), "rows")
-    found = list(faults(open_finished(folder), rows=rows))
+    found = list(folder_faults(folder, rows=rows))
     for fault in found[:20]:
-        print(fault)
+        say(fault)
     looked = "every row" if rows == 0 else f"{rows} rows of each shard"
-    print(
-        f"{folder}: {len(found)} faults" if found else f"{folder}: no fault ({looked} looked into)"
-    )
+    say(f"{folder}: {len(found)} faults" if found else f"{folder}: no fault ({looked} looked into)")
     return 1 if found else 0
 
 
@@ -220,9 +232,9 @@ def clean(words: list[str]) -> int:
     """`clean work=DIR [remove=true]`."""
     from pipelines.clean import clean as cleaned
 
-    settings = parse_settings(words, {"work", "remove"})
-    remove = parse_bool(settings.get("remove", "false"), "remove")
-    print(cleaned(settings.get("work", "out/work"), remove=remove))
+    settings = parse_settings(words, {"work", "remove", "unfinished"})
+    chosen = {key: parse_bool(settings.get(key, "false"), key) for key in ("remove", "unfinished")}
+    say(cleaned(settings.get("work", "out/work"), **chosen))
     return 0
 
 
@@ -298,9 +310,10 @@ COMMANDS = {
     "clean": Command(
         clean,
         "clean work=DIR [remove=true]",
-        "list (and remove) what no finished mixture references in the cache",
+        "list (and remove) what no finished mixture or unfinished build needs in the cache",
         "  work=DIR         the cache                                     (default: out/work)\n"
-        "  remove=true      remove what is listed\n",
+        "  remove=true      remove what is listed\n"
+        "  unfinished=true  and what builds that were cut short have made so far\n",
     ),
 }
 
@@ -349,9 +362,11 @@ def main(words: list[str]) -> int:
         sys.stdout = None  # type: ignore[assignment]
         return 0
     except (ValueError, OSError) as error:
-        if raised_by_stage(error):
+        from pipelines.engine.tables import FileError
+
+        if raised_by_stage(error) and not isinstance(error, FileError):
             raise
-        print(f"pipelines {name}: {error_message(error)}", file=sys.stderr)
+        print(printable(f"pipelines {name}: {error_message(error)}"), file=sys.stderr)
         return 2
 
 
@@ -365,7 +380,14 @@ def error_message(error: BaseException) -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
+def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback as Python prints it, without credentials and what moves a cursor."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(printable(text), end="", file=sys.stderr)
+
+
 if __name__ == "__main__":
+    sys.excepthook = hook
     status = main(sys.argv[1:])
     if status == INTERRUPTED:
         # Ray's threads, cut short, can crash a Python that ends in order (seen: a segfault).

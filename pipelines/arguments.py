@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.engine import private
+
 PLACE_KEYS = frozenset({"mixture", "output", "work", "data", "ray", "workers"})
 """Settings that say what is built, and where."""
 
@@ -69,7 +71,23 @@ def load_mixture_of(settings: dict[str, str], overrides: list[str]):  # type: ig
 
     if "mixture" not in settings:
         raise ValueError("mixture=NAME or mixture=FILE.yaml is missing.")
-    return load_mixture(settings["mixture"], overrides, encoding=Encoding, like=encoding_of)
+    mixture = load_mixture(settings["mixture"], overrides, encoding=Encoding, like=encoding_of)
+    return private.mapped(mixture, found_path)
+
+
+def found_path(text: str) -> str:
+    """The text; of a path that was hidden in a finished mixture, the path it was on this machine.
+
+    Raises:
+        ValueError: it was hidden on another.
+    """
+    found = private.found_again(text)
+    if found.startswith(private.PREFIX) and found == text:
+        raise ValueError(
+            f"{text} stands for a path of the machine on which the mixture was built, which is not "
+            "published. Name your copy: components.NAME.data=PATH (or whichever key it is)."
+        )
+    return found
 
 
 def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-def]

@@ -12,9 +12,10 @@
 """
 
 import fcntl
+import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,15 +31,15 @@ from mixtures.config import Mixture, hash_lists, to_yaml
 from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
 from pipelines import recipe
-from pipelines.clean import keep_referenced
+from pipelines.clean import keep_referenced, needed
 from pipelines.contamination import contamination
-from pipelines.engine import tables
+from pipelines.engine import ownership, private, tables
 from pipelines.engine.runner import File, Needs, Task, ray_connection, run
 from pipelines.engine.timings import timings
 from pipelines.index import index_of
 from pipelines.near import compare_by_tasks
 from pipelines.probe import ready
-from pipelines.report import card
+from pipelines.report import card, digests
 from pipelines.report.finished import finished_of
 from pipelines.report.page import report
 from pipelines.report.row_facts import dealt_samples, narrow_facts
@@ -60,8 +61,7 @@ PACK_COPIES = 3
 
 def finished_recipe(place: Place) -> dict[str, Any] | None:
     """The recipe of the mixture that stands finished at `output`, or None."""
-    found: dict[str, Any] | None = tables.json_if_there(tables.join(place.output, "recipe.json"))
-    return found
+    return ownership.recipe_of(place.output)
 
 
 def refuse_drift(found: dict[str, Any], now: dict[str, Any], place: Place) -> None:
@@ -112,6 +112,10 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
             flush=True,
         )
     todo = survey(mixture, place, left_out=can.left_out)
+    private.remember(mixture)
+    ownership.claim_output(place.output)
+    if can.probed:
+        ownership.claim_work(place.work)
     for path, found_sound in can.probed.items():
         tables.write_json(path, found_sound)
     with folder_lock(place.output):
@@ -122,24 +126,55 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
                 return dict(tables.read_json(tables.join(place.output, "stats.json")))
             if not place.overwrite:
                 refuse_drift(found, todo.recipe, place)
-        with ray_connection(place.ray, workers=place.workers) as slots:
-            reports = run(tasks_of(todo.pieces), slots=slots)
-            searching = partial(compare_by_tasks, work=place.work, slots=slots, reports=reports)
-            read = index_of(todo.pieces, mixture, searching=searching)
-            index = pick_or_keep(read, todo, mixture, place)
-            del read
-            copies = picking.deal(index, mixture)
-            index = picking.with_shards(index, copies)
-            clear_output(place, todo.fingerprint)
-            tasks = pack_tasks(copies, index, todo, mixture, place)
-            del copies
-            reports += run(tasks, slots=slots)
-        require_same_recipe(place, todo.fingerprint)
-        seconds = time.monotonic() - begun
-        took = timings(reports, seconds=seconds, rules=rule_costs(todo.pieces))
-        found = write_index(index, todo, mixture, place)
-        del index  # the report reads what it needs
-        return publish(found, todo, mixture, place, took=took)
+        ownership.claim_work(place.work)
+        with (
+            needed(place.work, output=place.output, fingerprint=todo.fingerprint, files=used(todo)),
+            ray_connection(place.ray, workers=place.workers) as slots,
+        ):
+            return healing(lambda: made(todo, mixture, place, slots=slots, begun=begun), place)
+
+
+def made(
+    todo: Survey, mixture: Mixture, place: Place, *, slots: int, begun: float
+) -> dict[str, Any]:
+    """The finished mixture stands at `place.output`; returns its stats. What is there is kept."""
+    reports = run(tasks_of(todo.pieces), slots=slots)
+    searching = partial(compare_by_tasks, work=place.work, slots=slots, reports=reports)
+    read = index_of(todo.pieces, mixture, searching=searching)
+    index = pick_or_keep(read, todo, mixture, place)
+    del read
+    copies = picking.deal(index, mixture)
+    index = picking.with_shards(index, copies)
+    ownership.clear(place.output, todo.fingerprint)
+    tasks = pack_tasks(copies, index, todo, mixture, place)
+    del copies
+    reports += run(tasks, slots=slots)
+    require_same_recipe(place, todo.fingerprint)
+    seconds = time.monotonic() - begun
+    took = timings(reports, seconds=seconds, rules=rule_costs(todo.pieces))
+    found = write_index(index, todo, mixture, place)
+    del index  # the report reads what it needs
+    return publish(found, todo, mixture, place, took=took)
+
+
+def healing(build: Callable[[], dict[str, Any]], place: Place) -> dict[str, Any]:
+    """What `build` returns; a file of ours that is damaged is named, removed and made again."""
+    ours = tuple(tables.join(folder, "") for folder in (place.work, f"{place.output}/shards"))
+    healed: set[str] = set()
+    while True:
+        try:
+            return build()
+        except tables.DamagedError as error:
+            if not error.path.startswith(ours) or error.path in healed:
+                raise
+            healed.add(error.path)
+            print(f"{error}. It is removed and made again.", flush=True)
+            tables.remove(error.path)
+
+
+def used(todo: Survey) -> list[str]:
+    """The files of `work` that a build makes or reads."""
+    return [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]
 
 
 def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
@@ -226,29 +261,15 @@ def rule_costs(pieces: Sequence[Piece]) -> dict[str, dict[str, float]]:
     }
 
 
-def clear_output(place: Place, fingerprint: str) -> None:
-    """`output` holds nothing of another recipe; shards of this one, from a run cut short, stay."""
-    marker = tables.join(place.output, ".building.json")
-    if tables.json_if_there(marker) == {"fingerprint": fingerprint}:
-        return
-    found = finished_recipe(place)
-    if found is not None and found["fingerprint"] == fingerprint:
-        return  # another build of the same, on a store without locks, has just finished
-    for name in ("recipe.json", "shards"):
-        tables.remove(tables.join(place.output, name))
-    tables.write_json(marker, {"fingerprint": fingerprint})
-
-
 def require_same_recipe(place: Place, fingerprint: str) -> None:
     """Raises ValueError where a build of another recipe has taken `output` over (on a store
     without locks): nothing of this one is published into it.
     """
-    marker = tables.join(place.output, ".building.json")
-    now = tables.json_if_there(marker) or finished_recipe(place)
-    if now is None or now["fingerprint"] != fingerprint:
+    now = ownership.mark_of(place.output) or finished_recipe(place)
+    if now is None or now.get("fingerprint") != fingerprint:
         raise ValueError(
-            f"{place.output}: a build of another recipe ({now and now['fingerprint']}) writes here "
-            "at the same time. Give each an output= of its own, and run both again."
+            f"{place.output}: a build of another recipe ({now and now.get('fingerprint')}) writes "
+            "here at the same time. Give each an output= of its own, and run both again."
         )
 
 
@@ -327,28 +348,50 @@ def publish(
 
     `took` (see `timings`) stands in stats.json alone, so that all other files are determined.
     """
-    tables.write_json(tables.join(place.output, "stats.json"), {**found, "timings": took})
-    tables.write_text(tables.join(place.output, "mixture.yaml"), to_yaml(mixture))
-    tables.write_text(tables.join(place.output, "README.md"), card.card(found, todo.recipe))
-    save_tokenizer(mixture.encoding, place)
-    page = report(finished_of(place.output, recipe=todo.recipe, stats=found), work=place.work)
-    tables.write_text(tables.join(place.output, "report.html"), page)
-    tables.write_json(tables.join(place.output, "recipe.json"), todo.recipe)
-    tables.remove(tables.join(place.output, ".building.json"))
-    used = [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]
-    used += facts_files(todo, place)
-    keep_referenced(place.work, output=place.output, fingerprint=todo.fingerprint, files=used)
+    out = partial(tables.join, place.output)
+    tables.write_json(out("stats.json"), {**found, "timings": took})
+    tables.write_text(out("mixture.yaml"), to_yaml(private.hidden(mixture)))
+    tables.write_text(out("README.md"), card.card(found, todo.recipe))
+    tokenizer = save_tokenizer(mixture.encoding, place)
+    page = report(finished_of(place.output, recipe=todo.recipe, stats=found))
+    tables.write_text(out("report.html"), page)
+    beside = ["stats.json", "mixture.yaml", "README.md", "report.html", "index.arrow"]
+    names = [*beside, *tokenizer]
+    files = digests.digests(place.output, names) | shard_digests(todo, place)
+    tables.write_json(out("recipe.json"), digests.sealed(todo.recipe, files))
+    tables.remove(out(ownership.MARK))
+    files_used = used(todo) + facts_files(todo, place)
+    keep_referenced(place.work, output=place.output, fingerprint=todo.fingerprint, files=files_used)
     return found
 
 
-def save_tokenizer(encoding: Encoding, place: Place) -> None:
-    """`DIR/tokenizer/` holds the tokenizer as `transformers` saves it."""
+def shard_digests(todo: Survey, place: Place) -> dict[str, Any]:
+    """Bytes and SHA-256 of every shard, as its facts say."""
+    found = {}
+    for path in facts_files(todo, place):
+        said = tables.read(path, columns=["bytes", "sha256"]).slice(0, 1).to_pylist()
+        name = f"shards/{path.rpartition('/')[2]}"
+        found[name] = said[0] if said else digests.digest_of(place.output, name)
+    return found
+
+
+def save_tokenizer(encoding: Encoding, place: Place) -> list[str]:
+    """`DIR/tokenizer/` holds the tokenizer as `transformers` saves it, no path of this machine in
+    it; returns the files.
+    """
     import tempfile
 
     from tokenization.vocab import load_tokenizer
 
+    names = []
     with tempfile.TemporaryDirectory() as folder:
         for path in load_tokenizer(encoding.tokenizer).save_pretrained(folder):
             if Path(path).is_file():
-                target = tables.join(place.output, "tokenizer", Path(path).name)
-                tables.write_text(target, Path(path).read_text())
+                names.append(f"tokenizer/{Path(path).name}")
+                text = Path(path).read_text()
+                if path.endswith("tokenizer_config.json"):
+                    settings = json.loads(text)
+                    if (shown := private.hidden(settings)) != settings:
+                        text = json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+                tables.write_text(tables.join(place.output, names[-1]), text)
+    return names

@@ -2,24 +2,49 @@
 
 | what        | must be                                                                       |
 |-------------|-------------------------------------------------------------------------------|
-| rows        | counts, lengths, limits, masks, image tokens, grids against decoded images    |
-| lineage     | every sample in a row is in the index, as often as `copies`, where `shard` says |
-| index       | ids unique; a rejected sample is never used                                   |
-| ratios      | within one sample of the target, unless a shortage was settled otherwise      |
+| files       | those of the recipe, byte for byte (SHA-256); no shard besides                |
 | fingerprint | that of the recipe beside it                                                  |
+| rows        | counts, lengths, limits, ids, masks, image tokens, grids against decoded      |
+|             | images                                                                        |
+| lineage     | every sample in a row is in the index, as often as `copies`, where `shard`    |
+|             | says, with as many tokens, learned tokens and crops                           |
+| index       | ids unique; a rejected sample is never used; the numbers of stats.json        |
+| ratios      | within one sample of the target, unless a shortage was settled otherwise      |
+
+What cannot be read is a fault as well, not an exception: a damaged file can raise anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from mixtures.pick import INDEX
 from pipelines import recipe
 from pipelines.engine import tables
-from pipelines.report.finished import Finished
+from pipelines.report import digests
+from pipelines.report.finished import Finished, open_finished
 from tokenization import check as rows_check
 from tokenization.schema import Encoding
+
+SHOWN = 5
+"""Samples that a fault is told of."""
+
+
+def folder_faults(folder: str, *, rows: int) -> Iterator[str]:
+    """Every broken contract of the mixture in the folder, as a sentence.
+
+    Raises:
+        FileNotFoundError: no recipe.json there.
+    """
+    try:
+        mixture = open_finished(folder)
+    except tables.DamagedError as error:
+        yield str(error)
+        return
+    yield from faults(mixture, rows=rows)
 
 
 def faults(mixture: Finished, *, rows: int) -> Iterator[str]:
@@ -27,31 +52,67 @@ def faults(mixture: Finished, *, rows: int) -> Iterator[str]:
 
     `rows`: packed rows per shard to look into, evenly spread; 0: all of them.
     """
-    yield from _fingerprint(mixture.recipe)
-    yield from _index(mixture.index)
-    yield from _lineage(mixture)
-    yield from _ratios(mixture)
+    checks: list[tuple[str, Callable[[], Iterator[str]]]] = [
+        ("recipe.json", lambda: _fingerprint(mixture.recipe)),
+        ("files", lambda: _files(mixture)),
+        ("index.arrow", lambda: _index(mixture)),
+        ("lineage", lambda: _lineage(mixture)),
+        ("ratios", lambda: _ratios(mixture)),
+    ]
+    for split in mixture.shards.values():
+        for name in split:
+            checks.append((f"shards/{name}", lambda name=name: _rows(mixture, name, rows)))  # type: ignore[misc]
+    for what, check in checks:
+        try:
+            yield from check()
+        except tables.DamagedError as error:
+            yield str(error)
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            yield f"{what}: cannot be checked: {type(error).__name__} {first}"
+
+
+def _rows(mixture: Finished, name: str, rows: int) -> Iterator[str]:
     encoding = Encoding(**mixture.recipe["mixture"]["encoding"])
-    for name in (shard for shards in mixture.shards.values() for shard in shards):
-        reader = tables.open_file(mixture.path(name))
-        count = tables.num_rows(mixture.path(name))
-        chosen = np.unique(np.linspace(0, count - 1, min(rows or count, count)).astype(np.int64))
-        for start in range(0, len(chosen), 64):
-            part = chosen[start : start + 64]
-            table = tables.take_rows(mixture.path(name), part, columns=reader.schema.names)
-            found = rows_check.violations(
-                table, encoding=encoding, decode=True, numbers=part.tolist()
-            )
-            yield from (f"shards/{name}, {fault}" for fault in found)
+    own = tables.join(mixture.folder, "tokenizer")
+    if not tables.is_remote(own) and tables.exists(own):
+        encoding = replace(encoding, tokenizer=own)
+    components = mixture.recipe["mixture"]["components"].values()
+    if any(settings.get("learn") or settings.get("encoding") for settings in components):
+        encoding = replace(encoding, learn="all")  # of whom a token is depends on the component
+    reader = tables.open_file(mixture.path(name))
+    count = tables.num_rows(mixture.path(name))
+    chosen = np.unique(np.linspace(0, count - 1, min(rows or count, count)).astype(np.int64))
+    for start in range(0, len(chosen), 64):
+        part = chosen[start : start + 64]
+        table = tables.take_rows(mixture.path(name), part, columns=reader.schema.names)
+        found = rows_check.violations(table, encoding=encoding, decode=True, numbers=part.tolist())
+        yield from (f"shards/{name}, {fault}" for fault in found)
 
 
 def _fingerprint(found: dict[str, Any]) -> Iterator[str]:
     now = recipe.fingerprint(recipe.identity(found))
     if now != found["fingerprint"]:
         yield f"recipe.json: fingerprint {found['fingerprint']}, but its content gives {now}"
+    if "files" not in found:
+        yield "recipe.json: no hashes of the files: an earlier version made it; build it again"
+    elif digests.recipe_digest(found) != found.get("digest"):
+        yield "recipe.json: its digest is of another content"
 
 
-def _index(index: pl.DataFrame) -> Iterator[str]:
+def _files(mixture: Finished) -> Iterator[str]:
+    if "files" in mixture.recipe:
+        yield from (
+            f"{name}: {why}" for name, why in digests.differing(mixture.folder, mixture.recipe)
+        )
+
+
+def _index(mixture: Finished) -> Iterator[str]:
+    schema = tables.open_file(tables.join(mixture.folder, "index.arrow")).schema
+    if schema.names != INDEX.names:
+        yield f"index.arrow: columns {schema.names}, expected {INDEX.names}"
+        return
+    index = mixture.index
     twice = index.filter(pl.col("id").is_duplicated())
     if len(twice):
         yield f"index.arrow: {twice['id'][0]} has {(index['id'] == twice['id'][0]).sum()} lines"
@@ -59,24 +120,35 @@ def _index(index: pl.DataFrame) -> Iterator[str]:
     if len(used):
         line = used.row(0, named=True)
         yield f"index.arrow: {line['id']} has rule {line['rule']}, yet {line['copies']} copies"
+    counted = {"read": len(index), "kept": index["rule"].null_count()}
+    for what, number in counted.items():
+        if mixture.stats[what] != number:
+            yield f"stats.json: {what} is {mixture.stats[what]}, the index has {number}"
 
 
 def _lineage(mixture: Finished) -> Iterator[str]:
     seen = []
+    crops = 0
     for split, shards in mixture.shards.items():
         for number, name in enumerate(shards):
-            ids = tables.read(mixture.path(name), columns=["sample_ids"])["sample_ids"]
-            each = pl.Series(pl.from_arrow(ids)).list.unique().explode(keep_nulls=False)
-            here = pl.DataFrame({"id": each, "split": split, "at": number})
-            seen.append(here.with_columns(pl.col("split").cast(pl.Categorical)))
+            table = tables.read(mixture.path(name), columns=COUNTED)
+            here, in_grids = _sequences(table)
+            crops += in_grids
+            here = here.with_columns(split=pl.lit(split).cast(pl.Categorical), at=pl.lit(number))
+            seen.append(here)
     found = (
         pl.concat(seen)
         .group_by("id", "split")
-        .agg(pl.col("at").unique().sort(), times=pl.len().cast(pl.Int32))
+        .agg(
+            pl.col("at").unique().sort(),
+            pl.col("tokens", "learned").sum(),
+            times=pl.struct("at", "row").n_unique().cast(pl.Int32),
+        )
     )
     both = mixture.index.filter(pl.col("copies") > 0).join(
         found, on=["id", "split"], how="full", coalesce=True
     )
+    copies = pl.col("copies").cast(pl.Int64)
     # A cut document lies in several rows: then `times` counts its rows, not its copies.
     wrong = both.filter(
         pl.col("copies").is_null()
@@ -84,11 +156,48 @@ def _lineage(mixture: Finished) -> Iterator[str]:
         | (pl.col("times") < pl.col("copies"))
         | (pl.col("shard").list.unique().list.sort().cast(pl.List(pl.Int64)) != pl.col("at"))
     )
-    for line in wrong.head(5).iter_rows(named=True):
+    for line in wrong.head(SHOWN).iter_rows(named=True):
         yield (
             f"{line['id']} ({line['split']}): the index says {line['copies']} copies in shards "
             f"{line['shard']}, found {line['times']} in {line['at']}"
         )
+    for what, column in (("tokens", "num_tokens"), ("learned", "num_learned")):
+        off = both.filter(pl.col(what) != pl.col(column).cast(pl.Int64) * copies)
+        for line in off.head(SHOWN).iter_rows(named=True):
+            yield (
+                f"{line['id']} ({line['split']}): the index says {line['copies']} x {line[column]} "
+                f"{what}, the shards hold {line[what]}"
+            )
+    said = int((both["num_crops"].cast(pl.Int64) * both["copies"].cast(pl.Int64)).sum())
+    if crops != said:
+        yield f"index.arrow: {said:,} crops, the shards hold {crops:,}"
+
+
+COUNTED = ["sample_ids", "seq_lengths", "loss_mask", "grids"]
+
+
+def _sequences(table: Any) -> tuple[pl.DataFrame, int]:
+    """(A line per sequence of a shard: id, row, tokens, learned; crops of all its images)."""
+    table = table.combine_chunks()
+    rows = pl.DataFrame(table.select(["sample_ids", "seq_lengths"])).with_row_index("row")
+    both = rows.explode("sample_ids", "seq_lengths", empty_as_null=False, keep_nulls=False)
+    mask = pl.Series(table["loss_mask"].combine_chunks().flatten()).to_numpy()
+    lengths = both["seq_lengths"].to_numpy().astype(np.int64)
+    if lengths.sum() != len(mask):
+        raise ValueError(f"{int(lengths.sum()):,} tokens by seq_lengths, {len(mask):,} in masks")
+    running = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
+    ends = np.cumsum(lengths)
+    lines = pl.DataFrame(
+        {
+            "id": both["sample_ids"],
+            "row": both["row"],
+            "tokens": lengths,
+            "learned": running[ends] - running[ends - lengths],
+        }
+    )
+    grids = pl.DataFrame({"grid": pl.Series(table["grids"].combine_chunks().flatten())})
+    cells = pl.col("grid").struct.field("rows").cast(pl.Int64) * pl.col("grid").struct.field("cols")
+    return lines, int(grids.select((cells + 1).sum()).item() or 0)
 
 
 def _ratios(mixture: Finished) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from filters.decontamination import rules
 from mixtures.benchmark_sets import SETS, Benchmark, list_path
 from mixtures.config import hash_list_path
+from mixtures.names import check_name
 from pipelines.media import images
 from pipelines.reading.hub import dataset_rows
 
@@ -27,7 +28,15 @@ def hashes(name: str, *, data: str, output: str = "") -> str:
         FileNotFoundError: nothing at `data`.
         ValueError: rows without a question or image.
     """
+    check_name(name, key="NAME", where="hashes")
     path = Path(output or hash_list_path(name))
+    if path.exists():
+        try:
+            rules.read_list(str(path))
+        except ValueError as error:
+            raise ValueError(
+                f"output={path} is there and is no hash list of ours. Name another file."
+            ) from error
     items = (
         rules.items_of(Path(data))
         if data.endswith(".tsv") or is_image_folder(Path(data))

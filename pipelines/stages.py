@@ -15,6 +15,7 @@ Each but the last, which measures, is a pure function on tables, made of what li
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 import filters
@@ -24,6 +25,7 @@ from pipelines.engine.runner import STAGES, AgainError, Needs, Stage, stage
 from pipelines.reading.archive_order import SeveralFit
 from pipelines.reading.ingest import ingest_batches, knowing
 from pipelines.reading.parts import Part
+from pipelines.report import digests
 from pipelines.report.row_facts import FACTS_READ, FACTS_SCHEMA, row_facts
 from tokenization import encode as tokens
 from tokenization import pack as packing
@@ -106,8 +108,11 @@ def facts(shard: str, samples: pa.Table, tokens_per_crop: int) -> pa.Table:
     """FACTS of a shard: what the card needs to know of its rows."""
     found, name = tables.read(shard, columns=FACTS_READ), shard.rpartition("/")[2]
     made = row_facts(found, shard=name, samples=samples, tokens_per_crop=tokens_per_crop)
-    return made.to_arrow()
+    for _ in tables.batches(shard, tables.open_file(shard)):
+        pass  # each is as it was packed, or DamagedError says so: what is hashed now is right
+    digest = digests.file_digest(shard)
+    return made.with_columns(pl.lit(value).alias(name) for name, value in digest.items()).to_arrow()
 
 
-FACTS = Stage(name="facts", call=facts, writes=FACTS_SCHEMA, version=2)
+FACTS = Stage(name="facts", call=facts, writes=FACTS_SCHEMA, version=3)
 """Not among STAGES: what it writes is of the shards, and determines none."""

@@ -13,7 +13,7 @@ from mixtures import pick as picking
 from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of
 from mixtures.optional import LeftOut
 from pipelines import recipe, sources
-from pipelines.engine import tables, versions
+from pipelines.engine import private, tables, versions
 from pipelines.ids import names_in_ids, renamed
 from pipelines.reading.leftovers import sentences
 from pipelines.reading.parts import Listing, Part, list_component
@@ -169,7 +169,7 @@ def checked_rules(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]
 
 def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     """What `recipe.json` holds: the resolved mixture, its inputs, versions, and the fingerprint."""
-    resolved = recipe.to_json(mixture)
+    resolved = private.hidden(recipe.to_json(mixture))
     made_by: dict[str, Any] = {name: spec.identity for name, spec in STAGES.items()}
     made_by["mix"] = {"version": picking.VERSION}
     made_by["rules"] = {

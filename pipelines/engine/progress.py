@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipelines.engine.private import printable
 from pipelines.engine.timings import Report
 
 SLOW = 5
@@ -81,7 +82,7 @@ class Progress:
         if self.bars:
             tqdm.write(line, file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """The bars stay on the screen as they are."""

@@ -35,7 +35,11 @@ ATTEMPTS = 5
 """Tries at a remote write or read before its error is passed on, 1, 2, 4, 8 s apart."""
 
 
-class DamagedError(ValueError):
+class FileError(ValueError):
+    """A file is not what it is said to be: the data's fault, wherever it is found."""
+
+
+class DamagedError(FileError):
     """A file of ours is not as it was written."""
 
     def __init__(self, path: str, why: str) -> None:

@@ -27,8 +27,9 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from pipelines.engine.private import cache_folder
 from pipelines.reading import hub, json_spans
-from pipelines.reading.archives import cache_folder, key_of
+from pipelines.reading.archives import key_of
 from pipelines.reading.files import File, open_file
 from pipelines.reading.json_spans import Span, parse_line
 from pipelines.reading.rows import check_columns

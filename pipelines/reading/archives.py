@@ -34,6 +34,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from pipelines.engine.private import cache_folder
 from pipelines.reading.content import ContentError
 from pipelines.reading.files import File, is_url, open_file
 from pipelines.reading.split_zip import join_disks
@@ -399,14 +400,6 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> by
 
 LISTING = 3
 """Bumped when other names would be remembered of the same archive."""
-
-
-def cache_folder() -> Path:
-    """Where what was learned of large files is remembered on this machine.
-
-    Caches and no more: where one is missing its file is read again.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "smolvlm-pipelines")
 
 
 def listing_file(archive: Archive) -> Path:

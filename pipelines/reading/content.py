@@ -1,9 +1,9 @@
 """What the hub says a file holds, compared with what is read of it.
 
-The hub states of each file SHA-256 (kept in LFS or Xet) or git's own hash, and `hf download` leaves
-it beside a local copy. A file that is read from start to end is compared; of one that is read here
-and there nothing is known but what it says itself (the checksums of Parquet's pages, of a zip's
-members).
+The hub states SHA-256 of each file that it keeps in LFS or Xet, which all large ones are, and `hf
+download` leaves it beside a local copy. A file that is read from start to end is compared; of one
+that is read here and there nothing is known but what it says itself (the checksums of Parquet's
+pages, of a zip's members).
 """
 
 import hashlib
@@ -12,21 +12,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.tables import FileError
+
 WHOLE_BYTES = 128 << 20
 """A file that is wanted whole and no larger is fetched whole, so that it can be compared."""
 
 
-class ContentError(ValueError):
+class ContentError(FileError):
     """A file does not hold what the hub says it holds."""
-
-
-def hasher(content: str, size: int) -> Any | None:
-    """What makes `content` out of a file's bytes; null where `content` is no such hash."""
-    if re.fullmatch(r"[0-9a-f]{64}", content):
-        return hashlib.sha256()
-    if re.fullmatch(r"[0-9a-f]{40}", content):
-        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    return None
 
 
 class Verified(io.RawIOBase):
@@ -38,7 +31,7 @@ class Verified(io.RawIOBase):
     def __init__(self, inner: Any, *, url: str, size: int, content: str) -> None:
         super().__init__()
         self.inner, self.url, self.size, self.content = inner, url, size, content
-        self.hash = hasher(content, size)
+        self.hash = hashlib.sha256() if re.fullmatch(r"[0-9a-f]{64}", content) else None
         self.position = self.hashed = 0
 
     def readable(self) -> bool:
@@ -67,9 +60,9 @@ class Verified(io.RawIOBase):
             self.hashed += new
             if self.hashed == self.size and self.hash.hexdigest() != self.content:
                 raise ContentError(
-                    f"{self.url}: its {self.size:,} bytes are not those that the hub states (hash "
-                    f"{self.hash.hexdigest()}, stated {self.content}). Fetch the file again; where "
-                    "it comes from a mirror or proxy, that one holds another."
+                    f"{self.url}: its {self.size:,} bytes are not those that the hub states "
+                    f"(SHA-256 {self.hash.hexdigest()}, stated {self.content}). Fetch the file "
+                    "again; where it comes from a mirror or proxy, that one holds another."
                 )
         self.position += count
         return count

@@ -185,7 +185,7 @@ def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
 
 
 def content_of(file: Any) -> str:
-    """SHA-256 of a file of a tree, or git's own hash of a small one."""
+    """SHA-256 of a file of a tree; of a small one git's own hash, which names it no less."""
     return cast(str, file.lfs.sha256 if file.lfs else file.blob_id)
 
 

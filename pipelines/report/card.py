@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.engine.private import visible_text
 from pipelines.report.stats import MEASURES, stats
 
 __all__ = ["card", "human_amount", "rule_meaning", "stats", "terminal_table"]
@@ -211,11 +212,20 @@ def card(
 
 
 def markdown_cell(text: object) -> str:
-    """Text that cannot leave its Markdown table cell, nor become HTML, a link or code."""
-    flat = " ".join(str(text).split())
-    for mark in "\\`*_{}[]<>|#!$~":
-        flat = flat.replace(mark, f"&#{ord(mark)};" if mark in "<>|" else "\\" + mark)
-    return flat
+    """Text that cannot leave its Markdown table cell, nor become HTML, a link, code or a formula,
+    and reads as it is: each mark is escaped once.
+
+    A formula's `$` is what GitHub's documentation asks for, in an entity that the hub's takes for
+    text: https://docs.github.com/en/get-started/writing-on-github/working-with-advanced-formatting.
+    """
+    flat = visible_text(" ".join(str(text).split()))
+    return MARKS.sub(lambda mark: ESCAPED.get(mark[0]) or "\\" + mark[0], flat)
+
+
+MARKS = re.compile(r"[\\`*_{}\[\]<>|#!$~&^@]|(?<=[a-z]):(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+"""What means something in Markdown, in the middle of a line; addresses would become links."""
+ESCAPED = {mark: f"&#{ord(mark)};" for mark in "&<>|@:."} | {"$": "<span>&#36;</span>"}
+"""Those that a backslash does not escape everywhere."""
 
 
 def header(stats: Mapping[str, Any], *, format: str = "arrow") -> str:

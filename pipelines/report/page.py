@@ -5,9 +5,11 @@
 | report   | the whole page: asked and got, flow, plots, a gallery of rows and of rejections |
 | page     | only the gallery, of one row, sample, rule or component (`show --html`)        |
 
-The page is a pure function of the finished mixture (and of `work`, for rejected samples). Text of
-datasets reaches it only through autoescaping, and a content security policy allows no script but
-the page's own. Images are small copies; the crop grid is drawn over them.
+The page is a pure function of the finished mixture: it shows what the shards hold, and of rejected
+samples no content, since `push` publishes it. `show --html` makes pages beside it, which show
+rejected samples as `work` has them. Text of datasets reaches it only through autoescaping, and a
+content security policy allows no script but the page's own. Images are small copies; the crop grid
+is drawn over them.
 """
 
 import base64
@@ -48,8 +50,10 @@ class Budget:
     left_out: int = field(default=0)
 
 
-def report(mixture: Finished, *, work: str) -> str:
-    """The whole page, under 10 MB."""
+def report(mixture: Finished, *, work: str = "") -> str:
+    """The whole page, under 10 MB. Of rejected samples it says rule and id; with `work`, where the
+    build kept them, it shows them too, and is not to be published.
+    """
     budget = Budget()
     refused = [
         view
@@ -66,13 +70,6 @@ def report(mixture: Finished, *, work: str) -> str:
         flow=plots.flow(stats, title="Samples from the components to the shards"),
         plots=list(stat_plots(mixture)),
     )
-
-
-def write_page(mixture: Finished, *, work: str) -> str:
-    """`DIR/report.html` is the report; returns its path."""
-    path = tables.join(mixture.folder, "report.html")
-    tables.write_text(path, report(mixture, work=work))
-    return path
 
 
 def page_of(
@@ -284,9 +281,11 @@ def rejected_views(
 
 
 def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) -> dict[str, Any]:
-    """A sample in no shard: its reason, and its turns and images as read, where `work` has it."""
+    """A sample in no shard: its reason, and its turns and images as read, where `work` has it;
+    without `work` its reason alone.
+    """
     line = mixture.line(sample)
-    read = mixture.sample(sample, work=work) or {}
+    read = (mixture.sample(sample, work=work) if work else None) or {}
     messages, images = read.get("messages") or [], read.get("images") or []
     turns, copies = [], []
     for message in messages[:TURNS]:
@@ -308,6 +307,7 @@ def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) ->
         "part": line["part"],
         "row": line["row"],
         "found": bool(read),
+        "withheld": not work,
         "more_turns": len(messages) - len(turns),
         "more_images": len(images) - len(copies),
         "turns": turns,

@@ -48,9 +48,11 @@ FACTS_SCHEMA = pa.schema(
         *((f"sample_{name}", pa.list_(pa.int32())) for name in ("tokens", "learned", "crops")),
         ("seconds", pa.list_(pa.float32())),
         ("grids", pa.list_(pa.string())),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
     ]
 )
-"""The same as a file."""
+"""The same as a file; each line says of the whole shard how large it is, and its SHA-256."""
 DEALT = pa.schema(
     [
         ("key", pa.uint64()),  # XXH3-64 of the id
@@ -162,6 +164,10 @@ def _offsets(lists: pa.ListArray) -> np.ndarray:
 
 def narrow_facts(table: pa.Table) -> pl.DataFrame:
     """FACTS of a file, its names as categories."""
-    return pl.DataFrame(table).with_columns(
-        pl.col("split").cast(pl.Categorical), pl.col("grids").cast(pl.List(pl.Categorical))
+    return (
+        pl.DataFrame(table)
+        .drop("bytes", "sha256")
+        .with_columns(
+            pl.col("split").cast(pl.Categorical), pl.col("grids").cast(pl.List(pl.Categorical))
+        )
     )

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-IMAGE, AROUND = "<image>", "<fake_token_around_image>"
+from pipelines.engine.private import visible_text
 
-UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-"""Control characters and marks that are invisible or reorder text, but for tab and newline."""
+__all__ = ["SampleView", "Span", "frame_times", "sample_views", "visible_text"]
+
+IMAGE, AROUND = "<image>", "<fake_token_around_image>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +124,3 @@ def frame_times(spans: tuple[Span, ...]) -> dict[int, str]:
         else:
             before = span.text
     return found
-
-
-def visible_text(text: str) -> str:
-    """The text with what is invisible, moves a cursor or turns the reading order written out."""
-    return UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from pipelines.engine import private
 from pipelines.report.card import human_amount, human_epochs, percent, rule_meaning
 from pipelines.report.finished import Finished, did_you_mean, open_finished
 from pipelines.report.row_view import SampleView, sample_views, visible_text
@@ -163,7 +164,7 @@ def component_origin(mixture: Finished, component: str) -> str:
     """Where a component's rows come from: its own files, or a repository at a revision."""
     data = mixture.recipe["mixture"]["components"][component].get("data")
     if data:
-        return str(data)
+        return private.found_again(str(data))
     source = mixture.recipe["sources"][component]
     revision = source.get("revision")
     return f"{source['hub']} at {revision}" if revision else str(source["hub"] or "files")

@@ -25,7 +25,7 @@ from tests.pipelines.sources.making import (
     write_parquet,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CAULDRON = pa.schema([("images", pa.list_(IMAGE)), ("texts", TEXTS)])
 
 

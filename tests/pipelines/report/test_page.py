@@ -2,7 +2,6 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from pipelines.report.page import (
     report,
     shorten_text,
     thumbnail,
-    write_page,
 )
 from pipelines.report.plots import flow_links
 from tests.pipelines.made import drawing, finished, png, work_of
@@ -117,10 +115,11 @@ def test_the_same_mixture_gives_the_same_page(mixture, html):
     assert report(mixture, work=work_of(mixture.folder)) == html
 
 
-def test_the_report_is_written_beside_the_card(mixture, html):
-    path = write_page(mixture, work=work_of(mixture.folder))
-    assert Path(path) == Path(mixture.folder) / "report.html"
-    assert Path(path).read_text() == html
+def test_what_is_published_shows_no_rejected_sample(mixture, html):
+    """Without `work` the page has rule and id of a rejected sample, and nothing that it holds."""
+    published, local = Page(report(mixture)), Page(html)
+    assert "Its content is no part of the mixture" in " ".join(published.words)
+    assert len(" ".join(published.words)) < len(" ".join(local.words))
 
 
 def test_images_stop_at_the_budget_and_are_counted():
