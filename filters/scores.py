@@ -35,6 +35,8 @@ from filters.rules import check_nearness, rule
 
 BATCH = 32
 """Images or texts per call of a model."""
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Those of `tokenization.images`, which this room does not import; a test compares them."""
 Normalise = Literal["clip", "siglip"]
 _MEAN_STD = {
     # https://github.com/openai/CLIP/blob/main/clip/clip.py; SigLIP maps 0..255 to -1..1.
@@ -86,7 +88,7 @@ def rgb(data: bytes) -> Any:
     """The image of encoded bytes as RGB: orientation applied, transparency laid on white."""
     from PIL import Image, ImageOps
 
-    image: Image.Image = Image.open(io.BytesIO(data))
+    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     ImageOps.exif_transpose(image, in_place=True)
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")

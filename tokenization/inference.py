@@ -259,7 +259,7 @@ def _other_ids(encoding: Encoding) -> tuple[str, ...]:
     made = encode(pa.Table.from_pylist(_probes(), schema=SAMPLE), encoding=encoding).to_pylist()
     with tempfile.TemporaryDirectory() as folder:
         _save_tokenizer(load_tokenizer(encoding.tokenizer), Path(folder), encoding=encoding)
-        saved: Any = AutoTokenizer.from_pretrained(folder)
+        saved: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     for probe, row in zip(_probes(), made, strict=True):
         if row["problem"]:  # it takes no images, or not these roles
             continue

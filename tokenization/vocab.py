@@ -93,7 +93,9 @@ def _hub_tokenizer(name: str) -> "PreTrainedTokenizerFast":
 
     try:
         repository, revision = split_revision(name) if is_hub_id(name) else (name, None)
-        tokenizer = AutoTokenizer.from_pretrained(repository, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            repository, revision=revision, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"encoding.tokenizer: found no tokenizer at {name!r} ({str(error).splitlines()[0]}). "

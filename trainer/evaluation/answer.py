@@ -218,6 +218,13 @@ def open_checkpoint(path: str, *, device: str = "auto") -> tuple[Any, Any, Encod
     logging.disable_progress_bar()
     folder = checkpoint.resolve_checkpoint(Path(path))
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    model: Any = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32)
+    model: Any = AutoModelForImageTextToText.from_pretrained(
+        str(folder), dtype=torch.float32, trust_remote_code=False
+    )
     model = model.to("cuda" if cuda else "cpu").eval()
-    return model, AutoTokenizer.from_pretrained(str(folder)), encoding_for(folder), folder
+    return (
+        model,
+        AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False),
+        encoding_for(folder),
+        folder,
+    )

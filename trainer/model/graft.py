@@ -37,7 +37,9 @@ def _load(name: str, where: str, kind: str) -> Any:
     import transformers
 
     try:
-        loaded = getattr(transformers, kind).from_pretrained(name, dtype=torch.float32)
+        loaded = getattr(transformers, kind).from_pretrained(
+            name, dtype=torch.float32, trust_remote_code=False
+        )
     except OSError as error:
         raise ValueError(
             f"{where}: {str(error).splitlines()[0]} Expected a hub id or a folder; "
@@ -95,7 +97,7 @@ def refuse_other_ids(name: str, tokenizer: Any, where: str) -> None:
     from transformers import AutoTokenizer
 
     ours = tokenizer.get_vocab()
-    theirs = AutoTokenizer.from_pretrained(name).get_vocab()
+    theirs = AutoTokenizer.from_pretrained(name, trust_remote_code=False).get_vocab()
     moved = [token for token, number in theirs.items() if ours.get(token, number) != number]
     if moved:
         raise ValueError(

@@ -24,7 +24,9 @@ def tokenizer_of(mixtures: list[Mixture]) -> Any:
             raise FileNotFoundError(
                 f"{folder}: no tokenizer.json, which a finished mixture holds. Build it again."
             )
-    tokenizers = [AutoTokenizer.from_pretrained(str(folder)) for folder in folders]
+    tokenizers = [
+        AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False) for folder in folders
+    ]
     for folder, tokenizer in zip(folders[1:], tokenizers[1:], strict=True):
         if vocabulary(tokenizer) != vocabulary(tokenizers[0]):
             raise ValueError(
