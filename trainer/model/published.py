@@ -34,7 +34,7 @@ def read_config(folder: Path, where: str) -> Any:
     """The checkpoint's config.json as `transformers` reads it, defaults filled in."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(str(folder))
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     if config.model_type not in KINDS or config.text_config.model_type != "llama":
         raise ValueError(
             f"{where}: a {config.model_type} with a {config.text_config.model_type} inside "
@@ -172,7 +172,7 @@ def _refuse_other_encoding(config: Config, mixture: Mixture, folder: Path, token
         for key, value in said.items()
         if written[key] != value and key not in config.init_may_differ
     ]
-    theirs = vocabulary(AutoTokenizer.from_pretrained(str(folder)))
+    theirs = vocabulary(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
     if theirs != vocabulary(tokenizer):
         differ.append(
             f"  the tokenizer has other ids ({len(theirs)}) than the mixture's ({len(tokenizer)})"
