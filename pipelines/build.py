@@ -38,6 +38,7 @@ from pipelines.engine.runner import File, Needs, Task, ray_connection, run
 from pipelines.engine.timings import timings
 from pipelines.index import index_of
 from pipelines.near import compare_by_tasks
+from pipelines.preconditions import require_all
 from pipelines.probe import ready
 from pipelines.report import card, digests
 from pipelines.report.finished import finished_of
@@ -62,6 +63,12 @@ PACK_COPIES = 3
 def finished_recipe(place: Place) -> dict[str, Any] | None:
     """The recipe of the mixture that stands finished at `output`, or None."""
     return ownership.recipe_of(place.output)
+
+
+def stats_of_finished(place: Place, fingerprint: str) -> dict[str, Any]:
+    """The stats of the mixture that stands finished; says that nothing is to be done."""
+    print(f"{place.output} is finished (recipe {fingerprint}); nothing to do.")
+    return dict(tables.read_json(tables.join(place.output, "stats.json")))
 
 
 def refuse_drift(found: dict[str, Any], now: dict[str, Any], place: Place) -> None:
@@ -113,17 +120,18 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
         )
     todo = survey(mixture, place, left_out=can.left_out)
     private.remember(mixture)
-    ownership.claim_output(place.output)
-    if can.probed:
-        ownership.claim_work(place.work)
+    if (done := finished_recipe(place)) and done["fingerprint"] == todo.fingerprint:
+        return stats_of_finished(place, todo.fingerprint)
+    if done and not place.overwrite:
+        refuse_drift(done, todo.recipe, place)
+    require_all(mixture, place)
     for path, found_sound in can.probed.items():
         tables.write_json(path, found_sound)
     with folder_lock(place.output):
         found = finished_recipe(place)
         if found is not None:
             if found["fingerprint"] == todo.fingerprint:
-                print(f"{place.output} is finished (recipe {todo.fingerprint}); nothing to do.")
-                return dict(tables.read_json(tables.join(place.output, "stats.json")))
+                return stats_of_finished(place, todo.fingerprint)
             if not place.overwrite:
                 refuse_drift(found, todo.recipe, place)
         ownership.claim_work(place.work)

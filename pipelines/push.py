@@ -64,11 +64,13 @@ def push(
             raise ValueError(f"format={format}: expected one of {', '.join(FORMATS)}.")
         mixture = open_finished(folder)
         refuse_terms(mixture, terms=terms)
+        url = make_repository(repo, kind="dataset", private=private, revision=revision)
         with staged_mixture(mixture, repo=repo, format=format) as files:
-            return upload(files, repo=repo, kind="dataset", private=private, revision=revision)
+            return upload(files, repo=repo, kind="dataset", url=url, revision=revision)
     if (root / "config.json").is_file():
+        url = make_repository(repo, kind="model", private=private, revision=revision)
         with staged_checkpoint(root, repo=repo, dataset=dataset) as files:
-            return upload(files, repo=repo, kind="model", private=private, revision=revision)
+            return upload(files, repo=repo, kind="model", url=url, revision=revision)
     raise FileNotFoundError(
         f"{folder}: neither a finished mixture (recipe.json) nor a checkpoint (config.json). Build "
         "a mixture (python -m pipelines build), or name a checkpoint's folder on this disk."
@@ -200,8 +202,13 @@ def model_card(folder: Path, *, repo: str, dataset: str) -> str:
     return f"---\n{header}---\n{body.replace('THIS_FOLDER', repo)}"
 
 
-def upload(files: Path, *, repo: str, kind: str, private: bool, revision: str) -> str:
-    """The repository's branch holds the files in the folder; returns its URL."""
+def make_repository(repo: str, *, kind: str, private: bool, revision: str) -> str:
+    """The repository and its branch are there, and this machine's token may write to them; returns
+    the repository's URL.
+
+    Raises:
+        ValueError: the hub cannot be reached, does not know who is pushing, or does not let them.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -209,6 +216,7 @@ def upload(files: Path, *, repo: str, kind: str, private: bool, revision: str) -
         retrying(
             lambda: api.create_repo(repo, repo_type=kind, private=private, exist_ok=True),
             what=f"creating {repo}",
+            reached=False,
         )
     )
     if revision != "main":
@@ -216,6 +224,14 @@ def upload(files: Path, *, repo: str, kind: str, private: bool, revision: str) -
             lambda: api.create_branch(repo, repo_type=kind, branch=revision, exist_ok=True),
             what=f"creating branch {revision} of {repo}",
         )
+    return url
+
+
+def upload(files: Path, *, repo: str, kind: str, url: str, revision: str) -> str:
+    """The repository's branch holds the files in the folder; returns its URL."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
     retrying(
         lambda: api.upload_folder(
             repo_id=repo,
@@ -239,12 +255,14 @@ def commit_message(files: Path) -> str:
     return "A checkpoint, as transformers saves it"
 
 
-def retrying(call: Callable[[], Any], *, what: str) -> Any:
-    """What `call` returns, tried again after errors of the hub or the network that may pass.
+def retrying(call: Callable[[], Any], *, what: str, reached: bool = True) -> Any:
+    """What `call` returns, tried again after errors of the hub or the network that may pass; where
+    the hub was not `reached` before, it is not waited for.
 
     Raises:
-        ValueError: the hub does not know who is pushing, or does not let them.
+        ValueError: the hub cannot be reached, does not know who is pushing, or does not let them.
     """
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     passing: tuple[type[Exception], ...] = (HfHubHTTPError, *connection_errors())
@@ -257,6 +275,13 @@ def retrying(call: Callable[[], Any], *, what: str) -> Any:
                 raise ValueError(
                     f"{what}: the hub answered {status}. Set HF_TOKEN to a token that may write "
                     "there, or log in with `hf auth login`."
+                ) from error
+            first = str(error).strip().splitlines()[:1]
+            if status is None and (not reached or attempt == ATTEMPTS - 1):
+                raise ValueError(
+                    f"{what}: {constants.ENDPOINT} cannot be reached "
+                    f"({': '.join([type(error).__name__, *first])}). Push from a machine that can; "
+                    "what was uploaded is not sent again."
                 ) from error
             if (status is not None and status not in PASSING) or attempt == ATTEMPTS - 1:
                 error.add_note(f"{what}: attempt {attempt + 1} of {ATTEMPTS}")

@@ -39,10 +39,18 @@ def placed(place: str, *, beside: str, where: str) -> str:
     home = str(Path(place).expanduser()) if place.startswith("~") else place
     tried = [home] if Path(home).is_absolute() or not beside else [home, f"{beside}/{home}"]
     for path in tried:
-        if Path(path).exists() or (GLOB.search(path) and Path(split_glob(path)[0]).is_dir()):
+        if Path(path).exists() or matches_any(path):
             return path
     looked = " nor ".join(str(Path(path).absolute()) for path in dict.fromkeys(tried))
-    raise FileNotFoundError(f"{where}: neither a file, a folder nor a glob at {looked}.")
+    raise FileNotFoundError(f"{where}: neither a file, a folder nor a glob of any at {looked}.")
+
+
+def matches_any(pattern: str) -> bool:
+    """Whether the glob matches a local file."""
+    if not GLOB.search(pattern):
+        return False
+    folder, _, rest = split_glob(pattern)
+    return Path(folder).is_dir() and next(Path(folder).glob(rest), None) is not None
 
 
 def locate_files(

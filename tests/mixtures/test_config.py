@@ -244,3 +244,22 @@ def test_a_components_longest_edge_is_whole_crops_within_the_mixtures(tmp_path, 
     else:
         with pytest.raises(ValueError, match=r"components.a.encoding.longest_edge is .* multiple"):
             load(str(path), encoding=Encoding)
+
+
+def test_names_that_yaml_takes_for_values_are_names(tmp_path):
+    path = tmp_path / "names.yaml"
+    path.write_text(
+        "components:\n"
+        "  no: {source: messages, data: x, ratio: 0.5, subsets: [en, no, 2014, null, 1e3, 007],\n"
+        "       tags: [on]}\n"
+        "  2014: {source: messages, data: y, ratio: 0.5, subsets: {off: {weight: 2}, yes: }}\n"
+        "licenses: {forbid: [no]}\n"
+    )
+    mixture = load(str(path), encoding=Encoding)
+    assert list(mixture.components) == ["no", "2014"]
+    assert list(mixture.components["no"].subsets) == ["en", "no", "2014", "null", "1e3", "007"]
+    assert list(mixture.components["2014"].subsets) == ["off", "yes"]
+    assert mixture.components["no"].tags == ["on"]
+    assert mixture.licenses.forbid == ["no"]
+    with pytest.raises(ValueError, match=r"found false among the names.*in quotes"):
+        load(str(path), ["components.no.subsets=[en,no]"], encoding=Encoding)
