@@ -62,7 +62,7 @@ def run(hub: Hub, home: Path, code: str, *, status: int = 0) -> str:
 
 def push_code(folder: Path, **settings: Any) -> str:
     words = {"repo": REPO, **settings}
-    return f"from pipelines.hub import push; print(push({str(folder)!r}, **{words!r}))"
+    return f"from pipelines.push import push; print(push({str(folder)!r}, **{words!r}))"
 
 
 ROWS = """
@@ -219,6 +219,33 @@ def test_private_and_a_branch(hub, folder, tmp_path):
     assert "shards/val-00000.arrow" in hub.files(REPO, branch="v2")
     loaded = run(hub, tmp_path, ROWS % (', revision="v2"', ', revision="v2"'))
     same_rows(folder, json.loads(loaded))
+
+
+@pytest.mark.parametrize("offline", ["", "1"])
+def test_without_network_one_sentence_comes_at_once(folder, tmp_path, offline):
+    """The first request is not repeated, and nothing is made ready for it."""
+    words = ["push", str(folder), f"repo={REPO}", "format=parquet", "terms=accepted"]
+    code = (
+        "import time, pipelines.push as p\n"
+        "from pipelines.__main__ import main\n"
+        "p.time.sleep = lambda seconds: print('waited')\n"
+        "p.to_parquet = lambda *paths: print('made')\n"
+        f"print('status', main({words!r}))"
+    )
+    closed = "http://127.0.0.1:9"  # the discard port: nothing listens there
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": closed,
+        "HF_HOME": str(tmp_path),
+        "HF_TOKEN": "hf_x",
+    }
+    environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": offline}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert ran.stdout.split() == ["status", "2"], ran.stderr
+    assert ran.stderr.startswith(f"pipelines push: creating {REPO}: {closed} cannot be reached")
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_refusal_says_how_to_log_in(hub, folder, tmp_path):
