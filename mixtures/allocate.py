@@ -17,7 +17,8 @@ A *stratum* is what is drawn from alike: the samples of one subset of one compon
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -81,13 +82,13 @@ def epochs_of(component: Component, subset: str) -> float:
 
 
 def allocate(
-    supply: pl.DataFrame, mixture: Mixture, *, emptied: Sequence[str] = ()
+    supply: pl.DataFrame, mixture: Mixture, *, gone: Mapping[str, str] = MappingProxyType({})
 ) -> pl.DataFrame:
     """`supply` with share, max_epochs, asked, target and epochs; a shortage is told or settled.
 
     Raises ValueError where `on_shortage` is `error` and a component cannot give its part, saying
-    what each can give, which one binds, and the ways out. `emptied`: sentences that it begins with,
-    on why nothing is left of some.
+    what each can give, which one binds, and the ways out. `gone`: component -> a sentence on why
+    rows of it are gone; the message begins with those of the components that are short.
     """
     units = supply["units"].to_numpy().astype(np.float64)
     names = supply["component"].to_list()
@@ -120,7 +121,7 @@ def allocate(
     elif mixture.tokens == "max" and largest == 0:
         short = shortages(frame, budget=1.0)
         told = _explained(short, frame, mixture, budget=0, tokens_per_unit=0)
-        raise ValueError(_led_by(emptied, told, mixture))
+        raise ValueError(_led_by(gone, short, told, mixture))
     if short.height and mixture.tokens != "max":
         if settled:
             target = _redistributed(names, asked, units * most)
@@ -128,7 +129,7 @@ def allocate(
             target = ratio * share * largest
         else:
             told = _explained(short, frame, mixture, budget=budget, tokens_per_unit=tokens_per_unit)
-            raise ValueError(_led_by(emptied, told, mixture))
+            raise ValueError(_led_by(gone, short, told, mixture))
     target = np.minimum(target, units * most)
     epochs = np.divide(target, units, out=np.zeros(len(units)), where=units > 0)
     return frame.with_columns(
@@ -136,9 +137,10 @@ def allocate(
     )
 
 
-def _led_by(emptied: Sequence[str], told: str, mixture: Mixture) -> str:
+def _led_by(gone: Mapping[str, str], short: pl.DataFrame, told: str, mixture: Mixture) -> str:
     """The message of a shortage: first why, then how much."""
-    return " ".join([f"{mixture.name}:", *emptied, told])
+    why = [gone[name] for name in short["component"] if name in gone]
+    return " ".join([f"{mixture.name}:", *why, told])
 
 
 def _shared_out(names: Sequence[str], parts: np.ndarray, capacity: np.ndarray) -> np.ndarray:

@@ -28,10 +28,10 @@ __all__ = [
     "budgets",
     "categorical",
     "deal",
-    "emptied",
     "pick",
     "pick_notes",
     "supply",
+    "why_gone",
     "with_shards",
 ]
 
@@ -97,17 +97,19 @@ def pick(
     *,
     rows: Mapping[tuple[str, str], int] | None = None,
     licences: Mapping[str, str] | None = None,
+    causes: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
     """The index with `rule`, `split` and `copies` set, rows in the same order.
 
     Reads: id, component, subset, modality, rule, num_tokens, num_learned, tags, duration (and
     `weight`, float, where `weight_by` is set). Writes: rule, split, copies. `rows`: (component,
     subset) -> rows of the subset where only some of its parts were read (`keep` counts from it).
-    `licences`: component -> licence, for limits on one. Raises ValueError on a shortage.
+    `licences`: component -> licence, for limits on one. Raises ValueError on a shortage, which says
+    why rows are gone; `causes`: component -> what is known beforehand of its missing media.
     """
     keys = draw.sample_keys(index["id"], seed=mixture.seed)
     frame = apply_caps(index, mixture, rows=rows, licences=licences, keys=keys)
-    table = budgets(frame, mixture, licences=licences)
+    table = budgets(frame, mixture, licences=licences, causes=causes)
     frame = frame.with_columns(limited=limit_masks(frame, mixture, licences=licences or {}))
     copies = copies_of(frame, table, mixture, _ranks(index, mixture, keys), keys)
     return frame.drop("limited").with_columns(copies=pl.Series(copies))
@@ -139,33 +141,60 @@ def apply_caps(
 
 
 def budgets(
-    index: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str] | None = None
+    index: pl.DataFrame,
+    mixture: Mixture,
+    *,
+    licences: Mapping[str, str] | None = None,
+    causes: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
     """Supply and budget per stratum of an index whose `rule` and `split` are set (see allocate)."""
     table = supply(index, mixture, licences=licences)
-    return allocate(table, mixture, emptied=emptied(index, mixture))
+    return allocate(table, mixture, gone=why_gone(index, mixture, causes=causes or {}))
 
 
-def emptied(index: pl.DataFrame, mixture: Mixture) -> list[str]:
-    """A sentence for every component of which no sample is left: how many were read, the reasons
-    that took them, with how many each, and the first three details of each.
+CHOSEN = ("keep", "max_samples", "grade")
+"""Rules by which a mixture itself leaves rows out."""
+
+
+def why_gone(index: pl.DataFrame, mixture: Mixture, *, causes: Mapping[str, str]) -> dict[str, str]:
+    """Component -> a sentence on why its rows are gone, where at least half of those are that the
+    mixture did not leave out itself: how many were read, the reasons, with how many each, and the
+    first three details of each.
+
+    `causes`: component -> what is known of media that are missing, in place of details.
     """
-    left = set(index.filter(pl.col("rule").is_null())["component"].unique())
-    out = []
-    for name in (name for name in mixture.components if name not in left):
-        mine = index.filter(pl.col("component") == name)
-        if mine.is_empty():
-            out.append(f"{name}: no row was read.")
-            continue
-        by = mine.group_by("rule").agg(
-            pl.len(), pl.col("detail").drop_nulls().unique(maintain_order=True).head(DETAILS)
-        )
-        reasons = [
-            f"{rule} {count:,}" + (f" ({'; '.join(told)})" if told else "")
-            for rule, count, told in by.sort("len", "rule", descending=[True, False]).iter_rows()
-        ]
-        out.append(f"{name}: all {len(mine):,} rows read were rejected: {', '.join(reasons)}.")
+    rule = pl.col("rule")
+    by_choice = rule.is_in(CHOSEN) | rule.cast(pl.String).str.starts_with("limit_")
+    counts = index.group_by("component").agg(
+        read=pl.len(), left=rule.null_count(), rejected=(rule.is_not_null() & ~by_choice).sum()
+    )
+    of = {str(name): numbers for name, *numbers in counts.iter_rows()}
+    out = {}
+    for name in mixture.components:
+        read, left, rejected = of.get(name, (0, 0, 0))
+        if not read:
+            out[name] = f"{name}: no row was read."
+        elif not left or 2 * rejected >= read:
+            mine = index.filter((pl.col("component") == name) & rule.is_not_null())
+            gone = mine.filter(~by_choice) if left else mine
+            number = f"{len(gone):,} of {read:,}" if left else f"all {read:,}"
+            why = ", ".join(reasons_of(gone, causes.get(name, "")))
+            out[name] = f"{name}: {number} rows read were rejected: {why}."
     return out
+
+
+def reasons_of(gone: pl.DataFrame, cause: str) -> list[str]:
+    """`missing_media 12 (details)` for every rule of these lines, the commonest first; `cause`:
+    what is known of missing media, in place of details.
+    """
+    by = gone.group_by("rule").agg(
+        pl.len(), pl.col("detail").drop_nulls().unique(maintain_order=True).head(DETAILS)
+    )
+    reasons = []
+    for rule, count, details in by.sort("len", "rule", descending=[True, False]).iter_rows():
+        told = [cause] if cause and rule == "missing_media" else details
+        reasons.append(f"{rule} {count:,}" + (f" ({'; '.join(told)})" if told else ""))
+    return reasons
 
 
 def pick_notes(

@@ -19,7 +19,7 @@ from pipelines.reading.files import Tree, list_tree
 from pipelines.reading.locate import subset_files
 from pipelines.reading.media_files import is_medium
 from pipelines.reading.parts import media_tree_of
-from pipelines.sources import Source
+from pipelines.sources import SOURCES, Source
 from pipelines.sources.sample import source_named
 from pipelines.survey import Place
 
@@ -78,6 +78,22 @@ def lack_of(mixture: Mixture, name: str, place: Place, *, asking: bool) -> Lack 
         return away(about, component, name, Tree("", ()), place)
     root = folder or hub.hub_url(about.hub, about.revision)
     return away(about, component, name, list_tree(root), place)
+
+
+def known_causes(mixture: Mixture) -> dict[str, str]:
+    """Component -> why its media may be missing, where its source knows that they are elsewhere."""
+    causes = {}
+    for name, component in mixture.components.items():
+        about = SOURCES[component.source]
+        names = list(component.subsets) or list(about.default or about.subsets)
+        gone = [subset for subset in names if subset in about.elsewhere]
+        if gone:
+            where = "; ".join(f"{subset}: {about.elsewhere[subset]}" for subset in gone)
+            causes[name] = (
+                f"the videos of {', '.join(gone)} are not in {about.hub}; fetch them ({where}) and "
+                f"set components.{name}.media=FOLDER"
+            )
+    return causes
 
 
 def has_access(about: Source, *, asking: bool) -> bool:

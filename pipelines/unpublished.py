@@ -12,6 +12,7 @@ import polars as pl
 from mixtures import pick as picking
 from mixtures.config import Mixture
 from mixtures.pick import INDEX
+from pipelines.availability import known_causes
 from pipelines.engine import tables
 from pipelines.index import whole_rows
 from pipelines.report.row_facts import FACTS_SCHEMA
@@ -25,7 +26,8 @@ def pick_or_keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Pla
     """
     rows, licences = whole_rows(todo.pieces), licences_of(mixture)
     try:
-        return picking.pick(index, mixture, rows=rows, licences=licences)
+        causes = known_causes(mixture)
+        return picking.pick(index, mixture, rows=rows, licences=licences, causes=causes)
     except ValueError as error:
         folder = keep(index, todo, mixture, place)
         told = f"{error} {where_media_lie(index, todo)}{way_to_look(index, folder, place)}"

@@ -146,3 +146,17 @@ def test_what_is_left_out_stands_in_the_card_and_not_in_the_fingerprint(tmp_path
     assert main(["build", file, f"output={tmp_path}/b", *words, *alone]) == 0
     one, other = (json.loads((tmp_path / n / "recipe.json").read_text()) for n in "ab")
     assert one["fingerprint"] == other["fingerprint"]
+
+
+def test_a_shortage_leads_with_what_is_known_of_missing_media(tmp_path, capsys):
+    mixture(tmp_path, STAR % f"max_epochs: 1, media: {tmp_path}/videos")
+    (tmp_path / "videos").mkdir()
+    mirror = lay_out(tmp_path / "mirror", load(str(tmp_path / "small.yaml"), encoding=Encoding))
+    words = [f"data={mirror}", f"work={tmp_path}/work", f"output={tmp_path}/out", "workers=0"]
+    assert main(["build", f"mixture={tmp_path}/small.yaml", *words, "probe=false"]) == 2
+    told = capsys.readouterr().err
+    start = (
+        "small: star: all 4 rows read were rejected: missing_media 4 (the videos of starb are not"
+    )
+    assert start in told
+    assert "components.star.media=FOLDER" in told.partition("Ways out")[0]
