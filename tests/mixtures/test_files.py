@@ -37,6 +37,13 @@ PUBLISHED = {
 }
 """Shares of samples, %, and samples: RECIPE.md, section 2.5 and its appendices."""
 
+VIDEO_FRAMES = {
+    f"components.video_{name}.frames"
+    for name in (
+        *("finevideo", "moviechat", "2_3_m", "1_2_m"),
+        *("vista", "sharegpt4video", "star", "vript"),
+    )
+}
 ABLATIONS = {
     "cot_0": {"components", "limits"},
     "cot_0_02": {"components", "limits"},
@@ -53,6 +60,9 @@ ABLATIONS = {
     "shuffle_3": {"encoding.tokens_per_crop", "encoding.crop_size"},
     "videos_shorter": {"components"},
     "videos_longer": {"components"},
+    "context_2k": {"encoding.seq_len", *VIDEO_FRAMES},
+    "context_4k": {"encoding.seq_len", *VIDEO_FRAMES},
+    "context_16k": {"encoding.seq_len"},
 }
 
 

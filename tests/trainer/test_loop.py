@@ -165,7 +165,13 @@ def test_wandb_has_the_numbers(settings: Settings, monkeypatch: pytest.MonkeyPat
 # -- settings -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tiny", "smolvlm_256m", "smolvlm_500m", "smolvlm_2b2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tiny", "smolvlm_256m", "smolvlm_500m", "smolvlm_2b2"),
+        *("pairing_so400m_135m", "pairing_so400m_360m", "pairing_b16_1b7"),
+    ],
+)
 def test_configs_load_and_survive_being_written(name: str, tmp_path: Path) -> None:
     config = load(name, {"data": "out/a b: c"})
     assert config.data == {"out/a b: c": 1.0}
