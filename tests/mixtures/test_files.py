@@ -60,8 +60,8 @@ ABLATIONS = {
     "shuffle_3": {"encoding.tokens_per_crop", "encoding.crop_size"},
     "videos_shorter": {"components"},
     "videos_longer": {"components"},
-    "context_2k": {"encoding.seq_len", *VIDEO_FRAMES},
-    "context_4k": {"encoding.seq_len", *VIDEO_FRAMES},
+    "context_2k": {"tokens", "encoding.seq_len", *VIDEO_FRAMES},
+    "context_4k": {"tokens", "encoding.seq_len", *VIDEO_FRAMES},
     "context_16k": {"encoding.seq_len"},
 }
 
