@@ -41,6 +41,10 @@ Measure = Literal["tokens", "samples", "learned_tokens"]
 Modality = Literal["", "text", "image", "multi_image", "video"]
 
 
+LATER = {"identity": "where_changed"}
+"""Of a setting that came after mixtures were finished: no part of their identity at its default."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frames:
     """Which frames of a video become images."""
@@ -49,6 +53,9 @@ class Frames:
     """Frames a second, over the whole clip."""
     max_frames: int = 64
     """At most; a longer clip is sampled more sparsely, evenly over its length."""
+    decoder: Literal["av", "decord"] = field(default="av", metadata=LATER)
+    """`av` (PyAV): every container and codec, the same bytes on every processor. `decord`: as
+    SmolVLM2's published loader decodes, where it can (plain MP4 and QuickTime); PyAV elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

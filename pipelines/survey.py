@@ -6,6 +6,7 @@ enters the fingerprint. Where it runs (`Place`) enters neither. No sample is rea
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import filters
@@ -68,6 +69,16 @@ class Survey:
         return str(self.recipe["fingerprint"])
 
 
+def check_decoders(mixture: Mixture) -> None:
+    """Raises ValueError where a component asks for decord and there is none."""
+    asking = [n for n, c in mixture.components.items() if c.frames.decoder == "decord"]
+    if asking and find_spec("decord") is None:
+        raise ValueError(
+            f"components.{asking[0]}.frames.decoder: decord is not installed (it has wheels for "
+            "x86-64 alone). Install decord, or leave `decoder` at av."
+        )
+
+
 def survey(mixture: Mixture, place: Place, *, left_out: Sequence[LeftOut] = ()) -> Survey:
     """The parts of every component, without reading a sample; `left_out`: for the card.
 
@@ -76,6 +87,7 @@ def survey(mixture: Mixture, place: Place, *, left_out: Sequence[LeftOut] = ()) 
         FileNotFoundError: data that is not there.
     """
     check_licences(mixture, component_terms(mixture))
+    check_decoders(mixture)
     listings = {name: listing_of(mixture, name, place) for name in mixture.components}
     pieces = [p for found in pieces_of(mixture, listings, place).values() for p in found]
     inputs = {f"{p.component}/{p.part.subset}": p.part.identity for p in pieces}
@@ -107,7 +119,7 @@ def listing_of(mixture: Mixture, name: str, place: Place) -> Listing:
             subset: {"keep": settings.keep, "max_samples": settings.max_samples}
             for subset, settings in component.subsets.items()
         },
-        frames={**asdict(component.frames), "size": encoding_of(mixture, name).crop_size},
+        frames={**recipe.to_json(component.frames), "size": encoding_of(mixture, name).crop_size},
         placeholders=component.placeholders,
         seed=mixture.seed,
         beside=place.beside,

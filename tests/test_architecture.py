@@ -60,6 +60,7 @@ FLOORS = {
 SITES = {
     "ray": {"pipelines/engine/runner.py", "trainer/cluster.py"},
     "datasets": {"pipelines/reading/hub.py"},
+    "decord": {"pipelines/media/by_decord.py"},
     "av": {"pipelines/media/video.py"},
     "datatrove": {"filters/datatrove.py"},
 }

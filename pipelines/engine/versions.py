@@ -9,6 +9,7 @@ NAMES = (
     "av",
     "datasets",
     "datatrove",
+    "decord",
     "pillow",
     "polars",
     "pyarrow",

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ def serve_requests() -> None:
     end = socket.socket(fileno=os.dup(0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    preload()
+    preload(sys.argv[2:])
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)  # FFmpeg chatters on every bad file
     pipes.send_answer(end, {"confined": confinement.confine()})
     for request, descriptor in pipes.receive_requests(end):
@@ -71,15 +71,16 @@ def serve_requests() -> None:
         pipes.send_answer(end, message, blobs)
 
 
-def preload() -> None:
-    """Everything that decoding may import is imported."""
+def preload(more: Sequence[str]) -> None:
+    """Everything that decoding may import is imported, and the packages of `more`."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ.setdefault("PATH", "")  # decord adds to it
     for name in ("av", "PIL", "encodings"):
         for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
             if module.name not in APART:
                 with suppress(ImportError):  # of what a plugin needs and is not installed
                     importlib.import_module(module.name)
-    for name in ("numpy.ma", "pypdfium2"):
+    for name in ("numpy.ma", "pypdfium2", *more):
         importlib.import_module(name)
     Image.init()
 
@@ -129,6 +130,8 @@ class Child:
     end: socket.socket
     confined: tuple[str, ...]
     """What it gave files and network up by."""
+    packages: tuple[str, ...] = ()
+    """What it can import besides PyAV and Pillow."""
 
 
 child: Child | None = None
@@ -143,15 +146,22 @@ def decode_video(
     size: int,
     start: float = 0.0,
     end: float = math.inf,
+    decoder: str = "av",
     limit: float = SECONDS_LIMIT,
 ) -> Clip:
     """The clip's frames, decoded by a child process within `limit` seconds; raises Defect
     (undecodable_video, truncated_video, joined_video, video_timeout, decoder_crash) where it gives
-    none.
+    none. A clip on which decord dies is decoded by PyAV.
     """
     settings = {"fps": fps, "max_frames": max_frames, "size": size, "start": start, "end": end}
+    asked = {**settings, "decoder": decoder}
     with well_formed():
-        told, blobs = decode_in_child("video", data, settings, limit)
+        try:
+            told, blobs = decode_in_child("video", data, asked, limit)
+        except Defect as defect:
+            if decoder == "av" or defect.reason != "decoder_crash":
+                raise
+            told, blobs = decode_in_child("video", data, settings, limit)
         stated = None if told["stated"] is None else number(told["stated"])
         facts = tuple(map(checked_facts, told["facts"]))
         seconds = tuple(map(number, told["seconds"]))
@@ -221,13 +231,16 @@ def decode_in_child(
     """The child's answer within `limit` seconds; raises the Defect or the bug that it met."""
     global child
     name = "image" if kind == "frame" else kind
+    packages = ("decord",) if settings.get("decoder") == "decord" else ()
     with descriptor_of(data) as (descriptor, size):
         if size > MAX_BYTES:
             raise Defect("too_many_bytes", f"{size} bytes")
         request = {"kind": kind, "settings": settings, "size": size, "limit": limit + 60}
         while True:
+            if child is not None and not set(packages) <= set(child.packages):
+                stop_child()
             fresh = child is None or child.process.poll() is not None
-            child = start_child() if fresh or child is None else child
+            child = start_child(packages) if fresh or child is None else child
             deadline = time.monotonic() + limit
             try:
                 pipes.send_request(child.end, request, descriptor, deadline)
@@ -279,7 +292,7 @@ def descriptor_of(data: bytes | Path) -> Iterator[tuple[int, int]]:
         os.close(descriptor)
 
 
-def start_child() -> Child:
+def start_child(packages: tuple[str, ...] = ()) -> Child:
     """A new decoding child, with no environment but where its libraries lie, that has given up
     files and network; raises RuntimeError where it does not start.
     """
@@ -288,7 +301,7 @@ def start_child() -> Child:
     kept = {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", CODE, json.dumps(places)],
+            [sys.executable, "-I", "-c", CODE, json.dumps(places), *packages],
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -305,7 +318,7 @@ def start_child() -> Child:
             told = errors.read().decode(errors="replace").strip()
             why = told or repr(error)
             raise RuntimeError(f"the decoding child does not start: {why}") from error
-    return Child(process, ours, tuple(hello["confined"]))
+    return Child(process, ours, tuple(hello["confined"]), packages)
 
 
 def stop_child() -> None:

@@ -1,4 +1,4 @@
-"""Videos to frames, by PyAV. Nothing else knows it.
+"""Videos to frames, by PyAV, which nothing else knows; by decord where asked (by_decord.py).
 
     kind by first bytes -> probe (packets only: clock, keyframes, size) -> wanted instants
     -> decode -> upright RGB, brought down -> JPEG + second
@@ -36,6 +36,7 @@ from PIL import Image
 
 from pipelines.media import container as containers
 from pipelines.media import images
+from pipelines.media.by_decord import KINDS, frames_by_decord
 from pipelines.media.container import Encoded
 from pipelines.sources.sample import Defect
 
@@ -144,7 +145,14 @@ def open_container(stream: Encoded, kind: str) -> Any:
 
 
 def decode(
-    stream: Encoded, *, fps: float, max_frames: int, size: int, start: float, end: float
+    stream: Encoded,
+    *,
+    fps: float,
+    max_frames: int,
+    size: int,
+    start: float,
+    end: float,
+    decoder: str = "av",
 ) -> Clip:
     """The frames of a clip, decoded here and now; raises Defect where it is no whole video."""
     import av
@@ -157,8 +165,13 @@ def decode(
         times = seen.times[inside]
         duration = min(seen.duration, end) - start
         wanted = frame_instants(duration, fps=fps, max_frames=max_frames, last=times[-1] - times[0])
-        chosen = seen.stamps[inside[nearest_frames(times - times[0], wanted)]]
-        shown = frames_at(stream, seen, chosen.tolist(), size)
+        places = inside[nearest_frames(times - times[0], wanted)]
+        chosen = seen.stamps[places].tolist()
+        shown: Shown = []
+        if decoder == "decord" and is_plain(stream, seen):
+            found = frames_by_decord(stream, places, count=len(seen.stamps))
+            shown = [(s, fit_frame(i, size)) for s, i in zip(chosen, found, strict=False)]
+        shown = shown or frames_at(stream, seen, chosen, size)
     except av.error.MemoryError as error:
         raise MemoryError from error
     except (av.FFmpegError, ValueError, IndexError, OverflowError) as error:
@@ -339,6 +352,17 @@ def frames_at(stream: Encoded, seen: Probe, wanted: list[int], size: int) -> Sho
                 return found
     with open_container(stream, seen.kind) as container:
         return frames_by_scanning(container, seen, wanted, size)
+
+
+def is_plain(stream: Encoded, seen: Probe) -> bool:
+    """Whether decord shows of the clip what a player does: one whole, upright track."""
+    if seen.joined or not any(kind in KINDS for kind in seen.kind.split(",")):
+        return False
+    with open_container(stream, seen.kind) as container:
+        if len(container.streams.video) != 1:
+            return False
+        frame = next(container.decode(container.streams.video[0]), None)
+        return frame is not None and quarter_turn(frame) == (1, 0, 0, 1)
 
 
 def decoded_track(container: Any, seen: Probe) -> Any:

@@ -64,7 +64,7 @@ class Reader:
 
     media: Media
     settings: dict[str, Any]
-    """fps, max_frames and size of video frames."""
+    """fps, max_frames, size and (where it is not PyAV) decoder of video frames."""
     recent: OrderedDict[object, Any] = field(default_factory=OrderedDict)
 
     def once(self, key: object, make: Any) -> Any:
@@ -346,6 +346,7 @@ def decode_clip(medium: Video, reader: Reader) -> Images:
         folder = reader.media.folder(medium.path, medium.above, MAX_BYTES)
         if folder is None:
             raise
+        settings.pop("decoder", None)  # of images there is none to choose
         clip = frame_folders.clip_of_folder(folder, rate=medium.rate, **settings)
     else:
         clip = decoders.decode_video(video, **settings)
