@@ -16,6 +16,7 @@ import torch
 from trainer import checkpoint
 from trainer.checkpoint import ARRIVING
 from trainer.config import did_you_mean, split_pairs
+from trainer.data import integrity
 
 USAGE = """\
 python -m trainer average RUN [last=5] [output=DIR]
@@ -99,3 +100,4 @@ def _write(folder: Path, newest: Path, weights: dict[str, torch.Tensor], steps: 
         f"{head}{measured}\n\nNothing was measured of the mean. {said}\n\n{use}"
     )
     checkpoint.share(folder)
+    integrity.write_list(folder)

@@ -18,6 +18,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import warnings
@@ -33,6 +34,7 @@ from tokenization.published import CONFIGS, WEIGHTS, fetch, is_hub_id, split_rev
 from tokenization.schema import Encoding
 from trainer import parallel
 from trainer.config import Config, changed_fields, load, to_yaml
+from trainer.data import integrity
 from trainer.data.shards import Mixture
 from trainer.model import adapter, layout
 from trainer.monitoring.card import card
@@ -162,9 +164,47 @@ def encoding_of(state: State) -> Encoding:
 
 
 def newest(run: Path) -> Path | None:
-    """The checkpoint of the highest number; None where there is none yet."""
-    found = checkpoint_folders(run)
-    return found[-1] if found else None
+    """The checkpoint of the highest number, whole; None where there is none yet.
+
+    Raises:
+        ValueError: it is damaged; names the newest whole one and how to go on from it.
+    """
+    found = [p for p in run.glob("step-*") if p.is_dir() and _number(p).isdigit()]
+    found.sort(key=lambda p: int(_number(p)))
+    why = integrity.damage(found[-1]) if found else ""
+    if not why:
+        return found[-1] if found else None
+    whole = next((p for p in reversed(found[:-1]) if not integrity.damage(p)), None)
+    last = shlex.quote(str(found[-1]))
+    aside = f"mv {last} {shlex.quote(str(run / f'damaged-{found[-1].name}'))}"
+    raise ValueError(
+        f"{found[-1]} is damaged: {why}. "
+        + (
+            f"{whole} is whole. To go on from it put the damaged one aside, then say the same "
+            f"command again:\n  {aside}"
+            if whole
+            else "No other checkpoint of this run is whole: put it back from a copy, or start anew "
+            f"with another output=; this one aside:\n  {aside}"
+        )
+    )
+
+
+OF_A_RUN = re.compile(
+    r"step-\d+|damaged-step-\d+|best|average.*|log\.jsonl|run\.html|run\.log|spikes|skipped.*"
+    r"|tensorboard|ray|wandb|trackio|evaluations?|\.arriving-.*"
+)
+"""What a run's folder holds."""
+
+
+def claim(run: Path) -> None:
+    """The folder is empty, or a run's; else ValueError says what is in it."""
+    strange = sorted(p.name for p in run.glob("*") if not OF_A_RUN.fullmatch(p.name))
+    if strange and not any(run.glob("step-*/trainer/state.json")):
+        more = f" and {len(strange) - 6} more" if len(strange) > 6 else ""
+        raise ValueError(
+            f"output={run} is not empty and no run of this trainer: it holds "
+            f"{', '.join(strange[:6])}{more}. Nothing was written. Name another with output=DIR."
+        )
 
 
 def said_encoding(state: State, tokenizer: Any) -> Encoding:
@@ -186,7 +226,12 @@ def _refuse_silence(card: str, encoding: Encoding, where: Path) -> None:
 
 
 def clean(run: Path, state: State, world: World) -> None:
-    """The run's folder exists, holds nothing half-written, and `best` is what `state` says."""
+    """The run's folder exists, holds nothing half-written, and `best` is what `state` says.
+
+    Raises:
+        ValueError: it is no run's folder.
+    """
+    claim(run)
     if world.first:
         run.mkdir(parents=True, exist_ok=True)
         for leftover in run.glob(f"{ARRIVING}*"):
@@ -245,6 +290,7 @@ def save(
     parallel.barrier(world)
     if world.first:
         share(arriving)
+        integrity.write_list(arriving)
         _flush(arriving)
         arriving.rename(final)
         _flush_folder(run)

@@ -195,7 +195,8 @@ class Config:
     prefetch: int = 0
     """Micro-batches that are ready or being made, at most; 0: two more than workers."""
     cache: str = ""
-    """Folder on this machine for what is read of `data` at a URL; empty: a temporary one."""
+    """Folder on this machine for what is read of `data` at a URL; empty: the user's
+    own cache folder, which nobody else may write to."""
     cache_bytes: int = 0
     """Of shards in the cache, at most: the least recently used go; 0: no bound."""
     device: str = "auto"
@@ -327,6 +328,7 @@ def load(
             merged = OmegaConf.merge(merged, OmegaConf.create(layer))
         for key, value in overrides.items():
             where = f"{key}={value}"
+            refuse_interpolation(value, where=key)
             merged = OmegaConf.merge(merged, _override(key, value))
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -345,10 +347,27 @@ def load(
     return config
 
 
+def refuse_interpolation(value: Any, *, where: str) -> None:
+    """Raises ValueError where a text holds `${`, in whose place OmegaConf would put something: a
+    variable of the environment, say, which would stand in every checkpoint.
+    """
+    if isinstance(value, dict):
+        for key, each in value.items():
+            refuse_interpolation([key, each], where=where)
+    elif isinstance(value, list):
+        for each in value:
+            refuse_interpolation(each, where=where)
+    elif isinstance(value, str) and "${" in value:
+        raise ValueError(
+            f"{where}: {value!r} holds '${{'. Nothing is interpolated in a config: write the value."
+        )
+
+
 def _read(path: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    written = OmegaConf.to_container(OmegaConf.load(path))
+    written = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    refuse_interpolation(written, where=str(path))
     if not isinstance(written, dict):
         raise ValueError(f"{path}: found {type(written).__name__}, expected keys and values.")
     if isinstance(written.get("data"), str):

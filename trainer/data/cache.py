@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from trainer.data import integrity
 
 RANGE_BYTES = 16 << 20
 """Bytes of one request."""
@@ -48,7 +50,8 @@ class Remote:
 def cached_mixture(url: str, *, cache: str, max_bytes: int) -> Remote:
     """The mixture at `url` with everything but its shards in the cache, a folder per content.
 
-    `cache` empty: a folder of the system's temporary one.
+    `cache` empty: the user's own cache folder. Of what lies there only files of our own names are
+    taken, and what the recipe says of them is compared.
 
     Raises:
         FileNotFoundError: no finished mixture there.
@@ -60,22 +63,64 @@ def cached_mixture(url: str, *, cache: str, max_bytes: int) -> Remote:
     if not filesystem.exists(f"{path}/recipe.json"):
         raise FileNotFoundError(f"data={url}: no recipe.json there, so it is no finished mixture.")
     recipe = filesystem.cat_file(f"{path}/recipe.json")
-    root = Path(cache) if cache else Path(tempfile.gettempdir()) / f"mixtures-{os.getuid()}"
+    root = private_folder(Path(cache) if cache else integrity.cache_folder() / "mixtures")
     folder = root / hashlib.sha256(recipe).hexdigest()[:32]
-    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    (folder / "shards").mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = _files_of(recipe)
     sizes = {}
     for source, about in filesystem.find(path, detail=True).items():
         name = source.rpartition(path.strip("/") + "/")[2]
+        if not OURS.fullmatch(name):
+            continue
         if name.startswith("shards/"):
             sizes[name.removeprefix("shards/")] = int(about["size"])
-        elif name.split("/")[0] in ("recipe.json", "index.arrow", "tokenizer"):
+        else:
             target = folder / name
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 arriving = target.with_name(f".{target.name}.{os.getpid()}.arriving")
                 filesystem.get_file(source, str(arriving))
+                said = files.get(name, {}).get("sha256")
+                if said and integrity.sha256_of(arriving) != said:
+                    arriving.unlink()
+                    raise ValueError(
+                        f"{url}/{name}: its SHA-256 is not that of the recipe beside it. Somebody "
+                        "changed it: get the mixture from where it was published."
+                    )
                 arriving.replace(target)
     return Remote(url=url.rstrip("/"), folder=folder, sizes=sizes, max_bytes=max_bytes)
+
+
+OURS = re.compile(
+    r"recipe\.json|index\.arrow|tokenizer/[A-Za-z0-9_][\w.-]*|shards/(?:train|val)-\d{5,}\.arrow"
+)
+"""Names of a finished mixture's files that are taken: none leads out of its folder."""
+
+
+def _files_of(recipe: bytes) -> dict[str, Any]:
+    """What the recipe says of the files beside it; an early one says nothing."""
+    try:
+        files = json.loads(recipe).get("files", {})
+    except (ValueError, AttributeError):
+        return {}  # that it is no recipe is said where it is opened
+    return files if isinstance(files, dict) else {}
+
+
+def private_folder(folder: Path) -> Path:
+    """The folder, which is this user's and which nobody else may write to.
+
+    Raises:
+        ValueError: it is another user's, or others may write to it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    about = folder.stat()
+    if about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise ValueError(
+            f"cache={folder}: it is user {about.st_uid}'s with rights {about.st_mode & 0o777:o}; "
+            "expected a folder of your own that nobody else may write to, as shards in it are "
+            f"trained on. Name another with cache=, or: chmod 700 {folder}"
+        )
+    return folder
 
 
 def fetch(remote: Remote, shard: str) -> Path:

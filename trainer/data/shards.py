@@ -5,6 +5,7 @@ comes when one of its rows is asked for, or ahead of that where the loader expec
 """
 
 import json
+import re
 import threading
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,8 +17,13 @@ import pyarrow as pa
 from tokenization.schema import Encoding
 from trainer.config import Config, did_you_mean
 from trainer.data import cache as caching
+from trainer.data import integrity
 from trainer.data.cache import Remote
 
+NAME = r"[^\W_][^/\\:*?\"<>|\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f]{0,119}"
+"""Of a mixture: runs are called so, and folders."""
+OPEN = 96
+"""Shards mapped at a time: a shell may allow 256 files."""
 REOPENED = 5
 """Times that a shard may go between its arrival and its opening, under a bound that is too small
 for all that share it."""
@@ -87,6 +93,8 @@ def open_mixture(folder: str, *, cache: str = "", cache_bytes: int = 0) -> Mixtu
                 f"{file}: mixture.encoding holds '{key}', unknown here. {did_you_mean(key, known)} "
                 "Was it built by another version? Build it again."
             )
+    if not re.fullmatch(NAME, str(name)):
+        raise ValueError(f"{file}: name is {name!r}; expected a name without separators in it.")
     return Mixture(path, name, fingerprint, Encoding(**written), recipe, remote)
 
 
@@ -140,6 +148,8 @@ class Rows:
         self.mixture = mixture
         self._open: dict[int, pa.ipc.RecordBatchFileReader] = {}
         self._lock = threading.Lock()
+        self._comparing = threading.Lock()
+        self._compared: set[int] = set()
         names = mixture.remote.sizes if mixture.remote else _names(mixture.folder / "shards")
         self.shards = sorted(n for n in names if n.startswith(f"{split}-") and n.endswith(".arrow"))
         if not self.shards and split == "train":
@@ -200,6 +210,9 @@ class Rows:
                 f"{self.fetch(shard)}: it went {REOPENED} times before it could be opened. "
                 "Too many runs share this cache: raise cache_bytes, or name another with cache=."
             )
+        with self._lock:
+            while len(self._open) >= OPEN:  # a map holds a file open
+                del self._open[next(iter(self._open))]
         with self._lock:  # what has gone from the cache is let go, or its disk space stays taken
             if self.mixture.remote:
                 folder = self.mixture.folder / "shards"
@@ -231,7 +244,16 @@ class Rows:
             self._sizes[shard] = np.concatenate([sizes_of(batch) for batch in batches])
         return self._sizes[shard][number - first]
 
+    def compare(self, shard: int) -> None:
+        """The shard is the one that the recipe names; once for each is enough."""
+        with self._comparing:
+            if shard not in self._compared:
+                mixture, name = self.mixture, self.shards[shard]
+                integrity.refuse_other_shard(self.fetch(shard), name, mixture.recipe)
+                self._compared.add(shard)
+
     def __getitem__(self, number: int) -> Row:
+        self.compare(self.shard_of(number))
         batch, i = self._find(number)
         return Row(
             mixture=self.mixture.name,
