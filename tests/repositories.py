@@ -104,6 +104,7 @@ components:
     source: cauldron
     data: {root}/HuggingFaceM4/the_cauldron
     subsets: {{ai2d: {{}}, iam: {{keep: 0.5}}}}
+    placeholders: literal
     ratio: 0.7
   text:
     source: smoltalk
