@@ -118,11 +118,19 @@ def verified() -> str:
     return source_markdown() + "\n"
 
 
+def keys() -> str:
+    """What rows of one's own files may hold, by source."""
+    from pipelines.catalogue import keys_markdown
+
+    return keys_markdown() + "\n"
+
+
 MAKERS: dict[str, Callable[..., str]] = {
     "settings": settings,
     "columns": columns,
     "sources": sources,
     "verified": verified,
+    "keys": keys,
     "commands": commands,
 }
 

@@ -14,9 +14,9 @@ LAYOUTS = {
     "parquet": "Parquet rows with images inside",
     "video": "Parquet rows with videos inside",
     "json": "JSON beside media (folders, zip, tar, tar.gz)",
-    "text": "rows of text: Parquet, JSON lines, gzip, zstandard",
+    "text": "rows of text: Parquet, JSON lines, gzip, zstandard; .txt and .md files",
     "tar": "WebDataset tars",
-    "folder": "images with metadata.jsonl, .csv or .parquet",
+    "folder": "images with metadata.jsonl, .csv or .parquet, or in a folder for each class",
 }
 SHOWN = 300
 """Characters of a turn that are shown."""
@@ -62,6 +62,25 @@ def source_markdown() -> str:
     return "\n".join(lines)
 
 
+def keys_of(source: Source) -> list[str]:
+    """Every key of a row that the source reads; `x*`: every one that begins so."""
+    required = [name for names in source.columns for name in names.split("|")]
+    return list(dict.fromkeys([*required, *source.media_columns, *source.also]))
+
+
+def keys_markdown() -> str:
+    """The keys of rows that each source of one's own files reads."""
+    lines = ["| source | must have | may have |", "|---|---|---|"]
+    for name, source in sorted(SOURCES.items()):
+        if not source.hub:
+            must = " and ".join(f"`{names}`".replace("|", "` or `") for names in source.columns)
+            rest = [
+                key for key in keys_of(source) if key not in "|".join(source.columns).split("|")
+            ]
+            lines.append(f"| `{name}` | {must} | {', '.join(f'`{key}`' for key in rest)} |")
+    return "\n".join(lines)
+
+
 def describe_source(name: str, *, data: str | None = None, mirror: str | None = None) -> str:
     """All that is known of one source, and its first whole sample where `data` or a mirror is
     given; raises ValueError for an unknown name.
@@ -78,6 +97,7 @@ def describe_source(name: str, *, data: str | None = None, mirror: str | None = 
         "citation": source.citation,
         "layout": LAYOUTS[source.layout],
         "columns": ", ".join(source.columns).replace("|", " or "),
+        "keys": ", ".join(keys_of(source)),
         "files": ", ".join(source.files),
         "subsets": ", ".join(subsets),
         "taken": ", ".join(source.default) if source.default else "every subset found",

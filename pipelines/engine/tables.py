@@ -197,7 +197,7 @@ def json_if_there(path: str | Path) -> Any | None:
     """The JSON value in the file, or None where there is none: asked and read in one go."""
     try:
         return read_json(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

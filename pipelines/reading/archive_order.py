@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.engine.tables import FileError
 from pipelines.media import decoders
 from pipelines.reading.archives import (
     IMAGE,
@@ -156,7 +157,7 @@ def with_folders(
     """(name, hashes of every path that names it, content) of each member, and of each folder of
     images once the last of them has passed; of a folder that nothing `wants`, empty.
 
-    Raises ValueError where the images of a wanted folder do not stand together.
+    Raises FileError where the images of a wanted folder do not stand together.
     """
     at, named, gathers = "", list[int](), False
     images: dict[str, bytes] = {}
@@ -177,7 +178,7 @@ def with_folders(
                 at, named = parent, keys_of(archive, parent)
                 gathers = wants(named)
                 if parent in past:
-                    raise ValueError(
+                    raise FileError(
                         f"{archive.name}: the frames in {parent} do not stand together, and the "
                         "archive is read once, in order. Unpack it, or pack it by folders"
                     )
@@ -198,13 +199,13 @@ def rows_in_no_archive(
 ) -> Iterator[int]:
     """The rows whose first medium is in none of the archives: the `number`-th share of `count`.
 
-    Raises ValueError where a wanted path names members of two archives, which would be read twice.
+    Raises FileError where a wanted path names members of two archives, which would be read twice.
     """
     found = np.zeros(len(first), bool)
     for archive in archives:
         here = np.isin(first, listing(archive)) & (first != 0)
         if (twice := np.flatnonzero(found & here)).size:
-            raise ValueError(
+            raise FileError(
                 f"{archive.name}: {len(twice)} media, of row {twice[0]} for one, lie in an earlier "
                 "archive too. Leave one of the two out, or name them by longer paths"
             )

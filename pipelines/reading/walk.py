@@ -20,6 +20,8 @@ FINISHED = {"recipe.json", "shards"}
 """What a finished mixture holds among others."""
 CACHE = {"samples", "verdicts", "tokens"}
 """What a build's `work` holds among others."""
+MARKS = {".building.json", "CACHEDIR.TAG"}
+"""Of a mixture whose build has not ended; of a cache, ours or another's."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def met_below(
             met.unread.append(Unread(printable(at), f"may not be listed ({error.strerror})"))
             continue
         names = {entry.name for entry in entries}
-        if at and (names >= FINISHED or names >= CACHE or ".building.json" in names):
+        if at and (names & MARKS or names >= FINISHED or names >= CACHE):
             continue
         for entry in entries:
             here = f"{at}/{entry.name}" if at else entry.name

@@ -23,7 +23,17 @@ from pipelines.sources.sample import Defect, Sample, Still, Turn, source
     citation="https://huggingface.co/docs/datasets/image_dataset#imagefolder",
     verified="file_name and the place of metadata files in the documentation of datasets",
     columns=("file_name|file_names",),
-    also=("texts", "messages", "prompt", "completion", "question", "answer", "text", "caption"),
+    also=(
+        "texts",
+        "messages",
+        "prompt",
+        "completion",
+        "question",
+        "answer",
+        "text",
+        "caption",
+        "label",
+    ),
     files=(
         *(
             f"{folder}metadata.{kind}"

@@ -19,7 +19,7 @@ from typing import Any
 from pipelines.sources import cells
 from pipelines.sources.captions import IMAGE, VIDEO, choose_question
 from pipelines.sources.cauldron import conversation
-from pipelines.sources.llava import MEDIA_COLUMNS, turns_of_record
+from pipelines.sources.llava import MEDIA_COLUMNS, RECORD, turns_of_record
 from pipelines.sources.messages import turns_of
 from pipelines.sources.sample import Defect, Medium, Sample, Still, Turn, Video, source
 
@@ -35,6 +35,10 @@ WORDS = ("txt", "caption", "text")
     licence="yours",
     citation="https://github.com/webdataset/webdataset",
     verified="the naming convention in the documentation of webdataset",
+    also=(
+        *(*STILLS, *VIDEOS, "json", *WORDS, "conversations", "texts", "messages", "prompt"),
+        *("completion", "caption", *RECORD),
+    ),
     files=("{subset}/*.tar", "{subset}/*.tar.gz", "*.tar", "*.tar.gz", "*.tgz"),
 )
 def webdataset(row: Mapping[str, Any]) -> Sample:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import main
+from pipelines.engine.ownership import claim_work
+from pipelines.preconditions import require_writable
 from tests.pipelines.reading.test_walk import open_path, without_rights  # noqa: F401
 from tests.pipelines.sources.making import write, write_lines
 
@@ -58,18 +60,21 @@ def test_a_damaged_model_of_a_rule(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("key", ["output", "work"])
-def test_a_folder_that_cannot_be_written(open_path, capsys, key):  # noqa: F811
-    mixture(open_path)
-    for name in ("out", "work"):
-        (open_path / name).mkdir(mode=0o777)
-        (open_path / name).chmod(0o777)
-    locked = open_path / {"output": "out", "work": "work"}[key]
-    locked.chmod(0o555)
-    with without_rights():
-        assert build(open_path) == 2
-    assert f"{key}={locked}: cannot be written" in capsys.readouterr().err
-    locked.chmod(0o777)
-    assert nothing_was_read(open_path)
+def test_a_folder_that_cannot_be_written(tmp_path, capsys, key):
+    mixture(tmp_path)
+    place = {"output": f"{tmp_path}/out", "work": f"{tmp_path}/work"}
+    place[key] = f"{tmp_path}/rows.jsonl/deeper"  # a file is in the way, whoever asks
+    words = [f"{name}={folder}" for name, folder in place.items()]
+    assert main(["build", f"mixture={tmp_path}/m.yaml", *words, "workers=0"]) == 2
+    assert f"{key}={place[key]}: cannot be written" in capsys.readouterr().err
+    assert nothing_was_read(tmp_path)
+
+
+def test_the_right_to_write_is_asked_for(open_path):  # noqa: F811
+    locked = open_path / "locked"
+    locked.mkdir(mode=0o555)
+    with without_rights(), pytest.raises(ValueError, match=r"work=.*locked: cannot be .*denied"):
+        require_writable(str(locked), key="work", claim=claim_work)
 
 
 def test_again_with_its_own_output_beside_the_data_there_is_nothing_to_do(
@@ -146,3 +151,18 @@ def test_a_temporary_folder_too_long_for_ray_is_named(tmp_path, capsys, monkeypa
     said = capsys.readouterr().err
     assert f"TMPDIR={long}: too long for Ray" in said
     assert "RAY_TMPDIR=/tmp" in said
+
+
+def test_a_medium_in_two_archives_read_in_order_ends_the_build_with_one_message(tmp_path, capsys):
+    from tests.pipelines.sources.making import asked, png, tar
+
+    for number in range(2):
+        tar(tmp_path / "data" / f"{number}.tar.gz", [("a.png", png(seed=number))], "w:gz")
+    write_lines(tmp_path / "data" / "rows.jsonl", [asked("<image>\nQ", image="a.png")])
+    mixture(tmp_path)
+    text = (tmp_path / "m.yaml").read_text().replace("messages", "llava")
+    write(tmp_path / "m.yaml", text.replace("/rows.jsonl", "/data"))
+    assert build(tmp_path) == 2
+    assert (
+        "1.tar.gz: 1 media, of row 0 for one, lie in an earlier archive" in capsys.readouterr().err
+    )
