@@ -154,17 +154,18 @@ def steps(folder: Path) -> int:
 
     count = 0
     for path in sorted((folder / "videos").glob("*.mp4")):
-        seen = timed("timestamps", lambda path=path: video.probe(str(path)))
+        stream = io.BytesIO(path.read_bytes())
+        seen = timed("timestamps", lambda stream=stream: video.probe(stream))
         last = seen.times[-1]
         wanted = video.frame_instants(seen.duration, fps=FPS, max_frames=MAX_FRAMES, last=last)
-        chosen = video.nearest_frames(seen.times, wanted)
+        chosen = seen.stamps[video.nearest_frames(seen.times, wanted)].tolist()
         found = timed(
             "decode and resize",
-            lambda path=path, seen=seen, chosen=chosen: video.images_of(
-                str(path), seen, chosen, SIZE
+            lambda stream=stream, seen=seen, chosen=chosen: video.frames_at(
+                stream, seen, chosen, SIZE
             ),
         )
-        encoded = timed("JPEG", lambda found=found: [video.jpeg(image) for image in found])
+        encoded = timed("JPEG", lambda found=found: [video.jpeg(image) for _, image in found])
         again = timed("decode JPEG", lambda encoded=encoded: list(map(images.decode, encoded)))
         timed("facts", lambda again=again: list(map(images.pixel_facts, again)))
         count += len(chosen)

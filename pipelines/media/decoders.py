@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +319,16 @@ def start_child(packages: tuple[str, ...] = ()) -> Child:
             told = errors.read().decode(errors="replace").strip()
             why = told or repr(error)
             raise RuntimeError(f"the decoding child does not start: {why}") from error
+    tell_if_unconfined(tuple(hello["confined"]))
     return Child(process, ours, tuple(hello["confined"]), packages)
+
+
+@cache
+def tell_if_unconfined(means: tuple[str, ...]) -> None:
+    """One line, once a process, where decoders keep what they should have given up."""
+    if "seccomp" not in means:
+        only = f"only {', '.join(means)}" if means else "nothing"
+        print(f"decoders are confined by {only} on this machine: docs/security.md", file=sys.stderr)
 
 
 def stop_child() -> None:

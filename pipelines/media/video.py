@@ -248,6 +248,8 @@ def probe_track(container: Any, kind: str, index: int, promised: float | None) -
 
     track = container.streams[index]
     context = track.codec_context
+    if context is None:
+        raise Defect("undecodable_video", "a codec that is not known")
     if context.width * context.height > images.MAX_PIXELS:
         raise Defect("too_many_pixels", f"{context.width} x {context.height}")
     stamps: list[int] = []
