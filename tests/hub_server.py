@@ -1,11 +1,14 @@
-"""A hub on loopback: the HTTP interface that `huggingface_hub` and `datasets` use, in memory.
+"""A hub on loopback: the HTTP interface that `huggingface_hub` and `datasets` use.
 
 Branches are lists of commits, a commit is a mapping from path to blob. Large files arrive by the
 LFS protocol and are checked against their SHA-256; a commit that names a blob which never arrived
 whole is refused, as at the real hub. `faults` makes requests fail: each rule is used up `times`.
 
-    with Hub() as hub:
+    with Hub() as hub:                     # empty; what is pushed lies in memory
+    with Hub(folder) as hub:               # the data sets of folder/ORG/NAME, as they are now
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
+
+Of a folder, trees come by pages, and large files from another port, as from a CDN.
 """
 
 import base64
@@ -13,9 +16,12 @@ import hashlib
 import json
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
@@ -24,6 +30,10 @@ import yaml
 REGULAR_BYTES = 1_000
 """Files above this, and those of LFS endings, are large (10 MB at the real hub)."""
 LFS_ENDINGS = (".arrow", ".parquet", ".safetensors")
+COMMIT = "c0ffee" + "0" * 34
+"""Of what lies in a folder."""
+PAGE = 2
+"""Entries of a tree in one answer, of what lies in a folder."""
 
 
 @dataclass
@@ -53,34 +63,51 @@ class Fault:
     `after` runs the request first: what it did stays, only the answer is lost.
     """
 
-    method: str
-    path: str  # a regular expression
+    method: str  # a regular expression, as `path`
+    path: str
     status: int = 500  # 0: the connection is closed without an answer
     times: int = 1
     after: bool = False
+    cut: bool = False  # the answer breaks off
 
 
 class Hub:
     """The server, its repositories and what was asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.tokens: list[tuple[str, str]] = []
+        """(path, Authorization header) of every request."""
+        self.served: dict[str, int] = defaultdict(int)
+        """Bytes of content served, by file."""
+        self.redirected: dict[str, str] = {}
+        """Blobs that have been sent for to the other port: their paths."""
+        self.gated = ""
+        """The token that opens the repositories; empty: they are open to all."""
+        self.gated_repo = ""
+        """The one repository behind the gate; empty: all are."""
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
+        self.stack = ExitStack()
         handler = type("Bound", (Handler,), {"hub": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
+        self.url, self.cdn = (f"http://127.0.0.1:{s.server_port}" for s in self.servers)
 
     def __enter__(self) -> "Hub":
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        for server in self.servers:
+            server.daemon_threads = True
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            self.stack.callback(thread.join)
+            self.stack.callback(server.server_close)
+            self.stack.callback(server.shutdown)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        self.stack.close()
 
     def commits(self, repo: str, kind: str = "dataset", branch: str = "main") -> list[Commit]:
         """The commits of a branch beyond the first, empty one."""
@@ -126,11 +153,12 @@ class Handler(BaseHTTPRequestHandler):
             body = self.chunked()
         with self.hub.lock:
             self.hub.requests.append((method, path))
+            self.hub.tokens.append((path, self.headers.get("Authorization", "")))
             fault = next(
                 (
                     f
                     for f in self.hub.faults
-                    if f.times and f.method == method and re.search(f.path, path)
+                    if f.times and re.fullmatch(f.method, method) and re.search(f.path, path)
                 ),
                 None,
             )
@@ -142,7 +170,12 @@ class Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     self.connection.close()
                     return
-                self.reply(fault.status, {"error": "injected"})
+                if fault.cut:
+                    self.reply(206 if "Range" in self.headers else 200, b"x" * 10,
+                               {"Content-Length": "100000"})  # fmt: skip
+                    self.close_connection = True
+                    return
+                self.reply(fault.status, {"error": "injected"}, {"Retry-After": "0"})
                 return
             status, value, headers = self.route(method, path, body)
         self.reply(status, value, headers)
@@ -171,6 +204,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def route(self, method: str, path: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
+        asked = re.match(r"/(?:api/)?datasets/([^/]+/[^/]+)", unquote(path))
+        token = self.headers.get("Authorization", "")
+        behind = self.hub.gated and asked and self.hub.gated_repo in ("", asked[1])
+        if behind and token != f"Bearer {self.hub.gated}":
+            return 403 if token else 401, GATED, {}
         for wanted, pattern, function in ROUTES:
             found = re.fullmatch(pattern, path)
             if found and method in wanted:
@@ -197,6 +235,7 @@ class Handler(BaseHTTPRequestHandler):
 Answer = tuple[int, Any, dict[str, str]]
 NO_REPO: Answer = (404, {"error": "Repository not found", "code": "RepoNotFound"}, {})
 NO_REVISION: Answer = (404, {"error": "Invalid rev id", "code": "RevisionNotFound"}, {})
+GATED = {"error": "Access to this dataset is restricted", "code": "GatedRepo"}
 NO_ENTRY: Answer = (404, {"error": "Entry not found", "code": "EntryNotFound"}, {})
 
 
@@ -234,7 +273,16 @@ def whoami(request: Handler, _: list[str], body: bytes) -> Answer:
 
 
 def repository(request: Handler, kind: str, name: str) -> Repository | None:
-    return request.hub.repositories.get((kind.rstrip("s"), name))
+    hub = request.hub
+    folder = hub.root / name if hub.root and kind.startswith("dataset") else None
+    if folder is None or not folder.is_dir():
+        return hub.repositories.get((kind.rstrip("s"), name))
+    files = {
+        path.relative_to(folder).as_posix(): hub.put_blob(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return Repository("dataset", False, {"main": [Commit(COMMIT, "as it lies there", files)]})
 
 
 def preupload(request: Handler, parts: list[str], body: bytes) -> Answer:
@@ -382,7 +430,13 @@ def tree(request: Handler, parts: list[str], body: bytes) -> Answer:
         if recursive or not steps:
             lines.append(entry(request, path, blob))
     lines += [{"type": "directory", "path": p, "size": 0, "oid": "0" * 40} for p in folders]
-    return 200, lines, {}
+    if request.hub.root is None:
+        return 200, lines, {}
+    start = int(request.query("cursor") or 0)
+    more = f"{request.hub.url}{urlparse(request.path).path}?cursor={start + PAGE}"
+    more += f"&recursive={str(recursive).lower()}"
+    headers = {"Link": f'<{more}>; rel="next"'} if start + PAGE < len(lines) else {}
+    return 200, lines[start : start + PAGE], headers
 
 
 def paths_info(request: Handler, parts: list[str], body: bytes) -> Answer:
@@ -436,15 +490,30 @@ def resolve(request: Handler, parts: list[str], body: bytes) -> Answer:
         "X-Linked-Size": str(len(data)),
         "X-Linked-Etag": f'"{oid}"',
     }
+    if request.hub.root and is_large(path, len(data)):
+        request.hub.redirected[oid] = path
+        return 302, b"", {**headers, "Location": f"{request.hub.cdn}/lfs/{oid}"}
+    return content(request, path, data, headers)
+
+
+def from_cdn(request: Handler, parts: list[str], body: bytes) -> Answer:
+    path, data = request.hub.redirected[parts[0]], request.hub.blobs[parts[0]]
+    return content(request, path, data, {"ETag": f'"{parts[0]}"', "Accept-Ranges": "bytes"})
+
+
+def content(request: Handler, path: str, data: bytes, headers: dict[str, str]) -> Answer:
+    """The file or the range of it that is asked for."""
+    status = 200
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range") or "")
     if asked:
         start, stop = int(asked[1]), int(asked[2] or len(data) - 1) + 1
         if start >= len(data):
             return 416, b"", {"Content-Range": f"bytes */{len(data)}"}
-        part = data[start:stop]
-        headers["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{len(data)}"
-        return 206, part, {**headers, "Content-Length": str(len(part))}
-    return 200, data, {**headers, "Content-Length": str(len(data))}
+        status, whole, data = 206, len(data), data[start:stop]
+        headers["Content-Range"] = f"bytes {start}-{start + len(data) - 1}/{whole}"
+    if request.command != "HEAD":
+        request.hub.served[path] += len(data)
+    return status, data, {**headers, "Content-Length": str(len(data))}
 
 
 KIND, NAME = r"(datasets|models)", r"([^/]+/[^/]+)"
@@ -464,4 +533,5 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[[Handler, list[str], bytes], A
     (("GET", "HEAD"), rf"/api/{KIND}/{NAME}/revision/([^/]+)", info),
     (("GET", "HEAD"), rf"/api/{KIND}/{NAME}", info),
     (("GET", "HEAD"), rf"/(datasets/)?{NAME}/resolve/([^/]+)/(.+)", resolve),
+    (("GET", "HEAD"), r"/lfs/([0-9a-f]{64})", from_cdn),
 ]

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +13,8 @@ from mixtures.config import load
 from pipelines.__main__ import main
 from pipelines.probe import fails, probe, ready
 from pipelines.survey import Place
+from tests.hub_server import Hub
 from tests.laid_out import lay_out
-from tests.pipelines.reading.hub_server import Hub, serve
 from tests.pipelines.sources.making import IMAGE, TEXTS, cell, png, qa, write_parquet
 from tokenization.schema import Encoding
 
@@ -72,7 +71,7 @@ def on_hub(
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "HF_ENDPOINT": hub.endpoint,
+        "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "home"),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "HF_HUB_DISABLE_XET": "1",
@@ -94,9 +93,7 @@ def on_hub(
 
 
 def test_at_the_hub_little_is_fetched_and_what_is_said_is_what_was_served(mirror, tmp_path):
-    with ExitStack() as stack:
-        hub = Hub(mirror / "mirror")
-        serve(hub, stack)
+    with Hub(mirror / "mirror") as hub:
         some = [f"components.{name}.ratio=0" for name in ("text", "shared", "several", "vista")]
         words = [f"mixture={mirror}/small.yaml", *some, "components.clips.ratio=0.7"]
         done = on_hub(hub, tmp_path, "probe", *words)
@@ -116,9 +113,7 @@ def test_a_closed_gate_fails_a_component_and_not_an_optional_one(tmp_path):
         "  charts: {source: cauldron, ratio: 0.5, subsets: [chartqa]}\n"
     )
     lay_out(tmp_path / "mirror", load(str(tmp_path / "small.yaml"), encoding=Encoding))
-    with ExitStack() as stack:
-        hub = Hub(tmp_path / "mirror")
-        serve(hub, stack)
+    with Hub(tmp_path / "mirror") as hub:
         hub.gated, hub.gated_repo = "hf_good", "HuggingFaceFV/finevideo"
         done = on_hub(hub, tmp_path, "probe", f"mixture={tmp_path}/small.yaml", token="hf_other")
     assert done.returncode == 1, done.stdout + done.stderr

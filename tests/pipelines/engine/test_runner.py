@@ -45,10 +45,25 @@ def die_once(marker: str) -> pa.Table:
     return count(3)
 
 
-def slow(marker: str) -> pa.Table:
-    time.sleep(1.5)
-    Path(marker).touch()
+def after_failure(folder: str) -> pa.Table:
+    """Runs until another task has failed, and a little longer."""
+    (Path(folder) / "runs").touch()
+    wait_for(Path(folder) / "failed")
+    time.sleep(0.3)  # the driver learns of the failure meanwhile, and must wait for this one
     return count(1)
+
+
+def fail_beside(folder: str) -> pa.Table:
+    """Fails once the other task runs."""
+    wait_for(Path(folder) / "runs")
+    (Path(folder) / "failed").touch()
+    raise KeyError("beside")
+
+
+def wait_for(file: Path) -> None:
+    until = time.monotonic() + 120
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def alone(folder: str) -> pa.Table:
@@ -125,12 +140,14 @@ def test_a_killed_worker_is_replaced(tmp_path, slots):
 
 
 def test_running_tasks_end_before_the_error_is_raised(tmp_path, slots):
-    settings = {"marker": str(tmp_path / "slow-done")}
-    long = Task(stage=stage_of(slow), part="long", settings=settings, out=str(tmp_path / "long"))
-    bad = Task(stage=stage_of(fail), part="bad", settings={"until": 7}, out=str(tmp_path / "bad"))
-    with pytest.raises(KeyError):
+    both = {"folder": str(tmp_path)}
+    long, bad = (
+        Task(stage=stage_of(call), part="p", settings=both, out=str(tmp_path / call.__name__))
+        for call in (after_failure, fail_beside)
+    )
+    with pytest.raises(KeyError, match="beside"):
         run([long, bad], slots=slots)
-    assert (tmp_path / "long").exists()
+    assert (tmp_path / "after_failure").exists()
 
 
 def test_memory_that_no_node_has_is_lowered_and_gpus_that_none_has_are_an_error(tmp_path, slots):

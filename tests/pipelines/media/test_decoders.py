@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -44,10 +43,8 @@ def test_a_decoder_that_hangs_costs_one_sample_and_the_next_gets_a_fresh_child(t
     assert decoders.child is not None
     first = decoders.child.process.pid
     os.kill(first, signal.SIGSTOP)
-    started = time.monotonic()
     with pytest.raises(Defect, match=f"{kind}_timeout"):
         call(tmp_path, limit=1)
-    assert time.monotonic() - started < 20
     assert call(tmp_path) == whole
     assert decoders.child.process.pid != first
 

@@ -7,13 +7,12 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from tests.pipelines.reading.hub_server import COMMIT, Hub, serve
+from tests.hub_server import COMMIT, Fault, Hub
 from tests.pipelines.sources.making import (
     IMAGE,
     TEXTS,
@@ -42,9 +41,7 @@ def hub(tmp_path):
         write_parquet(folder / "ai2d" / name, some, schema=CAULDRON, group=5)
     write_parquet(folder / "vqav2" / "train-00000-of-00001.parquet", rows[::3], schema=CAULDRON)
     write(folder / "README.md", "small")
-    with ExitStack() as stack:
-        made = Hub(tmp_path / "hub")
-        serve(made, stack)
+    with Hub(tmp_path / "hub") as made:
         yield made
 
 
@@ -53,7 +50,7 @@ def read(hub, tmp_path, token="", **settings):
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "HF_ENDPOINT": hub.endpoint,
+        "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "home"),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "HF_HUB_DISABLE_XET": "1",
@@ -83,7 +80,7 @@ def test_a_subset_is_read_at_its_commit_and_nothing_else_is_fetched(hub, tmp_pat
     assert set(found["defects"]) == {None}
     assert found["identity"]["revision"] == COMMIT
     assert set(hub.served) == {f"ai2d/train-{n:05d}-of-00003-ab.parquet" for n in range(3)}
-    resolved = [path for _, path, _ in hub.log if "/resolve/" in path]
+    resolved = [path for _, path in hub.requests if "/resolve/" in path]
     assert all(f"/resolve/{COMMIT}/" in path for path in resolved)
 
 
@@ -91,8 +88,8 @@ def test_the_token_goes_to_the_hub_and_not_to_where_it_redirects(hub, tmp_path):
     hub.gated = "hf_good"
     found = read(hub, tmp_path, token="hf_good", source="cauldron", subsets=["vqav2"])
     assert len(found["ids"]) == 20
-    assert {sent for _, path, sent in hub.log if "/api/" in path} == {"Bearer hf_good"}
-    assert {sent for _, path, sent in hub.log if path.startswith("/lfs/")} == {""}
+    assert {sent for path, sent in hub.tokens if "/api/" in path} == {"Bearer hf_good"}
+    assert {sent for path, sent in hub.tokens if path.startswith("/lfs/")} == {""}
 
 
 @pytest.mark.parametrize("token", ["", "hf_stranger"])
@@ -113,13 +110,15 @@ def test_what_is_not_there_is_said(hub, tmp_path):
     assert "no such revision" in read(hub, tmp_path, source="cauldron", data=url)["message"]
 
 
-@pytest.mark.parametrize("faults", [["429", "drop"], ["500", "short"]])
+@pytest.mark.parametrize(
+    "faults", [[{"status": 429}, {"status": 0}], [{"status": 500}, {"cut": True}]]
+)
 def test_faults_are_tried_again(hub, tmp_path, faults):
     places = ["/api/datasets/HuggingFaceM4/the_cauldron/revision", "/tree/", "/resolve/", "/lfs/"]
-    hub.faults.update({place: list(faults) for place in places})
+    hub.faults = [Fault("GET|HEAD|POST", place, **fault) for place in places for fault in faults]
     found = read(hub, tmp_path, source="cauldron", subsets=["vqav2"])
     assert found.get("ids") == [f"cauldron/vqav2/{n:06d}" for n in range(20)], found
-    assert [hub.faults[place] for place in places] == [[]] * 4
+    assert not any(fault.times for fault in hub.faults)
 
 
 def test_keep_fetches_its_parts_and_plans_their_bytes(hub, tmp_path):
