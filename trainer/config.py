@@ -227,7 +227,7 @@ class Config:
     evaluate_every: int = 0
     """Steps between passes over the val shards; 0: at the end only."""
     evaluate_rows: int = 200
-    """Packed rows of the val shards, at most."""
+    """Packed rows of the val shards, at most; several mixtures share them by weight."""
     select: dict[str, Benchmark] = field(default_factory=dict)
     """Benchmarks whose weighted mean chooses `best`; empty: the lowest held-out loss does."""
     stop_at: int = 0

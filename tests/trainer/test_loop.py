@@ -17,7 +17,7 @@ from trainer import config as config_module
 from trainer import optim
 from trainer.__main__ import main
 from trainer.config import Config, Optim, find_config, load, to_yaml
-from trainer.evaluation.benchmark import OPTIONS
+from trainer.evaluation.evaluate import OPTIONS
 from trainer.evaluation.metrics import METRICS
 from trainer.loop import train
 from trainer.model import smolvlm as model

@@ -1,6 +1,6 @@
 """Loss per component: which component a sample belongs to, and sums over batches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ from torch import nn
 from trainer import parallel
 from trainer.config import Config
 from trainer.data.batches import collate
+from trainer.data.order import shares
 from trainer.data.shards import Mixture, Rows
 from trainer.parallel import World
 from trainer.step import SampleLosses
@@ -38,9 +39,9 @@ class Sums:
     """Losses and learned tokens by name."""
 
     losses: dict[str, float] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
 
-    def add(self, name: str, loss: float, tokens: int) -> None:
+    def add(self, name: str, loss: float, tokens: float) -> None:
         """Counts `tokens` learned tokens whose losses sum to `loss`."""
         self.losses[name] = self.losses.get(name, 0.0) + loss
         self.tokens[name] = self.tokens.get(name, 0) + tokens
@@ -57,6 +58,13 @@ class Sums:
             self.add(f"modality/{modality[min(images, 2)]}", loss, tokens)
             self.add("all", loss, tokens)
 
+    def times(self, factor: float) -> "Sums":
+        """The sums of `factor` times as many samples like these."""
+        return Sums(
+            {name: loss * factor for name, loss in self.losses.items()},
+            {name: tokens * factor for name, tokens in self.tokens.items()},
+        )
+
     def merge(self, others: Iterable["Sums"]) -> "Sums":
         """The sums of all of these; self is not among them."""
         total = Sums()
@@ -72,7 +80,7 @@ class Sums:
 
 def held_out(
     objective: nn.Module,
-    splits: Iterable[Rows],
+    splits: Sequence[Rows],
     components: Mapping[str, str],
     config: Config,
     *,
@@ -81,13 +89,16 @@ def held_out(
 ) -> dict[str, float]:
     """Mean loss per learned token of val rows: `all`, `component/...`, `modality/...`.
 
-    Empty where there are none. All ranks call this and get the same.
+    Several mixtures count by their weights, as in training: `evaluate_rows` are shared out by them,
+    and where one has too few, its rows count for those it lacks. Empty where there are no rows.
+    All ranks call this and get the same.
     """
-    sums = Sums()
+    found = []
+    counts = row_counts([len(rows) for rows in splits], list(config.data.values()), config)
     training = objective.training
     objective.eval()
-    for rows in splits:
-        count = min(len(rows), config.evaluate_rows)
+    for rows, count, weight in zip(splits, counts, config.data.values(), strict=True):
+        sums = Sums()
         for start in range(0, count, world.ranks):
             # Every rank takes part in every forward pass; past the end its row is not counted.
             number = start + world.rank
@@ -97,5 +108,14 @@ def held_out(
                 _, per_sample = objective(batch)
             if number < count:
                 sums.add_samples(SampleLosses.of(batch, per_sample), components)
+        if count:
+            found.append(sums.times(weight / count * sum(counts) / sum(config.data.values())))
     objective.train(training)
-    return sums.merge(parallel.gather(world, sums)).means()
+    gathered = parallel.gather(world, Sums().merge(found))
+    return Sums().merge(gathered).means()
+
+
+def row_counts(held: Sequence[int], weights: Sequence[float], config: Config) -> list[int]:
+    """Val rows that are read of each mixture: `evaluate_rows` by weight, no more than it holds."""
+    wanted = shares(weights, config.evaluate_rows)
+    return [min(have, max(1, want)) for have, want in zip(held, wanted, strict=True)]
