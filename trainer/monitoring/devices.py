@@ -39,8 +39,7 @@ def estimate(flops: float, *, device: str, count: int, tflops: float, price: flo
     total = f"{flops:.2g} FLOPs"
     if not tflops:
         return (
-            f"{total}; hours unknown: the peak of '{device}' is not in trainer/devices.py "
-            "(peak_tflops= states it)"
+            f"{total}; hours unknown: no peak is known of '{device}' (peak_tflops= states it)"
         )
     hours = flops / (tflops * 1e12 * EXPECTED_MFU * count) / 3600
     cost = f", cost {hours * count * price:,.2f}" if price else " (price_per_hour= adds the cost)"
