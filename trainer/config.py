@@ -242,7 +242,7 @@ class Config:
     """Write down the rows of a step whose loss is this many times the running mean; 0: never."""
     tensorboard: bool = False
     track: Literal["", "trackio", "wandb"] = ""
-    """`trackio` or `wandb`: what is logged goes there as well, under the run folder's name."""
+    """`trackio` or `wandb`: what is logged goes there too, under the run folder's name and id."""
     page_samples: int = 4
     """Val samples that the model answers at every checkpoint, for RUN/run.html; 0: no such page."""
     peak_tflops: float = 0.0
