@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from trainer.data.batches import collate
 from trainer.data.shards import Rows, open_mixture
 from trainer.evaluation import measure
 from trainer.loop import train
+from trainer.model import adapter
 from trainer.model.smolvlm import Objective, use_attention
 
 IMAGE = 49190
@@ -413,7 +415,11 @@ def test_adapters_train_and_are_merged(
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {
-        n for n in before if n.endswith("proj.weight") or (".fc" in n and "weight" in n)
+        n
+        for n in before
+        if n.endswith("proj.weight")
+        or (".fc" in n and "weight" in n)
+        or any(re.fullmatch(names, n) for names in adapter.BESIDE.values())
     }
 
 

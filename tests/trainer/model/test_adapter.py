@@ -101,7 +101,12 @@ def test_what_is_saved_computes_what_was_trained(dora: bool, quantize: str) -> N
     settings = Adapter(rank=4, dora=dora, quantize=quantize)  # type: ignore[arg-type]
     model = adapter.adapt(model_of(), settings)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    assert all(".lora_" in name or ".connector." in name for name in trained)
+    assert all(
+        ".lora_" in name or any(re.fullmatch(names, name) for names in adapter.BESIDE.values())
+        for name in trained
+    )
+    for part in ("embed_tokens", "patch_embedding", "input_layernorm", "layer_norm1", "connector"):
+        assert any(part in name for name in trained)
     before = loss_of(model)
     before.backward()
     for name, parameter in trained.items():
@@ -148,8 +153,14 @@ def test_a_frozen_tower_has_no_adapter_that_learns(settings: Settings) -> None:
     config = settings(adapter__rank=4, optim__freeze="[vision, connector]")
     model = initial_model(config, load_tokenizer("builtin"), resume=None)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert trained
+    assert {name.split(".")[-2] for name in trained} >= {"embed_tokens", "input_layernorm"}
+    assert all(".text_model." in name or name.startswith("lm_head.") for name in trained)
+    alone = settings(adapter__rank=4, adapter__beside="[]", optim__freeze="[vision, connector]")
+    model = initial_model(alone, load_tokenizer("builtin"), resume=None)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert all(".text_model." in name and ".lora_" in name for name in trained)
+    with pytest.raises(ValueError, match=r"adapter\.beside: unknown 'norm'. Did you mean 'norms'"):
+        settings(adapter__beside="[norm]")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +191,8 @@ def test_the_memory_that_is_announced_follows_the_settings(settings: Settings) -
     assert full == 16 * every
     assert bytes_of(optim__name="adamw_8bit") == (10 * every, every)
     (lora, trained), (qlora, _) = (
-        bytes_of(adapter__rank=4, adapter__quantize=quantize) for quantize in ("", "nf4")
+        bytes_of(adapter__rank=4, adapter__beside="[]", adapter__quantize=quantize)
+        for quantize in ("", "nf4")
     )
     small = model_of()
     adapter.quantize(small, adapter.LINEAR)

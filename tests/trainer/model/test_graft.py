@@ -11,6 +11,7 @@ from tokenization.vocab import load_tokenizer
 from trainer import checkpoint
 from trainer.loop import train
 from trainer.model import graft
+from trainer.model.initial import initial_model
 from trainer.model.smolvlm import random_model
 
 KNOWN = 49_152
@@ -124,3 +125,25 @@ def test_a_backbone_with_other_ids_is_refused(backbones: tuple[Path, Path]) -> N
     )
     with pytest.raises(ValueError, match="tokens have other ids there"):
         graft.refuse_other_ids(str(backbones[1]), other, "here")
+
+
+@pytest.mark.parametrize("quantize", ["", "nf4"])
+def test_adapters_train_the_tokens_that_a_graft_added(
+    settings: Settings, backbones: tuple[Path, Path], quantize: str
+) -> None:
+    """128 rows begin at random: those of the batch move, in embeddings and head alike."""
+    config = settings(
+        steps=2, model__language__pretrained=backbones[1], model__tie_word_embeddings=False,
+        adapter__rank=2, adapter__quantize=quantize,
+    )  # fmt: skip
+    start = initial_model(config, load_tokenizer("builtin"), resume=None).state_dict()
+    end = checkpoint.load_weights(train(config))
+    names = {"embeddings": "model.text_model.embed_tokens.weight", "head": "lm_head.weight"}
+    added = ["<end_of_utterance>", "<global-img>", "<row_1_col_1>"]
+    ids = load_tokenizer("builtin").convert_tokens_to_ids(added)
+    for name in names.values():
+        for token in ids:
+            assert token >= KNOWN
+            assert not torch.equal(end[name][token], start[name][token]), (name, token)
+    norm = "model.text_model.norm.weight"
+    assert not torch.equal(end[norm], start[norm])
