@@ -38,9 +38,7 @@ def estimate(flops: float, *, device: str, count: int, tflops: float, price: flo
     """How long and how dear so many operations are on `count` devices, in one line."""
     total = f"{flops:.2g} FLOPs"
     if not tflops:
-        return (
-            f"{total}; hours unknown: no peak is known of '{device}' (peak_tflops= states it)"
-        )
+        return f"{total}; hours unknown: no peak is known of '{device}' (peak_tflops= states it)"
     hours = flops / (tflops * 1e12 * EXPECTED_MFU * count) / 3600
     cost = f", cost {hours * count * price:,.2f}" if price else " (price_per_hour= adds the cost)"
     return (
