@@ -39,7 +39,7 @@ from pipelines.engine.timings import timings
 from pipelines.index import index_of
 from pipelines.near import compare_by_tasks
 from pipelines.preconditions import require_all
-from pipelines.probe import ready
+from pipelines.readiness import ready
 from pipelines.report import card, digests
 from pipelines.report.finished import finished_of
 from pipelines.report.page import report

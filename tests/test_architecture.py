@@ -24,7 +24,7 @@ FLOORS = {
         ("arguments", "catalogue", "check", "hashes", "plan", "push"),  # commands
         ("build",),  # the main path
         ("unpublished",),
-        ("availability", "clean", "contamination", "index", "preconditions", "probe"),
+        ("availability", "clean", "contamination", "index", "preconditions", "probe", "readiness"),
         ("near",),
         ("survey",),
         ("stages", "ids"),

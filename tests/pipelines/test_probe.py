@@ -11,7 +11,8 @@ import pytest
 
 from mixtures.config import load
 from pipelines.__main__ import main
-from pipelines.probe import fails, probe, ready
+from pipelines.probe import fails, probe
+from pipelines.readiness import ready
 from pipelines.survey import Place
 from tests.hub_server import Hub
 from tests.laid_out import lay_out
