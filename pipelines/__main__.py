@@ -26,8 +26,8 @@ from pipelines.arguments import (
     place_of,
     split_settings,
 )
-from pipelines.engine import machine
 from pipelines.engine.private import printable
+from tokenization import machine
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""

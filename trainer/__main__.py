@@ -10,6 +10,7 @@ saving, 1 a bug or a loss that is not finite.
 import sys
 from collections.abc import Sequence
 
+from tokenization import machine
 from trainer.config import Model, load, split_pairs
 
 USAGE = """\
@@ -46,6 +47,7 @@ Every field: trainer/config.py; what they mean: docs/trainer.md.
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status."""
+    machine.settle()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if arguments else 2

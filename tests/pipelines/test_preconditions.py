@@ -113,7 +113,7 @@ NO_HOME = """
 import os, pwd, sys
 def unknown(uid): raise KeyError(uid)
 pwd.getpwuid = unknown
-from pipelines.engine import machine
+from tokenization import machine
 machine.settle()
 import getpass
 from pathlib import Path
