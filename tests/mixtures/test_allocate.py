@@ -137,6 +137,20 @@ def test_redistribute_gives_to_the_other_subsets_first():
     assert allocate(supply, mixture)["target"].to_list() == pytest.approx([100, 1900, 2000])
 
 
+def test_redistribute_shares_out_what_is_empty_also_where_all_is_asked_for():
+    supply = supply_of(
+        {("c", "a"): 0, ("c", "b"): 100, ("d", "x"): 0, ("e", "y"): 300}, tokens_each=1
+    )
+    subsets = {"c": {"a": {"weight": 1}, "b": {"weight": 1}}}
+    asked = {"subsets": subsets, "on_shortage": "redistribute", "max_epochs": 1}
+    mixture = mixture_of({"c": 0.25, "d": 0.25, "e": 0.5}, tokens="max", **asked)
+    table = allocate(supply, mixture)
+    assert table["target"].to_list() == pytest.approx([0, 100, 0, 200])  # c to e stays 1 to 2
+    nothing = supply_of({("c", "a"): 0, ("c", "b"): 0, ("d", "x"): 0, ("e", "y"): 0}, tokens_each=1)
+    with pytest.raises(ValueError, match=r"made: c: why\. .*c .*can give nothing"):
+        allocate(nothing, mixture, gone={"c": "c: why."})
+
+
 def test_nothing_is_said_where_nothing_was_short():
     supply = supply_of({("a", "r"): 10_000_000})
     mixture = mixture_of({"a": 1.0}, tokens=1_000_000, on_shortage="shrink")
