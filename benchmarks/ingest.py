@@ -137,7 +137,7 @@ def decord_loop(folder: Path) -> int:
 
 def steps(folder: Path) -> int:
     """Prints the CPU time of every step, in this process, without its imports."""
-    from pipelines.media import images, video
+    from pipelines.media import frames, images, video
 
     spent: dict[str, float] = {}
 
@@ -157,15 +157,15 @@ def steps(folder: Path) -> int:
         stream = io.BytesIO(path.read_bytes())
         seen = timed("timestamps", lambda stream=stream: video.probe(stream))
         last = seen.times[-1]
-        wanted = video.frame_instants(seen.duration, fps=FPS, max_frames=MAX_FRAMES, last=last)
-        chosen = seen.stamps[video.nearest_frames(seen.times, wanted)].tolist()
+        wanted = frames.frame_instants(seen.duration, fps=FPS, max_frames=MAX_FRAMES, last=last)
+        chosen = seen.stamps[frames.nearest_frames(seen.times, wanted)].tolist()
         found = timed(
             "decode and resize",
             lambda stream=stream, seen=seen, chosen=chosen: video.frames_at(
                 stream, seen, chosen, SIZE
             ),
         )
-        encoded = timed("JPEG", lambda found=found: [video.jpeg(image) for _, image in found])
+        encoded = timed("JPEG", lambda found=found: [frames.jpeg(image) for _, image in found])
         again = timed("decode JPEG", lambda encoded=encoded: list(map(images.decode, encoded)))
         timed("facts", lambda again=again: list(map(images.pixel_facts, again)))
         count += len(chosen)

@@ -4,6 +4,7 @@
 |-----------------|---------------------------------------------------------------------|
 | images.py       | encoded image -> size, hash, contrast ...; pages of a PDF           |
 | video.py        | videos -> frames; the only file that knows PyAV                     |
+| frames.py       | which frames are taken, and how one is kept                         |
 | container.py    | which container a file is, and what it says of its own length       |
 | frame_folders.py| videos that are folders of images                                   |
 | decoders.py     | the child process in which everything is decoded                    |

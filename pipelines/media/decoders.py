@@ -33,7 +33,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipelines.media import confinement, images, pipes, video
+from pipelines.media import confinement, frames, images, pipes, video
 from pipelines.media.pipes import Given
 from pipelines.media.video import Clip
 from pipelines.sources.sample import Defect
@@ -109,7 +109,7 @@ def answered(request: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], 
         if kind == "image":
             return {"facts": [images.image_facts(given.read(), **settings)]}, []
         if kind == "frame":
-            frame = video.frame_bytes(given.read(), **settings)
+            frame = frames.frame_bytes(given.read(), **settings)
             return {"facts": [images.image_facts(frame)]}, [frame]
         leaves = images.pdf_pages(given.read(), **settings)
         return {"facts": leaves}, [leaf.pop("bytes") for leaf in leaves]
@@ -182,7 +182,7 @@ def decode_image(data: bytes, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]
 
 
 def decode_frame(data: bytes, size: int, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]:
-    """The IMAGES element of what `video.frame_bytes` makes of an image; raises Defect as
+    """The IMAGES element of what `frames.frame_bytes` makes of an image; raises Defect as
     `decode_image` does.
     """
     with well_formed():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.media import decoders, video
+from pipelines.media import decoders, frames, video
 from pipelines.sources.sample import Defect
 
 
@@ -39,8 +39,8 @@ def clip_of_folder(
         raise Defect("undecodable_video", f"no frame between {start} and {end} s")
     duration = min(len(folder.names) / rate, end) - start
     since = times[inside] - times[inside[0]]
-    wanted = video.frame_instants(duration, fps=fps, max_frames=max_frames, last=since[-1])
-    chosen = inside[video.nearest_frames(since, wanted)]
+    wanted = frames.frame_instants(duration, fps=fps, max_frames=max_frames, last=since[-1])
+    chosen = inside[frames.nearest_frames(since, wanted)]
     shown = [decoders.decode_frame(folder.read(int(n)), size) for n in chosen]
     return video.Clip(
         frames=tuple(image["bytes"] for image in shown),

@@ -10,21 +10,12 @@
 * **Clock.** Times are those of the packets, so a wrong frame rate or duration in the header and a
   variable frame rate do no harm. Where the clock starts again (joined recordings), the next part
   follows the one before (`continuous_packets`).
-* **Instants.** `num = clamp(round(fps x duration), 1, max_frames)` instants lie evenly over the
-  whole clip, first and last frame included (one frame: the middle). Each takes the frame whose time
-  is nearest. SmolVLM's processor in transformers spaces its indices the same way; the public
-  SmolVLM2 loader instead took consecutive frames from the middle.
 * **Decoding.** By seeking where the gap between wanted frames exceeds the keyframe distance, else
-  in one pass; where seeking fails or lands elsewhere, in one pass. Pixels become RGB by swscale's
-  exact arithmetic: its quick one differs between processors.
-* **Size.** The longest edge is brought down to `size` px (the encoder's crop size) with the very
-  arithmetic of transformers' first resize (LANCZOS, even short side); the squash to `size` x `size`
-  happens when crops are made, as there. Small frames are not enlarged here.
+  in one pass; where seeking fails or lands elsewhere, in one pass. Which frames are taken, and how
+  they are kept: frames.py.
 """
 
-import io
 import math
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,9 +29,16 @@ from pipelines.media import container as containers
 from pipelines.media import images
 from pipelines.media.by_decord import KINDS, frames_by_decord
 from pipelines.media.container import Encoded
+from pipelines.media.frames import (
+    fit_frame,
+    frame_instants,
+    jpeg,
+    nearest_frames,
+    quarter_turn,
+    upright_frame,
+)
 from pipelines.sources.sample import Defect
 
-JPEG_QUALITY = 90
 TRUNCATED = 0.9
 """A clip that holds less than this share of the frames that its own table lists, or of the seconds
 that the header of an incomplete file promises, is cut off."""
@@ -49,19 +47,6 @@ JUMP = 10.0
 which no reordering of frames reaches back: FFmpeg's own `dts_delta_threshold`."""
 BROADCAST = ("mpegts", "mpeg")
 """Containers whose clock may begin anywhere."""
-EXACT = 0x2 | 0x2000 | 0x40000 | 0x80000
-"""swscale's SWS_BILINEAR, _FULL_CHR_H_INT, _ACCURATE_RND and _BITEXACT."""
-TURNS: dict[tuple[int, int, int, int], Image.Transpose] = {
-    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
-    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
-    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
-    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
-    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
-    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
-    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
-}
-"""(a, b, c, d) of a display matrix, x' = ax + cy and y' = bx + dy (ISO/IEC 14496-12, 8.3.2), and
-what it does; Pillow turns against the clock."""
 
 
 @dataclass(frozen=True)
@@ -101,35 +86,6 @@ class Probe:
     def times(self) -> np.ndarray:
         """Since the first frame, in s, ascending."""
         return (self.stamps - self.stamps[0]) * self.base
-
-
-def frame_instants(duration: float, *, fps: float, max_frames: int, last: float) -> np.ndarray:
-    """Instants from 0 to `last` (s), evenly: `clamp(round(fps x duration), 1, max_frames)`."""
-    count = int(min(max(1, round(fps * duration)), max_frames))
-    return np.array([last / 2]) if count == 1 else np.linspace(0.0, last, count)
-
-
-def nearest_frames(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Indices into ascending `times` of the nearest to each wanted instant, each at most once."""
-    right = np.clip(np.searchsorted(times, wanted), 1, max(1, len(times) - 1))
-    if len(times) == 1:
-        return np.array([0])
-    left = right - 1
-    return np.unique(np.where(wanted - times[left] <= times[right] - wanted, left, right))
-
-
-def frame_size(width: int, height: int, size: int) -> tuple[int, int]:
-    """(width, height) of a stored frame: longest edge `size`, short side even, never enlarged.
-
-    The arithmetic of `get_resize_output_image_size` in transformers' SmolVLM video processing.
-    """
-    if max(width, height) <= size:
-        return width, height
-    if width >= height:
-        short = int(size / (width / height))
-        return size, max(1, short + short % 2)
-    short = int(size * (width / height))
-    return max(1, short + short % 2), size
 
 
 # ------------------------------------------------------------------ in the child process
@@ -425,51 +381,3 @@ def frames_by_scanning(container: Any, seen: Probe, wanted: list[int], size: int
 SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video"}
 """Codecs of which frames that no other builds upon need not be decoded where they are not wanted;
 in AVI a packet's time is not its frame's."""
-
-
-def upright_frame(frame: Any) -> Image.Image:
-    """The frame as RGB, as its display matrix shows it."""
-    image: Image.Image = frame.to_image(interpolation=EXACT)
-    turn = TURNS.get(quarter_turn(frame))
-    return image if turn is None else image.transpose(turn)
-
-
-def quarter_turn(frame: Any) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the frame's display matrix, brought to the nearest quarter turn or mirror."""
-    try:
-        matrix = bytes(frame.side_data["DISPLAYMATRIX"])
-    except KeyError:
-        return (1, 0, 0, 1)
-    except ValueError:  # beside it stand data of a kind that PyAV does not know
-        angle = -math.radians(frame.rotation)
-        a, b = round(math.cos(angle)), round(math.sin(angle))
-        return (a, b, -b, a)
-    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
-    if abs(a) + abs(d) < abs(b) + abs(c):
-        return (0, sign(b), sign(c), 0)
-    return (sign(a), 0, 0, sign(d))
-
-
-def sign(number: int) -> int:
-    """-1, 0 or 1."""
-    return (number > 0) - (number < 0)
-
-
-def fit_frame(image: Image.Image, size: int) -> Image.Image:
-    """The frame, its longest edge at most `size` px."""
-    target = frame_size(image.width, image.height, size)
-    return image if target == image.size else image.resize(target, Image.Resampling.LANCZOS)
-
-
-def jpeg(image: Image.Image) -> bytes:
-    """The frame as JPEG."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def frame_bytes(data: bytes, *, size: int) -> bytes:
-    """An image as a frame: as it is where it is a small JPEG or WebP, else fitted, as JPEG."""
-    image = images.decode(data)
-    small = max(image.size) <= size and data.startswith((b"\xff\xd8\xff", b"RIFF"))
-    return data if small else jpeg(fit_frame(image, size))

@@ -14,7 +14,7 @@ if sys.argv[1] == "oldest":  # FFmpeg's own switch: no vector instruction at all
     (util,) = glob.glob(f"{av.__path__[0]}/../av.libs/libavutil*")
     ctypes.CDLL(util).av_force_cpu_flags(0)
 from filters.duplicates.hashes import text_signature
-from pipelines.media import images, video
+from pipelines.media import frames, images, video
 from tests.pipelines.media.clips import ALL
 import polars as pl
 
@@ -23,7 +23,7 @@ for path in sys.argv[2:]:
     data = open(path, "rb").read()
     if path.endswith(("png", "jpg", "webp")):
         told.update(repr(sorted(images.image_facts(data).items())).encode())
-        told.update(video.frame_bytes(data, size=64))
+        told.update(frames.frame_bytes(data, size=64))
     else:
         clip = video.decode(io.BytesIO(data), **ALL)
         told.update(repr((clip.facts, clip.seconds, clip.duration)).encode())

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.media import decoders, video
+from pipelines.media import decoders, frames, video
 from pipelines.sources.sample import Defect
 from tests.pipelines.media.clips import (
     colour_at,
@@ -173,8 +173,8 @@ def test_instants_are_within_bounds_for_any_clip(duration, fps, most, count, jit
         np.linspace(0, duration, count) + (np.sin(np.arange(count)) * 1e-3 if jitter else 0)
     )
     times -= times[0]
-    wanted = video.frame_instants(duration, fps=fps, max_frames=most, last=times[-1])
-    chosen = video.nearest_frames(times, wanted)
+    wanted = frames.frame_instants(duration, fps=fps, max_frames=most, last=times[-1])
+    chosen = frames.nearest_frames(times, wanted)
     assert 1 <= len(chosen) <= min(most, count)
     assert len(wanted) == min(max(1, round(fps * duration)), most)
     assert (np.diff(chosen) > 0).all()
@@ -205,7 +205,7 @@ def first_resize():
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([64, 384, 512]))
 def test_stored_size_is_that_of_the_first_resize_of_transformers(first_resize, width, height, size):
-    stored = video.frame_size(width, height, size)
+    stored = frames.frame_size(width, height, size)
     if max(width, height) <= size:
         assert stored == (width, height)
     else:
