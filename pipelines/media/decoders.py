@@ -274,7 +274,12 @@ def decode_in_child(
 def descriptor_of(data: bytes | Path) -> Iterator[tuple[int, int]]:
     """(a descriptor from which the bytes can be read, how many): bytes and files look alike."""
     if isinstance(data, Path):
-        descriptor = os.open(data, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for a writer
+        try:
+            descriptor = os.open(
+                data, os.O_RDONLY | os.O_NONBLOCK
+            )  # a FIFO would wait for a writer
+        except OSError as error:
+            raise Defect("unreadable_media", error.strerror or "it cannot be opened") from error
     elif hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("encoded")
     else:

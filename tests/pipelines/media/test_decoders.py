@@ -247,6 +247,11 @@ def test_a_verdict_depends_on_nothing_but_the_bytes(tmp_path):
         assert verdict(given) == expected[name], (name, way)
 
 
+def test_a_film_that_cannot_be_opened_is_a_verdict(tmp_path):
+    with pytest.raises(Defect, match="unreadable_media"):
+        decoders.decode_video(tmp_path / "gone.mp4", **ALL)
+
+
 def test_a_fifo_in_place_of_a_film_is_no_film(tmp_path):
     os.mkfifo(tmp_path / "v.mp4")
     with pytest.raises(Defect, match="missing_media"):
