@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench proof clean
+.PHONY: help demo test test-all check format bench proof llama-cpp clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -49,6 +49,17 @@ bench: $(STAMP)  ## the comparisons with peers of benchmarks/README.md
 
 proof: $(STAMP)  ## train on easy-vqa through the whole pipeline and judge it (half an hour)
 	$(BIN)/python examples/proof.py
+
+# The converter also wants sentencepiece, though not for this tokenizer.
+llama-cpp: $(STAMP)  ## build llama.cpp from PyPI's llama-cpp-python, for its slow test (minutes; needs cmake)
+	@mkdir -p out/llama-cpp-python
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --dest out llama-cpp-python==0.3.36
+	tar xzf out/llama_cpp_python-0.3.36.tar.gz --strip-components 1 -C out/llama-cpp-python
+	ln -sfn llama-cpp-python/vendor/llama.cpp out/llama.cpp
+	$(BIN)/python -m pip install --quiet --no-deps --target out/llama.cpp/site sentencepiece
+	cmake -S out/llama.cpp -B out/llama.cpp/build -DCMAKE_BUILD_TYPE=Release -DGGML_OPENMP=OFF \
+		-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_CURL=OFF
+	cmake --build out/llama.cpp/build --parallel --target llama-mtmd-cli
 
 clean:  ## remove what was built (not .venv)
 	rm -rf out examples/data .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
