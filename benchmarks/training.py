@@ -179,10 +179,10 @@ def ours(config: Config, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def padded(samples: list[Row], pad_token: int) -> dict[str, torch.Tensor]:
-    """A micro-batch as `transformers` takes it."""
+def padded(samples: list[Row], pad_token: int, *, width: int = 0) -> dict[str, torch.Tensor]:
+    """A micro-batch as `transformers` takes it, as wide as its longest or `width`."""
     alone = [collate([row], image_token=IMAGE) for row in samples]
-    width = max(batch.input_ids.shape[1] for batch in alone)
+    width = width or max(batch.input_ids.shape[1] for batch in alone)
     most = max(len(batch.pixels) for batch in alone)
     ids = torch.full((len(alone), width), pad_token)
     mask = torch.zeros_like(ids)

@@ -206,7 +206,7 @@ class Config:
     loop over the samples elsewhere."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """Under torchrun; `auto` is ddp."""
-    reshard: Literal["auto", "yes", "no"] = "auto"
+    reshard: Literal["auto", "always", "never"] = "auto"
     """FSDP: let gathered weights go after every layer, and gather them again for the backward pass
     and the next micro-batch; `auto`: only where all would take an eighth of a device's memory."""
     gradient_checkpointing: Literal["none", "language", "vision", "both"] = "none"

@@ -105,7 +105,7 @@ def train(config: Config) -> Path:
                     if evaluates:
                         state = evaluate(state, newest)
                     else:
-                        report.saved(state, model)
+                        report.saved(state, model, parallel_objective)
                 if is_finished(state, config, last):
                     break  # before the last step: `patience`
     assert newest is not None

@@ -110,7 +110,7 @@ GATHERED_SHARE = 1 / 8
 def stays_gathered(objective: nn.Module, world: World, config: Config) -> bool:
     """FSDP's ranks keep all weights from a step's first forward pass to its last backward pass."""
     if config.reshard != "auto":
-        return config.reshard == "no"
+        return config.reshard == "never"
     if world.device.type != "cuda":
         return True
     size = 2 if config.dtype == "bfloat16" else 4
@@ -119,12 +119,15 @@ def stays_gathered(objective: nn.Module, world: World, config: Config) -> bool:
     return weights <= GATHERED_SHARE * total
 
 
+LAYERS = ("SmolVLMEncoderLayer", "LlamaDecoderLayer")
+
+
 def layers(objective: nn.Module) -> list[nn.Module]:
-    """The encoder's and the decoder's blocks."""
+    """The encoder's and the decoder's blocks; `fully_shard` puts FSDP before a class's name."""
     return [
         module
         for module in objective.modules()
-        if type(module).__name__ in ("SmolVLMEncoderLayer", "LlamaDecoderLayer")
+        if type(module).__name__.removeprefix("FSDP") in LAYERS
     ]
 
 
@@ -168,7 +171,7 @@ def inference(objective: Any, world: World, config: Config) -> Iterator[None]:
         blocks: list[Any] = layers(objective)
         for layer in blocks:
             layer.set_reshard_after_forward(False, recurse=False)
-        parts = [part for part in objective.modules() if isinstance(part, FSDPModule)]
+        parts: list[Any] = [part for part in objective.modules() if isinstance(part, FSDPModule)]
         for part in parts:
             part.unshard()
         try:
@@ -176,6 +179,11 @@ def inference(objective: Any, world: World, config: Config) -> Iterator[None]:
         finally:
             for part in parts:
                 part.reshard()
+                # The order of forward passes is that in which the next backward pass gathers ahead;
+                # ranks that did not generate would gather something else.
+                for group in part._get_fsdp_state()._fsdp_param_groups:
+                    group._post_forward_indices.clear()
+                    group.comm_ctx.post_forward_order.clear()
             for layer in blocks:
                 again = not stays_gathered(objective, world, config)
                 layer.set_reshard_after_forward(again, recurse=False)

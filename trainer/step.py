@@ -16,7 +16,7 @@ from torch import nn
 
 from trainer import parallel
 from trainer.config import Config, Model
-from trainer.data.batches import Batch, Step
+from trainer.data.batches import Batch, Step, copied
 from trainer.model.smolvlm import flops, passes
 from trainer.parallel import World
 
@@ -98,6 +98,17 @@ def refuse_blindness(objective: nn.Module, model: Model, *, image_token: int, wo
         )
 
 
+def timed(batches: Iterator[Batch], waits: list[float]) -> Iterator[Batch]:
+    """The batches; how long each was waited for (s) is added to `waits`."""
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        waits.append(time.perf_counter() - began)
+        if batch is None:
+            return
+        yield batch
+
+
 def forward_backward(
     objective: nn.Module,
     plan: Step,
@@ -111,20 +122,19 @@ def forward_backward(
 
     None where SIGTERM has come to one of the ranks: the step is given up, its gradients are waste.
     """
-    began, waited = time.perf_counter(), 0.0
+    began = time.perf_counter()
     work = passes(config.optim.freeze, adapted=config.adapter.rank > 0)
     losses: list[torch.Tensor] = []
     samples: list[SampleLosses] = []
     tokens = crops = 0
     operations = 0.0
+    waits: list[float] = []
+    arriving = copied(timed(batches, waits), world.device)
     for number in range(plan.num_batches):
         last = number == plan.num_batches - 1
         if parallel.leaving(world, bool(sigterm), last=last):
             return None
-        waiting = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - waiting
-        batch = batch.to(world.device)
+        batch = next(arriving)
         with parallel.defer_gradient_exchange(objective, world, config, last=last):
             with parallel.precision(world, config):
                 loss, per_sample = objective(batch)
@@ -143,6 +153,6 @@ def forward_backward(
         samples=samples,
         crops=crops,
         flops=operations,
-        waited=waited,
+        waited=sum(waits),
         seconds=time.perf_counter() - began,
     )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import Settings
+from tests.trainer.evaluation.conftest import write_tsv
 from trainer import checkpoint, optim
 from trainer.__main__ import main
 from trainer.config import Config, to_yaml
@@ -57,18 +58,49 @@ def close(first: Path, second: Path) -> None:
 CHANGES = {"steps": 4, "micro_rows": 1, "evaluate_rows": 3}
 
 
+DORA = {"adapter__rank": 4}
+LORA = {"adapter__rank": 4, "adapter__dora": False, "optim__freeze": "[vision]"}
+
+
 @pytest.mark.parametrize(
-    ("kind", "rank"),
-    [("ddp", 0), pytest.param("fsdp", 0, marks=pytest.mark.slow),
-     pytest.param("fsdp", 4, marks=pytest.mark.slow)],
-)  # fmt: skip
+    ("kind", "changes"),
+    [
+        pytest.param("ddp", {}, id="ddp"),
+        pytest.param("fsdp", {"reshard": "never"}, id="fsdp", marks=pytest.mark.slow),
+        pytest.param("fsdp", {"reshard": "always"}, id="fsdp-resharded", marks=pytest.mark.slow),
+        pytest.param("fsdp", DORA, id="fsdp-dora", marks=pytest.mark.slow),
+        pytest.param("fsdp", LORA, id="fsdp-lora-frozen-vision", marks=pytest.mark.slow),
+    ],
+)
 def test_two_ranks_train_what_one_trains(
-    settings: Settings, tmp_path: Path, kind: str, rank: int
+    settings: Settings, tmp_path: Path, kind: str, changes: dict[str, object]
 ) -> None:
-    changes = {**CHANGES, "adapter__rank": rank}
+    changes = {**CHANGES, **changes}
     alone = train(settings(output=tmp_path / "alone", **changes))
     together = torchrun(settings(output=tmp_path / kind, parallel=kind, **changes), tmp_path)
     close(alone, together)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reshard", ["never", "always"])
+def test_sharded_weights_answer_and_are_selected_and_go_on_training(
+    settings: Settings, tmp_path: Path, reshard: str
+) -> None:
+    """Generation between the steps: each rank answers its share with all weights."""
+    rows = [{"index": str(n), "question": f"{n}?", "answer": "Yes"} for n in range(3)]
+    bench = write_tsv(tmp_path / "bench.tsv", rows)
+    changes = {**CHANGES, "page_samples": 2, "save_every": 1, "evaluate_every": 2,
+               "select": f"{{words: {{file: {bench}}}}}"}  # fmt: skip
+    alone = train(settings(output=tmp_path / "alone", **changes))
+    sharded = settings(output=tmp_path / "fsdp", parallel="fsdp", reshard=reshard, **changes)
+    together = torchrun(sharded, tmp_path)
+    close(alone, together)
+    written = [json.loads(line) for line in (together.parent / "log.jsonl").open()]
+    assert [line["step"] for line in written if "said" in line] == [1, 2, 3, 4]
+    assert all(len(line["said"]) == 2 for line in written if "said" in line)
+    scores = [line["metrics"]["selected"] for line in written if "metrics" in line]
+    assert len(scores) == 2
+    assert (together.parent / "run.html").is_file()
 
 
 @pytest.mark.slow

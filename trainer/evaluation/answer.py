@@ -202,6 +202,7 @@ def _answer_batch(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         do_sample=False,
+        synced_gpus=False,  # ranks answer questions of their own
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

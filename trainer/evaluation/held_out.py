@@ -9,9 +9,9 @@ from torch import nn
 
 from trainer import parallel
 from trainer.config import Config
-from trainer.data.batches import collate
+from trainer.data.batches import Batch, collate, copied, made_ahead, threads
 from trainer.data.order import shares
-from trainer.data.shards import Mixture, Rows
+from trainer.data.shards import Mixture, Row, Rows
 from trainer.parallel import World
 from trainer.step import SampleLosses
 
@@ -97,17 +97,25 @@ def held_out(
     counts = row_counts([len(rows) for rows in splits], list(config.data.values()), config)
     training = objective.training
     objective.eval()
+    cuda = world.device.type == "cuda"
+
+    def make(row: Row) -> Batch:
+        batch = collate([row], image_token=image_token)
+        return batch.pinned() if cuda else batch
+
     for rows, count, weight in zip(splits, counts, config.data.values(), strict=True):
         sums = Sums()
-        for start in range(0, count, world.ranks):
-            # Every rank takes part in every forward pass; past the end its row is not counted.
-            number = start + world.rank
-            row = rows[min(number, count - 1)]
-            batch = collate([row], image_token=image_token).to(world.device)
+        # Every rank takes part in every forward pass; past the end its row is not counted.
+        numbers = [start + world.rank for start in range(0, count, world.ranks)]
+        own = (rows[min(number, count - 1)] for number in numbers)
+        seen = []
+        for batch in copied(made_ahead(own, make, **threads(config)), world.device):
             with torch.no_grad(), parallel.precision(world, config):
                 _, per_sample = objective(batch)
+            seen.append(SampleLosses.of(batch, per_sample))
+        for number, samples in zip(numbers, seen, strict=True):
             if number < count:
-                sums.add_samples(SampleLosses.of(batch, per_sample), components)
+                sums.add_samples(samples, components)
         if count:
             found.append(sums.times(weight / count * sum(counts) / sum(config.data.values())))
     objective.train(training)

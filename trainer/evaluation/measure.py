@@ -38,11 +38,12 @@ def measure(
     metrics = {f"held_out/{name}": value for name, value in losses.items()}
     if config.select:
         metrics |= selection.selection_scores(
-            model, inputs.tokenizer, inputs.questions, config, state, folder.parent, world
-        )
+            objective, model, inputs.tokenizer, inputs.questions, config, state, folder.parent,
+            world,
+        )  # fmt: skip
     state = ranked(replace(state, metrics=metrics, measured_at=state.step), config)
     report.measured(state)
-    report.saved(state, model)
+    report.saved(state, model, objective)
     # Last: a run that ends before this is measured, and told of, by its next start.
     checkpoint.record(
         folder, state, model=model, mixtures=inputs.mixtures, config=config, world=world

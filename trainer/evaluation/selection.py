@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from tokenization.inference import asking_encoding
 from trainer.checkpoint import said_encoding
 from trainer.config import Config
@@ -21,7 +23,7 @@ from trainer.evaluation.benchmark import (
     write_answers,
 )
 from trainer.evaluation.confidence import Scores, compare, mean_interval
-from trainer.parallel import World, gather
+from trainer.parallel import World, gather, inference
 from trainer.state import State
 
 
@@ -41,6 +43,7 @@ def open_selection(config: Config) -> dict[str, list[Case]]:
 
 
 def selection_scores(
+    objective: nn.Module,
     model: Any,
     tokenizer: Any,
     benchmarks: Mapping[str, list[Case]],
@@ -53,8 +56,6 @@ def selection_scores(
     mean, all with the ends of their intervals; `selected/p` is of the paired test against the best
     step before.
     """
-    if world.kind == "fsdp":
-        raise ValueError("select: generation needs the whole model on a rank: parallel=ddp.")
     encoding = asking_encoding(said_encoding(state, tokenizer))
     found: dict[str, float] = {}
     strata: list[Scores] = []
@@ -62,10 +63,11 @@ def selection_scores(
     for name, benchmark in config.select.items():
         cases = benchmarks[name]
         mine = cases[world.rank :: world.ranks]
-        said = answers(
-            model, tokenizer, [case.question for case in mine], encoding=encoding,
-            max_new_tokens=32, batch_size=16,
-        )  # fmt: skip
+        with inference(objective, world, config):
+            said = answers(
+                model, tokenizer, [case.question for case in mine], encoding=encoding,
+                max_new_tokens=32, batch_size=16,
+            )  # fmt: skip
         texts, points = [""] * len(cases), [0.0] * len(cases)
         for rank, (own, scored) in enumerate(
             gather(world, (said, scores(mine, said, benchmark.metric)))

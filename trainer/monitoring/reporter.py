@@ -13,9 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from torch import nn
+
 from trainer import parallel
 from trainer.config import Config
-from trainer.data.batches import Loader
+from trainer.data.batches import Loader, cores, threads
 from trainer.evaluation import generations
 from trainer.evaluation.held_out import Sums
 from trainer.inputs import Inputs
@@ -74,6 +76,28 @@ class Meter:
         self.waited += result.waited
 
 
+DATA_WAIT = 0.1
+"""Share of the time spent waiting for data above which it is said, once, what to raise."""
+
+
+def waiting_for_data(config: Config, share: float, *, fitted: bool) -> str:
+    """How much of the time is lost to waiting, and the way out."""
+    workers, available = threads(config)["workers"], cores()
+    if workers < available:
+        way = f"Raise workers to {available}, the cores that this process may use"
+    elif fitted:
+        way = "Give the machine more cores for each process"
+    else:
+        way = (
+            "Give the machine more cores for each process, or build the mixture with "
+            "encoding.images=fitted, so that images are decoded and no longer resized"
+        )
+    return (
+        f"waiting  {share:.0%} of the time went by waiting for data: {workers} workers decode and "
+        f"crop too slowly for this model. {way}."
+    )
+
+
 class Reporter:
     """Everything that is told of one run; open inside `with`."""
 
@@ -94,6 +118,7 @@ class Reporter:
         self.tflops = config.peak_tflops or peak_tflops(device_name(world.device))
         self.meter = Meter()
         self.running_loss = math.nan
+        self.told_of_waiting = False
 
     def __enter__(self) -> "Reporter":
         self.open = ExitStack()
@@ -247,6 +272,11 @@ class Reporter:
             done = sum(each[2] for each in gathered) / seconds
             line["mfu"] = done / (self.tflops * 1e12 * self.world.ranks)
         self._tell(line)
+        if line["data_wait"] > DATA_WAIT and not self.told_of_waiting:
+            self.told_of_waiting = True
+            encodings = [mixture.encoding for mixture in self.inputs.mixtures]
+            fitted = all(encoding.images == "fitted" for encoding in encodings)
+            self.print(waiting_for_data(self.config, line["data_wait"], fitted=fitted))
         width = len(str(self.num_steps))
         self.print(
             f"step {state.step:>{width}}/{self.num_steps}  loss {line['mean_loss']:.4f}  "
@@ -281,13 +311,18 @@ class Reporter:
         )
         self.print(f"held out: {shown}")
 
-    def saved(self, state: State, model: Any) -> None:
-        """RUN/run.html is of this state; what the model says to its samples is in the log."""
+    def saved(self, state: State, model: Any, objective: nn.Module) -> None:
+        """RUN/run.html is of this state; what the model says to its samples is in the log.
+
+        All ranks call this, since one alone may not hold all weights.
+        """
         shown = self.inputs.shown
+        if shown:
+            with parallel.inference(objective, self.world, self.config):
+                if self.log is not None:
+                    words = generations.generate_answers(model, self.inputs.tokenizer, shown)
+                    write_line(self.log, {"step": state.step, "said": words})
         if self.log is not None and self.config.page_samples:
-            if shown and self.world.kind != "fsdp":  # generation needs the whole model on a rank
-                words = generations.generate_answers(model, self.inputs.tokenizer, shown)
-                write_line(self.log, {"step": state.step, "said": words})
             page.write(
                 self.run, self.config, shown, steps=self.num_steps, mixtures=self.inputs.mixtures
             )
