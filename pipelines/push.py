@@ -18,9 +18,10 @@ from typing import Any
 
 import yaml
 
-from pipelines.engine import tables
+from pipelines.engine import private, tables
 from pipelines.reading.hub import connection_errors
 from pipelines.report import card as cards
+from pipelines.report import digests
 from pipelines.report.croissant import croissant
 from pipelines.report.finished import Finished, open_finished
 
@@ -139,7 +140,39 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
                 to_parquet(folder / name, (stage / name).with_suffix(".parquet"))
             else:
                 hard_link(folder / name, stage / name)
+        if "files" in mixture.recipe:
+            seal(mixture, stage)
         yield stage
+
+
+def seal(mixture: Finished, stage: Path) -> None:
+    """`stage/recipe.json` has the hashes of the files beside it, which are those of the mixture, or
+    were just made of them.
+
+    Raises:
+        ValueError: a file of the mixture is not as it was built.
+    """
+    changed = [
+        f"{name}: {why}"
+        for name, why in digests.differing(mixture.folder, mixture.recipe)
+        if name != "README.md"  # the card is written anew
+    ]
+    if changed:
+        raise ValueError(
+            f"{mixture.folder} is not as it was built, and nothing was pushed:\n  "
+            + "\n  ".join(changed[:8])
+        )
+    known = mixture.recipe["files"]
+    names = [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
+    files = {
+        name: known[name]
+        if name in known and name != "README.md"
+        else digests.digest_of(str(stage), name)
+        for name in sorted(names)
+        if name not in ("recipe.json", "croissant.json")
+    }
+    (stage / "recipe.json").unlink()
+    tables.write_json(stage / "recipe.json", digests.sealed(mixture.recipe, files))
 
 
 def hard_link(path: Path, place: Path) -> None:
@@ -179,7 +212,15 @@ def staged_checkpoint(folder: Path, *, repo: str, dataset: str) -> Iterator[Path
                 hard_link(path, stage / path.name)
         for name in ("config.yaml", "state.json"):
             if (folder / "trainer" / name).is_file():
-                hard_link(folder / "trainer" / name, stage / "trainer" / name)
+                settings = yaml.safe_load((folder / "trainer" / name).read_text())  # JSON is YAML
+                (stage / "trainer").mkdir(exist_ok=True)
+                shown = private.hidden(settings)
+                text = (
+                    json.dumps(shown, indent=2) + "\n"
+                    if name.endswith(".json")
+                    else yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+                )
+                (stage / "trainer" / name).write_text(text)
         (stage / "README.md").write_text(model_card(folder, repo=repo, dataset=dataset))
         yield stage
 

@@ -11,6 +11,7 @@ kept.
 import heapq
 import math
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -181,6 +182,10 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
     if address == "local":
         # Tables travel as files; the object store holds only small tables of picks.
         try:
+            # Another user of this machine, who knows no token, can run nothing as this one.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
                 address="local",
                 num_cpus=workers or os.cpu_count(),
@@ -188,6 +193,12 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
                 include_dashboard=False,
                 **quiet,
             )
+        except (RuntimeError, ConnectionError, TimeoutError) as error:
+            raise ValueError(
+                f"Ray did not come up on this machine ({str(error).splitlines()[0]}). Where it is "
+                "busy, the same command may do it later; workers=0 builds in this process, without "
+                "Ray."
+            ) from error
         except OSError as error:
             if "AF_UNIX" not in str(error):
                 raise

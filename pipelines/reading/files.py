@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from pipelines.engine.private import without_credentials
 from pipelines.reading import hub, traffic
 from pipelines.reading.content import Verified, stated
 from pipelines.reading.walk import Unread, passed_over, printable, walk
@@ -119,12 +120,30 @@ def local_file(path: Path, root: Path, *, downloaded: bool = False) -> File:
     return File(name, str(path.absolute()), stat.st_size, str(stat.st_mtime_ns))
 
 
+def web_file(filesystem: Any, url: str) -> File:
+    """The one file at a web address, which has no folders to list."""
+    try:
+        about = filesystem.info(url)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{without_credentials(url)}: no file there") from error
+    name = url.partition("?")[0].partition("#")[0].rstrip("/").rsplit("/", 1)[-1]
+    if about.get("size") is None:
+        raise ValueError(
+            f"{without_credentials(url)}: the server does not say how large it is, so its parts "
+            "cannot be read. Download it, and name the file with data:"
+        )
+    stamp = next((about[k] for k in ("ETag", "etag", "Last-Modified") if about.get(k)), "")
+    return File(name, url, int(about["size"]), str(stamp))
+
+
 def remote_files(root: str) -> list[File]:
     """Every file under the fsspec URL `root` (or the file itself)."""
     import fsspec
 
     filesystem, path = fsspec.core.url_to_fs(root)
     found = []
+    if root.startswith(("http://", "https://")):
+        return [web_file(filesystem, root)]
     for full, about in filesystem.find(path, detail=True).items():
         name = full[len(path) :].lstrip("/") or full.rsplit("/", 1)[-1]
         if full != path and passed_over(name):
