@@ -150,7 +150,8 @@ def test_what_is_printed_moves_no_cursor():
 
 
 HOSTILE = ["<a|b>", "a&b", "&lt;", "**b** _c_ `d`", "[x](javascript:y)", "<script>",
-           "$x$ and $y$", "~~s~~", "# h", "![i](u)", "a\\|b", "http://evil.example", "www.evil.example"]  # fmt: skip
+           "$x$ and $y$", "~~s~~", "# h", "![i](u)", "a\\|b", "http://evil.example",
+           "www.evil.example"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", HOSTILE)
