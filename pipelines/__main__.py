@@ -17,6 +17,7 @@ from typing import Any
 
 from pipelines.arguments import (
     PLACE_KEYS,
+    expanded,
     load_mixture_of,
     parse_bool,
     parse_folder_and_settings,
@@ -118,9 +119,11 @@ def plan(words: list[str]) -> int:
 def overview_of(settings: dict[str, str]) -> str:
     """A line per bundled mixture."""
     from pipelines.plan import overview
+    from pipelines.survey import Place
     from tokenization.schema import Encoding
 
-    return overview(place_of(settings, "all"), encoding=Encoding)
+    place = Place(output="out/all", data=expanded(settings.get("data", "")))
+    return overview(place, encoding=Encoding)
 
 
 def diff(words: list[str]) -> int:

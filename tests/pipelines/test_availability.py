@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mixtures.config import load
+from mixtures.reading import bundled_mixtures
 from pipelines.__main__ import main
 from pipelines.availability import lacks_of, refuse, settled
 from pipelines.survey import Place
@@ -160,3 +161,17 @@ def test_a_shortage_leads_with_what_is_known_of_missing_media(tmp_path, capsys):
     )
     assert start in told
     assert "components.star.media=FOLDER" in told.partition("Ways out")[0]
+
+
+def test_one_table_says_of_every_bundled_mixture_what_it_needs(capsys):
+    assert main(["plan", "mixture=all"]) == 0
+    told = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in told.splitlines()[2:] if not line.startswith(" ")}
+    assert set(lines) == set(bundled_mixtures())
+    for name, line in lines.items():
+        assert (" yes" in line) == (name.endswith("_open") or name == "vision_stage"), line
+    assert "needs access to HuggingFaceFV/finevideo" in lines["sft_v2"]
+    assert "3.5 min" in lines["sft_v2"]
+    assert "2.3 min" in lines["sft_v2_open"]
+    assert "needs the texts of HuggingFaceTB/stack-edu" in lines["smollm2_stage4"]
+    assert "not as it stands" not in told
