@@ -1,6 +1,6 @@
 """What `plain_prompts` costs and gains: a small model per share, asked with and without our words.
 
-    python -m benchmarks.plain_prompts [steps=400] [shares=0,0.3,1]
+    python -m benchmarks.plain_prompts [steps=300] [shares=0,0.3] [seed=17]
 
 Each model learns to name the colour and the size of a rectangle from images and answers made here,
 with system prompts and words around images but for the share; all else is the same. Then both are
@@ -92,7 +92,7 @@ def bench(file: Path, count: int) -> Path:
     return file
 
 
-def main(steps: int, shares: list[float]) -> None:
+def main(steps: int, shares: list[float], seed: int) -> None:
     """Prints a line per model and kind of prompts, with its interval, and their difference."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -101,6 +101,7 @@ def main(steps: int, shares: list[float]) -> None:
             data = mixture(folder / f"share-{share:g}", share, 4000)
             settings = {
                 "data": str(data), "output": str(folder / f"run-{share:g}"), "steps": str(steps),
+                "seed": str(seed),
                 "batch_rows": "4", "micro_rows": "4", "evaluate_rows": "1", "page_samples": "0",
                 "log_every": str(steps), "save_every": str(steps), "threads": "1", "device": "cpu",
             }  # fmt: skip
@@ -112,5 +113,6 @@ def main(steps: int, shares: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    options = {"steps": "400", "shares": "0,0.3,1"} | split_pairs(sys.argv[1:])
-    main(int(options["steps"]), [float(each) for each in options["shares"].split(",")])
+    options = {"steps": "300", "shares": "0,0.3", "seed": "17"} | split_pairs(sys.argv[1:])
+    shares = [float(each) for each in options["shares"].split(",")]
+    main(int(options["steps"]), shares, int(options["seed"]))

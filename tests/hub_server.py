@@ -14,6 +14,7 @@ Of a folder, trees come by pages, and large files from another port, as from a C
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 from collections import defaultdict
@@ -27,6 +28,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import yaml
 
+ROOT = Path(__file__).parents[1]
 REGULAR_BYTES = 1_000
 """Files above this, and those of LFS endings, are large (10 MB at the real hub)."""
 LFS_ENDINGS = (".arrow", ".parquet", ".safetensors")
@@ -108,6 +110,23 @@ class Hub:
 
     def __exit__(self, *_: object) -> None:
         self.stack.close()
+
+    def environment(self, home: Path, *, token: str = "") -> dict[str, str]:
+        """Of a child process whose hub this is: HF_ENDPOINT and HF_TOKEN are read at import."""
+        offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN")
+        inherited = {name: value for name, value in os.environ.items() if name not in offline}
+        return {
+            **inherited,
+            "PYTHONPATH": str(ROOT),
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home / "hf"),
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "NO_PROXY": "127.0.0.1",
+            **({"HF_TOKEN": token} if token else {}),
+        }
 
     def commits(self, repo: str, kind: str = "dataset", branch: str = "main") -> list[Commit]:
         """The commits of a branch beyond the first, empty one."""

@@ -1,7 +1,6 @@
 """Probing reads a few rows of every subset, here and at a hub on loopback."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,19 +68,7 @@ def on_hub(
     hub: Hub, tmp_path: Path, *words: str, token: str = ""
 ) -> "subprocess.CompletedProcess[str]":
     """The command in a process of its own: HF_ENDPOINT is read at import."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_XET": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        environment.pop(name, None)
-    if token:
-        environment["HF_TOKEN"] = token
+    environment = hub.environment(tmp_path, token=token)
     return subprocess.run(
         [sys.executable, "-m", "pipelines", *words],
         capture_output=True,

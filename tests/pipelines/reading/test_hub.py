@@ -47,20 +47,7 @@ def hub(tmp_path):
 
 def read(hub, tmp_path, token="", **settings):
     """What `tests.pipelines.reading.read_hub` says."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        environment.pop(name, None)
-    if token:
-        environment["HF_TOKEN"] = token
+    environment = hub.environment(tmp_path, token=token)
     done = subprocess.run(
         [sys.executable, "-m", "tests.pipelines.reading.read_hub", json.dumps(settings)],
         capture_output=True,

@@ -1,7 +1,6 @@
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -15,6 +14,7 @@ from pipelines.report.page import (
     thumbnail,
 )
 from pipelines.report.plots import flow_links
+from tests.html_page import Page
 from tests.pipelines.made import drawing, finished, png, work_of
 
 
@@ -26,32 +26,6 @@ def mixture(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(mixture):
     return report(mixture, work=work_of(mixture.folder))
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in ("meta", "img", "input", "path", "use"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "script" not in self.open and "style" not in self.open:
-            self.words.append(data)
 
 
 def test_every_element_is_closed_in_order(html):

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.html_page import Page
 from tests.trainer.conftest import Settings
 from tests.trainer.shards import COLOURS, ENCODING, pack, png, sample, write
 from tokenization.images import crop_pixels as crops
@@ -28,32 +28,6 @@ from trainer.monitoring.page import CHARACTERS, POINTS, downsample, page, spread
 HOSTILE = (
     "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }}\u202e\x1b["
 )
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
 
 
 def lines(run: Path) -> list[dict]:
