@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench proof llama-cpp clean
+.PHONY: help demo test test-all check format parity bench proof llama-cpp clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -42,6 +42,9 @@ check: $(STAMP)  ## ruff, ruff format, mypy
 format: $(STAMP)  ## rewrite the code as `check` wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+parity: $(STAMP)  ## the trainer's parity tests on the lowest and the newest transformers, torch and peft
+	@for which in lowest newest; do $(BIN)/python tests/versions.py $$which || exit 1; done
 
 bench: $(STAMP)  ## the comparisons with peers of benchmarks/README.md
 	@for name in $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))); do \

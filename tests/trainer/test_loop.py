@@ -125,7 +125,9 @@ def test_a_spike_is_written_down(settings: Settings) -> None:
 def test_tensorboard_has_the_numbers(settings: Settings) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = train(settings(steps=2, tensorboard=True)).parent
+    train(settings(steps=3, stop_at=2, tensorboard=True))
+    run = train(settings(steps=3, tensorboard=True)).parent
+    assert len(list((run / "tensorboard").iterdir())) == 1  # after two starts
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     logged = [line["loss"] for line in lines(run) if "loss" in line]
     assert [e.value for e in events.Scalars("loss")] == pytest.approx(logged)
@@ -143,7 +145,9 @@ def test_trackio_has_the_numbers_also_after_a_resume(
     read = "select run_name, step, metrics from metrics order by step"
     with closing(sqlite3.connect(file)) as tables:
         rows = [(name, step, json.loads(told)) for name, step, told in tables.execute(read)]
-    assert {name for name, _, _ in rows} == {run.name}
+    identity = (run / "run_id").read_text().strip()
+    assert {name for name, _, _ in rows} == {f"{run.name}-{identity[:8]}"}
+    assert len(identity) == 32
     logged = [(line["step"], line["loss"]) for line in lines(run) if "loss" in line]
     assert [(step, told["loss"]) for _, step, told in rows if "loss" in told] == logged
     assert "losses/component/images" in rows[0][2]

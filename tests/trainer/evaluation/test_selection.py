@@ -8,6 +8,7 @@ import pytest
 
 from tests.trainer.conftest import Settings
 from tests.trainer.evaluation.conftest import write_tsv
+from trainer import checkpoint
 from trainer.evaluation.benchmark import read
 from trainer.loop import train
 
@@ -18,7 +19,7 @@ def test_the_best_checkpoint_follows_the_selected_benchmarks(
     rows = [{"index": str(n), "question": f"{n}?", "answer": "Yes"} for n in range(6)]
     other = write_tsv(tmp_path / "other.tsv", rows)
     select = f"{{colours: {{file: {bench}, weight: 3}}, other: {{file: {other}, metric: yes_no}}}}"
-    folder = train(settings(steps=3, evaluate_every=1, select=select))
+    folder = train(settings(steps=3, evaluate_every=1, select=select, keep_last=0))
     run = folder.parent
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     found = [line["metrics"] for line in lines if "metrics" in line]
@@ -30,7 +31,10 @@ def test_the_best_checkpoint_follows_the_selected_benchmarks(
     # From the second on there is one before to be compared with.
     assert ["selected/p" in metrics for metrics in found] == [False, True, True]
     assert all(0 < metrics["selected/p"] <= 1 for metrics in found[1:])
-    assert (run / "best").resolve().name in {"step-000003"}
+    highest = max(metrics["selected"] for metrics in found)
+    first = next(k for k, metrics in enumerate(found, 1) if metrics["selected"] == highest)
+    assert checkpoint.read_state(folder).best == {"step": first, "value": highest}
+    assert (run / "best").readlink() == Path(f"step-{first:06d}")
     with (run / "evaluations" / "step-000002" / "other.tsv").open(newline="") as stream:
         kept = list(csv.DictReader(stream, delimiter="\t"))
     assert [row["index"] for row in kept] == [case.index for case in read(other)]

@@ -190,6 +190,8 @@ def test_a_hub_id_with_its_revision_is_fetched(
         "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        environment.pop(name, None)
     pairs = RUN | STILL | {"data": str(mixture), "output": str(tmp_path / "run")}
     words = [f"{key}={value}" for key, value in pairs.items()]
     with Hub() as hub:
