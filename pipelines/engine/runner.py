@@ -173,6 +173,11 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # By default a part that never fits is tried for ever.
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
+    if address == "local" and "ray" not in sys.modules:  # Ray reads it as it is imported
+        # Another user of this machine, who knows no token, can run nothing as this one.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": True}
@@ -182,10 +187,6 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
     if address == "local":
         # Tables travel as files; the object store holds only small tables of picks.
         try:
-            # Another user of this machine, who knows no token, can run nothing as this one.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-            if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
                 address="local",
                 num_cpus=workers or os.cpu_count(),
