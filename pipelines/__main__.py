@@ -9,10 +9,8 @@ import difflib
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from pipelines.arguments import (
@@ -27,8 +25,8 @@ from pipelines.arguments import (
     place_of,
     split_settings,
 )
-from pipelines.engine.private import printable
 from tokenization import machine
+from tokenization.terminal import say, say_traceback
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -63,11 +61,6 @@ class Command:
     more: str = ""
 
 
-def say(text: str) -> None:
-    """The text is on the terminal, without what moves its cursor, and without credentials."""
-    print(printable(text))
-
-
 def build(words: list[str]) -> int:
     """`build mixture=NAME|FILE.yaml [key=value ...]`."""
     from pipelines import build as main_path
@@ -95,8 +88,8 @@ def probe(words: list[str]) -> int:
     for found in probing.probe(mixture, place):
         findings.append(found)
         result = found.fault or found.made or "ok"
-        print(f"{found.component} {found.subset}: {result}", file=sys.stderr, flush=True)
-    print(probing.report(findings, mixture, place))
+        say(f"{found.component} {found.subset}: {result}", error=True)
+    say(probing.report(findings, mixture, place))
     return 1 if probing.fails(findings, mixture) else 0
 
 
@@ -106,7 +99,7 @@ def plan(words: list[str]) -> int:
 
     settings, overrides = split_settings(words, {*PLACE_KEYS, "hub", "gpu", "mfu"})
     if settings.get("mixture") == "all":
-        print(overview_of(settings))
+        say(overview_of(settings))
         return 0
     mixture = load_mixture_of(settings, overrides)
     place = place_of(settings, mixture.name)
@@ -176,7 +169,7 @@ def hashes(words: list[str]) -> int:
 
     name, settings = parse_folder_and_settings(words, {"data", "output"})
     if name in SETS:
-        print(hash_set(name, data=settings.get("data", "")))
+        say(hash_set(name, data=settings.get("data", "")))
         return 0
     if "data" not in settings:
         raise ValueError("data= is missing: a .tsv file, a folder of images, or Parquet files.")
@@ -345,20 +338,20 @@ def main(words: list[str]) -> int:
     """Runs the command; returns the exit status."""
     machine.settle()
     if not words or words[0] in ("-h", "--help", "help"):
-        print(help_text())
+        say(help_text())
         return 0 if words else 2
     name, *rest = words
     try:
         command = command_of(name)
         if "-h" in rest or "--help" in rest:
-            print(f"python -m pipelines {command.usage}\n\n{command.summary.capitalize()}.")
-            print(command.more)
+            say(f"python -m pipelines {command.usage}\n\n{command.summary.capitalize()}.")
+            say(command.more)
             return 0
         return command.run(rest)
     except KeyboardInterrupt:
-        print(
+        say(
             "\nStopped. What was finished stays; the same command goes on from there.",
-            file=sys.stderr,
+            error=True,
         )
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has read enough
@@ -369,7 +362,7 @@ def main(words: list[str]) -> int:
 
         if raised_by_stage(error) and not isinstance(error, FileError):
             raise
-        print(printable(f"pipelines {name}: {error_message(error)}"), file=sys.stderr)
+        say(f"pipelines {name}: {error_message(error)}", error=True)
         return 2
 
 
@@ -383,14 +376,8 @@ def error_message(error: BaseException) -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
-def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A traceback as Python prints it, without credentials and what moves a cursor."""
-    text = "".join(traceback.format_exception(kind, error, trace))
-    print(printable(text), end="", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    sys.excepthook = hook
+    sys.excepthook = say_traceback
     status = main(sys.argv[1:])
     if status == INTERRUPTED:
         # Ray's threads, cut short, can crash a Python that ends in order (seen: a segfault).

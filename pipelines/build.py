@@ -50,6 +50,7 @@ from pipelines.stages import COST, FACTS, STAGES
 from pipelines.survey import Piece, Place, Survey, licences_of, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
+from tokenization.terminal import say
 
 MAY_HOLD_VIDEOS = ("video", "json", "tar")
 VIDEO = Needs(memory=2 << 30, max_calls=8)
@@ -67,7 +68,7 @@ def finished_recipe(place: Place) -> dict[str, Any] | None:
 
 def stats_of_finished(place: Place, fingerprint: str) -> dict[str, Any]:
     """The stats of the mixture that stands finished; says that nothing is to be done."""
-    print(f"{place.output} is finished (recipe {fingerprint}); nothing to do.")
+    say(f"{place.output} is finished (recipe {fingerprint}); nothing to do.")
     return dict(tables.read_json(tables.join(place.output, "stats.json")))
 
 
@@ -95,7 +96,7 @@ def folder_lock(folder: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Another build is writing {folder}; waiting for it to end.", flush=True)
+            say(f"Another build is writing {folder}; waiting for it to end.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -110,13 +111,12 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
     can = ready(mixture, place)
     mixture = can.mixture
     for left in can.left_out:
-        print(left.sentence, flush=True)
+        say(left.sentence)
     if unmade := hash_lists(mixture)[1]:
         sets = ", ".join(sorted({path.split("/")[1] for path in unmade}))
-        print(
+        say(
             f"{len(unmade)} benchmarks of {sets} have no hash list here and will not be checked: "
             f"python -m pipelines hashes {sets} makes them.",
-            flush=True,
         )
     todo = survey(mixture, place, left_out=can.left_out)
     private.remember(mixture)
@@ -176,7 +176,7 @@ def healing(build: Callable[[], dict[str, Any]], place: Place) -> dict[str, Any]
             if not error.path.startswith(ours) or error.path in healed:
                 raise
             healed.add(error.path)
-            print(f"{error}. It is removed and made again.", flush=True)
+            say(f"{error}. It is removed and made again.")
             tables.remove(error.path)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import fsspec
 
 from pipelines.engine import ownership, tables
-from pipelines.engine.private import without_credentials
+from tokenization.terminal import without_credentials
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,7 @@ SITES = {
     "av": {"pipelines/media/video.py"},
     "datatrove": {"filters/datatrove.py"},
 }
+PRINTING = ("print", "sys.stdout.write", "sys.stderr.write", "warnings.warn")
 HEAVY = ("torch", "ray", "datasets", "transformers", "av", "datatrove", "pandas", "scipy")
 
 
@@ -154,6 +155,18 @@ def test_a_heavy_package_has_one_import_site(package):
         if package in {name.split(".")[0] for name in imports(path)}
     }
     assert found == SITES[package]
+
+
+def test_one_function_prints():
+    """What is shown is escaped: tokenization/terminal.py."""
+    found = {
+        str(path.relative_to(ROOT))
+        for room in ROOMS
+        for path in files(room)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in PRINTING
+    }
+    assert found == {"tokenization/terminal.py"}
 
 
 def test_torch_comes_in_only_where_models_run():

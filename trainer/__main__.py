@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from tokenization import machine
+from tokenization.terminal import say, say_traceback
 from trainer.config import Model, load, split_pairs
 
 USAGE = """\
@@ -49,17 +50,17 @@ def main(arguments: Sequence[str]) -> int:
     """The exit status."""
     machine.settle()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
+        say(USAGE.rstrip())
         return 0 if arguments else 2
     if arguments[0] not in ("evaluate", "average") and {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
+        say(USAGE.rstrip())
         return 0
     try:
         return _run(arguments)
     except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError) as error:
         if isinstance(error, ValueError) and not _raised_by_us(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
 
 
@@ -107,14 +108,15 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         checkpoint = launch(config, **cluster) if cluster else train(config)
     except Preempted as stopped:
-        print(stopped)
+        say(str(stopped))
         return 143
     import os
 
     if os.environ.get("RANK", "0") == "0":
-        print(f"checkpoint {checkpoint}")
+        say(f"checkpoint {checkpoint}")
     return 0
 
 
 if __name__ == "__main__":
+    sys.excepthook = say_traceback
     sys.exit(main(sys.argv[1:]))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from tokenization.terminal import say
 from trainer import checkpoint
 from trainer.checkpoint import ARRIVING
 from trainer.config import did_you_mean, split_pairs
@@ -34,7 +35,7 @@ OPTIONS = {"last": "5", "output": ""}
 def average_command(arguments: Sequence[str]) -> int:
     """`average RUN ...`; the exit status."""
     if {"-h", "--help", "help"} & set(arguments):
-        print(USAGE, end="")
+        say(USAGE.rstrip())
         return 0
     if not arguments or "=" in arguments[0]:
         raise ValueError("average: expected a run: python -m trainer average RUN last=5")
@@ -46,7 +47,7 @@ def average_command(arguments: Sequence[str]) -> int:
     if not options["last"].isdigit() or int(options["last"]) < 2:
         raise ValueError(f"average: last={options['last']}: expected a whole number above 1.")
     made = average(Path(arguments[0]), last=int(options["last"]), output=options["output"])
-    print(f"checkpoint {made}")
+    say(f"checkpoint {made}")
     return 0
 
 

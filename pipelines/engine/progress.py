@@ -10,8 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipelines.engine.private import printable
 from pipelines.engine.timings import Report
+from tokenization.terminal import printable, say
 
 SLOW = 5
 """A task is a straggler past so many medians of its stage, and past SLOW_SECONDS."""
@@ -80,9 +80,9 @@ class Progress:
     def say(self, line: str) -> None:
         """The line stands on stderr, above the bars where there are some."""
         if self.bars:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(printable(line), file=sys.stderr)
         else:
-            print(printable(line), file=sys.stderr, flush=True)
+            say(line, error=True)
 
     def close(self) -> None:
         """The bars stay on the screen as they are."""

@@ -37,6 +37,7 @@ from pipelines.media import confinement, frames, images, pipes, video
 from pipelines.media.pipes import Given
 from pipelines.media.video import Clip
 from pipelines.sources.sample import Defect
+from tokenization.terminal import say
 
 MAX_BYTES = 4 << 30
 """Encoded bytes of a video, at most."""
@@ -333,7 +334,7 @@ def tell_if_unconfined(means: tuple[str, ...]) -> None:
     """One line, once a process, where decoders keep what they should have given up."""
     if "seccomp" not in means:
         only = f"only {', '.join(means)}" if means else "nothing"
-        print(f"decoders are confined by {only} on this machine: docs/security.md", file=sys.stderr)
+        say(f"decoders are confined by {only} on this machine: docs/security.md", error=True)
 
 
 def stop_child() -> None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pipelines.engine.private import without_credentials
 from pipelines.reading import hub, traffic
 from pipelines.reading.content import Verified, stated
 from pipelines.reading.walk import Unread, passed_over, printable, walk
+from tokenization.terminal import without_credentials
 
 ANY_IMAGE = re.compile(
     r".*\.(jpe?g|jfif|png|webp|bmp|gif|tiff?|avif|heic|heif|jp2|ppm|pgm)\Z", re.IGNORECASE

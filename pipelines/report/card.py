@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.engine.private import visible_text
 from pipelines.report.stats import MEASURES, stats
+from tokenization.terminal import visible_text
 
 __all__ = ["card", "human_amount", "rule_meaning", "stats", "terminal_table"]
 

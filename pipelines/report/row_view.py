@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.engine.private import visible_text
+from tokenization.terminal import visible_text
 
 __all__ = ["SampleView", "Span", "frame_times", "sample_views", "visible_text"]
 

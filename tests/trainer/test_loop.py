@@ -7,12 +7,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
 
 from tests.trainer.conftest import SMALL, Settings
-from tests.trainer.shards import write
+from tests.trainer.shards import toy, write
 from trainer import config as config_module
 from trainer import optim
 from trainer.__main__ import main
@@ -109,6 +110,25 @@ def test_a_loss_that_is_not_finite_names_the_samples(
     assert written["loss"] == "nan"
     assert any(math.isnan(loss) for batch in written["batches"]
                for loss in batch["loss_per_sample"].values())  # fmt: skip
+
+
+def test_names_of_a_mixture_move_no_cursor(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe's, and those of components, which stand in the index alone."""
+    folder = toy(tmp_path / "hostile", count=20)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe |= {"name": "toy\u061ca", "fingerprint": "\x1b[2J\u202e"}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    index = pa.table({"source": ["toy"] * 3, "subset": ["image", "images", "text"],
+                      "component": ["images\x1b[1A", "images\x1b[1A", "words\r"]})  # fmt: skip
+    with pa.ipc.new_file(str(folder / "index.arrow"), index.schema) as writer:
+        writer.write_table(index)
+    train(settings(steps=1, data=folder))
+    told = capsys.readouterr().out
+    for name in ("toy\\u061ca (\\u001b[2J\\u202e)", "images\\u001b[1A", "words\\u000d"):
+        assert name in told
+    assert not any(mark in told for mark in "\x1b\r\u202e\u061c")
 
 
 def test_a_spike_is_written_down(settings: Settings) -> None:

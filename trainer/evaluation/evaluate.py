@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenization.inference import plain_encoding
+from tokenization.terminal import say
 from trainer.checkpoint import resolve_checkpoint
 from trainer.config import did_you_mean, split_pairs
 from trainer.evaluation import vlmevalkit
@@ -83,7 +84,7 @@ class Judged:
 def evaluate_command(arguments: Sequence[str]) -> int:
     """`evaluate CHECKPOINT bench=FILE.tsv ...`; the exit status."""
     if {"-h", "--help", "help"} & set(arguments):
-        print(USAGE, end="")
+        say(USAGE.rstrip())
         return 0
     if not arguments or "=" in arguments[0]:
         raise ValueError(
@@ -184,7 +185,7 @@ def _judge(
         file = out / f"{name}.json"
         file.write_text(json.dumps(result, indent=2) + "\n")
         low, high = result["interval"]
-        print(
+        say(
             f"{Path(options['bench']).stem}: {metric} {result['score']:.4f} ({low:.4f} to "
             f"{high:.4f}) over {len(cases)} questions about {result['clusters']} images, prompts "
             f"{kind}, images {options['images']}; {file}"
@@ -205,7 +206,7 @@ def _compare(first: Judged, second: Judged, cases: Sequence[Case]) -> None:
     told = {"first": first.label, "second": second.label, "difference": by.value,
             "interval": [by.low, by.high], "p": found.p, "questions": len(cases)}  # fmt: skip
     file.write_text(json.dumps(told, indent=2) + "\n")
-    print(
+    say(
         f"{first.label} less {second.label}: {by.value:+.4f} ({by.low:+.4f} to {by.high:+.4f}), "
         f"p {found.p:.3g}; {file}"
     )
@@ -219,7 +220,7 @@ def _write_own_for_vlmevalkit(
     try:
         entries = {bench.stem: vlmevalkit.entry(bench.stem, own_class=own)}
     except ValueError as error:
-        print(f"no file for VLMEvalKit: {error}")
+        say(f"no file for VLMEvalKit: {error}")
         return
     root, warning = vlmevalkit.place(bench, bench.stem, out)
     if entries[bench.stem].get("class") == "CustomVQADataset":
@@ -227,7 +228,7 @@ def _write_own_for_vlmevalkit(
     file = out / f"{bench.stem}.vlmevalkit.json"
     vlmevalkit.write(resolve_checkpoint(Path(checkpoint)), entries, file, root=root)
     if warning:
-        print(warning.strip())
+        say(warning.strip())
 
 
 def _write_for_vlmevalkit(checkpoint: str, options: Mapping[str, str]) -> None:

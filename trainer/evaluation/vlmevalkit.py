@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tokenization.terminal import say
 from trainer.config import did_you_mean
 from trainer.evaluation.benchmark import Case, default_metric
 
@@ -112,7 +113,7 @@ def write(
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {"model": {label_of(folder): model}, "data": benchmarks}
     file.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"VLMEvalKit: {f'LMUData={root} ' if root else ''}python run.py --config {file}")
+    say(f"VLMEvalKit: {f'LMUData={root} ' if root else ''}python run.py --config {file}")
 
 
 def entries_of(names: str) -> dict[str, dict[str, Any]]:

@@ -6,13 +6,13 @@ adapters learn beside what is left of the weights, and the checkpoint is the sum
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from tokenization.terminal import say
 from trainer.config import Adapter
 
 LINEAR = (
@@ -98,10 +98,10 @@ def quantize(model: nn.Module, targets: str) -> list[str]:
             else:
                 kept.append(name)
     if kept and os.environ.get("RANK", "0") == "0":
-        print(
+        say(
             f"adapter.quantize=nf4: {len(kept)} layers stay in full precision, since bitsandbytes "
             f"makes their 4-bit weights wrong on this processor: {', '.join(kept)}",
-            file=sys.stderr,
+            error=True,
         )
     return kept
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenization import terminal
 from trainer.config import Config
 from trainer.data.shards import Mixture
 from trainer.evaluation.generations import NEW_TOKENS, ShownSample
@@ -35,9 +36,6 @@ CHECKPOINTS = 8
 """Whose answers are shown: the first, the last and some between."""
 CHARACTERS = 1500
 """Of a prompt or an answer, at most."""
-UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-"""Control characters and marks that are invisible or reorder text, but for tab and newline."""
-
 Curve = tuple[Sequence[float], Sequence[float]]
 """x and y."""
 
@@ -93,7 +91,7 @@ def write(
 
 def visible_text(text: str) -> str:
     """The text with what is invisible or turns the reading order written out; shortened."""
-    shown = UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text[:CHARACTERS])
+    shown = terminal.visible_text(text[:CHARACTERS])
     more = len(text) - CHARACTERS
     return shown + (f" ... ({more:,} characters more)" if more > 0 else "")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from tokenization.terminal import say
 from trainer import parallel
 from trainer.config import Config
 from trainer.data.batches import Loader, cores, threads
@@ -141,7 +142,7 @@ class Reporter:
     def print(self, text: str) -> None:
         """One process speaks."""
         if self.world.first:
-            print(text, flush=True)
+            say(text)
 
     def begin(self, model: Any, *, resumed: Path | None) -> None:
         """The run's sizes, hours and data are printed, and from where it goes on."""
