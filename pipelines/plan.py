@@ -29,6 +29,8 @@ from pipelines.survey import Piece, Place, component_terms, licences_of, listing
 
 WIDTH = 100
 """Characters of a line."""
+UNKNOWN = "is known before it is read: a build measures it."
+"""How the sentence ends that names components of which only reading tells the size."""
 
 
 def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> str:
@@ -89,7 +91,9 @@ def finish_lines(
 
 
 def finish_word(lacks: Sequence[Lack], short: Sequence[str]) -> str:
-    """`yes`, or `needs` and what."""
+    """`yes`, `needs` and what, or that only reading tells."""
+    if not lacks and short and all(sentence.endswith(UNKNOWN) for sentence in short):
+        return "not known yet"
     if not lacks:
         return "yes" if not short else "not as it stands"
     return f"needs {', '.join(dict.fromkeys(lack.need for lack in lacks))}"
@@ -225,7 +229,7 @@ def shortage_lines(needs: pl.DataFrame) -> list[str]:
     ]
     if unread:
         which = "" if len(unread) == len(needs) else f" of {', '.join(unread)}"
-        lines.append(f"No size{which} is known before it is read: a build measures it.")
+        lines.append(f"No size{which} {UNKNOWN}")
     return lines
 
 

@@ -20,6 +20,7 @@ def test_what_was_never_read_says_so(world, tmp_path, capsys):
     assert main(["plan", *words]) == 0
     said = capsys.readouterr().out
     assert "a build measures it" in said
+    assert "can be finished: not known yet" in said
     assert "would run     3 of 3 parts" in said
     assert list(tmp_path.iterdir()) == []
 
