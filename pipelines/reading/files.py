@@ -122,18 +122,48 @@ def local_file(path: Path, root: Path, *, downloaded: bool = False) -> File:
 
 def web_file(filesystem: Any, url: str) -> File:
     """The one file at a web address, which has no folders to list."""
+    from fsspec.asyn import sync
+
+    shown = without_credentials(url)
     try:
         about = filesystem.info(url)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{without_credentials(url)}: no file there") from error
-    name = url.partition("?")[0].partition("#")[0].rstrip("/").rsplit("/", 1)[-1]
-    if about.get("size") is None:
+        status = getattr(error.__cause__, "status", None)
+        if isinstance(error.__cause__, OSError):
+            raise ValueError(f"{shown}: the server does not answer.") from error
+        if status not in (None, 404, 410):
+            raise ValueError(f"{shown}: the server refuses it (status {status}).") from error
+        raise FileNotFoundError(f"{shown}: no file there") from error
+    name = url.partition("?")[0].partition("#")[0].rpartition("/")[2]
+    if not name or about.get("mimetype") == "text/html":
         raise ValueError(
-            f"{without_credentials(url)}: the server does not say how large it is, so its parts "
-            "cannot be read. Download it, and name the file with data:"
+            f"{shown}: a folder or page, and web servers list no folders. Name one file in it, or "
+            "download the folder and name that."
+        )
+    size = about.get("size")
+    if size is None or (
+        size >= fsspec_block() and not sync(filesystem.loop, has_ranges, filesystem, url)
+    ):
+        raise ValueError(
+            f"{shown}: the server gives no parts of a file, or does not say how large it is, so "
+            "it cannot be read in parts. Download it, and name the file with data:"
         )
     stamp = next((about[k] for k in ("ETag", "etag", "Last-Modified") if about.get(k)), "")
-    return File(name, url, int(about["size"]), str(stamp))
+    return File(name, url, int(size), str(stamp))
+
+
+def fsspec_block() -> int:
+    """Bytes below which fsspec reads a file of the web in one answer."""
+    from fsspec.implementations.http import HTTPFile
+
+    return int(HTTPFile.DEFAULT_BLOCK_SIZE)
+
+
+async def has_ranges(filesystem: Any, url: str) -> bool:
+    """Whether the server gives the file's first byte alone."""
+    session = await filesystem.set_session()
+    async with session.get(url, headers={"Range": "bytes=0-0"}) as answer:
+        return bool(answer.status == 206)
 
 
 def remote_files(root: str) -> list[File]:
@@ -166,7 +196,10 @@ def open_file(url: str, size: int = -1, *, scattered: bool = False, content: str
     if is_url(url):
         import fsspec
 
-        return cast(BinaryIO, fsspec.open(url, "rb").open())
+        found = fsspec.open(url, "rb").open()
+        if isinstance(found, fsspec.spec.AbstractBufferedFile):  # its readline takes no limit
+            found = io.BufferedReader(cast(Any, found), buffer_size=64 << 10)
+        return cast(BinaryIO, found)
     if content and size >= 0:
         raw = Verified(traffic.opened(Path(url)), url=url, size=size, content=content)
         return cast(BinaryIO, io.BufferedReader(raw, buffer_size=1 << 20))

@@ -84,6 +84,9 @@ def locate_data(
         return Tree(str(path.parent.absolute()), (file,), named=True), {about.whole_name: [file]}
     if not is_url(data) and path.is_dir():
         return list_tree(data, ours=ours), {}
+    if data.startswith(("http://", "https://")):  # a `?` begins its query; it lists no folder
+        tree = list_tree(data)
+        return replace(tree, named=True), {about.whole_name: list(tree.files)}
     if GLOB.search(data):
         root, _, pattern = split_glob(data)
         tree = list_tree(root, ours=ours)
