@@ -38,7 +38,13 @@ from pipelines.engine.private import cache_folder
 from pipelines.reading.content import ContentError
 from pipelines.reading.files import File, is_url, open_file
 from pipelines.reading.split_zip import join_disks
-from pipelines.reading.streams import DecompressedStream, JoinedFiles, TailedStream, decompressed
+from pipelines.reading.streams import (
+    DecompressedStream,
+    JoinedFiles,
+    OpenFiles,
+    TailedStream,
+    decompressed,
+)
 from pipelines.sources.sample import Defect
 
 ARCHIVE = re.compile(
@@ -110,16 +116,18 @@ def disk_number(name: str) -> int:
     return int(disk["number"]) if disk else sys.maxsize
 
 
-def open_archive(archive: Archive) -> BinaryIO:
-    """A seekable reader of the archive's bytes."""
+def open_archive(archive: Archive, *, among: OpenFiles | None = None) -> BinaryIO:
+    """A seekable reader of the archive's bytes; `among`: of many, which share open files."""
     scattered = not archive.streams
     if len(archive.files) == 1:
         [file] = archive.files
-        return open_file(file.url, file.size, scattered=scattered, content=file.content)
-    joined = JoinedFiles(archive.files, scattered=scattered)
-    return cast(
-        BinaryIO, io.BufferedReader(joined, buffer_size=(64 << 10) if scattered else 1 << 20)
-    )
+        if among is None:
+            return open_file(file.url, file.size, scattered=scattered, content=file.content)
+        buffer_size = io.DEFAULT_BUFFER_SIZE
+    else:
+        buffer_size = (64 << 10) if scattered else 1 << 20
+    joined = JoinedFiles(archive.files, scattered=scattered, among=among)
+    return cast(BinaryIO, io.BufferedReader(joined, buffer_size=buffer_size))
 
 
 def normalized_path(name: str) -> str:
@@ -214,7 +222,7 @@ class Members:
     def __init__(self, archives: Sequence[Archive]) -> None:
         self.archives = archives
         self.readers: dict[int, zipfile.ZipFile | tarfile.TarFile] = {}
-        self.streams: list[BinaryIO] = []
+        self.open_files = OpenFiles()
         self.broken: list[str] = []
         self.by_base: dict[str, list[tuple[int, Any]]] = {}
         self.by_folder: dict[str, dict[tuple[int, str], list[Any]]] | None = None
@@ -242,8 +250,7 @@ class Members:
         """The open archive."""
         if number not in self.readers:
             archive = self.archives[number]
-            stream = open_archive(archive)
-            self.streams.append(stream)
+            stream = open_archive(archive, among=self.open_files)
             made: zipfile.ZipFile | tarfile.TarFile
             if archive.kind == "zip":
                 disks = archive.disks
@@ -335,8 +342,7 @@ class Members:
         """Every archive is closed."""
         for reader in self.readers.values():
             reader.close()
-        for stream in self.streams:
-            stream.close()
+        self.open_files.close()
 
 
 def unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:

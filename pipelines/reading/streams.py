@@ -26,19 +26,45 @@ MAX_EXPANSION = 250
 """Times its own size that a stream of more than UNSUSPECTED bytes may become. Text becomes 3 to 10
 times its size, a table of equal rows 100; deflate ends at 1,032, bzip2 and zstd far beyond."""
 UNSUSPECTED = 256 << 20
+MAX_OPEN = 64
+"""Files that one part holds open of its archives' at most. A process may have 1,024 open by most
+systems' default, 256 by macOS's."""
 XZ_MEMORY = 512 << 20
 """Bytes that a stream's dictionary may take, at most: `xz -9` needs 65 MiB."""
 
 
-class JoinedFiles(io.RawIOBase):
-    """Several files, one after the other, as one seekable file."""
+class OpenFiles:
+    """The files that were read last, open; a file that others displaced is opened again."""
 
-    def __init__(self, files: Sequence[File], *, scattered: bool = False) -> None:
+    def __init__(self) -> None:
+        self.streams: dict[tuple[File, bool], BinaryIO] = {}
+        """The one read last at the end."""
+
+    def stream(self, file: File, *, scattered: bool) -> BinaryIO:
+        """A reader of the file, at any position."""
+        found = self.streams.pop((file, scattered), None)
+        if found is None:
+            while len(self.streams) >= MAX_OPEN:
+                self.streams.pop(next(iter(self.streams))).close()
+            found = open_file(file.url, file.size, scattered=scattered, content=file.content)
+        self.streams[file, scattered] = found
+        return found
+
+    def close(self) -> None:
+        """Every file is closed."""
+        while self.streams:
+            self.streams.popitem()[1].close()
+
+
+class JoinedFiles(io.RawIOBase):
+    """Several files, one after the other, as one seekable file; `among` those that others share."""
+
+    def __init__(
+        self, files: Sequence[File], *, scattered: bool = False, among: OpenFiles | None = None
+    ) -> None:
         super().__init__()
-        self.streams = [
-            open_file(file.url, file.size, scattered=scattered, content=file.content)
-            for file in files
-        ]
+        self.files, self.scattered = files, scattered
+        self.shared, self.open_files = among is not None, among or OpenFiles()
         self.ends = np.cumsum([file.size for file in files]).tolist()
         self.position = 0
 
@@ -63,19 +89,20 @@ class JoinedFiles(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with what the file at the position still has; returns how many bytes."""
         number = int(np.searchsorted(self.ends, self.position, side="right"))
-        if number == len(self.streams):
+        if number == len(self.files):
             return 0
         start = self.ends[number - 1] if number else 0
-        self.streams[number].seek(self.position - start)
-        data = self.streams[number].read(min(len(buffer), self.ends[number] - self.position))
+        stream = self.open_files.stream(self.files[number], scattered=self.scattered)
+        stream.seek(self.position - start)
+        data = stream.read(min(len(buffer), self.ends[number] - self.position))
         buffer[: len(data)] = data
         self.position += len(data)
         return len(data)
 
     def close(self) -> None:
-        """Every file is closed."""
-        for stream in self.streams:
-            stream.close()
+        """Every file is closed, but those that others share."""
+        if not self.shared:
+            self.open_files.close()
         super().close()
 
 
