@@ -23,6 +23,8 @@ from tests import faulty
 from tests.pipelines.sources.making import encoded_video, write_lines
 from tests.test_build import digests
 
+LATE = 90_000_000
+"""us."""
 WHOLE = 120
 """s, after which a process hangs; no test waits for it to pass."""
 
@@ -200,3 +202,23 @@ def test_a_clock_that_runs_backwards_changes_nothing(world, mix, tmp_path):
     for path in tmp_path.rglob("*.arrow"):
         os.utime(path, (2_000_000_000, 2_000_000_000))  # from the future
     assert resumed(world, tmp_path) == digests(mix)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault",
+    [
+        # What Ray waits for comes later than its limits of 30 s: a busy machine.
+        {"RAY_testing_asio_delay_us": f"NodeInfoGcsService.grpc_server.RegisterNode={LATE}:{LATE}"},
+        {"RAY_gcs_storage": "none"},  # its first process ends as it starts
+    ],
+    ids=["late", "ended"],
+)  # fmt: skip
+def test_ray_that_does_not_come_up_is_one_message(world, tmp_path, fault):
+    process = start(world, tmp_path, "workers=1", env=os.environ | fault)
+    said = process.communicate(timeout=WHOLE)[0]
+    assert process.returncode == 2, said
+    [line] = [line for line in said.splitlines() if line.startswith("pipelines build: ")]
+    assert line.startswith("pipelines build: Ray did not come up on this machine (")
+    assert "workers=0 builds in this process" in line
+    assert "Traceback" not in said

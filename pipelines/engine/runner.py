@@ -194,20 +194,22 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
                 include_dashboard=False,
                 **quiet,
             )
-        except (RuntimeError, ConnectionError, TimeoutError) as error:
+        except Exception as error:
+            if "AF_UNIX" in str(error):
+                place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+                raise ValueError(
+                    f"TMPDIR={place}: too long for Ray, whose sockets lie in it (a socket's path "
+                    "has at most 107 bytes). Set RAY_TMPDIR to a short folder on this machine's "
+                    "own disk, as in RAY_TMPDIR=/tmp, or say workers=0."
+                ) from error
+            # Of processes that are late or end early Ray raises no class but Exception itself.
+            late = isinstance(error, RuntimeError | ConnectionError | TimeoutError)
+            if not late and type(error) is not Exception:
+                raise
             raise ValueError(
                 f"Ray did not come up on this machine ({str(error).splitlines()[0]}). Where it is "
                 "busy, the same command may do it later; workers=0 builds in this process, without "
                 "Ray."
-            ) from error
-        except OSError as error:
-            if "AF_UNIX" not in str(error):
-                raise
-            place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-            raise ValueError(
-                f"TMPDIR={place}: too long for Ray, whose sockets lie in it (a socket's path has "
-                "at most 107 bytes). Set RAY_TMPDIR to a short folder on this machine's own disk, "
-                "as in RAY_TMPDIR=/tmp, or say workers=0."
             ) from error
     else:
         # A submitted job brings its code by its own runtime environment (or the image).
