@@ -5,6 +5,7 @@ import io
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pypdfium2
@@ -148,14 +149,19 @@ def mutations(name: str, count: int) -> list[Any]:
     return [mutated(row, path, rng.choice(VALUES)) for row, path in chosen]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("rows")
+def write_media(root: Path) -> None:
+    """The files that ROWS name."""
     write(root / "a.png", png())
     write(root / "d.pdf", pdf())
     clip = encoded_video(root / "v.mp4", seconds=1, fps=4, size=(32, 32))
     for place in ("id", "raw_videos"):
         write(root / place / "v.mp4", clip.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("rows")
+    write_media(root)
     return root
 
 
