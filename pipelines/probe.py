@@ -146,15 +146,15 @@ def probe_subset(
 ) -> Finding:
     """The finding of one subset; raises ValueError or OSError where a file cannot be read."""
     about, name = found.about, found.component
+    head = head_of(about, files)
+    one = Finding(component=name, subset=subset)
+    if head.columns and (absent := missing_columns(about, head.columns)):
+        return replace(one, fault=differs(about, head, absent), way=nearest(head), certain=True)
     media_tree = found.media or elsewhere(mixture, found, subset, files, place)
     here = media_of(about, found.tree, subset, files, media_tree)
     if deep is None:
         size = sum(file.size for file in files) + here.num_bytes
         deep = size >= MUCH or is_url(files[0].url)
-    head = head_of(about, files)
-    one = Finding(component=name, subset=subset)
-    if head.columns and (absent := missing_columns(about, head.columns)):
-        return replace(one, fault=differs(about, head, absent), way=nearest(head), certain=True)
     literal = mixture.components[name].placeholders == "literal"
     samples, defects = adapted(about, head, literal=literal)
     if not samples:

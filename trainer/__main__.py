@@ -20,7 +20,8 @@ python -m trainer init=CHECKPOINT|HUB_ID data=DIR [output=DIR] [key=value ...]
 
 Train a SmolVLM on a finished mixture. The same command again goes on from the newest checkpoint.
 
-  config=NAME      tiny, smolvlm_256m, smolvlm_500m, smolvlm_2b2, or a YAML file
+  config=NAME      tiny, smolvlm_256m, smolvlm_500m, smolvlm_2b2, or a YAML file; the paper's
+                   other pairings: pairing_so400m_135m, pairing_so400m_360m, pairing_b16_1b7
   data=DIR         a finished mixture; '{A: 3, B: 1}' mixes several by share of rows
   output=DIR       the run                    (default: out/runs/<config name>-<mixture name>)
   init=CHECKPOINT  start from the weights of a stage before, or of a SmolVLM of the hub

@@ -22,7 +22,7 @@ EXPECTED = {
     ("natural_images", "duplicate_sample"): 1,
     ("multi_image", "missing_media"): 1,
     ("multi_image", "placeholder_mismatch"): 1,  # more places than images
-    ("video", "undecodable_video"): 3,  # each video stands in three records
+    ("video", "truncated_video"): 3,  # an MP4 without its end; each video stands in three records
     ("video", "missing_media"): 3,
     ("video", "too_short"): 3,
     ("text", "empty_answer"): 1,

@@ -36,6 +36,7 @@ class Read:
     verdicts: str
     tokens: str
     encoding: Encoding
+    rules: list[tuple[str, dict]]
 
 
 def piece_of(rows: list[tuple], component: str, number: int, mixture: Mixture, work: Path) -> Read:
@@ -64,7 +65,7 @@ def piece_of(rows: list[tuple], component: str, number: int, mixture: Mixture, w
     for made, path in zip((judged, counts), paths, strict=True):
         tables.write(made, path)
     part = SimpleNamespace(source="s", subset=subset, name=f"s/{subset}/{number}")
-    return Read(component, part, *paths, Encoding(seq_len=100))
+    return Read(component, part, *paths, Encoding(seq_len=100), list(rules.items()))
 
 
 some_row = st.tuples(

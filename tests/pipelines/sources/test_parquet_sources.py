@@ -231,7 +231,7 @@ def test_no_data_and_unknown_sources_are_said(tmp_path):
         list_parts(source="messages", component="mine")
     with pytest.raises(FileNotFoundError, match="neither a file, a folder nor a glob"):
         list_parts(source="cauldron", data=str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="no file matches"):
+    with pytest.raises(FileNotFoundError, match="nor a glob of any"):
         list_parts(source="cauldron", data=str(tmp_path / "*.parquet"))
     with pytest.raises(ValueError, match="no file of source 'cauldron'"):
         list_parts(source="cauldron", data=str(tmp_path))
