@@ -24,7 +24,7 @@ from benchmarks.scale import row, write
 from mixtures import pick as picking
 from mixtures.config import load
 from mixtures.pick import INDEX
-from pipelines import build
+from pipelines import main_path
 from pipelines.engine import tables
 from pipelines.engine.runner import run_task
 from pipelines.index import picked_index
@@ -116,17 +116,17 @@ def measure(count: int) -> dict[str, Any]:
         mixture = load(str(root / "data" / "mix.yaml"), encoding=Encoding)
         place = Place(output=f"{root}/mix", work=f"{root}/work", workers=0)
         todo = survey(mixture, place)
-        for task in build.tasks_of(todo.pieces):
+        for task in main_path.tasks_of(todo.pieces):
             run_task(task)
         (root / "narrow").mkdir()
         pieces = pieces_of(todo, count, root / "narrow")
         found["before"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        timed("tasks", lambda: build.tasks_of(pieces))
+        timed("tasks", lambda: main_path.tasks_of(pieces))
         index = timed("index and pick", lambda: picked_index(pieces, mixture))
         copies = timed("deal", lambda: picking.deal(index, mixture))
         index = timed("shards of samples", lambda: picking.with_shards(index, copies))
         many = replace(todo, pieces=pieces)
-        timed("pack tasks", lambda: build.pack_tasks(copies, index, many, mixture, place))
+        timed("pack tasks", lambda: main_path.pack_tasks(copies, index, many, mixture, place))
         facts = facts_of(copies, index, list(mixture.components))
         timed("stats", lambda: stats(index, facts, todo.recipe))
         written = (picking.as_tables(index), INDEX, root / "index")

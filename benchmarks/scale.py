@@ -50,10 +50,10 @@ STAGES = ("ingest", "judge", "encode", "pack", "facts")
 DRIVER = (
     *("survey", "run", "picked", "deal", "with_shards", "pack_tasks", "accounted", "publish"),
 )
-"""Steps of `pipelines.build` whose time is taken; `run` is when Ray has the work."""
+"""Steps of `pipelines.main_path` whose time is taken; `run` is when Ray has the work."""
 BUILDER = """
 import json, sys, time
-from pipelines import build
+from pipelines import main_path
 from pipelines.__main__ import main
 spent = {}
 def timed(name, call):
@@ -67,7 +67,7 @@ def timed(name, call):
             spent[name] = [before[0] + now[0], before[1] + now[1]]
     return wrapped
 for name in sys.argv[1].split(","):
-    home = build if hasattr(build, name) else build.picking
+    home = main_path if hasattr(main_path, name) else main_path.picking
     setattr(home, name, timed(name, getattr(home, name)))
 status = main(sys.argv[2:])
 print("SPENT", json.dumps(spent))

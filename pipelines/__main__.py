@@ -63,7 +63,7 @@ class Command:
 
 def build(words: list[str]) -> int:
     """`build mixture=NAME|FILE.yaml [key=value ...]`."""
-    from pipelines import build as main_path
+    from pipelines import main_path
     from pipelines.report import card
 
     settings, overrides = split_settings(words, {*PLACE_KEYS, "overwrite", "train", "probe"})
@@ -79,7 +79,7 @@ def build(words: list[str]) -> int:
 
 def probe(words: list[str]) -> int:
     """`probe mixture=NAME|FILE.yaml`."""
-    from pipelines import probe as probing
+    from pipelines import probing
 
     settings, overrides = split_settings(words, set(PLACE_KEYS))
     mixture = load_mixture_of(settings, overrides)
@@ -95,7 +95,7 @@ def probe(words: list[str]) -> int:
 
 def plan(words: list[str]) -> int:
     """`plan mixture=NAME|FILE.yaml`."""
-    from pipelines.plan import plan as planned
+    from pipelines.estimate import plan as planned
 
     settings, overrides = split_settings(words, {*PLACE_KEYS, "hub", "gpu", "mfu"})
     if settings.get("mixture") == "all":
@@ -111,7 +111,7 @@ def plan(words: list[str]) -> int:
 
 def overview_of(settings: dict[str, str]) -> str:
     """A line per bundled mixture."""
-    from pipelines.plan import overview
+    from pipelines.estimate import overview
     from pipelines.survey import Place
     from tokenization.schema import Encoding
 

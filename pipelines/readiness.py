@@ -15,7 +15,7 @@ from mixtures.optional import LeftOut, without
 from pipelines import recipe
 from pipelines.availability import Lack, refuse, settled
 from pipelines.engine import tables
-from pipelines.probe import Finding, Listed, listed, probe_component
+from pipelines.probing import Finding, Listed, listed, probe_component
 from pipelines.reading.files import is_url
 from pipelines.survey import Place
 from tokenization.terminal import say

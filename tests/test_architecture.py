@@ -21,10 +21,18 @@ MAY_IMPORT = {
 FLOORS = {
     "pipelines": [
         ("__main__",),
-        ("arguments", "catalogue", "check", "hashes", "plan", "push"),  # commands
-        ("build",),  # the main path
+        ("arguments", "catalogue", "check", "estimate", "hashes", "push"),  # commands
+        ("main_path",),
         ("unpublished",),
-        ("availability", "clean", "contamination", "index", "preconditions", "probe", "readiness"),
+        (
+            "availability",
+            "clean",
+            "contamination",
+            "index",
+            "preconditions",
+            "probing",
+            "readiness",
+        ),
         ("near",),
         ("survey",),
         ("stages", "ids"),
@@ -182,7 +190,7 @@ def test_torch_comes_in_only_where_models_run():
 
 def test_importing_the_pipeline_imports_nothing_heavy():
     code = (
-        "import sys, pipelines.__main__, pipelines.build\n"
+        "import sys, pipelines.__main__, pipelines.main_path\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

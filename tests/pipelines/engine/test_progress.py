@@ -2,9 +2,9 @@ from collections import Counter
 
 import pytest
 
-from pipelines.build import interleave_components
 from pipelines.engine.progress import Progress
 from pipelines.engine.timings import Report
+from pipelines.main_path import interleave_components
 
 
 def report(stage: str, part: str, seconds: float) -> Report:

@@ -10,7 +10,7 @@ import pytest
 
 from mixtures.config import load
 from pipelines.__main__ import main
-from pipelines.probe import fails, probe
+from pipelines.probing import fails, probe
 from pipelines.readiness import ready
 from pipelines.survey import Place
 from tests.hub_server import Hub

@@ -22,9 +22,9 @@ from mixtures.optional import LeftOut, differences
 from mixtures.reading import bundled_mixtures, variants_of
 from pipelines import sources
 from pipelines.availability import Lack, settled
-from pipelines.build import finished_recipe
 from pipelines.engine import tables
 from pipelines.index import index_of, whole_rows
+from pipelines.main_path import finished_recipe
 from pipelines.survey import Piece, Place, component_terms, licences_of, listing_of, pieces_of, told
 
 WIDTH = 100
