@@ -74,14 +74,18 @@ def _save_tokenizer(
     """
     tokenizer.save_pretrained(str(folder))
     file = folder / "tokenizer.json"
-    spec = json.loads(file.read_text(encoding="utf-8"))
+    # Parsing and indenting the vocabulary in Python takes a second: `tokenizers` writes it last,
+    # and it stays as it is.
+    around, key, vocabulary = file.read_text(encoding="utf-8").partition(',\n  "model": ')
+    spec = json.loads(around + "}")
     spec["truncation"] = spec["padding"] = spec["post_processor"] = None
     spelled = encoding.position_tokens == "string"
     for token in spec["added_tokens"]:
         token["lstrip"] = token["rstrip"] = token["single_word"] = False
         if spelled and POSITION.fullmatch(token["content"]):
             token["content"] = UNUSED.format(token["content"].strip("<>"))
-    file.write_text(json.dumps(spec, ensure_ascii=False, indent=2), encoding="utf-8")
+    around = json.dumps(spec, ensure_ascii=False, indent=2).removesuffix("\n}")
+    file.write_text(around + key + vocabulary, encoding="utf-8")
     file = folder / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
     # Any other class may build its backend anew, from the vocabulary alone.

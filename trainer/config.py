@@ -325,11 +325,11 @@ def load(
     try:
         merged = OmegaConf.structured(Config)
         for layer in (sizes, written):
-            merged = OmegaConf.merge(merged, OmegaConf.create(layer))
+            merged = OmegaConf.unsafe_merge(merged, layer)
         for key, value in overrides.items():
             where = f"{key}={value}"
             refuse_interpolation(value, where=key)
-            merged = OmegaConf.merge(merged, _override(key, value))
+            merged = OmegaConf.unsafe_merge(merged, _override(key, value))
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]

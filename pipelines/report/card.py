@@ -12,6 +12,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -172,18 +173,9 @@ def _wrapped(label: str, text: str) -> list[str]:
     )
 
 
-def card(
-    stats: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-    *,
-    home: str = "path/to/this/folder",
-    format: str = "arrow",
-) -> str:
-    """README.md: the hub's header (splits, licences), then asked and got, why, packing, sources.
-
-    `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
-    of the shards' names.
-    """
+@cache
+def _template() -> Any:
+    """The compiled card.md.jinja."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -201,7 +193,22 @@ def card(
         "cell": markdown_cell,
         "meaning": rule_meaning,
     }
-    return environment.get_template("card.md.jinja").render(
+    return environment.get_template("card.md.jinja")
+
+
+def card(
+    stats: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    *,
+    home: str = "path/to/this/folder",
+    format: str = "arrow",
+) -> str:
+    """README.md: the hub's header (splits, licences), then asked and got, why, packing, sources.
+
+    `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
+    of the shards' names.
+    """
+    return _template().render(
         header=header(stats, format=format),
         stats=stats,
         recipe=recipe,

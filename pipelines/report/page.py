@@ -17,6 +17,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,13 @@ def page_of(
     return render(mixture, rows=rows, refused=refused, budget=budget, flow="", plots=[])
 
 
-def render(mixture: Finished, **parts: Any) -> str:
-    """The template filled; everything but the plots is escaped."""
+@cache
+def _template() -> Any:
+    """The compiled page.html.jinja, which escapes what it is given."""
     import jinja2
 
-    folder = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -123,9 +124,15 @@ def render(mixture: Finished, **parts: Any) -> str:
         "meaning": lambda rule: rule_meaning(rule).replace("`", ""),
         "visible": visible_text,
     }
+    return environment.get_template("page.html.jinja")
+
+
+def render(mixture: Finished, **parts: Any) -> str:
+    """The template filled; everything but the plots is escaped."""
+    folder = Path(__file__).parent
     script = (folder / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.jinja").render(
+    return _template().render(
         stats=mixture.stats,
         recipe=mixture.recipe,
         measures=MEASURES,

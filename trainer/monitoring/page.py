@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,9 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """x and y."""
 
 
-def page(
-    config: Config,
-    lines: Sequence[Mapping[str, Any]],
-    samples: Sequence[ShownSample],
-    *,
-    steps: int,
-    mixtures: Sequence[str],
-) -> str:
-    """The page of a run whose log holds `lines`; `mixtures` are their names and fingerprints."""
+@cache
+def _template() -> Any:
+    """The compiled page.html.jinja, which escapes what it is given."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -59,9 +54,21 @@ def page(
         lstrip_blocks=True,
     )
     environment.filters |= {"visible": visible_text, "people": human_count, "value": human_value}
+    return environment.get_template("page.html.jinja")
+
+
+def page(
+    config: Config,
+    lines: Sequence[Mapping[str, Any]],
+    samples: Sequence[ShownSample],
+    *,
+    steps: int,
+    mixtures: Sequence[str],
+) -> str:
+    """The page of a run whose log holds `lines`; `mixtures` are their names and fingerprints."""
     logged = [line for line in lines if "loss" in line]
     held = [line for line in lines if "held_out" in line]
-    return environment.get_template("page.html.jinja").render(
+    return _template().render(
         config=config,
         mixtures=mixtures,
         steps=steps,
