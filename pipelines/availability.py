@@ -65,6 +65,8 @@ def lack_of(mixture: Mixture, name: str, place: Place, *, asking: bool) -> Lack 
         )
     if about.gating and not folder and not has_access(about, asking=asking):
         whose = "this machine's token has no access" if hub.has_token() else "no HF_TOKEN is set"
+        if hub.is_offline():
+            whose = "HF_HUB_OFFLINE is set and the hub client's cache holds nothing of it"
         return Lack(
             component=name,
             what=f"{about.hub} is gated, and {whose}",
@@ -97,7 +99,11 @@ def known_causes(mixture: Mixture) -> dict[str, str]:
 
 
 def has_access(about: Source, *, asking: bool) -> bool:
-    """Whether this machine's token opens the repository; not asking: whether there is a token."""
+    """Whether this machine's token opens the repository; not asking: whether there is a token;
+    offline: whether the repository lies in the hub client's cache.
+    """
+    if hub.is_offline():
+        return hub.has_access(about.hub)
     return hub.has_token() and (not asking or hub.has_access(about.hub))
 
 
@@ -150,6 +156,9 @@ def access_words(about: Source, component: Component, place: Place) -> str:
         return f"from the mirror{'; gated at the hub' if about.gating else ''}"
     if not about.gating:
         return "open"
+    if hub.is_offline():
+        cached = hub.has_access(about.hub)
+        return f"gated; {'in' if cached else 'not in'} the hub client's cache"
     if not hub.has_token():
         return f"gated ({about.gating}), and no HF_TOKEN is set"
     opens = hub.has_access(about.hub)

@@ -19,11 +19,13 @@ from typing import Any
 import yaml
 
 from pipelines.engine import private, tables
-from pipelines.reading.hub import connection_errors
+from pipelines.reading.hub import is_offline
+from pipelines.reading.hub_requests import connection_errors, retry_delay, waiting_sentence
 from pipelines.report import card as cards
 from pipelines.report import digests
 from pipelines.report.croissant import croissant
 from pipelines.report.finished import Finished, open_finished
+from tokenization.terminal import say
 
 FORMATS = ("arrow", "parquet")
 PUBLISHED = ("report.html", "recipe.json", "stats.json", "mixture.yaml")
@@ -76,6 +78,15 @@ def push(
         f"{folder}: neither a finished mixture (recipe.json) nor a checkpoint (config.json). Build "
         "a mixture (python -m pipelines build), or name a checkpoint's folder on this disk."
     )
+
+
+def refuse_offline() -> None:
+    """Raises ValueError where HF_HUB_OFFLINE forbids every request: nothing can be pushed."""
+    if is_offline():
+        raise ValueError(
+            "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, and a push needs the hub. Unset it, "
+            "or push from a machine that may reach the hub."
+        )
 
 
 def refuse_terms(mixture: Finished, *, terms: str) -> None:
@@ -252,6 +263,7 @@ def make_repository(repo: str, *, kind: str, private: bool, revision: str) -> st
     """
     from huggingface_hub import HfApi
 
+    refuse_offline()
     api = HfApi()
     url = str(
         retrying(
@@ -327,5 +339,8 @@ def retrying(call: Callable[[], Any], *, what: str, reached: bool = True) -> Any
             if (status is not None and status not in PASSING) or attempt == ATTEMPTS - 1:
                 error.add_note(f"{what}: attempt {attempt + 1} of {ATTEMPTS}")
                 raise
-            time.sleep(2**attempt)
+            pause = max(retry_delay(attempt, error), float(2**attempt))
+            told = waiting_sentence(what, error, seconds=pause, attempt=attempt, tries=ATTEMPTS)
+            say(told, error=True)
+            time.sleep(pause)
     raise AssertionError("unreachable")

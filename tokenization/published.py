@@ -36,11 +36,13 @@ def is_hub_id(name: str) -> bool:
 def fetch(name: str, *, files: Sequence[str], where: str) -> Path:
     """The folder of a hub id with these files of its top level (patterns); ValueError if none.
 
-    They come from the hub once and lie in its cache (HF_HOME) from then on.
+    They come from the hub once and lie in its cache (HF_HOME) from then on; with HF_HUB_OFFLINE
+    that is all that is looked at, and what it lacks is named.
     """
     from huggingface_hub import snapshot_download
 
     repository, revision = split_revision(name)
+    way = offline_way(name, files)
     try:
         folder = snapshot_download(
             repository, revision=revision, allow_patterns=list(files), ignore_patterns=["*/*"]
@@ -50,9 +52,39 @@ def fetch(name: str, *, files: Sequence[str], where: str) -> Path:
             f"{where}: no such folder here, and the hub gave no model {repository}"
             f"{f' at revision {revision}' if revision else ''} ({_first_line(error)}). Expected a "
             "folder, or a hub id that can be reached and that you may read: ORG/NAME or "
-            "ORG/NAME@revision."
+            f"ORG/NAME@revision.{way}"
         ) from error
+    if way and (lost := missing_files(Path(folder), weights="*.safetensors" in files)):
+        raise ValueError(f"{where}: of {name} the cache {folder} lacks {', '.join(lost)}.{way}")
     return Path(folder)
+
+
+def offline_way(name: str, files: Sequence[str] = ("*.json", "*.jinja", "*.txt")) -> str:
+    """Where HF_HUB_OFFLINE is set, a sentence: the command that puts these files of the hub id into
+    the client's cache; else nothing.
+    """
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE or not is_hub_id(name):
+        return ""
+    repository, revision = split_revision(name)
+    at = f" --revision {revision}" if revision else ""
+    patterns = " ".join(f"--include '{pattern}'" for pattern in files)
+    return (
+        " HF_HUB_OFFLINE is set: fetch it on a machine with network: "
+        f"hf download {repository}{at} {patterns}"
+    )
+
+
+def missing_files(folder: Path, *, weights: bool) -> list[str]:
+    """Of what a published checkpoint has, what the folder lacks."""
+    needed: list[tuple[str, ...]] = [("config.json",), ("tokenizer.json",)]
+    needed += [("preprocessor_config.json", "processor_config.json")]
+    index = _read(folder / "model.safetensors.index.json")
+    if weights:
+        shards = sorted(set(index.get("weight_map", {}).values()))
+        needed += [(shard,) for shard in shards] or [("model.safetensors",)]
+    return [names[0] for names in needed if not any((folder / name).is_file() for name in names)]
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tokenization.images import MAX_SIDE
-from tokenization.published import is_hub_id, split_revision
+from tokenization.published import is_hub_id, offline_way, split_revision
 from tokenization.schema import Encoding
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _hub_tokenizer(name: str) -> "PreTrainedTokenizerFast":
         raise FileNotFoundError(
             f"encoding.tokenizer: found no tokenizer at {name!r} ({str(error).splitlines()[0]}). "
             "Expected `builtin` (SmolVLM's), a folder with tokenizer.json, or a hub id that can be "
-            "reached."
+            f"reached.{offline_way(name)}"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(

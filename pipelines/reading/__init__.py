@@ -4,6 +4,7 @@
 |-----------------|---------------------------------------------------------------------|
 | files.py        | listings of a local folder, a hub repository, an fsspec URL         |
 | hub.py          | the hub; the only file that reads it through `huggingface_hub`      |
+| hub_cache.py    | what the hub's client left on this disk; hub_address.py, _requests  |
 | parts.py        | a component -> its parts (which files, which rows); splitting.py    |
 | annotations.py  | JSON, small and large -> rows, by index or by block; json_spans.py  |
 | rows.py         | Parquet, compressed JSON lines, CSV -> rows                         |

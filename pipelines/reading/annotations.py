@@ -143,7 +143,7 @@ def whole_row(source: Source) -> json_spans.Whole:
 
 def open_window(file: File, start: int, stop: int) -> BinaryIO:
     """A reader of the file about to read these bytes; of the hub, they come in one request."""
-    if hub.is_hub(file.url):
+    if hub.is_hub(file.url) and hub.cached(file.url, file.content) is None:
         stretch = Window(hub.RangeReader(file.url, file.size), start, stop)
         return cast(BinaryIO, io.BufferedReader(stretch, buffer_size=json_spans.AHEAD))
     return open_file(file.url, file.size)

@@ -4,136 +4,40 @@ file that knows `huggingface_hub` and `datasets`.
     hf://datasets/ORG/NAME[@REVISION][/PATH]
 
 A revision is pinned to its commit when a tree is listed; every later read names the commit, so a
-push in the middle of a build changes nothing. Files are read by ranges, never to a cache on disk:
-a part fetches the row groups it needs and no more. 429, 5xx, broken connections and bodies that
-end early are tried again with back-off; `HF_TOKEN` and `HF_ENDPOINT` are those of the client.
+push in the middle of a build changes nothing. A file that lies in the client's cache (hub_cache.py)
+is read there; others are read by ranges, never to a cache on disk: a part fetches the row groups it
+needs and no more. With HF_HUB_OFFLINE the cache is all there is. 429, 5xx, broken connections and
+bodies that end early are tried again with back-off; `HF_TOKEN` and `HF_ENDPOINT` are those of the
+client.
 """
 
 import io
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
-from pipelines.reading import traffic
+from pipelines.reading import hub_cache, traffic
 from pipelines.reading.content import Verified, refuse_other
+from pipelines.reading.hub_address import hub_url, is_hub, parse_url, pin_revision
+from pipelines.reading.hub_requests import with_retries
 from pipelines.reading.walk import passed_over
+from tokenization.terminal import say
 
-PREFIX = "hf://datasets/"
-ADDRESS = re.compile(
-    r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?\Z"
-)
+__all__ = ["hub_url", "is_hub", "parse_url", "pin_revision"]
+
 BLOCK = 1 << 20
 """Bytes fetched at once when a reader asks for less."""
 PIECE = 64 << 10
 """The same of a file that is read here and there: the members of a zip."""
-TRIES = 6
-"""Attempts at one request or range, 1 + 2 + 4 + 8 + 8 s apart as in huggingface_hub's own."""
 TIMEOUT = 60.0
 """s without a byte, and what an answer may take beside SLOWEST."""
 SLOWEST = 16 << 10
 """Bytes a second, below which an answer is given up: a byte a second keeps every other limit."""
 MAX_SKIPPED = 64 << 20
 """Bytes before a range that are passed over where a server answers with the whole file."""
-MAX_PAUSE = 300.0
-"""s, the longest wait that Retry-After may ask for: the hub counts requests by 5 minutes."""
-T = TypeVar("T")
-
-
-def is_hub(url: str) -> bool:
-    """Whether `url` is a dataset repository's."""
-    return url.startswith(PREFIX)
-
-
-def parse_url(url: str) -> tuple[str, str, str]:
-    """(ORG/NAME, revision, path inside) of a hub URL."""
-    match = ADDRESS.match(url)
-    if match is None:
-        raise ValueError(f"{url}: expected hf://datasets/ORG/NAME[@REVISION][/PATH]")
-    return match["repo"], (match["revision"] or "main").replace("%2F", "/"), match["path"] or ""
-
-
-def hub_url(repo: str, revision: str, path: str = "") -> str:
-    """The hub URL of `path` in `repo` at `revision`."""
-    return f"{PREFIX}{repo}@{revision.replace('/', '%2F')}{'/' + path if path else ''}"
-
-
-def pin_revision(url: str, commit: str) -> str:
-    """`url` with its revision replaced by `commit`."""
-    repo, _, path = parse_url(url)
-    return hub_url(repo, commit, path)
-
-
-def with_retries(what: str, call: Callable[[], T]) -> T:
-    """`call()`, tried again on 429, 5xx and broken connections; a refusal is a readable error."""
-    from huggingface_hub import errors
-
-    retried: tuple[type[Exception], ...] = (
-        errors.LocalEntryNotFoundError,
-        errors.HfHubHTTPError,
-        *connection_errors(),
-    )
-    for attempt in range(TRIES):
-        try:
-            return call()
-        except retried as error:
-            refused = final_error(what, error)
-            if refused is not None:
-                raise refused from error
-            if attempt == TRIES - 1:
-                raise ConnectionError(
-                    f"{what}: the hub does not answer after {TRIES} attempts ({error}). Try again "
-                    "later: finished parts are kept; or name a local copy with data:"
-                ) from error
-            time.sleep(retry_delay(attempt, error))
-    raise AssertionError("unreachable")
-
-
-def final_error(what: str, error: Exception) -> Exception | None:
-    """The error to raise for an answer that another attempt would not change; else null."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return ValueError(
-            f"{what}: HF_HUB_OFFLINE is set. Unset it, or name a local copy with data:"
-        )
-    if isinstance(error, errors.GatedRepoError):
-        page = f"https://huggingface.co/datasets/{parse_url(what)[0]}"
-        return ValueError(
-            f"{what}: access is gated. Ask for it on {page} with your account, then set HF_TOKEN "
-            "to a token of it; or name a local copy with data:"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return ValueError(f"{what}: the hub has no such revision")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return ValueError(
-            f"{what}: the hub has no such dataset, or it is private and HF_TOKEN is missing or may "
-            "not see it. Check the name, set HF_TOKEN, or name a local copy with data:"
-        )
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return FileNotFoundError(f"{what}: the hub has no such file")
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None and status != 429 and status < 500:
-        return ValueError(f"{what}: the hub answered {status}: {error}")
-    return None
-
-
-def retry_delay(attempt: int, error: Exception) -> float:
-    """Seconds to wait before the next attempt: what the hub asks for, else 1, 2, 4, 8, 8."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    asked = str(headers.get("Retry-After", ""))
-    return min(float(asked), MAX_PAUSE) if asked.isdigit() else min(2.0**attempt, 8.0)
-
-
-def connection_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of a connection that broke, in the HTTP library that the client uses."""
-    from huggingface_hub import get_session
-
-    library = import_module(type(get_session()).__module__.partition(".")[0])
-    return (library.TransportError, ConnectionError, TimeoutError)
 
 
 def has_token() -> bool:
@@ -143,10 +47,26 @@ def has_token() -> bool:
     return get_token() is not None
 
 
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids every request."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def cache_of(repo: str) -> Path:
+    """The folder of the client's cache in which the dataset lies, if it does."""
+    from huggingface_hub import constants
+
+    return hub_cache.repository_folder(Path(constants.HF_HUB_CACHE), repo)
+
+
 def has_access(repo: str) -> bool:
-    """Whether this machine may read the dataset's files; asks the hub."""
+    """Whether this machine may read the dataset's files; asks the hub, or offline the cache."""
     from huggingface_hub import HfApi, errors
 
+    if is_offline():
+        return cache_of(repo).is_dir()
     url = hub_url(repo, "main")
     try:
         with_retries(url, lambda: HfApi().auth_check(repo, repo_type="dataset"))
@@ -165,6 +85,8 @@ def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
     from huggingface_hub.hf_api import RepoFile
 
     repo, revision, path = parse_url(url)
+    if is_offline():
+        return cached_tree(url)
     api = HfApi()
     info = with_retries(url, lambda: api.dataset_info(repo, revision=revision))
     commit = cast(str, info.sha)
@@ -176,12 +98,98 @@ def tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
             )
         ),
     )
-    files = []
-    for entry in entries:
-        name = entry.path[len(path) :].lstrip("/") if path else entry.path
-        if isinstance(entry, RepoFile) and not passed_over(name):
-            files.append((name, hub_url(repo, commit, entry.path), entry.size, content_of(entry)))
-    return commit, sorted(files)
+    files = [(e.path, e.size, content_of(e)) for e in entries if isinstance(e, RepoFile)]
+    if not path:
+        hub_cache.remember(cache_of(repo), commit, files)
+    return commit, below(files, repo, commit, path)
+
+
+def below(
+    files: Sequence[hub_cache.Entry], repo: str, commit: str, path: str
+) -> list[tuple[str, str, int, str]]:
+    """Of the repository's files those below `path`: (name relative to it, url, size, content id),
+    sorted.
+    """
+    inside = f"{path}/" if path else ""
+    named = ((full[len(inside) :], full, size, content) for full, size, content in files
+             if full.startswith(inside) or full == path)  # fmt: skip
+    return sorted(
+        (name or full.rpartition("/")[2], hub_url(repo, commit, full), size, content)
+        for name, full, size, content in named
+        if not passed_over(name)
+    )
+
+
+@lru_cache(maxsize=256)
+def cached_tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
+    """What `tree` gives, of the client's cache alone; says where the cache may hold a part of it.
+
+    Raises:
+        ValueError: no such commit is in the cache; names the command that fetches it.
+    """
+    repo, revision, path = parse_url(url)
+    folder = cache_of(repo)
+    commit = hub_cache.commit_of(folder, revision)
+    if commit is None or not (folder / "snapshots" / commit).is_dir():
+        kept = folder / "snapshots"
+        others = sorted(p.name for p in kept.iterdir()) if kept.is_dir() else []
+        named = f" (it holds {', '.join(others[:4])}: name one with @COMMIT)" if others else ""
+        raise ValueError(
+            f"{url}: HF_HUB_OFFLINE is set, and {folder} holds nothing of revision {revision}"
+            f"{named}. Fetch it on a machine with network: "
+            f"{hub_cache.fetching(repo, [f'{path}/*'] if path else [], revision=revision)}; or "
+            "unset HF_HUB_OFFLINE; or name a local copy with data:"
+        )
+    files, whole = hub_cache.listed(folder, commit)
+    if not whole:
+        say(
+            f"{repo}: no list of its files at {commit[:12]} is on this machine, so what lies in "
+            "the cache is taken for all there is.",
+            error=True,
+        )
+    found = below(files, repo, commit, path)
+    if lost := hub_cache.unnumbered(full for full, _, _ in files if full.startswith(path)):
+        require(repo, commit, lost, revision=revision)
+    return commit, found
+
+
+def require(repo: str, commit: str, missing: Sequence[str], *, revision: str) -> None:
+    """Raises NotCachedError with the command that fetches what is missing, where anything is."""
+    if missing:
+        folder = cache_of(repo)
+        known = hub_cache.commit_of(folder, "main") == commit
+        raise hub_cache.NotCachedError(
+            hub_cache.missing_sentence(
+                repo, missing, commit=commit, cache=folder.parent,
+                revision=commit if known or revision == commit else revision,
+            )
+        )  # fmt: skip
+
+
+def require_cached(urls: Sequence[tuple[str, str]]) -> None:
+    """Offline, every (URL, content id) of the hub is in the cache; else NotCachedError, which names
+    those that are not.
+    """
+    missing: dict[tuple[str, str], list[str]] = {}
+    for url, content in [pair for pair in urls if is_hub(pair[0])]:
+        repo, commit, path = parse_url(url)
+        if is_offline() and hub_cache.held(cache_of(repo), commit, path, content) is None:
+            missing.setdefault((repo, commit), []).append(path)
+    for (repo, commit), paths in missing.items():
+        require(repo, commit, paths, revision=commit)
+
+
+def cached(url: str, content: str) -> Path | None:
+    """The file of this URL in the client's cache; null where it is not there.
+
+    Raises:
+        NotCachedError: it is not, and nothing else may be asked.
+    """
+    repo, commit, path = parse_url(url)
+    found = hub_cache.held(cache_of(repo), commit, path, content)
+    if found is None:
+        require_cached([(url, content)])
+    return found
 
 
 def content_of(file: Any) -> str:
@@ -280,7 +288,9 @@ def open_file(url: str, size: int, *, scattered: bool = False, content: str = ""
     """
     if size < 0:
         size, content = stated(url)
-    raw = Verified(RangeReader(url, size), url=url, size=size, content=content)
+    here = cached(url, content)
+    inner = RangeReader(url, size) if here is None else traffic.opened(here)
+    raw = Verified(inner, url=url, size=size, content=content)
     return cast(BinaryIO, io.BufferedReader(raw, buffer_size=PIECE if scattered else BLOCK))
 
 
@@ -290,6 +300,11 @@ def stated(url: str) -> tuple[int, str]:
     from huggingface_hub.hf_api import RepoFile
 
     repo, revision, path = parse_url(url)
+    if is_offline():
+        for _, found, size, content in cached_tree(hub_url(repo, revision))[1]:
+            if parse_url(found)[2] == path:
+                return size, content
+        raise FileNotFoundError(f"{url}: no such file in the cache, and HF_HUB_OFFLINE is set")
     infos = with_retries(
         url, lambda: HfApi().get_paths_info(repo, [path], revision=revision, repo_type="dataset")
     )
@@ -316,7 +331,7 @@ def download(url: str, content: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     repo, revision, path = parse_url(url)
-    found = Path(
+    found = cached(url, content) or Path(
         with_retries(
             url, lambda: hf_hub_download(repo, path, repo_type="dataset", revision=revision)
         )
@@ -338,7 +353,7 @@ def dataset_rows(name: str) -> Iterator[dict[str, Any]]:
     path, _, split = name.partition(":")
     if not Path(path).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         raise FileNotFoundError(f"{path}: expected a folder or a dataset's ORG/NAME.")
-    parts = datasets.load_dataset(path, streaming=True)
+    parts = datasets.load_dataset(path, streaming=not is_offline() or Path(path).exists())
     if split and split not in parts:
         raise ValueError(f"{path}: no split {split!r}; found {', '.join(parts)}.")
     for part in [split] if split else parts:

@@ -142,6 +142,7 @@ def list_component(
         other = media_tree
         if other is None and data is None:
             other = media_tree_of(about, tree, subset, files, mirror=mirror)
+        hub.require_cached([(file.url, file.content) for file in files])
         here = media_of(about, tree, subset, files, other)
         read |= {file.url for file in here.listed or ()}
         whole = subset_parts(
@@ -150,7 +151,9 @@ def list_component(
         if placeholders == "literal":
             whole = [with_literal_placeholders(part) for part in whole]
         wanted = (select or {}).get(subset, {})
-        parts += with_annotations(select_parts(whole, seed=seed, **wanted))
+        selected = select_parts(whole, seed=seed, **wanted)
+        hub.require_cached([(file.url, file.content) for file in archives_read(selected, here)])
+        parts += with_annotations(selected)
     contents = {
         subset: dict(zip(identity.contents(files), [file.url for file in files], strict=True))
         for subset, files in found.items()
@@ -158,6 +161,13 @@ def list_component(
     own = data is not None and not tree.commit and len(tree.files) > 0 and not tree.named
     unread = leftovers(about, tree, read, names) if own else list(tree.unread)
     return Listing(parts=parts, contents=contents, unread=unread)
+
+
+def archives_read(parts: Sequence[Part], media: SubsetMedia) -> list[File]:
+    """The files of archives that reading these parts opens."""
+    streamed = [part.inputs["archive"] for part in parts if "archive" in part.inputs]
+    random = [archive for archive in media.archives if not archive.streams]
+    return [file for archive in [*streamed, *random] for file in archive.files]
 
 
 def with_literal_placeholders(part: Part) -> Part:

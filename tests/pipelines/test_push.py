@@ -232,8 +232,22 @@ def test_without_network_one_sentence_comes_at_once(folder, tmp_path, offline):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240
     )
     assert ran.stdout.split() == ["status", "2"], ran.stderr
-    assert ran.stderr.startswith(f"pipelines push: creating {REPO}: {closed} cannot be reached")
+    why = "HF_HUB_OFFLINE" if offline else f"creating {REPO}: {closed} cannot be reached"
+    assert ran.stderr.startswith(f"pipelines push: {why}")
     assert "Traceback" not in ran.stderr
+
+
+def test_what_is_waited_for_is_said(hub, folder, tmp_path):
+    hub.faults = [
+        Fault("POST", "/commit/", status=429),
+        Fault("POST", "/commit/", status=412),
+        Fault("POST", "/repos/create", status=503),
+    ]
+    code = f"import pipelines.push as p; p.time.sleep = lambda s: None; {push_code(folder)}"
+    told = run(hub, tmp_path, f"import sys; sys.stderr = sys.stdout; {code}")
+    assert f"creating {REPO}: the hub answered 503; trying again in 1 s (attempt 2 of 6)." in told
+    assert f"uploading to {REPO}: the hub limits how often it may be asked (status 429)" in told
+    assert "someone else committed in between (status 412); trying again in 2 s" in told
 
 
 def test_a_refusal_says_how_to_log_in(hub, folder, tmp_path):

@@ -2,13 +2,17 @@
 
 import json
 import lzma
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from mixtures.config import load
-from tokenization.published import encoding_of, is_hub_id, split_revision
+from tokenization.published import CONFIGS, WEIGHTS, encoding_of, fetch, is_hub_id, split_revision
 from tokenization.schema import Encoding
 from tokenization.vocab import BUILTIN
 
@@ -93,3 +97,76 @@ def test_hub_ids_and_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert not is_hub_id(name)
     (tmp_path / "org" / "name").mkdir(parents=True)
     assert not is_hub_id("org/name")
+
+
+def cached(home: Path, name: str = "org/smol", *, but: str = "") -> Path:
+    """A checkpoint in the hub client's cache, as a download of `main` leaves it; its snapshot."""
+    commit = "c" * 40
+    folder = home / "hub" / f"models--{name.replace('/', '--')}"
+    (folder / "snapshots").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    snapshot = published(folder / "snapshots" / commit)
+    if but:
+        (snapshot / but).unlink()
+    return snapshot
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a client that may not ask the hub (see tests/conftest.py)."""
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def test_a_cached_checkpoint_is_read_offline(home: Path) -> None:
+    snapshot = cached(home)
+    assert encoding_of("org/smol") == {
+        **LIKE_2B,
+        "position_tokens": "learned",
+        "tokenizer": "org/smol",
+    }
+    (snapshot / "model.safetensors").write_bytes(b"")
+    assert fetch("org/smol", files=(*CONFIGS, *WEIGHTS), where="init=org/smol") == snapshot
+
+
+@pytest.mark.parametrize("lost", ["config.json", "tokenizer.json", "preprocessor_config.json"])
+def test_what_a_cached_checkpoint_lacks_is_named(home: Path, lost: str) -> None:
+    snapshot = cached(home, but=lost)
+    (snapshot / "processor_config.json").unlink()
+    with pytest.raises(ValueError, match=rf"lacks .*{lost}.*hf download org/smol --include"):
+        encoding_of("org/smol")
+
+
+def test_weights_that_are_not_cached_are_named_one_by_one(home: Path) -> None:
+    snapshot = cached(home)
+    ask = {"files": (*CONFIGS, *WEIGHTS), "where": "init=org/smol"}
+    with pytest.raises(ValueError, match=r"lacks model\.safetensors.*--include '\*\.safetensors'"):
+        fetch("org/smol", **ask)
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    (snapshot / "model-1-of-2.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"lacks model-2-of-2\.safetensors\."):
+        fetch("org/smol", **ask)
+    with pytest.raises(ValueError, match=r"hf download org/smol --revision v2 --include"):
+        fetch("org/smol@v2", **ask)
+
+
+@pytest.mark.slow
+def test_a_cached_tokenizer_loads_offline_and_one_that_is_not_is_named(tmp_path: Path) -> None:
+    from tokenization.vocab import load_tokenizer
+
+    load_tokenizer("builtin").save_pretrained(cached(tmp_path))
+    code = (
+        "from tokenization.vocab import load_tokenizer as load\n"
+        "print(len(load('org/smol')))\n"
+        "try: load('org/none')\n"
+        "except FileNotFoundError as error: print(error)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, check=True,
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+    ).stdout  # fmt: skip
+    assert told.startswith("49280\n")
+    assert "hf download org/none --include '*.json'" in told

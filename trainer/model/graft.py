@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tokenization.published import CONFIGS, WEIGHTS, offline_way
 from trainer.config import Model
 
 
@@ -43,7 +44,7 @@ def _load(name: str, where: str, kind: str) -> Any:
     except OSError as error:
         raise ValueError(
             f"{where}: {str(error).splitlines()[0]} Expected a hub id or a folder; "
-            "an empty value starts from random weights."
+            f"an empty value starts from random weights.{offline_way(name, (*CONFIGS, *WEIGHTS))}"
         ) from error
     return loaded
 
