@@ -1,17 +1,13 @@
-"""The command line: `python -m pipelines COMMAND [key=value ...]`.
+"""The command line: `smolvlm-pipelines COMMAND ...`, or `python -m pipelines COMMAND ...`.
 
-Exit status 0: done. 1: a bug or a fault of the machine, with a traceback that names stage and part.
-2: a mistake of the user's, with one message that says where, what was found, what was expected and
-the way out. Heavy packages are imported by the command that needs them.
+Grammar, help and exit statuses are those of both programs (tokenization/command_line.py). Heavy
+packages are imported by the command that needs them.
 """
 
-import difflib
-import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NoReturn
 
 from pipelines.arguments import (
     PLACE_KEYS,
@@ -25,11 +21,9 @@ from pipelines.arguments import (
     place_of,
     split_settings,
 )
-from tokenization import machine
-from tokenization.terminal import say, say_traceback
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+from tokenization import command_line
+from tokenization.command_line import DONE, FAULTS, Answer, Command, Program
+from tokenization.terminal import say, tells
 
 PLACES = """  output=DIR       the finished mixture            (default: out/<mixture name>)
   work=DIR         the cache of samples, verdicts, tokens         (default: out/work)
@@ -51,17 +45,7 @@ SHOWN = """\
 """
 
 
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: what it does and how it is called."""
-
-    run: Callable[[list[str]], int]
-    usage: str
-    summary: str
-    more: str = ""
-
-
-def build(words: list[str]) -> int:
+def build(words: list[str]) -> Answer:
     """`build mixture=NAME|FILE.yaml [key=value ...]`."""
     from pipelines import main_path
     from pipelines.report import card
@@ -70,14 +54,16 @@ def build(words: list[str]) -> int:
     mixture = load_mixture_of(settings, overrides)
     place = place_of(settings, mixture.name)
     stats = main_path.build(mixture, place)
-    say(card.terminal_table(stats, output=place.output))
+    table = card.terminal_table(stats, output=place.output)
     if "train" in settings:
+        say(table)
         command = [sys.executable, "-m", "trainer", f"config={settings['train']}"]
-        return subprocess.call([*command, f"data={place.output}"])
-    return 0
+        status = subprocess.call([*command, f"data={place.output}"])
+        return Answer(status=status)
+    return Answer(table, {"output": place.output, **card.table_data(stats)})
 
 
-def probe(words: list[str]) -> int:
+def probe(words: list[str]) -> Answer:
     """`probe mixture=NAME|FILE.yaml`."""
     from pipelines import probing
 
@@ -88,25 +74,28 @@ def probe(words: list[str]) -> int:
     for found in probing.probe(mixture, place):
         findings.append(found)
         result = found.fault or found.made or "ok"
-        say(f"{found.component} {found.subset}: {result}", error=True)
-    say(probing.report(findings, mixture, place))
-    return 1 if probing.fails(findings, mixture) else 0
+        if tells("pipelines"):
+            say(f"{found.component} {found.subset}: {result}", error=True)
+    fails = probing.fails(findings, mixture)
+    return Answer(
+        probing.report(findings, mixture, place),
+        {"can_be_read": not fails, "findings": [asdict(found) for found in findings]},
+        status=FAULTS if fails else DONE,
+    )
 
 
-def plan(words: list[str]) -> int:
+def plan(words: list[str]) -> Answer:
     """`plan mixture=NAME|FILE.yaml`."""
     from pipelines.estimate import plan as planned
 
     settings, overrides = split_settings(words, {*PLACE_KEYS, "hub", "gpu", "mfu"})
     if settings.get("mixture") == "all":
-        say(overview_of(settings))
-        return 0
+        return Answer(overview_of(settings))
     mixture = load_mixture_of(settings, overrides)
     place = place_of(settings, mixture.name)
     hub = parse_bool(settings.get("hub", "false"), "hub")
     mfu = parse_number(settings.get("mfu", "0.3"), "mfu")
-    say(planned(mixture, place, hub=hub, gpu=settings.get("gpu", "H100"), mfu=mfu))
-    return 0
+    return Answer(planned(mixture, place, hub=hub, gpu=settings.get("gpu", "H100"), mfu=mfu))
 
 
 def overview_of(settings: dict[str, str]) -> str:
@@ -119,17 +108,18 @@ def overview_of(settings: dict[str, str]) -> str:
     return overview(place, encoding=Encoding)
 
 
-def diff(words: list[str]) -> int:
+def diff(words: list[str]) -> Answer:
     """`diff A B`."""
     from pipelines.report.diff import diff as differing
 
-    if len(words) != 2:
-        raise ValueError(f"diff takes two folders of finished mixtures, found {words}.")
-    say(differing(*words))
-    return 0
+    settings = parse_settings(words, {"first", "second"})
+    if len(settings) != 2:
+        found = " ".join(settings.values()) or "none"
+        raise ValueError(f"diff takes two folders of finished mixtures, found {found}.")
+    return Answer(differing(**settings))
 
 
-def push(words: list[str]) -> int:
+def push(words: list[str]) -> Answer:
     """`push DIR repo=ORG/NAME`."""
     from pipelines.push import push as pushed
 
@@ -141,27 +131,21 @@ def push(words: list[str]) -> int:
     chosen: dict[str, Any] = dict(settings)
     if "private" in chosen:
         chosen["private"] = parse_bool(chosen["private"], "private")
-    say(pushed(folder, **chosen))
-    return 0
+    return Answer(pushed(folder, **chosen))
 
 
-def sources(words: list[str]) -> int:
+def sources(words: list[str]) -> Answer:
     """`sources [NAME] [data=...]`."""
     from pipelines import catalogue
 
-    if not words:
-        say(catalogue.source_table())
-        return 0
-    settings = parse_settings(words[1:], {"data", "mirror"})
-    say(
-        catalogue.describe_source(
-            words[0], data=settings.get("data"), mirror=settings.get("mirror")
-        )
-    )
-    return 0
+    settings = parse_settings(words, {"name", "data", "mirror"})
+    if "name" not in settings:
+        return Answer(catalogue.source_table())
+    place = {key: settings.get(key) for key in ("data", "mirror")}
+    return Answer(catalogue.describe_source(settings["name"], **place))
 
 
-def hashes(words: list[str]) -> int:
+def hashes(words: list[str]) -> Answer:
     """`hashes NAME data=...`."""
     from mixtures.benchmark_sets import SETS
     from pipelines.hashes import hash_set
@@ -169,30 +153,26 @@ def hashes(words: list[str]) -> int:
 
     name, settings = parse_folder_and_settings(words, {"data", "output"})
     if name in SETS:
-        say(hash_set(name, data=settings.get("data", "")))
-        return 0
+        return Answer(hash_set(name, data=settings.get("data", "")))
     if "data" not in settings:
         raise ValueError("data= is missing: a .tsv file, a folder of images, or Parquet files.")
-    say(hashed(name, data=settings["data"], output=settings.get("output", "")))
-    return 0
+    return Answer(hashed(name, data=settings["data"], output=settings.get("output", "")))
 
 
-def show(words: list[str]) -> int:
+def show(words: list[str]) -> Answer:
     """`show DIR [row=N | id=ID | rule=NAME | component=NAME]`."""
     from pipelines.report.show import show as shown
 
-    rest = [word for word in words if word != "--html"]
-    known = {"row", "split", "id", "rule", "component", "work"}
-    known |= {"output", "full"} if "--html" in words else set()
-    folder, settings = parse_folder_and_settings(rest, known)
-    chosen: dict[str, Any] = dict(settings)
+    html = parse_bool(dict(word.split("=", 1) for word in words).get("html", "false"), "html")
+    known = {"row", "split", "id", "rule", "component", "work", "html"}
+    known |= {"output", "full"} if html else set()
+    folder, settings = parse_folder_and_settings(words, known)
+    chosen: dict[str, Any] = {key: value for key, value in settings.items() if key != "html"}
     if "row" in chosen:
         chosen["row"] = parse_int(chosen["row"], "row")
-    if "--html" in words:
-        say(show_page(folder, chosen))
-    else:
-        say(shown(folder, **chosen, color=sys.stdout.isatty()))
-    return 0
+    if html:
+        return Answer(show_page(folder, chosen))
+    return Answer(shown(folder, **chosen, color=sys.stdout.isatty()))
 
 
 def show_page(folder: str, chosen: dict[str, Any]) -> str:
@@ -210,28 +190,29 @@ def show_page(folder: str, chosen: dict[str, Any]) -> str:
     return path
 
 
-def check(words: list[str]) -> int:
+def check(words: list[str]) -> Answer:
     """`check DIR [rows=N]`."""
     from pipelines.check import folder_faults
 
     folder, settings = parse_folder_and_settings(words, {"rows"})
     rows = parse_int(settings.get("rows", "64"), "rows")
     found = list(folder_faults(folder, rows=rows))
-    for fault in found[:20]:
-        say(fault)
     looked = "every row" if rows == 0 else f"{rows} rows of each shard"
-    say(f"{folder}: {len(found)} faults" if found else f"{folder}: no fault ({looked} looked into)")
-    return 1 if found else 0
+    last = f"{len(found)} faults" if found else f"no fault ({looked} looked into)"
+    return Answer(
+        "\n".join([*found[:20], f"{folder}: {last}"]),
+        {"folder": folder, "rows_of_each_shard": rows or "all", "faults": found},
+        status=FAULTS if found else DONE,
+    )
 
 
-def clean(words: list[str]) -> int:
+def clean(words: list[str]) -> Answer:
     """`clean work=DIR [remove=true]`."""
     from pipelines.clean import clean as cleaned
 
     settings = parse_settings(words, {"work", "remove", "unfinished"})
     chosen = {key: parse_bool(settings.get(key, "false"), key) for key in ("remove", "unfinished")}
-    say(cleaned(settings.get("work", "out/work"), **chosen))
-    return 0
+    return Answer(cleaned(settings.get("work", "out/work"), **chosen))
 
 
 COMMANDS = {
@@ -244,6 +225,11 @@ COMMANDS = {
         + "  train=CONFIG     train on it afterwards\n"
         + "  probe=false      do not look into what was never read before reading it in earnest\n"
         + "Any other key=value overrides the mixture's YAML: components.video.ratio=0.2",
+        example="build mine.yaml output=out/mine components.text.ratio=0.2",
+        takes=("mixture",),
+        switches=frozenset({"overwrite", "probe"}),
+        json=True,
+        slow=True,
     ),
     "plan": Command(
         plan,
@@ -253,12 +239,20 @@ COMMANDS = {
         + "  hub=true         ask the hub for its files, to know parts and bytes\n"
         + "  gpu=H100         for the training cost: A100, H100 or L4\n"
         + "  mfu=0.3          share of its peak that training reaches\n",
+        example="plan mine.yaml hub=true",
+        takes=("mixture",),
+        switches=frozenset({"hub"}),
+        json=True,
     ),
     "probe": Command(
         probe,
         "probe mixture=NAME|FILE.yaml [key=value ...]",
         "read a few rows of every subset: can it be built? exit status 1 where it cannot",
         PLACES,
+        example="probe mine.yaml",
+        takes=("mixture",),
+        json=True,
+        slow=True,
     ),
     "sources": Command(
         sources,
@@ -266,14 +260,19 @@ COMMANDS = {
         "every source: repository, licence, access; or one, with its columns and a sample",
         "  data=DIR         files of one source, to show its first sample\n"
         "  mirror=DIR       or a mirror of hub repositories\n",
+        example="sources cauldron mirror=/mirror",
+        takes=("name",),
+        json=True,
     ),
     "hashes": Command(
         hashes,
-        "hashes NAME data=FILE.tsv|FOLDER|FILES.parquet [output=FILE]   or: hashes smolvlm",
-        "make the hash list of a benchmark, to be named under `benchmarks:` of a mixture; or those "
-        "of a set, fetched from VLMEvalKit's addresses",
+        "hashes NAME data=FILE.tsv|FOLDER|FILES.parquet [output=FILE]",
+        "make the hash list of a benchmark, or of a set of them, for `benchmarks:` of a mixture",
+        "  NAME             of the list; smolvlm: the set, fetched from VLMEvalKit's addresses\n"
         "  data=...         VLMEvalKit's TSV, a folder of images, or a hub dataset\n"
         "  output=FILE      (default: hashes/NAME.parquet)\n",
+        example="hashes ocrbench data=OCRBench.tsv",
+        takes=("name",),
     ),
     "push": Command(
         push,
@@ -285,23 +284,35 @@ COMMANDS = {
   terms=accepted   you meet the terms of gated or restricted sources
   dataset=ORG/NAME of a checkpoint: the mixture it was trained on
 """,
+        example="push out/mine repo=me/mine private=true",
+        takes=("folder",),
+        switches=frozenset({"private"}),
     ),
     "diff": Command(
         diff,
         "diff A B",
         "what differs between two finished mixtures",
+        example="diff out/mine out/mine_v2",
+        takes=("first", "second"),
+        json=True,
     ),
     "show": Command(
         show,
         "show DIR [row=N | id=SAMPLE_ID | rule=NAME | component=NAME] [--html]",
         "look at packed rows as the model sees them, or at the story of a sample",
         SHOWN,
+        example="show out/mine row=0",
+        takes=("folder",),
+        switches=frozenset({"html", "full"}),
     ),
     "check": Command(
         check,
         "check DIR [rows=N]",
         "verify every contract of a finished mixture; exit status 1 with the faults",
         "  rows=N           rows of each shard to decode and verify; 0: all      (default: 64)\n",
+        example="check out/mine rows=0",
+        takes=("folder",),
+        json=True,
     ),
     "clean": Command(
         clean,
@@ -310,60 +321,11 @@ COMMANDS = {
         "  work=DIR         the cache                                     (default: out/work)\n"
         "  remove=true      remove what is listed\n"
         "  unfinished=true  and what builds that were cut short have made so far\n",
+        example="clean out/work remove=true",
+        takes=("work",),
+        switches=frozenset({"remove", "unfinished"}),
     ),
 }
-
-
-def help_text() -> str:
-    """What `--help` prints."""
-    width = max(len(name) for name in COMMANDS)
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return (
-        "python -m pipelines COMMAND [key=value ...]\n\n"
-        + "\n".join(lines)
-        + "\n\npython -m pipelines COMMAND --help says more."
-    )
-
-
-def command_of(name: str) -> Command:
-    """The subcommand of that name; ValueError with the nearest one where there is none."""
-    if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"unknown command '{name}'.{hint}\n\n{help_text()}")
-    return COMMANDS[name]
-
-
-def main(words: list[str]) -> int:
-    """Runs the command; returns the exit status."""
-    machine.settle()
-    if not words or words[0] in ("-h", "--help", "help"):
-        say(help_text())
-        return 0 if words else 2
-    name, *rest = words
-    try:
-        command = command_of(name)
-        if "-h" in rest or "--help" in rest:
-            say(f"python -m pipelines {command.usage}\n\n{command.summary.capitalize()}.")
-            say(command.more)
-            return 0
-        return command.run(rest)
-    except KeyboardInterrupt:
-        say(
-            "\nStopped. What was finished stays; the same command goes on from there.",
-            error=True,
-        )
-        return INTERRUPTED
-    except BrokenPipeError:  # `| head` has read enough
-        sys.stdout = None  # type: ignore[assignment]
-        return 0
-    except (ValueError, OSError) as error:
-        from pipelines.engine.tables import FileError
-
-        if raised_by_stage(error) and not isinstance(error, FileError):
-            raise
-        say(f"pipelines {name}: {error_message(error)}", error=True)
-        return 2
 
 
 def raised_by_stage(error: BaseException) -> bool:
@@ -371,17 +333,31 @@ def raised_by_stage(error: BaseException) -> bool:
     return any(note.startswith("stage ") for note in getattr(error, "__notes__", ()))
 
 
-def error_message(error: BaseException) -> str:
-    """The error's text and its notes."""
-    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+def is_mistake(error: BaseException) -> bool:
+    """Of a ValueError or OSError, whether the user can mend it."""
+    from pipelines.engine.tables import FileError
+
+    return isinstance(error, FileError) or not raised_by_stage(error)
+
+
+PROGRAM = Program(
+    name="pipelines",
+    script="smolvlm-pipelines",
+    summary="Build, look at and publish the training data of SmolVLM-type models.",
+    commands=COMMANDS,
+    is_mistake=is_mistake,
+)
+
+
+def main(words: list[str]) -> int:
+    """Runs the command; returns the exit status."""
+    return command_line.run(PROGRAM, words)
+
+
+def program() -> NoReturn:
+    """The console command `smolvlm-pipelines`."""
+    command_line.leave(PROGRAM, main)
 
 
 if __name__ == "__main__":
-    sys.excepthook = say_traceback
-    status = main(sys.argv[1:])
-    if status == INTERRUPTED:
-        # Ray's threads, cut short, can crash a Python that ends in order (seen: a segfault).
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    program()

@@ -11,12 +11,12 @@ PLACE_KEYS = frozenset({"mixture", "output", "work", "data", "ray", "workers"})
 
 
 def parse_folder_and_settings(words: list[str], known: set[str]) -> tuple[str, dict[str, str]]:
-    """The folder that comes first, and the settings after it."""
-    if not words or "=" in words[0]:
-        raise ValueError(
-            f"expected a folder or name first, found {' '.join(words[:1]) or 'nothing'}."
-        )
-    return words[0], parse_settings(words[1:], known)
+    """The folder (or name), which may stand without its key, and the other settings."""
+    settings = parse_settings(words, {*known, "folder", "name"})
+    for key in ("folder", "name"):
+        if key in settings:
+            return settings.pop(key), settings
+    raise ValueError(f"expected a folder or name first, found {' '.join(words[:1]) or 'nothing'}.")
 
 
 def parse_settings(words: list[str], known: set[str]) -> dict[str, str]:

@@ -50,7 +50,7 @@ from pipelines.stages import COST, FACTS, STAGES
 from pipelines.survey import Piece, Place, Survey, licences_of, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
-from tokenization.terminal import say
+from tokenization.terminal import log
 
 MAY_HOLD_VIDEOS = ("video", "json", "tar")
 VIDEO = Needs(memory=2 << 30, max_calls=8)
@@ -68,7 +68,7 @@ def finished_recipe(place: Place) -> dict[str, Any] | None:
 
 def stats_of_finished(place: Place, fingerprint: str) -> dict[str, Any]:
     """The stats of the mixture that stands finished; says that nothing is to be done."""
-    say(f"{place.output} is finished (recipe {fingerprint}); nothing to do.")
+    log(f"{place.output} is finished (recipe {fingerprint}); nothing to do.")
     return dict(tables.read_json(tables.join(place.output, "stats.json")))
 
 
@@ -96,7 +96,7 @@ def folder_lock(folder: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"Another build is writing {folder}; waiting for it to end.")
+            log(f"Another build is writing {folder}; waiting for it to end.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -111,10 +111,10 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
     can = ready(mixture, place)
     mixture = can.mixture
     for left in can.left_out:
-        say(left.sentence)
+        log(left.sentence)
     if unmade := hash_lists(mixture)[1]:
         sets = ", ".join(sorted({path.split("/")[1] for path in unmade}))
-        say(
+        log(
             f"{len(unmade)} benchmarks of {sets} have no hash list here and will not be checked: "
             f"python -m pipelines hashes {sets} makes them.",
         )
@@ -176,7 +176,7 @@ def healing(build: Callable[[], dict[str, Any]], place: Place) -> dict[str, Any]
             if not error.path.startswith(ours) or error.path in healed:
                 raise
             healed.add(error.path)
-            say(f"{error}. It is removed and made again.")
+            log(f"{error}. It is removed and made again.")
             tables.remove(error.path)
 
 

@@ -18,7 +18,7 @@ from pipelines.engine import tables
 from pipelines.probing import Finding, Listed, listed, probe_component
 from pipelines.reading.files import is_url
 from pipelines.survey import Place
-from tokenization.terminal import say
+from tokenization.terminal import log
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def ready(mixture: Mixture, place: Place) -> Ready:
         if found.certain:
             certain.setdefault(found.component, []).append(found)
         else:
-            say(f"Probing {name}: {found.fault}. The build goes on; see `probe`.")
+            log(f"Probing {name}: {found.fault}. The build goes on; see `probe`.")
     absent = {name: told(faults) for name, faults in certain.items()}
     refuse(
         mixture,
@@ -84,7 +84,7 @@ def look_first(
         if tables.exists(noted):
             continue
         if found is not None and is_url(found.tree.root) and not told_so:
-            say("Looking into what was never read before (probe=false: not).")
+            log("Looking into what was never read before (probe=false: not).")
             told_so = True
         findings = list(probe_component(mixture, name, place, deep=None))
         faults += [found for found in findings if found.fault]

@@ -61,7 +61,7 @@ FLOORS = {
         ("model",),
         ("data",),
         ("parallel",),
-        ("config",),
+        ("config", "usage"),
     ],
 }
 """From the top down, by the longest name that fits."""

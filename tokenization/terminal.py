@@ -1,11 +1,25 @@
 """What a terminal is shown: nothing that moves its cursor or turns text around, no credentials.
 
-Every room speaks through `say`: names and texts of strangers are in what it says.
+Every room speaks through here, since names and texts of strangers are in what it says:
+
+| function  | what it is for                        | where it goes                                |
+|-----------|---------------------------------------|----------------------------------------------|
+| `say`     | the result of a command; its mistakes | stdout; stderr                               |
+| `log`     | what is told while a command runs     | `logging`, in the logger of the module that  |
+|           |                                       | calls; shown on stdout, warnings on stderr   |
+| `lay_out` | a message of several lines            | text                                         |
+
+`logging.getLogger("pipelines").setLevel("WARNING")` (or "trainer") silences what is told; a console
+that `logging.basicConfig` sets up takes it over.
 """
 
+import logging
 import re
 import sys
+import textwrap
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 SECRET = (
@@ -51,6 +65,94 @@ def printable(text: str) -> str:
 def say(text: str, *, error: bool = False) -> None:
     """The text stands on the terminal, on stderr where it is of an error."""
     print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+class Console(logging.Handler):
+    """Shows records through `say`, unless the user's own logging has a console."""
+
+    apart = False
+    """Everything goes to stderr: stdout holds a result for a program."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The record stands on the terminal."""
+        if not any(type(own) is logging.StreamHandler for own in logging.getLogger().handlers):
+            say(record.getMessage(), error=self.apart or record.levelno > logging.INFO)
+
+
+ROOMS = ("pipelines", "trainer", "filters", "mixtures", "tokenization")
+CONSOLE = Console()
+for room in ROOMS:
+    logging.getLogger(room).addHandler(CONSOLE)
+    logging.getLogger(room).setLevel(logging.INFO)
+
+
+def log(text: str, *, level: int = logging.INFO) -> None:
+    """The text is a record of the calling module's logger, escaped as `say` does."""
+    caller = sys._getframe(1).f_globals["__name__"]
+    logging.getLogger(caller).log(level, printable(text), stacklevel=2)
+
+
+def tells(room: str) -> bool:
+    """Whether what is told while a command runs is to be shown: progress, too."""
+    return logging.getLogger(room).isEnabledFor(logging.INFO)
+
+
+@contextmanager
+def logging_at(level: int, *, apart: bool) -> Iterator[None]:
+    """Inside, all rooms log from this level on; `apart`: to stderr alone."""
+    before = {room: logging.getLogger(room).level for room in ROOMS}
+    was_apart, CONSOLE.apart = CONSOLE.apart, apart
+    for room in ROOMS:
+        logging.getLogger(room).setLevel(level)
+    try:
+        yield
+    finally:
+        CONSOLE.apart = was_apart
+        for room, old in before.items():
+            logging.getLogger(room).setLevel(old)
+
+
+LONG = 100
+"""Characters from which on a message is laid out."""
+PARTS = ("found:", "expected:", "way out:")
+"""What lines of a message may begin with, besides the first, which says where and what."""
+
+
+def lay_out(message: str, *, width: int = 0) -> str:
+    """The message as it is shown: a short one as it is, a long one with a line for each part.
+
+    A message says where and what is wrong, then, each on a line that begins so, what was `found:`
+    and `expected:`, and the `way out:`. Of a long line without them, each sentence is a line.
+    Lines that are indented already are shown as they are. `width`: of the terminal, where there is
+    one; 0: lines are as long as they are, so that a log can be searched.
+    """
+    if len(message) <= LONG and "\n" not in message:
+        return message
+    lines: list[tuple[str, str]] = []
+    for number, line in enumerate(message.split("\n")):
+        label = next((part for part in PARTS if line.startswith(f"{part} ")), "")
+        if label:
+            lines.append((f"  {label:<10}", line.removeprefix(label).strip()))
+        elif line[:1].isspace() or len(line) <= LONG:
+            lines.append(("", line))
+        else:
+            first, *rest = re.split(r"(?<=[.;]) (?=[A-Z])", line)
+            lines += [("" if number == 0 else "  ", first), *(("  ", text) for text in rest)]
+    if not width:
+        return "\n".join(before + text for before, text in lines)
+    return "\n".join(
+        textwrap.fill(
+            text,
+            max(width, 40),
+            initial_indent=before,
+            subsequent_indent=" " * len(before) or "  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        if before or not text[:1].isspace()
+        else text
+        for before, text in lines
+    )
 
 
 def say_traceback(

@@ -19,24 +19,11 @@ from trainer.checkpoint import ARRIVING
 from trainer.config import did_you_mean, split_pairs
 from trainer.data import integrity
 
-USAGE = """\
-python -m trainer average RUN [last=5] [output=DIR]
-
-The mean of the weights of the last checkpoints of a run, as a checkpoint of its own. Keep enough of
-them: keep_last=5 in the run.
-
-  last=5      so many checkpoints, the newest
-  output=DIR  (default: RUN/average-<first step>-<last step>)
-"""
-
 OPTIONS = {"last": "5", "output": ""}
 
 
 def average_command(arguments: Sequence[str]) -> int:
     """`average RUN ...`; the exit status."""
-    if {"-h", "--help", "help"} & set(arguments):
-        say(USAGE.rstrip())
-        return 0
     if not arguments or "=" in arguments[0]:
         raise ValueError("average: expected a run: python -m trainer average RUN last=5")
     pairs = split_pairs(arguments[1:])

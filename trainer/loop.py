@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tokenization.terminal import say
+from tokenization.terminal import log
 from trainer import checkpoint, optim, parallel
 from trainer.config import Config
 from trainer.data.batches import Loader
@@ -48,7 +48,7 @@ def train(config: Config) -> Path:
         last = min(num_steps, config.stop_at or num_steps)
         if newest and is_finished(state, config, last):
             if world.first:
-                say(f"{run}: already at step {state.step} of {num_steps}; nothing to do.")
+                log(f"{run}: already at step {state.step} of {num_steps}; nothing to do.")
             return newest
 
         model = initial.initial_model(config, inputs.tokenizer, resume=newest)

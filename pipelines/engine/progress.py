@@ -1,4 +1,4 @@
-"""How far a run is: a bar per stage on a terminal, plain lines at intervals elsewhere."""
+"""How far a run is: a bar per stage on a terminal and in notebooks, plain lines elsewhere."""
 
 import statistics
 import sys
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from pipelines.engine.timings import Report
-from tokenization.terminal import printable, say
+from tokenization.terminal import printable, say, tells
 
 SLOW = 5
 """A task is a straggler past so many medians of its stage, and past SLOW_SECONDS."""
@@ -37,7 +37,7 @@ class Progress:
         """The stage's clock runs, and on a terminal its bar is there."""
         if name not in self.started:
             self.started[name] = self.said[name] = time.monotonic()
-            if sys.stderr.isatty():
+            if tells("pipelines") and (sys.stderr.isatty() or "ipykernel" in sys.modules):
                 total = self.totals[name]
                 place = len(self.bars)
                 self.bars[name] = tqdm(total=total, desc=f"{name:>7}", unit="part", position=place)
@@ -81,7 +81,7 @@ class Progress:
         """The line stands on stderr, above the bars where there are some."""
         if self.bars:
             tqdm.write(printable(line), file=sys.stderr)
-        else:
+        elif tells("pipelines"):
             say(line, error=True)
 
     def close(self) -> None:

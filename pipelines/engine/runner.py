@@ -27,6 +27,7 @@ import pyarrow as pa
 from pipelines.engine import tables, timings, versions
 from pipelines.engine.progress import Progress
 from pipelines.engine.timings import Report
+from tokenization.terminal import log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +179,8 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    which = f"{workers or os.cpu_count()} CPUs" if address == "local" else address
+    log(f"Ray comes up ({which}); workers=0 builds without it.")
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": True}

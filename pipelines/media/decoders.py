@@ -12,6 +12,7 @@ alone, so that no verdict depends on what came before.
 import atexit
 import importlib
 import json
+import logging
 import math
 import os
 import pkgutil
@@ -37,7 +38,7 @@ from pipelines.media import confinement, frames, images, pipes, video
 from pipelines.media.pipes import Given
 from pipelines.media.video import Clip
 from pipelines.sources.sample import Defect
-from tokenization.terminal import say
+from tokenization.terminal import log
 
 MAX_BYTES = 4 << 30
 """Encoded bytes of a video, at most."""
@@ -334,7 +335,10 @@ def tell_if_unconfined(means: tuple[str, ...]) -> None:
     """One line, once a process, where decoders keep what they should have given up."""
     if "seccomp" not in means:
         only = f"only {', '.join(means)}" if means else "nothing"
-        say(f"decoders are confined by {only} on this machine: docs/security.md", error=True)
+        log(
+            f"decoders are confined by {only} on this machine: docs/security.md",
+            level=logging.WARNING,
+        )
 
 
 def stop_child() -> None:

@@ -158,6 +158,13 @@ def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
     return "\n".join(lines)
 
 
+def table_data(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of that table, and what identifies the mixture."""
+    keys = ("name", "fingerprint", "measure", "read", "kept", "train", "components", "rejected",
+            "packing", "notes", "unread")  # fmt: skip
+    return {key: stats[key] for key in keys if key in stats}
+
+
 def _clip(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
 

@@ -35,37 +35,6 @@ from trainer.evaluation.benchmark import (
 )
 from trainer.evaluation.confidence import Scores, compare
 
-USAGE = """\
-python -m trainer evaluate CHECKPOINT bench=FILE.tsv [key=value ...]
-
-Ask a checkpoint the questions of a benchmark and score what it says. CHECKPOINT is a checkpoint's
-folder, or a run's: then its newest one.
-
-  bench=FILE.tsv     VLMEvalKit's layout: index, image, question, answer, options A, B, ...
-  metric=auto        exact, multiple_choice, anls, relaxed, yes_no, mixed; auto: options make it
-                     multiple_choice (mixed where some have none), answers of yes and no yes_no,
-                     anything else exact
-  against=CHECKPOINT ask another one too, and compare them by a paired test
-  prompts=trained    plain: without the system prompt and the words around images of training, as
-                     most programs ask; trained,plain: both, and their difference
-  images=own         shuffled: every question gets another one's image; what is then still right,
-                     the questions alone gave away
-  limit=0            only the first N questions; 0: all
-  batch=16           questions at one time
-  max_new_tokens=32  of an answer
-  device=auto        auto, cpu or cuda
-  threads=0          of torch on CPUs; 0: its own choice
-  output=DIR         (default: CHECKPOINT/evaluations)
-
-Writes there FILE.json (the score and its 95 % interval, and per category), FILE.tsv (every
-question, its answer, what the model said, its score), FILE.vlmevalkit.json for `run.py --config`
-of VLMEvalKit, and LMUData/FILE.tsv where VLMEvalKit looks for it ($LMUData, where that is set).
-Intervals and tests count images, not questions: questions about one image are not independent.
-
-  vlmevalkit=NAMES   asks nothing: writes that file for benchmarks of VLMEvalKit, videos too, say
-                     MMMU_DEV_VAL,Video-MME; `paper`: those of SmolVLM's paper
-"""
-
 OPTIONS = {"bench": "", "metric": "auto", "against": "", "prompts": "trained", "images": "own",
            "limit": "0", "batch": "16", "max_new_tokens": "32", "device": "auto", "output": "",
            "threads": "0", "vlmevalkit": ""}  # fmt: skip
@@ -83,9 +52,6 @@ class Judged:
 
 def evaluate_command(arguments: Sequence[str]) -> int:
     """`evaluate CHECKPOINT bench=FILE.tsv ...`; the exit status."""
-    if {"-h", "--help", "help"} & set(arguments):
-        say(USAGE.rstrip())
-        return 0
     if not arguments or "=" in arguments[0]:
         raise ValueError(
             "evaluate: expected a checkpoint: python -m trainer evaluate RUN bench=F.tsv"

@@ -4,6 +4,7 @@
 adapters learn beside what is left of the weights, and the checkpoint is the sum of the two.
 """
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenization.terminal import say
+from tokenization.terminal import log
 from trainer.config import Adapter
 
 LINEAR = (
@@ -98,10 +99,10 @@ def quantize(model: nn.Module, targets: str) -> list[str]:
             else:
                 kept.append(name)
     if kept and os.environ.get("RANK", "0") == "0":
-        say(
+        log(
             f"adapter.quantize=nf4: {len(kept)} layers stay in full precision, since bitsandbytes "
             f"makes their 4-bit weights wrong on this processor: {', '.join(kept)}",
-            error=True,
+            level=logging.WARNING,
         )
     return kept
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from tokenization.terminal import say
+from tokenization.terminal import log
 from trainer import parallel
 from trainer.config import Config
 from trainer.data.batches import Loader, cores, threads
@@ -29,6 +29,7 @@ from trainer.monitoring.watch import (
     device_name,
     human_count,
     human_list,
+    human_time,
     numbers_of,
     open_log,
     peak_memory,
@@ -120,6 +121,7 @@ class Reporter:
         self.meter = Meter()
         self.running_loss = math.nan
         self.told_of_waiting = False
+        self.started = time.perf_counter()
 
     def __enter__(self) -> "Reporter":
         self.open = ExitStack()
@@ -142,7 +144,7 @@ class Reporter:
     def print(self, text: str) -> None:
         """One process speaks."""
         if self.world.first:
-            say(text)
+            log(text)
 
     def begin(self, model: Any, *, resumed: Path | None) -> None:
         """The run's sizes, hours and data are printed, and from where it goes on."""
@@ -188,7 +190,7 @@ class Reporter:
             self.meter.add(result, self.inputs.components)
             self._write_spike(state.step - 1, result)
             if state.step % self.config.log_every == 0 or state.step == last:
-                self._log_step(state, result, norm, rates)
+                self._log_step(state, result, norm, rates, last=last)
                 self.meter = Meter()
 
     def _skipped(self, state: State, result: StepResult, norm: float) -> None:
@@ -241,9 +243,16 @@ class Reporter:
         file = folder / f"step-{step:06d}-rank-{self.world.rank}.json"
         file.write_text(json.dumps({**facts, "batches": batches}, indent=1) + "\n")
 
+    def _time_left(self, state: State, last: int) -> str:
+        """`12 min left`, at the pace so far, with what checkpoints and evaluations took."""
+        steps = state.step - self.began.step
+        seconds = (time.perf_counter() - self.started) / max(steps, 1) * (last - state.step)
+        return f"{human_time(seconds)} left" if state.step < last else "done"
+
     def _log_step(
-        self, state: State, result: StepResult, norm: float, rates: Mapping[str, float]
-    ) -> None:
+        self, state: State, result: StepResult, norm: float, rates: Mapping[str, float], *,
+        last: int,
+    ) -> None:  # fmt: skip
         meter = self.meter
         seconds = max(time.perf_counter() - meter.started, 1e-9)
         gathered = parallel.gather(
@@ -284,7 +293,7 @@ class Reporter:
             f"tokens/s {human_count(line['tokens_per_second'])}  "
             f"learned/s {human_count(line['learned_tokens_per_second'])}  "
             f"data wait {line['data_wait']:.1%}  gradient {norm:.2f}  "
-            f"lr {max(rates.values()):.2e}"
+            f"lr {max(rates.values()):.2e}  {self._time_left(state, last)}"
         )
 
     def _tell(self, line: dict[str, Any]) -> None:

@@ -1,0 +1,61 @@
+"""The help of the trainer's commands."""
+
+TRAIN = """\
+  config=NAME      tiny, smolvlm_256m, smolvlm_500m, smolvlm_2b2, or a YAML file; the paper's
+                   other pairings: pairing_so400m_135m, pairing_so400m_360m, pairing_b16_1b7
+  data=DIR         a finished mixture; '{A: 3, B: 1}' mixes several by share of rows
+  output=DIR       the run                    (default: out/runs/<config name>-<mixture name>)
+  init=CHECKPOINT  start from the weights of a stage before, or of a SmolVLM of the hub
+                   (HuggingFaceTB/SmolVLM2-500M-Video-Instruct, ORG/NAME@revision); without
+                   config= the sizes are this checkpoint's
+
+Any other key=value overrides the config, with dots: optim.lr.vision=5e-6. Those asked for most:
+
+  steps=N, epochs=1       how long; steps wins
+  batch_rows=64           packed rows per step, over all processes
+  micro_rows=1            of them at one time in memory
+  save_every=500          steps between checkpoints; each updates RUN/run.html
+  evaluate_every=0        steps between held-out losses; 0: at the end
+  device=auto, threads=0  where it runs
+  optim.freeze=[vision]   towers that stay as they are: vision, connector, language
+  adapter.rank=0          above 0: train low-rank adapters
+
+Several devices: torchrun --nproc-per-node=8 -m trainer config=... data=... [parallel=fsdp]
+On a Ray cluster: python -m trainer config=... data=... output=... ray=auto ranks=16 [failures=3]
+Every field: trainer/config.py; what they mean: docs/trainer.md.
+"""
+
+EVALUATE = """\
+CHECKPOINT is a checkpoint's folder, or a run's: then its newest one.
+
+  bench=FILE.tsv     VLMEvalKit's layout: index, image, question, answer, options A, B, ...
+  metric=auto        exact, multiple_choice, anls, relaxed, yes_no, mixed; auto: options make it
+                     multiple_choice (mixed where some have none), answers of yes and no yes_no,
+                     anything else exact
+  against=CHECKPOINT ask another one too, and compare them by a paired test
+  prompts=trained    plain: without the system prompt and the words around images of training, as
+                     most programs ask; trained,plain: both, and their difference
+  images=own         shuffled: every question gets another one's image; what is then still right,
+                     the questions alone gave away
+  limit=0            only the first N questions; 0: all
+  batch=16           questions at one time
+  max_new_tokens=32  of an answer
+  device=auto        auto, cpu or cuda
+  threads=0          of torch on CPUs; 0: its own choice
+  output=DIR         (default: CHECKPOINT/evaluations)
+
+Writes there FILE.json (the score and its 95 % interval, and per category), FILE.tsv (every
+question, its answer, what the model said, its score), FILE.vlmevalkit.json for `run.py --config`
+of VLMEvalKit, and LMUData/FILE.tsv where VLMEvalKit looks for it ($LMUData, where that is set).
+Intervals and tests count images, not questions: questions about one image are not independent.
+
+  vlmevalkit=NAMES   asks nothing: writes that file for benchmarks of VLMEvalKit, videos too, say
+                     MMMU_DEV_VAL,Video-MME; `paper`: those of SmolVLM's paper
+"""
+
+AVERAGE = """\
+Keep enough of them: keep_last=5 in the run.
+
+  last=5      so many checkpoints, the newest
+  output=DIR  (default: RUN/average-<first step>-<last step>)
+"""
