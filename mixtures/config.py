@@ -92,6 +92,14 @@ class Component:
     """How often a sample may be used: nothing is repeated unasked. Up to four epochs of repeated
     data are worth nearly as much as new data, more are not: Muennighoff et al. 2023,
     https://arxiv.org/abs/2305.16264."""
+    repo: str = field(default="", metadata=LATER)
+    """A dataset repository of the hub, `ORG/NAME` or `ORG/NAME@REVISION`, in place of the source's
+    own; its configs are named as `subsets` (or `config: NAME`)."""
+    split: str = field(default="", metadata=LATER)
+    """The split that is read; `a+b`: both. Empty: train."""
+    columns: dict[str, Any] = field(default_factory=dict, metadata=LATER)
+    """Which column is what: of source `table` its mapping; of any other the source's own name of a
+    column -> its name in these files (`{latex: formula}`), or a field inside one (`a.b`)."""
     data: str | None = None
     """A file, glob or folder (local or fsspec) in place of the hub repository."""
     media: str | None = None
@@ -390,6 +398,8 @@ def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
         for heir in component.instead:
             there = heir in mixture.components and heir != name
             expect(there, f"{key}.instead", repr(heir), "other components of the file")
+        both = bool(component.repo) and component.data is not None
+        expect(not both, f"{key}.repo", component.repo, "repo or data, not both")
         told = bool(component.instead) or not component.optional
         expect(told, f"{key}.instead", "empty", "who gets the share of an optional component")
         epochs = component.max_epochs

@@ -17,7 +17,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 NAMING = frozenset(
-    ("components", "subsets", "limits", "filters", "tags", "benchmarks", "allow", "forbid", "terms")
+    (
+        "components",
+        "subsets",
+        "config",
+        "limits",
+        "filters",
+        "tags",
+        "benchmarks",
+        "allow",
+        "forbid",
+        "terms",
+    )
 )
 """Keys whose keys or members are names, whatever YAML would make of them."""
 FOLDER = Path(__file__).parent
@@ -105,22 +116,41 @@ def with_names(text: str) -> str:
 
 
 def _quote_names(node: yaml.Node) -> None:
-    """Names below the node are strings: keys of NAMING, and what stands in lists of NAMING."""
+    """Names below the node are strings: keys of NAMING, what stands in lists of NAMING, and all
+    that stands under `columns`.
+    """
     if isinstance(node, yaml.SequenceNode):
         for value in node.value:
             _quote_names(value)
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
+        if key.value == "columns":
+            _quote_all(value)
+            continue
         named: list[yaml.Node] = []
         if key.value in NAMING and isinstance(value, yaml.MappingNode):
             named = [name for name, _ in value.value if name.value != "<<"]
         elif key.value in NAMING and isinstance(value, yaml.SequenceNode):
             named = value.value
         for name in named:
-            if isinstance(name, yaml.ScalarNode):
-                name.tag, name.style = "tag:yaml.org,2002:str", "'"
+            _quote(name)
         _quote_names(value)
+
+
+def _quote(node: yaml.Node) -> None:
+    """A scalar is a string."""
+    if isinstance(node, yaml.ScalarNode):
+        node.tag, node.style = "tag:yaml.org,2002:str", "'"
+
+
+def _quote_all(node: yaml.Node) -> None:
+    """Every scalar in the node is a string."""
+    inside = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
+    for part in inside:
+        for each in part if isinstance(part, tuple) else [part]:
+            _quote_all(each)
+    _quote(node)
 
 
 def _refuse_explosion(node: yaml.Node | None) -> None:
@@ -228,10 +258,20 @@ def write_out_short_forms(raw: dict[str, Any]) -> None:
                 rule: {} if settings is None else settings
                 for rule, settings in block["filters"].items()
             }
-        for key in ("filters", "encoding", "components", "limits", "grades", "subsets", "frames"):
+        for key in (
+            "filters",
+            "encoding",
+            "components",
+            "limits",
+            "grades",
+            "subsets",
+            "frames",
+            "columns",
+        ):
             if key in block and block[key] is None:
                 block[key] = {}
     for component in blocks[1:]:
+        _write_out_config(component)
         for key in ("subsets", "tags", "terms"):
             _refuse_values(component.get(key), key)
         subsets = component.get("subsets")
@@ -241,6 +281,17 @@ def write_out_short_forms(raw: dict[str, Any]) -> None:
             component["subsets"] = {
                 name: {} if settings is None else settings for name, settings in subsets.items()
             }
+
+
+def _write_out_config(component: dict[str, Any]) -> None:
+    """`config: NAME` is the one subset of that name."""
+    if "config" not in component:
+        return
+    name = component.pop("config")
+    if component.get("subsets"):
+        raise ValueError("config and subsets are the same: state one of them.")
+    _refuse_values(name if isinstance(name, list) else [name], "config")
+    component["subsets"] = name if isinstance(name, list) else {str(name): {}}
 
 
 def _refuse_values(names: object, key: str) -> None:

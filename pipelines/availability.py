@@ -19,9 +19,8 @@ from pipelines.reading.files import Tree, list_tree
 from pipelines.reading.locate import subset_files
 from pipelines.reading.media_files import is_medium
 from pipelines.reading.parts import media_tree_of
-from pipelines.sources import SOURCES, Source
-from pipelines.sources.sample import source_named
-from pipelines.survey import Place
+from pipelines.sources import Source
+from pipelines.survey import Place, source_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ def lacks_of(mixture: Mixture, place: Place, *, asking: bool) -> list[Lack]:
 def lack_of(mixture: Mixture, name: str, place: Place, *, asking: bool) -> Lack | None:
     """The same of one component: the first thing it lacks; null where it lacks nothing."""
     component, key = mixture.components[name], f"components.{name}"
-    about = source_named(component.source, where=key)
+    about = source_of(component, name)
     if component.data is not None:
         return None
     if not about.hub:
@@ -86,7 +85,7 @@ def known_causes(mixture: Mixture) -> dict[str, str]:
     """Component -> why its media may be missing, where its source knows that they are elsewhere."""
     causes = {}
     for name, component in mixture.components.items():
-        about = SOURCES[component.source]
+        about = source_of(component, name)
         names = list(component.subsets) or list(about.default or about.subsets)
         gone = [subset for subset in names if subset in about.elsewhere]
         if gone:

@@ -72,7 +72,7 @@ def keys_markdown() -> str:
     """The keys of rows that each source of one's own files reads."""
     lines = ["| source | must have | may have |", "|---|---|---|"]
     for name, source in sorted(SOURCES.items()):
-        if not source.hub:
+        if not source.hub and not source.by_config:  # a mixture says which columns those are
             must = " and ".join(f"`{names}`".replace("|", "` or `") for names in source.columns)
             rest = [
                 key for key in keys_of(source) if key not in "|".join(source.columns).split("|")

@@ -20,12 +20,20 @@ from mixtures.allocate import binding, human_count
 from mixtures.config import Mixture, check_licences, load
 from mixtures.optional import LeftOut, differences
 from mixtures.reading import bundled_mixtures, variants_of
-from pipelines import sources
 from pipelines.availability import Lack, settled
 from pipelines.engine import tables
 from pipelines.index import index_of, whole_rows
 from pipelines.main_path import finished_recipe
-from pipelines.survey import Piece, Place, component_terms, licences_of, listing_of, pieces_of, told
+from pipelines.survey import (
+    Piece,
+    Place,
+    component_terms,
+    licences_of,
+    listing_of,
+    pieces_of,
+    source_of,
+    told,
+)
 
 WIDTH = 100
 """Characters of a line."""
@@ -148,7 +156,7 @@ def is_local(mixture: Mixture, name: str, place: Place) -> bool:
     component = mixture.components[name]
     if component.data is not None:
         return True
-    repository = sources.describe(component.source)["hub"]
+    repository = source_of(component).hub
     return bool(place.data) and tables.exists(tables.join(place.data, repository))
 
 

@@ -35,8 +35,7 @@ from pipelines.reading.parts import (
 )
 from pipelines.reading.splitting import SubsetMedia, media_of
 from pipelines.sources import SOURCES, Defect, Sample, Source
-from pipelines.sources.sample import source_named
-from pipelines.survey import Place
+from pipelines.survey import Place, source_of
 from tokenization import encode as tokens
 from tokenization.schema import SAMPLE
 
@@ -121,7 +120,7 @@ class Listed:
 def listed(mixture: Mixture, name: str, place: Place) -> Listed:
     """The component's files; raises as `list_parts` does."""
     component, where = mixture.components[name], f"components.{name}"
-    about = source_named(component.source, where=where)
+    about = source_of(component, name)
     tree, subsets, media = find_files(
         about,
         list(component.subsets),
@@ -203,15 +202,17 @@ def elsewhere(
 
 def missing_columns(about: Source, columns: Sequence[str]) -> list[str]:
     """The columns of the layout that are not there."""
-    return [wanted for wanted in about.columns if not set(wanted.split("|")) & set(columns)]
+    return about.lacks(columns)
 
 
 def differs(about: Source, head: Head, absent: Sequence[str]) -> str:
     """Found and expected columns, in a sentence."""
-    wanted = ", ".join(name.replace("|", " or ") for name in about.columns)
+    wanted = ", ".join(
+        [*(name.replace("|", " or ") for name in about.columns), *(m.path for m in about.mapped)]
+    )
     return (
         f"its rows have the columns {', '.join(head.columns)}; {about.name} reads {wanted}, of "
-        f"which {', '.join(name.replace('|', ' or ') for name in absent)} is not there"
+        f"which {', '.join(absent)} is not there"
     )
 
 
@@ -320,11 +321,11 @@ def report(findings: Sequence[Finding], mixture: Mixture, place: Place) -> str:
 
 def terms(mixture: Mixture, place: Place) -> list[str]:
     """A line per repository: licence, gate, and whether this token opens it."""
-    lines, said = ["licence and access"], set[str]()
+    lines, said = ["licence and access"], set[tuple[str, str]]()
     for component in mixture.components.values():
-        about = SOURCES[component.source]
-        if about.name not in said:
-            said.add(about.name)
+        about = source_of(component)
+        if (about.name, about.hub) not in said:
+            said.add((about.name, about.hub))
             words = access_words(about, component, place)
             notes = "".join(f"; {note}" for note in about.notes)
             lines.append(

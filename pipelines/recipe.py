@@ -32,8 +32,11 @@ def to_json(value: Any, *, where: str = "value") -> Any:
 
 def _at_later_default(field: dataclasses.Field, value: Any) -> bool:
     """A field that came after mixtures were finished, at the value that changes nothing."""
-    later = field.metadata.get("identity") == "where_changed"
-    return later and getattr(value, field.name) == field.default
+    if field.metadata.get("identity") != "where_changed":
+        return False
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
+    return bool(getattr(value, field.name) == default)
 
 
 def _key(key: Any, where: str) -> str:

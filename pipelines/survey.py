@@ -18,6 +18,8 @@ from pipelines.engine import private, tables, versions
 from pipelines.ids import names_in_ids, renamed
 from pipelines.reading.leftovers import sentences
 from pipelines.reading.parts import Listing, Part, list_component
+from pipelines.sources.mapping import configured
+from pipelines.sources.sample import Source
 from pipelines.stages import STAGES
 from tokenization.schema import Encoding
 
@@ -121,6 +123,9 @@ def listing_of(mixture: Mixture, name: str, place: Place) -> Listing:
         },
         frames={**recipe.to_json(component.frames), "size": encoding_of(mixture, name).crop_size},
         placeholders=component.placeholders,
+        columns=component.columns,
+        repo=component.repo,
+        split=component.split,
         seed=mixture.seed,
         beside=place.beside,
         ours=(place.output, place.work),
@@ -212,7 +217,10 @@ def describe_component(name: str, component: Component, inputs: dict[str, Any]) 
 
 def about_source(component: Component) -> dict[str, Any]:
     """What is known of a component's data: of its source, but what the mixture says of its own."""
-    about = sources.describe(component.source)
+    about = private.hidden(sources.describe(source_of(component)))
+    if about["source"] == "table" and about["hub"]:
+        page = f"https://huggingface.co/datasets/{about['hub']}"
+        about |= {"licence": "unknown", "citation": page}
     if component.data is not None and not about["hub"]:
         about["citation"] = ""  # that of the layout is not the data's
     if component.licence:
@@ -222,6 +230,17 @@ def about_source(component: Component) -> dict[str, Any]:
     if component.citation:
         about["citation"] = component.citation
     return about
+
+
+def source_of(component: Component, name: str = "") -> Source:
+    """The source as the component configures it; raises ValueError where it is misconfigured."""
+    return configured(
+        component.source,
+        columns=component.columns,
+        repo=component.repo,
+        split=component.split,
+        where=f"components.{name}" if name else "components",
+    )
 
 
 def component_terms(mixture: Mixture) -> dict[str, list[str]]:

@@ -34,7 +34,7 @@ from pipelines.reading.files import File, open_file
 from pipelines.reading.json_spans import Span, parse_line
 from pipelines.reading.rows import check_columns
 from pipelines.reading.streams import Window
-from pipelines.sources.sample import SOURCES, Defect, Source
+from pipelines.sources.sample import Defect, Source
 
 SCANNED = 64 << 20
 """Bytes of a subset's annotations, up to which they are read whole at planning."""
@@ -85,7 +85,7 @@ def is_small(files: Sequence[File], source: Source) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def probe(file: File, name: str) -> Probe:
+def probe(file: File, source: Source) -> Probe:
     """The form of a JSON file; raises ValueError where it is none or not of the source's layout."""
     found: set[str] = set()
     count, start, end = 0, 0, 0
@@ -98,7 +98,7 @@ def probe(file: File, name: str) -> Probe:
                 found.update(row)
     if count and not found:
         raise ValueError(no_rows(file))
-    check_columns(file, sorted(found), SOURCES[name])
+    check_columns(file, sorted(found), source)
     return Probe(is_list, (end - start) / max(1, count))
 
 
@@ -130,15 +130,14 @@ def up_to_probe(rows: Iterator[Span]) -> Iterator[Span]:
             return
 
 
-def estimate_rows(files: Sequence[File], name: str) -> list[float]:
+def estimate_rows(files: Sequence[File], source: Source) -> list[float]:
     """About how many rows each file has, from what its first ones are like."""
-    return [file.size / max(1.0, probe(file, name).row_bytes) for file in files]
+    return [file.size / max(1.0, probe(file, source).row_bytes) for file in files]
 
 
 def whole_row(source: Source) -> json_spans.Whole:
     """Tells whether a value is a row that has the source's columns."""
-    wanted = [set(column.split("|")) for column in source.columns]
-    return lambda row: isinstance(row, dict) and all(row.keys() & names for names in wanted)
+    return lambda row: isinstance(row, dict) and not source.lacks(row.keys())
 
 
 def open_window(file: File, start: int, stop: int) -> BinaryIO:
@@ -149,13 +148,13 @@ def open_window(file: File, start: int, stop: int) -> BinaryIO:
     return open_file(file.url, file.size)
 
 
-def read_block(file: File, name: str, start: int, stop: int) -> Iterator[Span]:
+def read_block(file: File, source: Source, start: int, stop: int) -> Iterator[Span]:
     """The rows that start in the bytes `start` to `stop` of a large file, in order."""
-    seen = probe(file, name)
+    seen = probe(file, source)
     ahead = start - min(start, json_spans.BEFORE)
     with open_window(file, ahead, min(file.size, stop + json_spans.AHEAD)) as stream:
         yield from json_spans.block_spans(
-            stream, file.url, start, stop, array=seen.array, whole=whole_row(SOURCES[name])
+            stream, file.url, start, stop, array=seen.array, whole=whole_row(source)
         )
 
 
@@ -191,9 +190,8 @@ def indexed(found: Iterable[Span], source: Source) -> tuple[LineIndex, set[str]]
 
 
 @lru_cache(maxsize=1024)
-def scan_file(file: File, name: str) -> LineIndex:
+def scan_file(file: File, source: Source) -> LineIndex:
     """The index of a whole file; raises ValueError where it is not JSON of the source's layout."""
-    source = SOURCES[name]
     cache = index_file(file, source)
     if file.size > SCANNED and cache.is_file():
         with np.load(cache) as held:
@@ -234,7 +232,7 @@ def no_rows(file: File, count: int | None = None) -> str:
 
 def index_file(file: File, source: Source) -> Path:
     """Where the index of a large file is remembered on this machine."""
-    about = repr([file.url, file.size, file.stamp, source.name, source.version])
+    about = repr([file.url, file.size, file.stamp, *source.identity])
     return cache_folder() / f"{blake2b(about.encode(), digest_size=12).hexdigest()}.npz"
 
 
@@ -267,17 +265,16 @@ def row_label(file: int, number: int, *, small: bool) -> str:
 
 
 @lru_cache(maxsize=4)
-def index_annotations(files: tuple[File, ...], name: str, every: BlockSelection) -> Rows:
+def index_annotations(files: tuple[File, ...], source: Source, every: BlockSelection) -> Rows:
     """The rows of the files, or of some blocks of large ones: those are copied to a nameless file
     on disk, since each is read again when its medium passes.
     """
-    source = SOURCES[name]
     spool, copied = None, array("q")
     if every.step == 1:
-        scans = [scan_file(file, name) for file in files]
+        scans = [scan_file(file, source) for file in files]
     else:
         spool = spool_file()
-        taken = (spooled(found, spool, copied) for found in sample_blocks(files, name, every))
+        taken = (spooled(found, spool, copied) for found in sample_blocks(files, source, every))
         scans = [indexed(found, source)[0] for found in taken]
     counts = [len(found.offsets) for found in scans]
     offsets = np.concatenate([found.offsets for found in scans])
@@ -317,7 +314,7 @@ def unique_pairs(keys: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def sample_blocks(
-    files: Sequence[File], name: str, every: BlockSelection
+    files: Sequence[File], source: Source, every: BlockSelection
 ) -> Iterator[Iterator[Span]]:
     """File by file, the rows of its blocks that are among `every`."""
     first = 0
@@ -325,7 +322,9 @@ def sample_blocks(
         count = -(-file.size // BLOCK)
         taken = [n for n in range(count) if (first + n + every.phase) % every.step == 0]
         stretches = ((n * BLOCK, min(file.size, (n + 1) * BLOCK)) for n in taken)
-        yield chain.from_iterable(read_block(file, name, start, stop) for start, stop in stretches)
+        yield chain.from_iterable(
+            read_block(file, source, start, stop) for start, stop in stretches
+        )
         first += count
 
 

@@ -30,9 +30,11 @@ from pipelines.reading.archives import (
     normalized_path,
     walk_tar,
 )
+from pipelines.reading.arrow_rows import arrow_rows, class_names, schema_of, with_classes
 from pipelines.reading.files import File, open_file
 from pipelines.reading.media_files import is_medium
 from pipelines.reading.splitting import SubsetMedia, kind_of
+from pipelines.reading.values import values
 from pipelines.sources.sample import Defect, Source
 
 ROWS = 4
@@ -70,6 +72,9 @@ def head_of(about: Source, files: Sequence[File]) -> Head:
         found = list(islice(json_rows(files, about), HEAD_ROWS))
     elif kind == "csv":
         found = list(islice(rows.csv_rows(file.url, file.size), HEAD_ROWS))
+    elif kind == "arrow":
+        found = list(islice(arrow_rows(file.url, file.size, about), ROWS))
+        return Head(rows=found, columns=list(schema_of(file).names))
     elif kind == "tar":
         found = list(islice(webdataset_samples(archives_of([file])[0]), 1))
     else:
@@ -109,8 +114,10 @@ def parquet_head(file: File, about: Source) -> Head:
         if sizes[smallest] > GROUP_BYTES and about.media_columns:
             taken = [name for name in taken if name not in about.media_columns]
             why = f"its smallest row group has {sizes[smallest] / 1e6:,.0f} MB"
+        classes = class_names(table.schema_arrow) if about.by_config else {}
         for batch in table.iter_batches(batch_size=ROWS, row_groups=[smallest], columns=taken):
-            return Head(rows=list(rows.values(batch)), columns=names, without_media=why)
+            found = [with_classes(row, classes) for row in values(batch)]
+            return Head(rows=found, columns=names, without_media=why)
     return Head(rows=[], columns=names)
 
 

@@ -21,6 +21,7 @@ is an exception, with the part and the row in its note.
 | video_, image_, pdf_timeout        | the decoder hung                                         |
 | decoder_crash                      | it ended its process                                     |
 | too_many_pixels, _bytes, _pages    | beyond the bounds                                        |
+| missing_answer, ambiguous_answer   | of a table: none; one that fits different choices        |
 | truncated_file                     | a compressed file breaks off; one line stands for it     |
 """
 
@@ -44,11 +45,12 @@ from pipelines.reading.archive_order import (
     rows_in_no_archive,
     webdataset_samples,
 )
+from pipelines.reading.arrow_rows import arrow_rows
 from pipelines.reading.media_files import Media
 from pipelines.reading.parts import Part
 from pipelines.sources import cells
 from pipelines.sources.placing import kind_of, place_media
-from pipelines.sources.sample import SOURCES, Defect, Medium, Pdf, Sample, Source, Still, Video
+from pipelines.sources.sample import Defect, Medium, Pdf, Sample, Source, Still, Video
 from tokenization.schema import SAMPLE
 
 BATCH_ROWS = 512
@@ -101,7 +103,7 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
     Raises:
         SeveralFit: what was given is void; `knowing` the part, it must be read anew.
     """
-    source = SOURCES[part.source]
+    source = part.about
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
     waiting: list[dict[str, Any]] = []
     num_bytes = 0
@@ -126,7 +128,7 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
 
 def peek(part: Part) -> dict[str, Any] | None:
     """The part's first whole sample, as a mapping; null where none is whole."""
-    source = SOURCES[part.source]
+    source = part.about
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
     try:
         for label, row in part_rows(part, reader.media):
@@ -144,8 +146,13 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     kind = inputs["kind"]
     if kind == "parquet":
         for url, size, groups, first, content in inputs["reads"]:
-            found = rows.parquet_rows(url, size, groups, SOURCES[part.source], content)
+            found = rows.parquet_rows(url, size, groups, part.about, content)
             yield from number_rows(found, "", first)
+    elif kind == "arrow":
+        found = arrow_rows(
+            inputs["url"], inputs["size"], part.about, *inputs["batches"], count=part.rows
+        )
+        yield from number_rows(found, f"{inputs['file']:05d}-", inputs["first"])
     elif kind in ("json", "archive", "loose"):
         yield from annotation_rows(part, media)
     elif kind == "block":
@@ -174,7 +181,7 @@ def annotation_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
         small, reader, chosen = True, LineReader(inputs["files"]), [inputs["refs"]]
     else:
         small = inputs["small"]
-        found = annotations.index_annotations(inputs["files"], part.source, inputs["every"])
+        found = annotations.index_annotations(inputs["files"], part.about, inputs["every"])
         if inputs["kind"] == "archive":
             known = inputs.get("knowing", {})
             about = found.first, found.keys, found.owners
@@ -194,8 +201,8 @@ def annotation_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
 def block_rows(part: Part) -> Iterator[tuple[str, object]]:
     """(label, value) of the rows of a block of bytes, those that share a medium together."""
     inputs = part.inputs
-    number, source = inputs["file"], SOURCES[part.source]
-    found = list(annotations.read_block(inputs["files"][number], part.source, *inputs["bytes"]))
+    number, source = inputs["file"], part.about
+    found = list(annotations.read_block(inputs["files"][number], source, *inputs["bytes"]))
     keys = [(annotations.media_keys(row, source) or [0])[0] for _, _, row in found]
     for place in splitting.order_by_medium(np.array(keys, np.uint64)):
         offset, _, row = found[place]

@@ -23,8 +23,9 @@ from pipelines.reading.archives import (
     keys_of,
     suffixes,
 )
+from pipelines.reading.arrow_rows import arrow_rows
 from pipelines.reading.files import File
-from pipelines.sources.sample import SOURCES, Source
+from pipelines.sources.sample import Source
 
 READ = 64 << 20
 """Bytes of Parquet and CSV, up to which they are read whole at planning for the paths in them."""
@@ -35,15 +36,14 @@ OPENED = 256
 
 
 @lru_cache(maxsize=256)
-def keys_in(files: tuple[File, ...], source: str, kind: str) -> np.ndarray | None:
+def keys_in(files: tuple[File, ...], about: Source, kind: str) -> np.ndarray | None:
     """The hashes uint64 [media] of the paths in all rows; null where reading would cost much."""
-    about = SOURCES[source]
     if about.layout in ("text", "tar") or kind == "labelled":
         return np.zeros(0, np.uint64)
     if kind == "json":
         if not annotations.is_small(files, about):
             return None
-        return np.concatenate([annotations.scan_file(file, source).keys for file in files])
+        return np.concatenate([annotations.scan_file(file, about).keys for file in files])
     size = sum(file.size for file in files)
     if size > (READ_COMPRESSED if kind == "compressed" else READ):
         return None
@@ -61,6 +61,8 @@ def rows_in(files: Sequence[File], about: Source, kind: str) -> Iterator[object]
             yield from rows.parquet_rows(file.url, file.size, groups, about)
         elif kind == "csv":
             yield from rows.csv_rows(file.url, file.size)
+        elif kind == "arrow":
+            yield from arrow_rows(file.url, file.size, about)
         elif kind == "compressed":
             yield from rows.compressed_rows(file.url, file.size)
 

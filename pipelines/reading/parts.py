@@ -14,13 +14,15 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine import private
 from pipelines.reading import annotations, hub, identity
 from pipelines.reading.annotations import BlockSelection
+from pipelines.reading.configs import config_files
 from pipelines.reading.files import (
     File,
     Tree,
@@ -32,6 +34,7 @@ from pipelines.reading.leftovers import leftovers
 from pipelines.reading.locate import locate_files, placed, rename_subset, subsets_of
 from pipelines.reading.media_files import is_medium
 from pipelines.reading.named import keys_in
+from pipelines.reading.schema import check_files
 from pipelines.reading.splitting import (
     GROUPING,
     PART_BYTES,
@@ -41,7 +44,8 @@ from pipelines.reading.splitting import (
     split_files,
 )
 from pipelines.reading.walk import Unread
-from pipelines.sources.sample import Source, source_named
+from pipelines.sources.mapping import configured
+from pipelines.sources.sample import Source
 
 FRAMES = {"fps": 1.0, "max_frames": 64, "size": 512}
 ENOUGH = 1.25
@@ -76,8 +80,15 @@ class Part:
     """What determines the subset's samples: JSON-able, free of places."""
     inputs: dict[str, Any]
     """Where to read: place, not identity."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """The component's `columns:`."""
     called: str = ""
     """What ids call the subset, where other files of the mixture have its own name already."""
+
+    @property
+    def about(self) -> Source:
+        """How its rows are read."""
+        return configured(self.source, columns=self.columns, where=f"components.{self.component}")
 
     @property
     def prefix(self) -> str:
@@ -112,6 +123,9 @@ def list_component(
     frames: Mapping[str, Any] | None = None,
     select: Mapping[str, Mapping[str, Any]] | None = None,
     placeholders: str = "places",
+    columns: Mapping[str, Any] | None = None,
+    repo: str = "",
+    split: str = "",
     seed: int = 0,
     beside: str = "",
     ours: Sequence[str] = (),
@@ -121,7 +135,8 @@ def list_component(
     `data` (a file, glob or folder, local or a URL) is read in place of the hub repository, as is
     MIRROR/ORG/NAME where `mirror` names a folder of checkouts. `subsets`: names (a mapping's keys);
     none: the source's own, or every one found. `select`: subset -> {keep, max_samples}.
-    `placeholders`: `places` of media in the rows' texts, or `literal`. A relative `data` or `media`
+    `placeholders`: `places` of media in the rows' texts, or `literal`. `columns`, `repo`, `split`:
+    as the component states them (sources/mapping.py). A relative `data` or `media`
     is looked for from the current folder, then from `beside`, the mixture's. `ours`: folders that
     the build itself writes, which are nobody's data.
 
@@ -130,7 +145,7 @@ def list_component(
         FileNotFoundError: data, media or mirror that is not there.
     """
     where = f"components.{component}" if component else f"source {source}"
-    about = source_named(source, where=where)
+    about = configured(source, columns=columns, repo=repo, split=split, where=where)
     names = list(subsets)
     tree, found, media_tree = find_files(
         about, names, data=data, media=media, mirror=mirror, beside=beside, ours=ours, where=where
@@ -194,10 +209,19 @@ def find_files(
     if data is not None:
         data = placed(data, beside=beside, where=f"{where}.data")
     tree, chosen = locate_files(about, data=data, mirror=mirror, where=where, ours=ours)
-    if not chosen:
-        found = subsets_of(about, tree, names, where=where)
-    else:
+    if chosen and about.split != "train":
+        raise ValueError(
+            f"{where}.split is {about.split!r}, but data: names files, which are read whatever "
+            "split they are of. Name the folder, or leave split out."
+        )
+    if chosen:
         found = rename_subset(chosen, about, names, where=where)
+    elif about.by_config:
+        found = config_files(about, tree, names, where=where)
+    else:
+        found = subsets_of(about, tree, names, where=where)
+    for files in found.values():
+        check_files(about, files, where=where)
     if media is not None:
         place = placed(media, beside=beside, where=f"{where}.media")
         return tree, found, list_tree(place, ours=ours)
@@ -229,7 +253,7 @@ def media_tree_of(
 
 def names_media(about: Source, found: Mapping[str, Sequence[File]]) -> bool:
     """Whether rows of the files name media, as far as planning may know."""
-    keys = [keys_in(tuple(files), about.name, kind_of(files[0])) for files in found.values()]
+    keys = [keys_in(tuple(files), about, kind_of(files[0])) for files in found.values()]
     inside = about.layout not in ("json", "folder")
     return any(not inside if key is None else len(key) > 0 for key in keys)
 
@@ -254,6 +278,10 @@ def subset_parts(
         "files": files_identity(tree, files),
         "parts": [GROUPING, PART_BYTES, about.rows_per_part],
     }
+    if about.columns_of:
+        known["columns"] = private.hidden(dict(about.columns_of))
+    if about.plugin:
+        known["plugin"] = about.plugin
     if not annotations.is_small(files, about) and kind_of(files[0]) == "json":
         known["blocks"] = [annotations.SCANNED, annotations.PROBE, annotations.BLOCK]
     if tree.commit:
@@ -282,6 +310,7 @@ def subset_parts(
                 share=1.0,
                 identity=known,
                 inputs={**piece["inputs"], "media": media.spec, "frames": dict(frames)},
+                columns=about.columns_of,
             )
         )
     return parts

@@ -4,7 +4,7 @@
 |-------------------------|---------------------|----------------|---------------|
 | *.parquet               | footer only         | its row groups | row in subset |
 | *.jsonl.gz, *.jsonl.zst | not at all          | the whole file | file-row      |
-| *.csv                   | read once           | its rows       | file-row      |
+| *.csv, *.tsv (also .gz) | read once           | its rows       | file-row      |
 | *.txt, *.md; images   | not at all          | the whole file | file in order |
 
 A row that does not parse is yielded as its text, and becomes a sample with a defect. A file that
@@ -19,26 +19,30 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from itertools import chain
+from typing import Any, BinaryIO, cast
 
+from pipelines.reading.arrow_rows import class_names, with_classes
 from pipelines.reading.content import WHOLE_BYTES
 from pipelines.reading.files import File, label_of, open_file
 from pipelines.reading.json_spans import MAX_LINE, parse_line
 from pipelines.reading.streams import MAX_EXPANSION, UNSUSPECTED, decompressed, lines
-from pipelines.sources.cells import Unreadable, decoded, encoding_of
+from pipelines.reading.values import MOST_LOST, is_network, values
+from pipelines.sources.cells import decoded, encoding_of
 from pipelines.sources.sample import Defect, Source
 
-CELL_CHARACTERS = 1 << 20
-"""Of a cell of a CSV file, at most: what follows a quote that is never closed is one cell."""
+CELL_CHARACTERS = 32 << 20
+"""Of a cell of a CSV file, at most: what follows a quote that is never closed is one cell; images
+in base64 are, too."""
 BATCH_BYTES = 32 << 20
 """Bytes of Parquet rows decoded at once."""
 ROW_BYTES = 256 << 20
 """Bytes of one row of Parquet, at most: what one line of JSON may be, and its media."""
 MOST_VALUES = 500_000_000
 """Values of a column of a row group: run lengths write a thousand million in five bytes."""
-MOST_LOST = 100_000
-"""Lines for the rows of a row group that cannot be read, at most."""
-COMPRESSED = re.compile(r"\.jsonl?\.(gz|zst)\Z")
+COMPRESSED = re.compile(r"\.(jsonl?|ndjson)\.(gz|zst|bz2|xz)\Z")
+SEPARATED = re.compile(r"\.(?P<by>csv|tsv)(\.(?P<packed>gz|zst|bz2|xz))?\Z")
+"""Tables of text: commas or tabs between cells; perhaps compressed."""
 
 
 @dataclass(frozen=True)
@@ -52,27 +56,17 @@ class Footer:
 
 def check_columns(file: File, found: Sequence[str], source: Source) -> None:
     """Raises ValueError unless every column of the source's layout is among `found`."""
-    for wanted in source.columns:
-        if not set(wanted.split("|")) & set(found):
-            raise ValueError(
-                f"{file.url}: no column {wanted.replace('|', ' or ')!r}, which {source.name} rows "
-                f"have; found {', '.join(sorted(found)) or 'none'}. Use the source whose layout "
-                "this file has (python -m pipelines sources)"
-            )
+    for absent in source.lacks(found):
+        raise ValueError(
+            f"{file.url}: no column {absent!r}, which {source.name} rows have; found "
+            f"{', '.join(sorted(found)) or 'none'}. Use the source whose layout this file has "
+            "(python -m pipelines sources), or say which column it is: columns: {...}"
+        )
 
 
 def footer(file: File, source: Source) -> Footer:
     """The file's row groups, from its footer; raises ValueError where it is no such Parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with open_file(file.url, file.size) as stream:
-            about = pq.ParquetFile(stream).metadata
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
-            raise
-        raise ValueError(f"{file.url}: not a readable Parquet file ({error})") from error
+    about = parquet_metadata(file)
     check_columns(file, about.schema.to_arrow_schema().names, source)
     groups = [about.row_group(n) for n in range(about.num_row_groups)]
     stored = [
@@ -80,6 +74,25 @@ def footer(file: File, source: Source) -> Footer:
     ]
     in_memory = tuple(group.total_byte_size for group in groups)
     return Footer(tuple(group.num_rows for group in groups), tuple(stored), in_memory)
+
+
+def parquet_metadata(file: File) -> Any:
+    """The file's footer; raises ValueError where it is no Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_file(file.url, file.size) as stream:
+            return pq.ParquetFile(stream).metadata
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
+            raise
+        raise ValueError(f"{file.url}: not a readable Parquet file ({error})") from error
+
+
+def parquet_schema(file: File) -> Any:
+    """The file's Arrow schema."""
+    return parquet_metadata(file).schema.to_arrow_schema()
 
 
 def parquet_rows(
@@ -96,45 +109,13 @@ def parquet_rows(
         file = pq.ParquetFile(stream)
         about = file.metadata
         columns = [name for name in file.schema_arrow.names if source.reads(name)]
+        classes = class_names(file.schema_arrow) if source.by_config else {}
         if content and 0 <= size <= WHOLE_BYTES and len(groups) == about.num_row_groups:
             stream.seek(0)
             stream = stack.enter_context(io.BytesIO(stream.read()))
         for group in groups:
-            yield from group_rows(stream, about, group, columns)
-
-
-def values(batch: Any) -> list[dict[str, Any]]:
-    """The rows of a record batch; what Python cannot hold is Unreadable in its place."""
-    try:
-        return list(batch.to_pylist())
-    except MemoryError:
-        raise
-    except Exception:  # of one value, whatever its type leads Arrow to: the others are whole
-        names = batch.schema.names
-        return [
-            {name: value_of(column[n]) for name, column in zip(names, batch.columns, strict=True)}
-            for n in range(len(batch))
-        ]
-
-
-def value_of(scalar: Any) -> Any:
-    """The value of an Arrow scalar, Unreadable where Python cannot hold it: text that is no UTF-8,
-    a date beyond the year 9999.
-    """
-    import pyarrow as pa
-
-    try:
-        return scalar.as_py()
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
-        if isinstance(scalar, pa.StructScalar):
-            return {name: value_of(value) for name, value in scalar.items()}
-        if isinstance(scalar, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
-            return [value_of(value) for value in scalar.values]
-        if isinstance(error, UnicodeDecodeError):
-            return Unreadable("broken_text", "is no UTF-8")
-        return Unreadable("wrong_schema", f"is a {scalar.type} that cannot be read")
+            for row in group_rows(stream, about, group, columns):
+                yield with_classes(row, classes)
 
 
 def group_rows(
@@ -171,11 +152,6 @@ def group_rows(
             why = str(error).splitlines()[0]
     for _ in range(min(rows.num_rows - given, MOST_LOST)):
         yield Defect("broken_rows", f"row group {group} does not decode: {why}"[:200])
-
-
-def is_network(error: Exception) -> bool:
-    """Whether it says nothing of the file's bytes."""
-    return isinstance(error, ConnectionError | TimeoutError | FileNotFoundError | PermissionError)
 
 
 def may_repeat(column: Any) -> bool:
@@ -283,20 +259,27 @@ def open_text(url: str, size: int) -> io.TextIOWrapper:
     says; bytes that are none become lone surrogates, which no text of a row may hold.
     """
     stream = open_file(url, size)
-    encoding = encoding_of(stream.read(4))
-    stream.seek(0)
+    packed = SEPARATED.search(url.lower())
+    if packed and packed["packed"]:
+        inner = decompressed(stream, packed["packed"])
+        stream = cast(BinaryIO, io.BufferedReader(inner, buffer_size=64 << 10))
+        encoding = encoding_of(cast(io.BufferedReader, stream).peek(4)[:4])
+    else:
+        encoding = encoding_of(stream.read(4))
+        stream.seek(0)
     escape = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
     name = "utf-8-sig" if encoding == "utf-8" else encoding
     return io.TextIOWrapper(stream, name, escape, newline="")
 
 
 def csv_rows(url: str, size: int) -> Iterator[object]:
-    """The rows of a CSV file with a header, in order, as `datasets` reads a metadata.csv: comma,
+    """The rows of a CSV or TSV file with a header, in order, as `datasets` reads a metadata.csv:
     quotes doubled; an empty cell is null. A line of too many or too few cells is a Defect.
     """
     with open_text(url, size) as text:
-        reader = csv.reader(text)
-        names = next(reader, [])
+        csv.field_size_limit(CELL_CHARACTERS)
+        reader = csv_reader(text, url)
+        names: list[str] = next(reader, [])
         while True:
             csv.field_size_limit(CELL_CHARACTERS)  # of the process: packages set it on import
             try:
@@ -309,17 +292,37 @@ def csv_rows(url: str, size: int) -> Iterator[object]:
             except UnicodeDecodeError:  # of UTF-16; what follows cannot be told apart
                 yield Defect("broken_text", f"line {reader.line_num + 1} is no {text.encoding}")
                 return
+            except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+                if is_network(error) or not SEPARATED.search(url.lower()):
+                    raise
+                yield Defect("truncated_file", f"{base_name(url)}: {error}")
+                return
+            except Defect as defect:
+                yield defect
+                return
             if cells:
                 row = dict(zip(names, (cell or None for cell in cells), strict=False))
                 whole = f"{len(cells)} cells, expected {len(names)}"
                 yield row if len(cells) == len(names) else Defect("wrong_schema", whole)
 
 
+def csv_reader(text: io.TextIOWrapper, url: str) -> Any:
+    """The cells of each line: a tab stands between them in .tsv, a comma in .csv, or a semicolon or
+    tab where its first line has no comma (as spreadsheets write it where a comma is in numbers).
+    """
+    found = SEPARATED.search(url.lower())
+    first = text.readline(CELL_CHARACTERS)
+    others = [mark for mark in ";\t" if mark in first and "," not in first]
+    tab = found is not None and found["by"] == "tsv"
+    return csv.reader(chain([first], text), delimiter="\t" if tab else (*others, ",")[0])
+
+
 def csv_header(file: File, source: Source) -> int:
     """How many rows a CSV file has; raises ValueError where it is not of the source's layout."""
     with open_text(file.url, file.size) as text:
         try:
-            names = next(csv.reader(text), [])
+            csv.field_size_limit(CELL_CHARACTERS)
+            names: list[str] = next(csv_reader(text, file.url), [])
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{file.url}: its first line is no CSV header ({error})") from error
         check_columns(file, names, source)

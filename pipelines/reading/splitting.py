@@ -14,7 +14,8 @@ import numpy as np
 from pipelines.reading import annotations, rows
 from pipelines.reading.annotations import BlockSelection
 from pipelines.reading.archives import ARCHIVE, Archive, archives_of
-from pipelines.reading.files import ANY_IMAGE, DOCUMENT, File, Tree, glob_regex
+from pipelines.reading.arrow_rows import schema_of, sizes_of
+from pipelines.reading.files import ANY_IMAGE, DOCUMENT, File, Tree, glob_regex, is_url
 from pipelines.reading.media_files import is_medium
 from pipelines.reading.named import keys_in, named
 from pipelines.sources.sample import Source
@@ -60,7 +61,7 @@ def media_of(
     folder = files[0].name.rpartition("/")[0]
     beside = tuple(dict.fromkeys([files[0].folder, tree.root]))
     roots = (media.root,) if media is not None else beside
-    keys = None if tree.commit else keys_in(tuple(files), about.name, kind_of(files[0]))
+    keys = None if tree.commit else keys_in(tuple(files), about, kind_of(files[0]))
     # Rows of the other layouts hold their media, but may name some.
     inside = about.layout not in ("json", "folder")
     if inside and media is None and (keys is None or not len(keys)):
@@ -100,6 +101,8 @@ def split_files(about: Source, files: Sequence[File], media: SubsetMedia) -> lis
     kind = kinds.pop()
     if kind == "parquet":
         return cut_parquet(about, files)
+    if kind == "arrow":
+        return cut_arrow(about, files)
     if kind == "json":
         if media.streams:
             return cut_archives(about, files, media)
@@ -133,9 +136,9 @@ def cut_archives(about: Source, files: Sequence[File], media: SubsetMedia) -> li
     small = annotations.is_small(files, about)
     shared = {"files": tuple(files), "small": small, "every": BlockSelection()}
     if small:
-        total: float = sum(len(annotations.scan_file(file, about.name).offsets) for file in files)
+        total: float = sum(len(annotations.scan_file(file, about).offsets) for file in files)
     else:
-        total = sum(annotations.estimate_rows(files, about.name))
+        total = sum(annotations.estimate_rows(files, about))
     size = sum(archive.size for archive in media.streams)
     pieces = []
     for archive in media.streams:
@@ -152,13 +155,16 @@ def cut_archives(about: Source, files: Sequence[File], media: SubsetMedia) -> li
 
 def kind_of(file: File) -> str:
     """How the file is read."""
-    if file.name.endswith(".parquet"):
+    name = file.name.lower()
+    if name.endswith(".parquet"):
         return "parquet"
-    if rows.COMPRESSED.search(file.name):
+    if name.endswith(".arrow"):
+        return "arrow"
+    if rows.COMPRESSED.search(name):
         return "compressed"
-    if file.name.endswith((".json", ".jsonl")):
+    if name.endswith((".json", ".jsonl", ".ndjson")):
         return "json"
-    if file.name.endswith(".csv"):
+    if rows.SEPARATED.search(name):
         return "csv"
     if DOCUMENT.match(file.name):
         return "document"
@@ -166,7 +172,9 @@ def kind_of(file: File) -> str:
         return "labelled"
     if ARCHIVE.match(file.name) and not file.name.endswith(".zip"):
         return "tar"
-    raise ValueError(f"{file.url}: expected .parquet, .json, .jsonl, .jsonl.gz, .jsonl.zst or .csv")
+    raise ValueError(
+        f"{file.url}: expected .parquet, .arrow, .json, .jsonl, .jsonl.gz, .jsonl.zst, .csv or .tsv"
+    )
 
 
 def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
@@ -199,9 +207,36 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     return pieces
 
 
+def cut_arrow(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
+    """Batches of local files gathered up to PART_BYTES and the source's rows per part; a remote
+    file is one piece, whose rows nobody has counted.
+    """
+    pieces: list[dict[str, Any]] = []
+    for number, file in enumerate(files):
+        rows.check_columns(file, schema_of(file).names, about)
+        place = {"url": file.url, "size": file.size, "file": number}
+        if is_url(file.url):
+            batches = {"first": 0, "batches": (0, None)}
+            pieces.append(piece_of("arrow", None, file.size, **place, **batches))
+            continue
+        last, first = None, 0
+        for batch, (count, size) in enumerate(sizes_of(file)):
+            full = last is not None and (
+                last["bytes"] + size > PART_BYTES or last["rows"] + count > about.rows_per_part
+            )
+            if last is None or full:
+                last = piece_of("arrow", 0, 0, **place, first=first, batches=(batch, batch))
+                pieces.append(last)
+            last["inputs"]["batches"] = (last["inputs"]["batches"][0], batch + 1)
+            last["rows"] += count
+            last["bytes"] += size
+            first += count
+    return pieces
+
+
 def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     """Rows gathered by their first medium, so that one named by many rows is read once."""
-    found = annotations.index_annotations(tuple(files), about.name, BlockSelection())
+    found = annotations.index_annotations(tuple(files), about, BlockSelection())
     refs, keys = found.refs, found.first
     order = order_by_medium(keys)
     refs, keys = refs[order], keys[order]
@@ -221,7 +256,7 @@ def cut_blocks(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     """Stretches of bytes that hold about `rows_per_part` rows, of which none is read yet."""
     pieces = []
     for number, file in enumerate(files):
-        row_bytes = max(1.0, annotations.probe(file, about.name).row_bytes)
+        row_bytes = max(1.0, annotations.probe(file, about).row_bytes)
         size = annotations.BLOCK
         step = max(1, min(PART_BYTES, int(about.rows_per_part * row_bytes)) // size) * size
         for start in range(0, file.size, step):

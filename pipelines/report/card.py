@@ -8,6 +8,7 @@
 Both are pure: every number in them is in `stats.json`.
 """
 
+import json
 import re
 import shlex
 import textwrap
@@ -52,6 +53,9 @@ MEANINGS = {
     "remote_media": "The row names an image or video by an address; nothing is fetched.",
     "unsafe_path": "The row names a path outside its media folder.",
     "placeholder_mismatch": "Placeholders in the text and media of the row do not come out even.",
+    "missing_answer": "The row has no answer, or an empty one.",
+    "ambiguous_answer": "The answer fits different choices of the row.",
+    "truncated_file": "The file breaks off in the middle.",
     "wrong_schema": "A cell of the row is not of the type that its source has there.",
     "broken_json": "The row is no JSON.",
     "broken_text": "A text of the row is no UTF-8.",
@@ -199,6 +203,7 @@ def _template() -> Any:
         "times": human_epochs,
         "cell": markdown_cell,
         "meaning": rule_meaning,
+        "in_words": in_words,
     }
     return environment.get_template("card.md.jinja")
 
@@ -215,7 +220,9 @@ def card(
     `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
     of the shards' names.
     """
+    sources = stats["sources"].items()
     return _template().render(
+        mapped={name: source["columns"] for name, source in sources if source.get("columns")},
         header=header(stats, format=format),
         stats=stats,
         recipe=recipe,
@@ -223,6 +230,11 @@ def card(
         home=home,
         format=format,
     )
+
+
+def in_words(columns: object) -> str:
+    """The columns that a mixture names, as one line: a name, or a list or mapping of names."""
+    return columns if isinstance(columns, str) else json.dumps(columns, ensure_ascii=False)
 
 
 def markdown_cell(text: object) -> str:

@@ -4,6 +4,7 @@
 |---------------|---------------------------------------------------------------------|
 | sample.py     | Sample, Source, the registry SOURCES and its decorator              |
 | captions.py   | questions for data that has captions only                           |
+| mapping.py    | `columns:` of a component -> the source that reads it               |
 | cauldron.py.. | the adapters: a row of one layout -> Sample                         |
 
 How rows arrive is `pipelines.reading`; what an image or a video is, `pipelines.media`.
@@ -27,6 +28,7 @@ from pipelines.sources import (  # importing an adapter registers it
     messages,  # noqa: F401
     moviechat,  # noqa: F401
     sharegpt4video,  # noqa: F401
+    table,  # noqa: F401
     texts,  # noqa: F401
     video_star,  # noqa: F401
     vista_400k,  # noqa: F401
@@ -45,10 +47,9 @@ __all__ = [
 ]
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe(about: Source) -> dict[str, Any]:
     """What the card and recipe.json say of a source: JSON-able."""
-    about = SOURCES[name]
-    return {
+    found = {
         "source": about.name,
         "hub": about.hub,
         "revision": about.revision,
@@ -59,3 +60,4 @@ def describe(name: str) -> dict[str, Any]:
         "citation": about.citation,
         "version": about.version,
     }
+    return {**found, "columns": dict(about.columns_of)} if about.columns_of else found

@@ -31,8 +31,13 @@ CAMERA = "Which shot type and camera movement are used?"
 
 def choose_question(questions: Sequence[str], about: str) -> str:
     """The question for `about`, by its hash: the same for the same text, evenly spread over all."""
+    return questions[choose_number(len(questions), about)]
+
+
+def choose_number(count: int, about: str) -> int:
+    """A number below `count`, chosen in that way."""
     digest = blake2b(about.encode("utf-8", "replace"), digest_size=4).digest()
-    return questions[int.from_bytes(digest, "big") % len(questions)]
+    return int.from_bytes(digest, "big") % count
 
 
 def questions(value: object, name: str) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ and what was expected (`messages is str, expected a list`), never the value.
 | function   | gives              | takes                                                      |
 |------------|--------------------|------------------------------------------------------------|
 | text       | str                | text, or bytes that are UTF-8; U+FEFF is left out          |
+| written    | str                | that; a number, a time, true, false                        |
+| literal    | a list or mapping  | that; a text that holds one                                |
 | mapping    | a mapping          | a mapping                                                  |
 | rows       | a list of mappings | that, or a mapping of lists: {from: [..], value: [..]}, as |
 |            |                    | `datasets` writes a Sequence of a dict                     |
@@ -16,15 +18,21 @@ and what was expected (`messages is str, expected a list`), never the value.
 | video, pdf |                    | null: one that is missing                                  |
 """
 
+import ast
 import base64
 import binascii
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 from urllib.parse import unquote, unquote_to_bytes
+
+import numpy as np
 
 from pipelines.sources.sample import Defect, Medium, Pdf, Still, Video
 
@@ -48,6 +56,10 @@ SHORTEST = 32
 """Characters of the shortest base64 that may be taken for a file: a GIF of one pixel has 36."""
 LONGEST_PATH = 4096
 """Characters, at most, of a path on Linux (PATH_MAX): longer text names no file."""
+LONGEST_LITERAL = 1 << 20
+"""Characters of a list that stands in a cell as Python writes it, at most."""
+MOST_WHOLE, MOST_NARROW = 1e15, 3e38
+"""Floats below the one are whole numbers digit by digit; those above the other have no 32 bits."""
 M = TypeVar("M", Still, Video, Pdf)
 REASONS: Mapping[type[Medium], str] = {
     Still: "undecodable_image",
@@ -86,6 +98,54 @@ def text(value: object, name: str) -> str:
     except UnicodeEncodeError as error:
         raise Defect("broken_text", f"{name} holds what is no Unicode") from error
     return value.replace("\ufeff", "")
+
+
+def written(value: object, name: str) -> str:
+    """The text that a cell of any one value stands for: numbers as they are counted, times in ISO
+    8601, `True` and `False`; raises Defect for null, lists and mappings.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Defect("wrong_schema", f"{name} is no number")
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) < MOST_WHOLE
+        return str(int(value)) if whole else shortest(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    if isinstance(value, bool | int | date | time | timedelta):
+        return str(value) if not isinstance(value, int) else whole_number(value, name)
+    return text(value, name)
+
+
+def shortest(value: float) -> str:
+    """The fewest digits of the number; what was stored in 32 bits has no more than those tell."""
+    narrow = np.float32(value) if abs(value) < MOST_NARROW else np.float32(0)
+    return repr(float(str(narrow))) if float(narrow) == value else repr(value)
+
+
+def whole_number(value: int, name: str) -> str:
+    """The digits of a whole number, or `True` and `False`; Python writes at most 4,300."""
+    try:
+        return str(value)
+    except ValueError as error:
+        raise Defect("wrong_schema", f"{name} is a number of too many digits") from error
+
+
+def literal(value: object, name: str) -> object:
+    """The list or mapping that a text holds, as JSON or as Python writes it (`['a', 'b']`, which is
+    what tables of pandas hold); any other cell as it is.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(value.strip()[:LONGEST_LITERAL])
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise Defect("broken_json", f"{name} is text, but no list") from error
 
 
 def decoded(data: bytes, name: str) -> str:

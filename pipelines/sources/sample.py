@@ -9,7 +9,7 @@ An adapter raises `Defect` for a row that is not of its layout; any other except
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -140,8 +140,31 @@ PARQUET_FILES = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """A column that a mixture's `columns:` names."""
+
+    key: str
+    """What it is for: `answer`, or the source's own name of it."""
+    path: str
+    """The column, or a field inside one: `qa.question`."""
+    kinds: frozenset[str] = frozenset()
+    """What it may hold (shape.py); empty: anything."""
+    inside: tuple[str, ...] = ()
+    """Fields of which a mapping there has one; empty: it may have any."""
+    needed: bool = True
+    """Every file has it."""
+
+    def is_in(self, names: Collection[str]) -> bool:
+        """Whether one of the columns is it, or has it inside."""
+        return any(self.path == name or self.path.startswith(f"{name}.") for name in names)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """A dataset family: where it lies, on which terms, and how a row is read."""
+    """A dataset family: where it lies, on which terms, and how a row is read.
+
+    Each equals itself alone, so that it may key a cache.
+    """
 
     name: str
     adapter: Adapter
@@ -199,9 +222,32 @@ class Source:
     converted, so that it may be of any type."""
     rows_per_part: int = 2000
     """At most, so that a part is seconds of work."""
+    by_config: bool = False
+    """Files are found as `datasets` finds them, by configs and splits, not by globs."""
+    columns_of: Mapping[str, Any] = field(default_factory=dict)
+    """The `columns:` of the component that is read, as it states them."""
+    mapped: tuple[Mapped, ...] = ()
+    """The columns that those name: read beside the others."""
+    plugin: str = ""
+    """A hash of the plugin that registered it; empty: it is built in."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What determines the samples of a row: JSON-able."""
+        more = [dict(self.columns_of)] if self.columns_of else []
+        return [self.name, self.version, *more, *([self.plugin] if self.plugin else [])]
+
+    def lacks(self, names: Collection[str]) -> list[str]:
+        """Of the columns that every file has, those (`a or b`) that are not among `names`."""
+        known = set(names)
+        groups = [group for group in self.columns if not set(group.split("|")) & known]
+        inside = [one.path for one in self.mapped if one.needed and not one.is_in(known)]
+        return [*(group.replace("|", " or ") for group in groups), *dict.fromkeys(inside)]
 
     def reads(self, column: str) -> bool:
         """Whether the adapter may look at a column of this name."""
+        if any(one.is_in((column,)) for one in self.mapped):
+            return True
         required = (name for names in self.columns for name in names.split("|"))
         globs = (*required, *self.media_columns, *self.also)
         return any(fnmatchcase(column, glob) for glob in globs)
@@ -215,7 +261,7 @@ def source(name: str, *, version: int = 1, **about: Any) -> Callable[[Adapter], 
 
     def register(adapter: Adapter) -> Adapter:
         if name in SOURCES:
-            raise ValueError(f"source {name!r} is registered twice")
+            raise ValueError(f"two sources are called {name!r}")
         SOURCES[name] = Source(name=name, adapter=adapter, version=version, **about)
         return adapter
 

@@ -29,6 +29,7 @@ NAMES = [
     "documents",
     "webdataset",
     "imagefolder",
+    "table",
     # ARCHITECTURE 5.7 ends here; the text corpora of SmolLM2's stages:
     "codeparrot_clean",
     "dclm",
@@ -88,4 +89,4 @@ def test_describe_is_json_able():
     import json
 
     for name in NAMES:
-        assert json.loads(json.dumps(sources.describe(name)))["source"] == name
+        assert json.loads(json.dumps(sources.describe(sources.SOURCES[name])))["source"] == name

@@ -12,6 +12,7 @@ from pipelines.reading import annotations, json_spans
 from pipelines.reading.annotations import BlockSelection
 from pipelines.reading.ingest import ingest
 from pipelines.reading.parts import list_parts
+from pipelines.sources import SOURCES
 from tests.pipelines.sources.making import png, read, said, write, write_lines
 
 
@@ -203,11 +204,13 @@ def test_every_block_is_of_one_phase(tmp_path, large):
     rows = [
         ref
         for phase in range(3)
-        for ref in annotations.index_annotations(files, "llava", BlockSelection(3, phase))
+        for ref in annotations.index_annotations(files, SOURCES["llava"], BlockSelection(3, phase))
         .refs[:, 1]
         .tolist()
     ]
     assert (
         sorted(rows)
-        == annotations.index_annotations(files, "llava", BlockSelection()).refs[:, 1].tolist()
+        == annotations.index_annotations(files, SOURCES["llava"], BlockSelection())
+        .refs[:, 1]
+        .tolist()
     )

@@ -36,6 +36,7 @@ from pipelines.reading.streams import decompressed, lines
 from pipelines.sources import SOURCES
 from pipelines.sources.sample import Defect
 from tests.pipelines.sources.making import png, write, write_lines
+from tests.pipelines.sources.tables import TABLES, settings_of
 from tests.pipelines.sources.test_any_type import ROWS, VALUES, places, write_media
 from tests.pipelines.sources.test_any_type import mutated as mutated_row
 
@@ -248,7 +249,7 @@ def mutated_rows(name: str, rng: random.Random) -> bytes:
 def read_file(source: str, file: Path) -> Iterator[str | None]:
     """The defect of each row of the file, or of those whose media it holds; None of whole ones."""
     rows = file.with_name("r.json") if file.suffix == ".zip" else file
-    for part in list_parts(source=source, data=str(rows), media=str(file.parent)):
+    for part in list_parts(**settings_of(source), data=str(rows), media=str(file.parent)):
         for batch in ingest_batches(part):
             yield from batch.column("defect").to_pylist()
 
@@ -285,9 +286,10 @@ def test_what_the_fuzzer_mutates_is_read_whole(tmp_path):
 
 
 def test_a_few_mutations_raise_nothing(tmp_path):
-    found = fuzz(tmp_path, 48, seed=1)
-    assert found["read"] + found["refused"] == 48
-    assert {name for name in SOURCES if found[f"by {name}"]} == set(SOURCES)
+    found = fuzz(tmp_path, 56, seed=1)
+    assert found["read"] + found["refused"] == 56
+    every = (SOURCES.keys() | TABLES.keys()) - {"table"}
+    assert {name for name in every if found[f"by {name}"]} == every
 
 
 @pytest.mark.slow

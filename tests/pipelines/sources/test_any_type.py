@@ -25,6 +25,7 @@ from tests.pipelines.sources.making import (
     write,
     write_lines,
 )
+from tests.pipelines.sources.tables import TABLES, settings_of, source_named
 
 MUTATIONS = 170
 """Of a source: with 21 sources more than 3,000."""
@@ -121,6 +122,7 @@ TEXT = {"text": "A text.", "content": "A text."}
 ROWS |= {
     name: [TEXT] for name, about in SOURCES.items() if about.layout == "text" and name not in ROWS
 }
+ROWS |= {name: rows for name, (_, rows) in TABLES.items()}
 
 
 def places(value: Any) -> Iterator[tuple[Any, ...]]:
@@ -172,11 +174,11 @@ def part_of(name: str) -> Part:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(SOURCES.keys() - {"webdataset"}))
+@pytest.mark.parametrize("name", sorted((SOURCES.keys() | TABLES.keys()) - {"webdataset", "table"}))
 def test_a_mutated_cell_costs_its_row_and_no_more(name, folder):
     frames = {"fps": 1.0, "max_frames": 2, "size": 32}
     reader = Reader(Media({"roots": (str(folder),), "archives": ()}), frames)
-    part, source = part_of(name), SOURCES[name]
+    part, source = part_of(name), source_named(name)
     line = lambda row: sample_row(part, "000000", row, source, reader)
     whole = [line(row) for row in ROWS[name]]
     assert [(row["defect"], row["detail"]) for row in whole] == [(None, None)] * len(whole)
@@ -186,7 +188,7 @@ def test_a_mutated_cell_costs_its_row_and_no_more(name, folder):
     for row in found:
         texts = [c["text"] for m in row["messages"] for c in m["content"] if c["type"] == "text"]
         assert not any(mark in t for t in texts for mark in ("\ufeff", "\ud800")), row
-        if SOURCES[name].layout != "text" and not row["defect"]:
+        if source.layout != "text" and name != "table of documents" and not row["defect"]:
             assert not any("<image>" in t or "<video>" in t for t in texts), row
     for row in rejected:
         detail = row["detail"] or ""
@@ -195,7 +197,9 @@ def test_a_mutated_cell_costs_its_row_and_no_more(name, folder):
     assert [line(row) for row in ROWS[name]] == whole
 
 
-@pytest.mark.parametrize("name", ["llava", "messages", "imagefolder", "vript"])
+@pytest.mark.parametrize(
+    "name", ["llava", "messages", "imagefolder", "vript", "table of choices", "table of fields"]
+)
 def test_rows_between_mutated_ones_are_kept_in_files(name, folder):
     """Through planning, which looks for the media that rows name, as well as reading."""
     good = ROWS[name][0]
@@ -204,7 +208,8 @@ def test_rows_between_mutated_ones_are_kept_in_files(name, folder):
     ]
     lines = [json.dumps(row) for bad in broken for row in (bad, good)]
     write_lines(folder / "metadata.jsonl", lines)
-    samples = read(name, data=str(folder / "metadata.jsonl"), media=str(folder))
+    where = {"data": str(folder / "metadata.jsonl"), "media": str(folder)}
+    samples = read(**settings_of(name), **where)
     assert len(samples) == len(lines)
     assert {sample["defect"] for sample in samples[1::2]} == {None}
     assert {None} < {sample["defect"] for sample in samples[::2]}

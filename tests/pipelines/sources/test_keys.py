@@ -9,7 +9,7 @@ from pipelines import catalogue
 from pipelines.sources import SOURCES
 from pipelines.sources.sample import Defect
 
-OWN = sorted(name for name, source in SOURCES.items() if not source.hub)
+OWN = sorted(name for name, source in SOURCES.items() if not source.hub and name != "table")
 TURNS = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 SAID = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
 ROWS = (

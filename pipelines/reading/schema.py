@@ -1,0 +1,62 @@
+"""What the columns of a subset's files are, read with as little as can be: footers, headers, and of
+JSON as many rows as it takes to meet every column that a mixture names.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from pipelines.reading import annotations, json_spans, rows
+from pipelines.reading.arrow_rows import schema_of
+from pipelines.reading.files import File
+from pipelines.reading.splitting import kind_of
+from pipelines.sources.sample import Source
+from pipelines.sources.shape import Shape, absent, add_value, check_mapped, of_schema
+
+LOOKED = 2000
+"""Rows of a compressed file or CSV that are looked at for a column."""
+
+
+def check_files(about: Source, files: Sequence[File], *, where: str) -> None:
+    """Every column that the mixture names is in the files; raises ValueError as `check_mapped`."""
+    if not about.mapped or not files:
+        return
+    file = files[0]
+    shape = Shape({"mapping"})
+    if kind_of(file) == "parquet":
+        shape = of_schema(rows.parquet_schema(file))
+    elif kind_of(file) == "arrow":
+        shape = of_schema(schema_of(file))
+    else:
+        seen = 0
+        for row in first_rows(about, files):
+            seen += isinstance(row, dict)
+            if isinstance(row, dict):
+                add_value(shape, row)
+                if not absent(about, shape) and not only_null(about, shape):
+                    break
+        if not seen:
+            return  # the reader of its kind says what it is instead
+    check_mapped(about, shape, where=where, file=file.url)
+
+
+def only_null(about: Source, shape: Shape) -> bool:
+    """Whether a top-level column has been null in every row so far: later ones may say more."""
+    return any(
+        shape.at(one.path).kinds == {"null"} for one in about.mapped if one.path in shape.fields
+    )
+
+
+def first_rows(about: Source, files: Sequence[File]) -> Iterator[object]:
+    """Rows of JSON, CSV or compressed files: of small JSON all, else those at the start."""
+    file, kind = files[0], kind_of(files[0])
+    if kind == "csv":
+        yield from islice(rows.csv_rows(file.url, file.size), LOOKED)
+    elif kind == "json" and annotations.is_small(files, about):
+        for one in files:
+            with annotations.open_annotations(one) as stream:
+                spans = json_spans.row_spans(stream, one.url, by_line=one.name.endswith(".jsonl"))
+                yield from (row for _, _, row in spans)
+    elif kind == "json":
+        yield from annotations.head(file)
+    elif kind == "compressed":
+        yield from islice(rows.compressed_rows(file.url, file.size), LOOKED)
