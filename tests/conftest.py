@@ -1,9 +1,18 @@
-"""One small mixture, built once, that many tests look at."""
+"""One small mixture, built once, that many tests look at, and processes that start quickly."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.processes import Nursery
+
+BUILD = (
+    "import pipelines.main_path, transformers.tokenization_utils_tokenizers, matplotlib.figure; "
+    "from tokenization.vocab import plain_tokenizer; plain_tokenizer('builtin')"
+)
+"""What a process that builds imports and loads first."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -29,3 +38,10 @@ def mix(world, tmp_path_factory) -> Path:
     place = [f"output={out}/mix", f"work={out}/work", "workers=0"]
     assert main(["build", f"mixture={world}", *place]) == 0
     return out / "mix"
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[Nursery]:
+    """Runs `python ARGUMENTS` in a process of its own that has imported what a build needs."""
+    with Nursery(BUILD) as nursery:
+        yield nursery
