@@ -1,8 +1,10 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.processes import Nursery
 from tests.trainer.shards import toy
 from trainer.config import Config, load
 
@@ -26,6 +28,20 @@ SMALL = {
     "device": "cpu",
 }
 """The tiny config made smaller still, as `key=value` for `load`."""
+
+TRAIN = (
+    "import trainer.loop, transformers.models.smolvlm.modeling_smolvlm, "
+    "transformers.tokenization_utils_tokenizers; "
+    "from tokenization.vocab import plain_tokenizer; plain_tokenizer('builtin')"
+)
+"""What a process that trains imports and loads first."""
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[Nursery]:
+    """Runs `python ARGUMENTS` in a process of its own that has imported what training needs."""
+    with Nursery(TRAIN) as nursery:
+        yield nursery
 
 
 @pytest.fixture(autouse=True)

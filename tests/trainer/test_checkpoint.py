@@ -5,15 +5,15 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
+from tests.processes import Child, Nursery
 from tests.trainer.conftest import Settings
 from tests.trainer.shards import ENCODING, toy
 from tokenization.inference import unsaid
@@ -88,24 +88,21 @@ def test_a_finished_run_is_not_run_again(
     assert "already at step 2 of 2; nothing to do" in capsys.readouterr().out
 
 
-def start(config: Config, folder: Path) -> subprocess.Popen[bytes]:
+def start(python: Nursery, config: Config, folder: Path) -> Child:
     """The trainer in its own process."""
     file = folder / "settings.yaml"
     file.write_text(to_yaml(config))
-    command = [sys.executable, "-m", "trainer", f"config={file}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return python.start("-m", "trainer", f"config={file}")
 
 
-def wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 120
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None, process.stdout.read().decode()  # type: ignore[union-attr]
-        assert time.monotonic() < until, "the trainer did not get there"
+def wait_for(condition: Callable[[], bool], process: Child) -> None:
+    while not condition():
+        assert process.poll() is None, process.err.read_text()
         time.sleep(0.005)
 
 
 def test_killed_while_saving_and_while_training_the_run_is_the_same(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, python: Nursery
 ) -> None:
     through = train(settings(output=tmp_path / "through", save_every=3))
     killed = settings(output=tmp_path / "killed", save_every=3)
@@ -115,10 +112,10 @@ def test_killed_while_saving_and_while_training_the_run_is_the_same(
         lambda: any(run.glob(f"{checkpoint.ARRIVING}step-000006")),
         lambda: (run / "step-000006").exists() or (run / "step-000009").exists(),
     ):
-        process = start(killed, tmp_path)
+        process = start(python, killed, tmp_path)
         wait_for(condition, process)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         assert all(
             (folder / "config.json").is_file() for folder in checkpoint.checkpoint_folders(run)
         )
@@ -128,16 +125,18 @@ def test_killed_while_saving_and_while_training_the_run_is_the_same(
     assert not list(run.glob(f"{checkpoint.ARRIVING}*"))
 
 
-def test_sigterm_saves_and_leaves_and_the_run_goes_on(settings: Settings, tmp_path: Path) -> None:
+def test_sigterm_saves_and_leaves_and_the_run_goes_on(
+    settings: Settings, tmp_path: Path, python: Nursery
+) -> None:
     through = train(settings(output=tmp_path / "through"))
     stopped = settings(output=tmp_path / "stopped")
-    process = start(stopped, tmp_path)
+    process = start(python, stopped, tmp_path)
     log = Path(stopped.output) / "log.jsonl"
     wait_for(lambda: log.is_file() and len(log.read_text().splitlines()) >= 3, process)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate()[0].decode()
-    assert process.returncode == 143, output
-    assert "SIGTERM: saved" in output
+    status, told = process.wait(), process.out.read_text() + process.err.read_text()
+    assert status == 143, told
+    assert "SIGTERM: saved" in told
     (folder,) = checkpoint.checkpoint_folders(Path(stopped.output))
     assert 3 <= checkpoint.read_state(folder).step < 10
     same(through, train(stopped))

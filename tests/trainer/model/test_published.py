@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ import pytest
 import torch
 
 from tests.hub_server import Commit, Hub, Repository
-from tests.trainer.conftest import SMALL
+from tests.processes import Nursery
+from tests.trainer.conftest import SMALL, TRAIN
 from tests.trainer.published import publish
 from tokenization.vocab import load_tokenizer
 from trainer import checkpoint, config
@@ -203,16 +202,11 @@ def test_a_hub_id_with_its_revision_is_fetched(
         }  # fmt: skip
         hub.repositories["model", "org/smol"] = Repository("model", False, commits)
 
-        def trainer(*more: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [sys.executable, "-m", "trainer", *words, *more], capture_output=True, text=True,
-                env=environment | {"HF_ENDPOINT": hub.url}, timeout=200, check=False,
-            )  # fmt: skip
-
-        done = trainer("init=org/smol@v1")
+        with Nursery(TRAIN, environment | {"HF_ENDPOINT": hub.url}) as client:
+            done = client.run("-m", "trainer", *words, "init=org/smol@v1")
+            missing = client.run("-m", "trainer", *words, "init=org/nothing")
         assert done.returncode == 0, done.stderr
         assert not hub.count("GET", "onnx")
-        missing = trainer("init=org/nothing")
     assert "model    smol: " in done.stdout
     folder = tmp_path / "run" / "step-000001"
     written = json.loads((folder / "config.json").read_text())
