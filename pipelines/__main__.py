@@ -6,20 +6,19 @@ packages are imported by the command that needs them.
 
 import subprocess
 import sys
-from dataclasses import asdict
 from typing import Any, NoReturn
 
 from pipelines.arguments import (
     PLACE_KEYS,
-    expanded,
-    load_mixture_of,
+    mixture_of,
     parse_bool,
     parse_folder_and_settings,
     parse_int,
     parse_number,
     parse_settings,
-    place_of,
+    place_settings,
     split_settings,
+    switches_of,
 )
 from tokenization import command_line
 from tokenization.command_line import DONE, FAULTS, Answer, Command, Program
@@ -46,66 +45,52 @@ SHOWN = """\
 
 
 def build(words: list[str]) -> Answer:
-    """`build mixture=NAME|FILE.yaml [key=value ...]`."""
-    from pipelines import main_path
-    from pipelines.report import card
-
+    """`build FILE.yaml [key=value ...]`."""
     settings, overrides = split_settings(words, {*PLACE_KEYS, "overwrite", "train", "probe"})
-    mixture = load_mixture_of(settings, overrides)
-    place = place_of(settings, mixture.name)
-    stats = main_path.build(mixture, place)
-    table = card.terminal_table(stats, output=place.output)
+    from pipelines import api
+
+    finished = api.build(
+        mixture_of(settings), overrides=overrides, **place_settings(settings),
+        **switches_of(settings, "overwrite", "probe"),
+    )  # fmt: skip
     if "train" in settings:
-        say(table)
+        say(str(finished))
         command = [sys.executable, "-m", "trainer", f"config={settings['train']}"]
-        status = subprocess.call([*command, f"data={place.output}"])
-        return Answer(status=status)
-    return Answer(table, {"output": place.output, **card.table_data(stats)})
+        return Answer(status=subprocess.call([*command, f"data={finished.folder}"]))
+    return Answer(str(finished), finished.data())
 
 
 def probe(words: list[str]) -> Answer:
-    """`probe mixture=NAME|FILE.yaml`."""
-    from pipelines import probing
-
+    """`probe FILE.yaml`."""
     settings, overrides = split_settings(words, set(PLACE_KEYS))
-    mixture = load_mixture_of(settings, overrides)
-    place = place_of(settings, mixture.name)
-    findings = []
-    for found in probing.probe(mixture, place):
-        findings.append(found)
-        result = found.fault or found.made or "ok"
+    from pipelines import api
+
+    place = place_settings(settings, "output", "work", "data")
+    for found in api.probing(mixture_of(settings), overrides=overrides, **place):
+        if isinstance(found, api.Probed):
+            return Answer(str(found), found.data(), status=DONE if found.can_be_built else FAULTS)
         if tells("pipelines"):
+            result = found.fault or found.made or "ok"
             say(f"{found.component} {found.subset}: {result}", error=True)
-    fails = probing.fails(findings, mixture)
-    return Answer(
-        probing.report(findings, mixture, place),
-        {"can_be_read": not fails, "findings": [asdict(found) for found in findings]},
-        status=FAULTS if fails else DONE,
-    )
+    raise AssertionError("probing ends with what it found")
 
 
 def plan(words: list[str]) -> Answer:
-    """`plan mixture=NAME|FILE.yaml`."""
-    from pipelines.estimate import plan as planned
-
+    """`plan FILE.yaml`."""
     settings, overrides = split_settings(words, {*PLACE_KEYS, "hub", "gpu", "mfu"})
+    from pipelines import api
+
     if settings.get("mixture") == "all":
-        return Answer(overview_of(settings))
-    mixture = load_mixture_of(settings, overrides)
-    place = place_of(settings, mixture.name)
-    hub = parse_bool(settings.get("hub", "false"), "hub")
-    mfu = parse_number(settings.get("mfu", "0.3"), "mfu")
-    return Answer(planned(mixture, place, hub=hub, gpu=settings.get("gpu", "H100"), mfu=mfu))
+        from pipelines.estimate import overview_table
 
-
-def overview_of(settings: dict[str, str]) -> str:
-    """A line per bundled mixture."""
-    from pipelines.estimate import overview
-    from pipelines.survey import Place
-    from tokenization.schema import Encoding
-
-    place = Place(output="out/all", data=expanded(settings.get("data", "")))
-    return overview(place, encoding=Encoding)
+        lines = api.plan_all(data=settings.get("data", ""))
+        return Answer(overview_table(lines), lines)
+    planned = api.plan(
+        mixture_of(settings), overrides=overrides, gpu=settings.get("gpu", "H100"),
+        mfu=parse_number(settings.get("mfu", "0.3"), "mfu"), **switches_of(settings, "hub"),
+        **place_settings(settings, "output", "work", "data"),
+    )  # fmt: skip
+    return Answer(str(planned), planned.data())
 
 
 def diff(words: list[str]) -> Answer:
@@ -114,9 +99,10 @@ def diff(words: list[str]) -> Answer:
 
     settings = parse_settings(words, {"first", "second"})
     if len(settings) != 2:
-        found = " ".join(settings.values()) or "none"
-        raise ValueError(f"diff takes two folders of finished mixtures, found {found}.")
-    return Answer(differing(**settings))
+        given = " ".join(settings.values()) or "none"
+        raise ValueError(f"diff takes two folders of finished mixtures, found {given}.")
+    found = differing(**settings)
+    return Answer(str(found), found.data())
 
 
 def push(words: list[str]) -> Answer:
@@ -140,9 +126,10 @@ def sources(words: list[str]) -> Answer:
 
     settings = parse_settings(words, {"name", "data", "mirror"})
     if "name" not in settings:
-        return Answer(catalogue.source_table())
+        return Answer(catalogue.source_table(), catalogue.source_rows())
     place = {key: settings.get(key) for key in ("data", "mirror")}
-    return Answer(catalogue.describe_source(settings["name"], **place))
+    found = catalogue.describe_source(settings["name"], **place)
+    return Answer(str(found), found.data())
 
 
 def hashes(words: list[str]) -> Answer:

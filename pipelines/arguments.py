@@ -1,8 +1,9 @@
 """The command line's words: `key=value` as settings, or a ValueError that says what to write."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipelines.engine import private
 
@@ -63,15 +64,20 @@ def split_settings(words: Sequence[str], known: set[str]) -> tuple[dict[str, str
     return settings, overrides
 
 
-def load_mixture_of(settings: dict[str, str], overrides: list[str]):  # type: ignore[no-untyped-def]
-    """The mixture named by `mixture=`, with the overrides."""
+def mixture_of(settings: Mapping[str, str]) -> str:
+    """The mixture that is named."""
+    if "mixture" not in settings:
+        raise ValueError("mixture=NAME or mixture=FILE.yaml is missing.")
+    return settings["mixture"]
+
+
+def load_mixture_of(name: str, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
+    """The mixture of that name or file, with the overrides."""
     from mixtures.config import load as load_mixture
     from tokenization.published import encoding_of
     from tokenization.schema import Encoding
 
-    if "mixture" not in settings:
-        raise ValueError("mixture=NAME or mixture=FILE.yaml is missing.")
-    mixture = load_mixture(settings["mixture"], overrides, encoding=Encoding, like=encoding_of)
+    mixture = load_mixture(name, overrides, encoding=Encoding, like=encoding_of)
     return private.mapped(mixture, found_path)
 
 
@@ -90,22 +96,16 @@ def found_path(text: str) -> str:
     return found
 
 
-def place_of(settings: dict[str, str], name: str):  # type: ignore[no-untyped-def]
-    """Where to run, from the command line's words."""
-    from mixtures.reading import find
-    from pipelines.survey import Place
+def place_settings(settings: Mapping[str, str], *keys: str) -> dict[str, Any]:
+    """Where to run, of what is given: arguments of `pipelines.build`; only `keys`, if named."""
+    keys = keys or ("output", "work", "data", "ray", "workers")
+    found: dict[str, Any] = {key: settings[key] for key in keys if key in settings}
+    return found | {key: parse_int(value, key) for key, value in found.items() if key == "workers"}
 
-    path = find(settings["mixture"])
-    return Place(
-        beside="" if "://" in path else str(Path(path).absolute().parent),
-        output=expanded(settings.get("output", f"out/{name}")),
-        work=expanded(settings.get("work", "out/work")),
-        data=expanded(settings.get("data", "")),
-        ray=settings.get("ray", "local"),
-        workers=parse_int(settings["workers"], "workers") if "workers" in settings else None,
-        overwrite=parse_bool(settings.get("overwrite", "false"), "overwrite"),
-        probe=parse_bool(settings.get("probe", "true"), "probe"),
-    )
+
+def switches_of(settings: Mapping[str, str], *keys: str) -> dict[str, Any]:
+    """Those of the keys that are given, as booleans."""
+    return {key: parse_bool(settings[key], key) for key in keys if key in settings}
 
 
 def expanded(path: str) -> str:

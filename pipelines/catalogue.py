@@ -4,6 +4,8 @@ table()      a line per source          markdown()   the README's table, with wh
 about(NAME)  all that is known of one, and a decoded sample where data is reachable
 """
 
+from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from pipelines.reading.ingest import peek
@@ -34,10 +36,28 @@ def source_table() -> str:
     )
 
 
+def source_rows() -> list[dict[str, Any]]:
+    """The same as data."""
+    return [
+        {
+            "name": name, "repository": source.hub, "revision": source.revision,
+            "layout": source.layout, "licence": source.licence, "terms": list(source.terms),
+            "access": access_of(source), "columns": list(source.columns),
+            "subsets": dict(source.subsets), "default": list(source.default),
+            "version": source.version, "verified": source.verified,
+        }
+        for name, source in sorted(SOURCES.items())
+    ]  # fmt: skip
+
+
+def access_of(source: Source) -> str:
+    """`gated`, `open`, or `data:` where the files are the user's own."""
+    return "gated" if source.gating else ("open" if source.hub else "data:")
+
+
 def source_cells(source: Source) -> tuple[str, str, str, str, str]:
     """The line of one source."""
     terms = f" ({', '.join(source.terms)})" if source.terms else ""
-    access = "gated" if source.gating else ("open" if source.hub else "data:")
     counts = [source.subsets[name] for name in source.default or source.subsets]
     more = " +" if 0 in counts else ""  # of some subsets no count is published
     return (
@@ -45,7 +65,7 @@ def source_cells(source: Source) -> tuple[str, str, str, str, str]:
         source.hub or "yours",
         f"{human_count(sum(counts))}{more}" if any(counts) else "-",
         clip_text(source.licence + terms, 60),
-        access,
+        access_of(source),
     )
 
 
@@ -81,7 +101,32 @@ def keys_markdown() -> str:
     return "\n".join(lines)
 
 
-def describe_source(name: str, *, data: str | None = None, mirror: str | None = None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class SourceDescription:
+    """All that is known of one source; `str(description)` is what the command prints."""
+
+    name: str
+    facts: dict[str, str]
+    sample: dict[str, Any] | None = None
+    """Its first whole sample, images by their sizes; None: none was asked for, or found."""
+    text: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        """A line per fact, then the sample."""
+        return self.text
+
+    def data(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        return {"name": self.name, **self.facts, "sample": self.sample}
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the text as it stands."""
+        return f"<pre>{escape(self.text)}</pre>"
+
+
+def describe_source(
+    name: str, *, data: str | None = None, mirror: str | None = None
+) -> SourceDescription:
     """All that is known of one source, and its first whole sample where `data` or a mirror is
     given; raises ValueError for an unknown name.
     """
@@ -107,15 +152,24 @@ def describe_source(name: str, *, data: str | None = None, mirror: str | None = 
         "makes": (source.adapter.__doc__ or "").strip().splitlines()[0],
     }
     lines = [name, *(f"  {key:<11}{value}" for key, value in facts.items() if value)]
+    told = {key: value for key, value in facts.items() if value}
     if data is None and mirror is None:
-        return "\n".join(
-            [*lines, "", "  Name data=FOLDER (or a mirror of the hub) to see a sample."]
-        )
+        more = ["  Name data=FOLDER (or a mirror of the hub) to see a sample."]
+        return SourceDescription(name=name, facts=told, text="\n".join([*lines, "", *more]))
     parts = list_parts(source=name, data=data, mirror=mirror)
     sample = next((found for part in parts if (found := peek(part)) is not None), None)
-    if sample is None:
-        return "\n".join([*lines, "", f"  No whole sample in {len(parts)} parts."])
-    return "\n".join([*lines, "", *sample_lines(sample)])
+    more = [f"  No whole sample in {len(parts)} parts."] if sample is None else sample_lines(sample)
+    return SourceDescription(
+        name=name, facts=told, sample=sample and sample_data(sample),
+        text="\n".join([*lines, "", *more]),
+    )  # fmt: skip
+
+
+def sample_data(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample (SAMPLE) as JSON can hold it: images by their sizes, messages as they are."""
+    sizes = [[image["width"], image["height"]] for image in sample["images"]]
+    return {"id": sample["id"], "images": sizes, "duration": sample["duration"],
+            "messages": sample["messages"]}  # fmt: skip
 
 
 def sample_lines(sample: dict[str, Any]) -> list[str]:

@@ -9,8 +9,10 @@ import os
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -41,8 +43,46 @@ UNKNOWN = "is known before it is read: a build measures it."
 """How the sentence ends that names components of which only reading tells the size."""
 
 
-def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> str:
-    """The plan as text of at most 100 columns.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a build would do; `str(plan)` is the text that the command prints."""
+
+    mixture: str
+    output: str
+    can_be_finished: str
+    """`yes`, `needs` and what, or that only reading tells."""
+    components: pl.DataFrame
+    """A line per component: `mixtures.plan.demand` has its columns."""
+    expected: dict[str, float]
+    """Of the train split: samples, tokens, learned, crops, bytes, rows, fill, shards."""
+    training: pl.DataFrame
+    """A line per model: FLOPs of one pass over it, hours of one GPU; empty where nothing is known
+    of the sizes."""
+    lacks: list[Lack] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    short: list[str] = field(default_factory=list)
+    """A sentence per component that cannot fill its ratio."""
+    text: str = ""
+
+    def __str__(self) -> str:
+        """At most 100 columns."""
+        return self.text
+
+    def data(self) -> dict[str, Any]:
+        """What JSON can hold of it: all but the text."""
+        rows = {"components": self.components.to_dicts(), "training": self.training.to_dicts()}
+        parts = {"lacks": [asdict(lack) for lack in self.lacks],
+                 "left_out": [asdict(left) for left in self.left_out]}  # fmt: skip
+        names = ("mixture", "output", "can_be_finished", "expected", "short")
+        return {**{name: getattr(self, name) for name in names}, **rows, **parts}
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the text as it stands."""
+        return f"<pre>{escape(self.text)}</pre>"
+
+
+def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> Plan:
+    """The plan; nothing is run.
 
     Raises:
         ValueError: a mistake in the mixture. FileNotFoundError: data that is not there.
@@ -64,12 +104,19 @@ def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> 
     lines += finish_lines(mixture, left_out, lacks, shortage_lines(needs))
     lines += paragraph("", *binding(costing.planned_use(supply, mixture), mixture))
     expected = costing.totals(needs, mixture)
+    training = costing.training_cost(expected, gpu=gpu, mfu=mfu)
     if expected["rows"]:
         lines += size_lines(expected, mixture, supply)
         lines += cost_lines(supply, expected, mixture, gpu=gpu, mfu=mfu)
     lines += work_lines(pieces, mixture)
     lines += [f"  {name}: {line}" for name, found in told(listings).items() for line in found]
-    return "\n".join(lines)
+    short = shortage_lines(needs)
+    return Plan(
+        mixture=mixture.name, output=place.output, can_be_finished=finish_word(lacks, short),
+        components=needs, expected=expected,
+        training=training if expected["rows"] else training.clear(),
+        lacks=list(lacks), left_out=list(left_out), short=short, text="\n".join(lines),
+    )  # fmt: skip
 
 
 def finish_lines(
@@ -123,26 +170,35 @@ def paragraph(indent: str, *sentences: str) -> list[str]:
     ]
 
 
-def overview(place: Place, *, encoding: type) -> str:
+def overview(place: Place, *, encoding: type) -> list[dict[str, Any]]:
     """A line per bundled mixture: what it is made of, and whether it can be finished from here."""
-    lines = [f"{'mixture':<30}{'tokens':>8}{'videos':>9}  can be finished"]
-    lines.append("-" * WIDTH)
+    found = []
     for name in bundled_mixtures():
         asked = load(name, encoding=encoding)
         mixture, left_out, lacks = settled(asked, place, asking=False)
         supply = costing.recorded_supply(mixture, licences=licences_of(mixture))
         count, seconds = costing.videos(supply, mixture)
-        tokens = mixture.tokens if isinstance(mixture.tokens, str) else human_count(mixture.tokens)
-        length = f"{seconds / 60:.1f} min" if count else "-"
         word = finish_word(lacks, shortage_lines(costing.demand(supply, mixture)))
         if missing := [c.data for c in mixture.components.values() if c.data and gone(c.data)]:
             word = f"needs {missing[0]} and {len(missing) - 1} more of your files"
         if left_out:
             word += f"; without {', '.join(left.component for left in left_out)}"
-        first, *more = textwrap.wrap(word, WIDTH - 49, break_long_words=False)
-        lines.append(f"{name:<30}{tokens:>8}{length:>9}  {first}")
-        lines += [" " * 49 + line for line in more]
-    return "\n".join(lines)
+        found.append({"mixture": name, "tokens": mixture.tokens, "can_be_finished": word,
+                      "seconds_of_a_video": seconds if count else None})  # fmt: skip
+    return found
+
+
+def overview_table(lines: Sequence[dict[str, Any]]) -> str:
+    """The same as text."""
+    shown = [f"{'mixture':<30}{'tokens':>8}{'videos':>9}  can be finished", "-" * WIDTH]
+    for line in lines:
+        tokens, seconds = line["tokens"], line["seconds_of_a_video"]
+        amount = tokens if isinstance(tokens, str) else human_count(tokens)
+        length = f"{seconds / 60:.1f} min" if seconds is not None else "-"
+        first, *more = textwrap.wrap(line["can_be_finished"], WIDTH - 49, break_long_words=False)
+        shown.append(f"{line['mixture']:<30}{amount:>8}{length:>9}  {first}")
+        shown += [" " * 49 + text for text in more]
+    return "\n".join(shown)
 
 
 def gone(data: str) -> bool:

@@ -4,6 +4,8 @@ diff A B      rows in which both agree are left out; at most 100 columns
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 import polars as pl
@@ -15,23 +17,108 @@ from pipelines.report.finished import Finished, open_finished
 WIDTH = 100
 
 
-def diff(first: str, second: str) -> str:
-    """A report of what differs between the mixtures in two folders.
+@dataclass(frozen=True, kw_only=True)
+class Diff:
+    """What differs between two finished mixtures; `str(diff)` is the report."""
+
+    first: str
+    second: str
+    """Their folders."""
+    recipe: list[str]
+    """A line per field of the recipes that differs."""
+    components: dict[str, dict[str, list[Any]]]
+    """Component -> asked, got (in the measure of each), samples, epochs -> of the first, of the
+    second; null of one that has no such component. Only what differs."""
+    rejected: dict[str, list[int]]
+    """Rule -> samples that it removed in the first, in the second."""
+    packing: dict[str, dict[str, list[float]]]
+    """Split -> rows, tokens, learned_share, fill -> of the first, of the second."""
+    samples: list[str]
+    """Sentences: only in one of them, moved between train and val."""
+    text: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        """At most 100 columns."""
+        return self.text
+
+    def __bool__(self) -> bool:
+        """Whether anything differs."""
+        return bool(self.recipe or self.components or self.rejected or self.packing or self.samples)
+
+    def data(self) -> dict[str, Any]:
+        """What JSON can hold of it: all but the text."""
+        return {key: value for key, value in asdict(self).items() if key != "text"}
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the report as it stands."""
+        return f"<pre>{escape(self.text)}</pre>"
+
+
+def diff(first: str, second: str) -> Diff:
+    """What differs between the mixtures in two folders.
 
     Raises:
         FileNotFoundError: no finished mixture in one of them.
     """
     a, b = open_finished(first), open_finished(second)
     title = f"{a.folder} ({a.stats['fingerprint']}) and {b.folder} ({b.stats['fingerprint']})"
+    recipe, samples = recipe_lines(a, b), sample_lines(a, b)
     parts = [
-        section("recipe", recipe_lines(a, b)),
+        section("recipe", recipe),
         section("shares of the train split", share_lines(a.stats, b.stats)),
         section("rejected, by the first rule that fired", rejected_lines(a.stats, b.stats)),
         section("packed", packing_lines(a.stats, b.stats)),
-        section("samples", sample_lines(a, b)),
+        section("samples", samples),
     ]
     found = [part for part in parts if part]
-    return "\n\n".join([title, *(found or ["no difference"])])
+    return Diff(
+        first=a.folder, second=b.folder, recipe=recipe,
+        components=differing_components(a.stats, b.stats),
+        rejected=differing_rejections(a.stats, b.stats),
+        packing=differing_packing(a.stats, b.stats), samples=samples,
+        text="\n\n".join([title, *(found or ["no difference"])]),
+    )  # fmt: skip
+
+
+def differing_components(
+    a: Mapping[str, Any], b: Mapping[str, Any]
+) -> dict[str, dict[str, list[Any]]]:
+    """`Diff.components` of two stats."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for name in ordered_union(a["components"], b["components"]):
+        sides = []
+        for stats in (a, b):
+            part = stats["components"].get(name)
+            got = part and {**part, "got": part["got"][a["measure"]]}
+            sides.append({key: got and got[key] for key in ("asked", "got", "samples", "epochs")})
+        pairs = {key: [side[key] for side in sides] for key in sides[0]}
+        if differing := {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}:
+            found[name] = differing
+    return found
+
+
+def differing_rejections(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[int]]:
+    """`Diff.rejected` of two stats."""
+    both = {
+        rule: [side["rejected"].get(rule, {"samples": 0})["samples"] for side in (a, b)]
+        for rule in ordered_union(a["rejected"], b["rejected"])
+    }
+    return {rule: counts for rule, counts in both.items() if counts[0] != counts[1]}
+
+
+def differing_packing(
+    a: Mapping[str, Any], b: Mapping[str, Any]
+) -> dict[str, dict[str, list[float]]]:
+    """`Diff.packing` of two stats."""
+    found = {}
+    for split in ("train", "val"):
+        pairs = {
+            key: [side["packing"][split].get(key, 0) for side in (a, b)]
+            for key in ("rows", "tokens", "learned_share", "fill")
+        }
+        if differing := {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}:
+            found[split] = differing
+    return found
 
 
 def section(title: str, lines: Iterable[str]) -> str:
@@ -71,12 +158,10 @@ def both_sides(sides: list[Any], show: Any) -> str:
 
 def rejected_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Per rule, the samples it removed in each."""
-    lines = []
-    for rule in ordered_union(a["rejected"], b["rejected"]):
-        counts = [side["rejected"].get(rule, {"samples": 0})["samples"] for side in (a, b)]
-        if counts[0] != counts[1]:
-            lines.append(f"{rule:<30}{human_amount(counts[0]):>12} > {human_amount(counts[1])}")
-    return lines
+    return [
+        f"{rule:<30}{human_amount(first):>12} > {human_amount(second)}"
+        for rule, (first, second) in differing_rejections(a, b).items()
+    ]
 
 
 def packing_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -70,12 +70,12 @@ def test_table_has_a_line_per_source():
 def test_about_shows_facts_and_a_whole_sample(tmp_path):
     rows = [{"images": [], "texts": []}, {"images": [], "texts": qa(("Q" * 500, "A"))}]
     write_parquet(tmp_path / "ai2d" / "train-0.parquet", rows)
-    told = catalogue.describe_source("cauldron", data=str(tmp_path))
+    told = str(catalogue.describe_source("cauldron", data=str(tmp_path)))
     assert "HuggingFaceM4/the_cauldron" in told
     assert "cauldron/ai2d/000001" in told
     assert "assistant: A" in told
     assert "Q..." in told
-    assert "Name data=FOLDER" in catalogue.describe_source("cauldron")
+    assert "Name data=FOLDER" in str(catalogue.describe_source("cauldron"))
     with pytest.raises(ValueError, match="Did you mean 'cauldron'"):
         catalogue.describe_source("couldron")
 

@@ -47,11 +47,11 @@ def second(first, tmp_path):
 
 
 def test_equal_mixtures_have_no_difference(first):
-    assert diff(str(first), str(first)).endswith("no difference")
+    assert str(diff(str(first), str(first))).endswith("no difference")
 
 
 def test_what_differs_is_named_on_both_sides(first, second):
-    text = diff(str(first), str(second))
+    text = str(diff(str(first), str(second)))
     assert "mixture.components.words.ratio: was 0.1, now 0.2" in text
     assert "10.00 % > 20.00 %" in text
     assert f"{'empty_answer':<30}{0:>12} > 1" in text
@@ -66,7 +66,7 @@ def test_a_component_of_one_side_only_stands_against_a_dash(first, second):
     stats = json.loads((second / "stats.json").read_text())
     stats["components"]["more"] = stats["components"].pop("video")
     (second / "stats.json").write_text(json.dumps(stats))
-    text = diff(str(first), str(second))
+    text = str(diff(str(first), str(second)))
     assert "10.00 % > -" in text
     assert "- > 10.00 %" in text
 

@@ -74,7 +74,7 @@ def test_they_stand_in_the_docs_and_in_what_sources_says(name):
         for line in page.splitlines()
         if line.startswith(f"| `{name}` | `") or line.startswith(f"| `{name}` |  |")
     )
-    said = catalogue.describe_source(name)
+    said = str(catalogue.describe_source(name))
     for key in catalogue.keys_of(SOURCES[name]):
         assert f"`{key}`" in line
         assert key in said
