@@ -78,6 +78,8 @@ class Rule:
     """Of a rule that can repair: (samples, settings) -> samples, with the same rows."""
     hopeless: Callable[..., Any] | None = None
     """Of such a rule: settings -> expression, true where nothing would be left to keep."""
+    plugin: str = ""
+    """A hash of the plugin that registered it; empty: it is built in."""
 
     @property
     def sentence(self) -> str:
@@ -119,7 +121,8 @@ def rule(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
-        assert name not in RULES, f"two rules are called {name}"
+        if name in RULES:
+            raise ValueError(f"a rule is called {name!r} already; choose another name")
         RULES[name] = Rule(
             name,
             function,
@@ -262,6 +265,8 @@ def identity(filters: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
     for name, given in filters.items():
         mode, own = settings_of(name, given)
         entry: dict[str, Any] = {"rule": name, "version": RULES[name].version, "mode": mode}
+        if RULES[name].plugin:
+            entry["plugin"] = RULES[name].plugin
         settings = {key: value for key, value in own.items() if key not in PLACE_SETTINGS}
         entry["settings"] = {key: _placeless(key, value) for key, value in settings.items()}
         rules.append(entry)

@@ -176,6 +176,9 @@ class Mixture:
     """The file's stem unless stated; finished mixtures and caches are called so."""
     description: str = ""
     """One sentence for the card."""
+    plugins: list[str] = field(default_factory=list, metadata=LATER)
+    """Python files (`./my_sources.py`, from this file's folder) and modules (`mypackage.rules`)
+    that register sources, rules, scores and prompt tables. Their code is run."""
     variant_of: str = ""
     """The bundled mixture that this one stands in for where some of its sets are out of reach."""
     tokens: int | str = "max"

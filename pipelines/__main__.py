@@ -122,7 +122,9 @@ def push(words: list[str]) -> Answer:
 
 def sources(words: list[str]) -> Answer:
     """`sources [NAME] [data=...]`."""
-    from pipelines import catalogue
+    from pipelines import catalogue, plugins
+
+    plugins.use(())  # those of installed packages
 
     settings = parse_settings(words, {"name", "data", "mirror"})
     if "name" not in settings:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import arguments
@@ -106,6 +105,7 @@ def _loaded(mixture: MixtureName | MixtureFile, overrides: Overrides) -> Mixture
         raise ValueError(
             f"{mixture.name}: it is loaded already. Say the overrides to pipelines.load instead."
         )
+    arguments.load_plugins(mixture.mixture, mixture.file)  # another's may have been loaded since
     return mixture
 
 
@@ -115,7 +115,7 @@ def _place(loaded: MixtureFile, *, output: MixtureName, **where: Any) -> Place:
         key: arguments.expanded(str(where.pop(key))) for key in ("work", "data")
     }
     return Place(
-        beside="" if "://" in loaded.file else str(Path(loaded.file).absolute().parent),
+        beside=arguments.folder_of(loaded.file),
         output=arguments.expanded(str(output) or f"out/{loaded.name}"),
         **paths,
         **where,

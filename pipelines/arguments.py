@@ -74,11 +74,26 @@ def mixture_of(settings: Mapping[str, str]) -> str:
 def load_mixture_of(name: str, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
     """The mixture of that name or file, with the overrides."""
     from mixtures.config import load as load_mixture
+    from mixtures.reading import find
     from tokenization.published import encoding_of
     from tokenization.schema import Encoding
 
     mixture = load_mixture(name, overrides, encoding=Encoding, like=encoding_of)
-    return private.mapped(mixture, found_path)
+    mixture = private.mapped(mixture, found_path)
+    load_plugins(mixture, find(name))
+    return mixture
+
+
+def load_plugins(mixture: Any, file: str) -> None:
+    """The plugins that the mixture of this file names are loaded, and those of no other."""
+    from pipelines import plugins
+
+    plugins.use(mixture.plugins, beside=folder_of(file), where=file)
+
+
+def folder_of(file: str) -> str:
+    """The folder of a mixture's file; empty: it has none here."""
+    return "" if "://" in file else str(Path(file).absolute().parent)
 
 
 def found_path(text: str) -> str:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = ("name", "description", "variant_of")
-"""Fields of a mixture that say what it is called and what for."""
+NAMES = ("name", "description", "variant_of", "plugins")
+"""Fields of a mixture that say what it is called and what for; and which plugins it loads, of which
+those that are used stand in `inputs` and `versions`."""
 
 
 def to_json(value: Any, *, where: str = "value") -> Any:

@@ -13,7 +13,7 @@ import filters
 from mixtures import pick as picking
 from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of
 from mixtures.optional import LeftOut
-from pipelines import recipe, sources
+from pipelines import plugins, recipe, sources
 from pipelines.engine import private, tables, versions
 from pipelines.ids import names_in_ids, renamed
 from pipelines.reading.leftovers import sentences
@@ -21,6 +21,7 @@ from pipelines.reading.parts import Listing, Part, list_component
 from pipelines.sources.mapping import configured
 from pipelines.sources.sample import Source
 from pipelines.stages import STAGES
+from tokenization import prompts
 from tokenization.schema import Encoding
 
 
@@ -153,12 +154,15 @@ def pieces_of_one(mixture: Mixture, name: str, parts: list[Part], place: Place) 
     rules = list(checked_rules(mixture, name).items())
     encoding = encoding_of(mixture, name)
     repairs = filters.identity(filters.rewriting(dict(rules)))
+    words = prompts.table_named(encoding.system_prompts).identity
     judging = [filters.identity(dict(rules)), mixture.weight_by]
     pieces = []
     for part in parts:
         read = recipe.fingerprint("ingest", STAGES["ingest"].identity, part.identity)
         judged = recipe.fingerprint(read, "judge", STAGES["judge"].identity, judging)
-        encoded = recipe.fingerprint(read, "encode", STAGES["encode"].identity, encoding, repairs)
+        encoded = recipe.fingerprint(
+            read, "encode", STAGES["encode"].identity, encoding, repairs, *words
+        )
         file = f"{part.number:05d}.arrow"
         pieces.append(
             Piece(
@@ -192,6 +196,13 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     made_by["rules"] = {
         name: filters.identity(rules_of(mixture, name)) for name in mixture.components
     }
+    tables_used = {
+        name: table.identity
+        for name in mixture.components
+        if (table := prompts.table_named(encoding_of(mixture, name).system_prompts)).plugin
+    }
+    if tables_used:
+        made_by["prompts"] = tables_used
     content = {"mixture": resolved, "inputs": inputs, "versions": made_by}
     return {
         "name": mixture.name,
@@ -204,6 +215,7 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
         "inputs": inputs,
         "versions": made_by,
         "packages": versions.packages(),
+        **({"plugins": private.hidden(in_use)} if (in_use := plugins.in_use()) else {}),
     }
 
 

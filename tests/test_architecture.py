@@ -37,7 +37,7 @@ FLOORS = {
         ),
         ("near",),
         ("survey",),
-        ("stages", "ids"),
+        ("stages", "ids", "plugins"),
         ("reading",),  # repository -> rows -> samples
         ("media",),  # bytes -> what is known of an image or a video
         ("report",),  # index and shards -> what a person looks at

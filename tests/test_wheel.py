@@ -1,6 +1,9 @@
 """An installed wheel is complete: commands, configs, tokenizer, templates; no checkout needed."""
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +131,49 @@ def test_the_card_and_the_report_find_their_templates(
         "print(page(Config(name='here'), [], [], steps=1, mixtures=['m']))"
     )
     assert "<h1>here</h1>" in python(installed, tmp_path, "-c", run)
+
+
+THEIRS = """
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "their-kitchen"
+version = "2.0"
+[project.entry-points."smolvlm_pipelines.plugins"]
+kitchen = "their_kitchen.plugins"
+[tool.setuptools]
+packages = ["their_kitchen"]
+"""
+
+
+@pytest.mark.slow
+def test_another_packages_plugins_are_found_where_both_are_installed(
+    installed: Path, tmp_path: Path
+) -> None:
+    """docs/plugins.md, its file as a module of an installed package that no mixture names."""
+    page = (ROOT / "docs" / "plugins.md").read_text()
+    files = dict(re.findall(r"<!-- file (\S+) -->\n```\w+\n(.*?)```", page, re.DOTALL))
+    theirs = tmp_path / "theirs" / "their_kitchen"
+    theirs.mkdir(parents=True)
+    (theirs.parent / "pyproject.toml").write_text(THEIRS)
+    (theirs / "__init__.py").write_text("")
+    (theirs / "plugins.py").write_text(files["my_plugins.py"])
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    wheels = tmp_path / "wheels"
+    call([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(theirs.parent)],
+         tmp_path)  # fmt: skip
+    (wheel,) = wheels.glob("*.whl")
+    both = tmp_path / "environment"
+    shutil.copytree(installed, both)
+    call([*pip, "install", "--no-deps", "--no-index", "--target", str(both), str(wheel)], tmp_path)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "recipes.jsonl").write_text(files["recipes.jsonl"])
+    mixture = files["cooking.yaml"].replace("plugins: [./my_plugins.py]\n", "")
+    (project / "cooking.yaml").write_text(mixture)
+    assert "recipes" in python(both, project, "-m", "pipelines", "sources")
+    build = ("-m", "pipelines", "build", "mixture=cooking.yaml", "workers=1")
+    assert "few_vowels 1, shouting 1" in python(both, project, *build)
+    recipe = json.loads((project / "out" / "cooking" / "recipe.json").read_text())
+    assert list(recipe["plugins"]) == ["their_kitchen.plugins"]

@@ -9,7 +9,8 @@ sample id chooses, so a sample always gets the same one. Where a sentence comes 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from tokenization.schema import Encoding
 
@@ -64,6 +65,54 @@ SYSTEM_PROMPTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """Table name -> kind of task -> prompts. Kinds of task are decided by `kind_of_task`."""
+
+KINDS = tuple(SYSTEM_PROMPTS["smolvlm"])
+
+
+@dataclass(frozen=True)
+class PromptTable:
+    """A registered table of system prompts."""
+
+    name: str
+    prompts: Mapping[str, tuple[str, ...]]
+    """Kind of task -> prompts."""
+    version: int = 1
+    """Bumped when a prompt changes; of the tables above it is not asked, they do not change."""
+    plugin: str = ""
+    """A hash of the plugin that registered it; empty: it is built in."""
+    module: str = ""
+    """Where it is registered."""
+
+    @property
+    def identity(self) -> list[dict[str, object]]:
+        """What determines it besides its name; nothing, where it is built in."""
+        known = {"table": self.name, "version": self.version, "plugin": self.plugin}
+        return [known] if self.plugin else []
+
+
+TABLES: dict[str, PromptTable] = {
+    name: PromptTable(name, prompts) for name, prompts in SYSTEM_PROMPTS.items()
+}
+"""Every table by its name."""
+
+
+def prompt_table(name: str, *, version: int = 1) -> Callable[..., Callable[[], Mapping]]:
+    """Register the table that the decorated function returns: kind of task (KINDS) -> prompts."""
+
+    def register(make: Callable[[], Mapping]) -> Callable[[], Mapping]:
+        if name in TABLES:
+            raise ValueError(f"a prompt table is called {name!r} already; choose another name")
+        made = {kind: tuple(prompts) for kind, prompts in make().items()}
+        for kind, prompts in made.items():
+            if kind not in KINDS:
+                raise ValueError(f"unknown kind of task {kind!r}. Known: {', '.join(KINDS)}")
+            if not prompts or not all(isinstance(prompt, str) and prompt for prompt in prompts):
+                raise ValueError(f"{kind}: expected a list of texts, at least one")
+        TABLES[name] = PromptTable(name, made, version, module=make.__module__)
+        return make
+
+    return register
+
 
 DOCUMENT_WORDS = ("doc", "infographic", "visualmrc", "pdf", "receipt", "form")
 TRANSCRIPTION_WORDS = ("mathwriting", "ocr_", "rendered_text", "iam", "latex", "handwrit")
@@ -183,6 +232,16 @@ def kind_of_task(
     return "vision_task" if short else "vision_conversation"
 
 
+def table_named(name: str) -> PromptTable:
+    """The registered table; raises ValueError for one that does not exist."""
+    if name not in TABLES:
+        raise ValueError(
+            f"encoding.system_prompts: unknown table {name!r}. Expected one of "
+            f"{', '.join(sorted(TABLES))}."
+        )
+    return TABLES[name]
+
+
 def with_system_prompt(
     conversation: Conversation, kind: str, *, sample_id: str, encoding: Encoding
 ) -> Conversation:
@@ -190,13 +249,7 @@ def with_system_prompt(
 
     Raises ValueError for a table that does not exist.
     """
-    tables = SYSTEM_PROMPTS
-    if encoding.system_prompts not in tables:
-        raise ValueError(
-            f"encoding.system_prompts: unknown table {encoding.system_prompts!r}. Expected one of "
-            f"{', '.join(sorted(tables))}."
-        )
-    prompts = tables[encoding.system_prompts].get(kind, ())
+    prompts = table_named(encoding.system_prompts).prompts.get(kind, ())
     if not prompts or any(role == "system" for role, _ in conversation):
         return conversation
     prompt = prompts[hashed_choice(encoding, "system", sample_id, len(prompts))]

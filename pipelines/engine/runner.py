@@ -82,6 +82,10 @@ LOOK_SECONDS = 10.0
 """s between looks at a cluster's size and at tasks that take long."""
 
 
+BEFORE_TASKS: dict[str, Callable[[], None]] = {}
+"""What every worker calls before a task: picklable, and quick where it was called before."""
+
+
 def stage(*, writes: pa.Schema, version: int, **settings: Any) -> Callable[..., Any]:
     """Registers a function as the stage of its name and leaves the function as it is."""
 
@@ -319,6 +323,7 @@ def _run_on_ray(
     import ray
 
     here, shown = versions.packages(), task_labels(tasks)
+    before = ray.put(tuple(BEFORE_TASKS.values()))
     remote: dict[tuple[str, Needs], Any] = {}
     running: dict[Any, tuple[int, float]] = {}  # -> task, since when
     failure: Exception | None = None
@@ -338,7 +343,7 @@ def _run_on_ray(
                 remote[name, needs] = ray.remote(**_options(name, needs))(_perform_for)
             progress.start(name)
             submit = remote[name, needs].options(name=shown[i])
-            running[submit.remote(task, here)] = i, time.monotonic()
+            running[submit.remote(task, here, before)] = i, time.monotonic()
         done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
         if done:  # and whatever else is: a wait on 1,024 takes 4 ms, on a cluster too long for each
             done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
@@ -369,8 +374,12 @@ def task_labels(tasks: Sequence[Task]) -> list[str]:
     ]
 
 
-def _perform_for(task: Task, drivers: dict[str, str]) -> Report:
+def _perform_for(
+    task: Task, drivers: dict[str, str], before: Sequence[Callable[[], None]]
+) -> Report:
     versions.check(drivers)
+    for call in before:
+        call()
     return run_task(task)
 
 

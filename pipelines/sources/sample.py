@@ -261,7 +261,7 @@ def source(name: str, *, version: int = 1, **about: Any) -> Callable[[Adapter], 
 
     def register(adapter: Adapter) -> Adapter:
         if name in SOURCES:
-            raise ValueError(f"two sources are called {name!r}")
+            raise ValueError(f"a source is called {name!r} already; choose another name")
         SOURCES[name] = Source(name=name, adapter=adapter, version=version, **about)
         return adapter
 
