@@ -161,8 +161,8 @@ def test_another_packages_plugins_are_found_where_both_are_installed(
     (theirs / "plugins.py").write_text(files["my_plugins.py"])
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     wheels = tmp_path / "wheels"
-    call([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(theirs.parent)],
-         tmp_path)  # fmt: skip
+    make = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels)]
+    call([*make, str(theirs.parent)], tmp_path)
     (wheel,) = wheels.glob("*.whl")
     both = tmp_path / "environment"
     shutil.copytree(installed, both)
