@@ -349,7 +349,7 @@ def _typed(raw: dict[str, Any], *, encoding: type, where: str) -> Mixture:
     OmegaConf.set_readonly(schema, False)
     schema.encoding = OmegaConf.structured(encoding)
     try:
-        mixture = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(raw)))
+        mixture = OmegaConf.to_object(OmegaConf.unsafe_merge(schema, OmegaConf.create(raw)))
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise ValueError(f"{where}: {key} is missing. Say `{key}: ...`.") from error
@@ -455,6 +455,8 @@ def _check_encoding(changes: Mapping[str, Any], *, encoding: type, key: str, whe
                 f"{where}: {key}.{name} is set for one component, but samples of all components "
                 f"share packed rows; expected it in the mixture's `encoding`."
             )
+    if not changes:
+        return
     schema = OmegaConf.structured(encoding)
     OmegaConf.set_readonly(schema, False)
     try:

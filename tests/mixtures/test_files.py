@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ ABLATIONS = {
 }
 
 
+@cache
 def named(name: str) -> Mixture:
     return load(name, encoding=Encoding)
 

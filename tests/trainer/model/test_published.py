@@ -111,6 +111,10 @@ def test_another_meaning_is_refused_by_the_field(
     config_ = starting(published(**changes), mixture, "tiny", **sizes)
     with pytest.raises(ValueError, match=rf"init=.*(.|\n)*{field}.*{theirs}.*{ours}"):
         notes(config_)
+
+
+def test_the_same_meaning_needs_no_word(published: Callable[..., Path], mixture: Path) -> None:
+    sizes = {key: value for key, value in (SMALL | SIZES).items() if key.startswith("model.")}
     assert notes(starting(published(), mixture, "tiny", **sizes)) == []
 
 
