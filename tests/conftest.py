@@ -13,6 +13,13 @@ BUILD = (
     "from tokenization.vocab import plain_tokenizer; plain_tokenizer('builtin')"
 )
 """What a process that builds imports and loads first."""
+HUB = (
+    "import sys, pipelines.main_path, pipelines.probing, pipelines.push, matplotlib.figure, "
+    "aiohttp, dill, httpx, jinja2, multiprocess, pandas, pyarrow.dataset, pyarrow.parquet; "
+    "assert not {'huggingface_hub', 'datasets', 'transformers'} & set(sys.modules)"
+)
+"""What a process that speaks with a hub imports first: not its client, which reads HF_ENDPOINT,
+HF_TOKEN and HF_HOME as it is imported."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -44,4 +51,13 @@ def mix(world, tmp_path_factory) -> Path:
 def python() -> Iterator[Nursery]:
     """Runs `python ARGUMENTS` in a process of its own that has imported what a build needs."""
     with Nursery(BUILD) as nursery:
+        yield nursery
+
+
+@pytest.fixture(scope="session")
+def hub_python() -> Iterator[Nursery]:
+    """The same for a process that imports the hub's client under an environment of its own."""
+    offline = {"HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"}
+    environment = {name: value for name, value in os.environ.items() if name not in offline}
+    with Nursery(HUB, environment | {"PYTHONWARNINGS": "ignore"}) as nursery:
         yield nursery

@@ -50,6 +50,7 @@ for number, name in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
     os.close(file)
 sys.stdin, kind = open(0), asked["arguments"][0]
 os.environ.update(asked["environment"])
+os.chdir(asked["folder"])
 sys.argv = [kind, *asked["arguments"][2:]]
 if kind == "-m":
     runpy.run_module(asked["arguments"][1], run_name="__main__", alter_sys=True)
@@ -129,20 +130,28 @@ class Nursery:
         assert answer, "the process that forks has died: its standard error says why"
         return json.loads(answer)
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Child:
-        """`python ARGUMENTS` (-m MODULE or -c CODE) runs, with these variables besides."""
+    def start(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        folder: Path = ROOT,
+    ) -> Child:
+        """`python ARGUMENTS` (-m MODULE or -c CODE) runs there, with these variables besides."""
         self.count += 1
         out, err = (Path(self.folder.name, f"{self.count}.{name}") for name in ("out", "err"))
         request = {"arguments": arguments, "environment": dict(environment or {})}
-        pid = self.ask({**request, "out": str(out), "err": str(err)})
+        pid = self.ask({**request, "folder": str(folder), "out": str(out), "err": str(err)})
         assert pid is not None
         return Child(self, pid, out, err)
 
     def run(
-        self, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        folder: Path = ROOT,
     ) -> subprocess.CompletedProcess[str]:
         """`python ARGUMENTS` has run."""
-        child = self.start(*arguments, environment=environment)
+        child = self.start(*arguments, environment=environment, folder=folder)
         status = child.wait()
         told = (path.read_text() if path.exists() else "" for path in (child.out, child.err))
         return subprocess.CompletedProcess(arguments, status, *told)

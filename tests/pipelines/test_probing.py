@@ -1,8 +1,6 @@
 """Probing reads a few rows of every subset, here and at a hub on loopback."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -64,27 +62,23 @@ def test_every_layout_is_read_decoded_and_encoded(mirror, tmp_path):
     assert all(found.num_bytes > 0 for found in findings)
 
 
-def on_hub(
-    hub: Hub, tmp_path: Path, *words: str, token: str = ""
-) -> "subprocess.CompletedProcess[str]":
-    """The command in a process of its own: HF_ENDPOINT is read at import."""
-    environment = hub.environment(tmp_path, token=token)
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        cwd=tmp_path,
-        timeout=300,
-    )
+@pytest.fixture
+def on_hub(tmp_path, hub_python):
+    """Runs a command whose hub is the given one."""
+
+    def ran(hub: Hub, *words: str, token: str = ""):
+        environment = hub.environment(tmp_path, token=token)
+        words = ("-m", "pipelines", *words)
+        return hub_python.run(*words, environment=environment, folder=tmp_path)
+
+    return ran
 
 
-def test_at_the_hub_little_is_fetched_and_what_is_said_is_what_was_served(mirror, tmp_path):
+def test_at_the_hub_little_is_fetched_and_what_is_said_is_what_was_served(mirror, tmp_path, on_hub):
     with Hub(mirror / "mirror") as hub:
         some = [f"components.{name}.ratio=0" for name in ("text", "shared", "several", "vista")]
         words = [f"mixture={mirror}/small.yaml", *some, "components.clips.ratio=0.7"]
-        done = on_hub(hub, tmp_path, "probe", *words)
+        done = on_hub(hub, "probe", *words)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count(" ok ") == 3
         assert "HuggingFaceM4/the_cauldron" in done.stdout
@@ -94,7 +88,7 @@ def test_at_the_hub_little_is_fetched_and_what_is_said_is_what_was_served(mirror
     assert not [name for name in hub.served if "README" in name]
 
 
-def test_a_closed_gate_fails_a_component_and_not_an_optional_one(tmp_path):
+def test_a_closed_gate_fails_a_component_and_not_an_optional_one(tmp_path, on_hub):
     (tmp_path / "small.yaml").write_text(
         "components:\n  films: {source: finevideo, ratio: 0.4}\n"
         "  star: {source: video_star, ratio: 0.1, optional: true, instead: [charts]}\n"
@@ -103,7 +97,7 @@ def test_a_closed_gate_fails_a_component_and_not_an_optional_one(tmp_path):
     lay_out(tmp_path / "mirror", load(str(tmp_path / "small.yaml"), encoding=Encoding))
     with Hub(tmp_path / "mirror") as hub:
         hub.gated, hub.gated_repo = "hf_good", "HuggingFaceFV/finevideo"
-        done = on_hub(hub, tmp_path, "probe", f"mixture={tmp_path}/small.yaml", token="hf_other")
+        done = on_hub(hub, "probe", f"mixture={tmp_path}/small.yaml", token="hf_other")
     assert done.returncode == 1, done.stdout + done.stderr
     told = done.stdout
     assert "HuggingFaceFV/finevideo is gated, and this machine's token has no access" in told

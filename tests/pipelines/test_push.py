@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +36,17 @@ def hub():
         yield server
 
 
-def run(hub: Hub, home: Path, code: str, *, status: int = 0) -> str:
-    """What the code prints in a fresh process whose hub is this one."""
-    environment = hub.environment(home, token="hf_test") | {"PYTHONWARNINGS": "ignore"}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert ran.returncode == status, ran.stderr[-3000:]
-    return ran.stdout if status == 0 else ran.stderr
+@pytest.fixture
+def run(hub, tmp_path, hub_python):
+    """Gives what code prints in a process whose hub this is."""
+
+    def ran(code: str, *, status: int = 0) -> str:
+        environment = hub.environment(tmp_path, token="hf_test")
+        done = hub_python.run("-c", code, environment=environment)
+        assert done.returncode == status, done.stderr[-3000:]
+        return done.stdout if status == 0 else done.stderr
+
+    return ran
 
 
 def push_code(folder: Path, **settings: Any) -> str:
@@ -85,8 +86,8 @@ def same_rows(folder: Path, found: dict[str, list]) -> None:
 
 
 @pytest.mark.parametrize("format", ["arrow", pytest.param("parquet", marks=pytest.mark.slow)])
-def test_a_pushed_mixture_loads_with_the_same_rows(hub, folder, tmp_path, format):
-    url = run(hub, tmp_path, push_code(folder, format=format)).strip()
+def test_a_pushed_mixture_loads_with_the_same_rows(hub, folder, tmp_path, format, run):
+    url = run(push_code(folder, format=format)).strip()
     assert url == f"{hub.url}/datasets/{REPO}"
     assert len(hub.commits(REPO)) == 1
     assert hub.commits(REPO)[0].title == "Mixture by_hand, recipe 0123456789abcdef"
@@ -101,12 +102,12 @@ def test_a_pushed_mixture_loads_with_the_same_rows(hub, folder, tmp_path, format
     assert about["distribution"][1]["includes"] == f"shards/train-*.{format}"
     card = hub.file(REPO, "README.md").decode()
     assert f'load_dataset("{REPO}", split="train")' in card
-    same_rows(folder, json.loads(run(hub, tmp_path, ROWS % ("", ""))))
+    same_rows(folder, json.loads(run(ROWS % ("", ""))))
 
 
-def test_pushing_again_uploads_and_commits_nothing(hub, folder, tmp_path):
+def test_pushing_again_uploads_and_commits_nothing(hub, folder, tmp_path, run):
     code = push_code(folder, format="parquet")
-    run(hub, tmp_path, f"{code}; {code}")
+    run(f"{code}; {code}")
     assert hub.count("PUT", "/upload/") == len(large(hub)) >= 4
     assert len(hub.commits(REPO)) == 1
 
@@ -116,11 +117,11 @@ def large(hub: Hub) -> set[str]:
     return {path.removeprefix("/upload/") for method, path in hub.requests if method == "PUT"}
 
 
-def test_shards_of_another_recipe_go_in_the_commit_that_brings_the_new(hub, folder, tmp_path):
+def test_shards_of_another_recipe_go_in_the_commit_that_brings_the_new(hub, folder, tmp_path, run):
     gone = folder / "shards" / "train-00001.arrow"
     unlink = f"import pathlib; pathlib.Path({str(gone)!r}).unlink()"
     parquet = push_code(folder, format="parquet")
-    run(hub, tmp_path, f"{push_code(folder)}; {unlink}; {push_code(folder)}; {parquet}")
+    run(f"{push_code(folder)}; {unlink}; {push_code(folder)}; {parquet}")
     first, second, third = (set(commit.files) for commit in hub.commits(REPO))
     assert first - second == {"shards/train-00001.arrow"}
     assert not any(name.endswith(".arrow") for name in third)
@@ -149,22 +150,22 @@ def test_shards_of_another_recipe_go_in_the_commit_that_brings_the_new(hub, fold
     ],
     ids=["uploads", "commits"],
 )
-def test_faults_that_pass_are_outlasted(hub, folder, tmp_path, faults):
+def test_faults_that_pass_are_outlasted(hub, folder, tmp_path, faults, run):
     hub.faults = faults
-    run(hub, tmp_path, push_code(folder))
+    run(push_code(folder))
     assert all(fault.times == 0 for fault in faults)
     assert len(hub.commits(REPO)) == 1
     for path in sorted((folder / "shards").iterdir()):
         assert hub.file(REPO, f"shards/{path.name}") == path.read_bytes()
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, folder, tmp_path):
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, folder, tmp_path, run):
     hub.faults = [Fault("POST", "/commit/", status=504, after=True)]
-    run(hub, tmp_path, push_code(folder))
+    run(push_code(folder))
     assert len(hub.commits(REPO)) == 1
 
 
-def test_a_push_that_was_cut_short_goes_on_where_it_was(hub, folder, tmp_path):
+def test_a_push_that_was_cut_short_goes_on_where_it_was(hub, folder, tmp_path, run):
     hub.faults = [Fault("POST", "/commit/", status=400, times=1)]
     code = f"""
 from huggingface_hub.errors import BadRequestError
@@ -174,14 +175,14 @@ except BadRequestError as error:
     print("cut short:", *error.__notes__)
 {push_code(folder)}
 """
-    told = run(hub, tmp_path, code)
+    told = run(code)
     assert "cut short: uploading to org/by_hand: attempt 1 of 6" in told
     assert len(hub.commits(REPO)) == 1
     assert hub.count("PUT", "/upload/") == len(large(hub))
 
 
 @pytest.mark.slow
-def test_the_trainer_and_show_read_a_pushed_mixture_from_the_hub(hub, folder, tmp_path):
+def test_the_trainer_and_show_read_a_pushed_mixture_from_the_hub(hub, folder, tmp_path, run):
     code = f"""
 {push_code(folder)}
 from pipelines.show import show
@@ -191,7 +192,7 @@ rows = Rows(open_mixture(home), "train")
 print("rows", len(rows), sum(len(rows[k].input_ids) for k in range(len(rows))))
 print(show(home, row=1, color=False))
 """
-    told = run(hub, tmp_path, code)
+    told = run(code)
     shards = sorted((folder / "shards").glob("train-*.arrow"))
     lengths = [len(ids) for path in shards for ids in tables.read(path)["input_ids"].to_pylist()]
     assert f"rows {len(lengths)} {sum(lengths)}" in told
@@ -199,18 +200,18 @@ print(show(home, row=1, color=False))
 
 
 @pytest.mark.slow
-def test_private_and_a_branch(hub, folder, tmp_path):
-    url = run(hub, tmp_path, push_code(folder, private=True, revision="v2")).strip()
+def test_private_and_a_branch(hub, folder, tmp_path, run):
+    url = run(push_code(folder, private=True, revision="v2")).strip()
     assert url.endswith(f"/datasets/{REPO}/tree/v2")
     assert hub.repositories["dataset", REPO].private
     assert hub.commits(REPO) == []
     assert "shards/val-00000.arrow" in hub.files(REPO, branch="v2")
-    loaded = run(hub, tmp_path, ROWS % (', revision="v2"', ', revision="v2"'))
+    loaded = run(ROWS % (', revision="v2"', ', revision="v2"'))
     same_rows(folder, json.loads(loaded))
 
 
 @pytest.mark.parametrize("offline", ["", "1"])
-def test_without_network_one_sentence_comes_at_once(folder, tmp_path, offline):
+def test_without_network_one_sentence_comes_at_once(folder, tmp_path, offline, hub_python):
     """The first request is not repeated, and nothing is made ready for it."""
     words = ["push", str(folder), f"repo={REPO}", "format=parquet", "terms=accepted"]
     code = (
@@ -228,31 +229,29 @@ def test_without_network_one_sentence_comes_at_once(folder, tmp_path, offline):
         "HF_TOKEN": "hf_x",
     }
     environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": offline}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240
-    )
+    ran = hub_python.run("-c", code, environment=environment)
     assert ran.stdout.split() == ["status", "2"], ran.stderr
     why = "HF_HUB_OFFLINE" if offline else f"creating {REPO}: {closed} cannot be reached"
     assert ran.stderr.startswith(f"pipelines push: {why}")
     assert "Traceback" not in ran.stderr
 
 
-def test_what_is_waited_for_is_said(hub, folder, tmp_path):
+def test_what_is_waited_for_is_said(hub, folder, tmp_path, run):
     hub.faults = [
         Fault("POST", "/commit/", status=429),
         Fault("POST", "/commit/", status=412),
         Fault("POST", "/repos/create", status=503),
     ]
     code = f"import pipelines.push as p; p.time.sleep = lambda s: None; {push_code(folder)}"
-    told = run(hub, tmp_path, f"import sys; sys.stderr = sys.stdout; {code}")
+    told = run(f"import sys; sys.stderr = sys.stdout; {code}")
     assert f"creating {REPO}: the hub answered 503; trying again in 1 s (attempt 2 of 6)." in told
     assert f"uploading to {REPO}: the hub limits how often it may be asked (status 429)" in told
     assert "someone else committed in between (status 412); trying again in 2 s" in told
 
 
-def test_a_refusal_says_how_to_log_in(hub, folder, tmp_path):
+def test_a_refusal_says_how_to_log_in(hub, folder, tmp_path, run):
     hub.faults = [Fault("POST", "/repos/create", status=403, times=9)]
-    told = run(hub, tmp_path, push_code(folder), status=1)
+    told = run(push_code(folder), status=1)
     assert "ValueError: creating org/by_hand: the hub answered 403. Set HF_TOKEN" in told
 
 
@@ -297,9 +296,9 @@ def test_licences_and_terms_are_checked_before_anything_is_sent(folder, changed,
     assert not (folder / ".push").exists()
 
 
-def test_stated_terms_lift_what_they_may_and_no_more(hub, folder, tmp_path):
+def test_stated_terms_lift_what_they_may_and_no_more(hub, folder, tmp_path, run):
     change(folder, gated)
-    run(hub, tmp_path, push_code(folder, terms="accepted"))
+    run(push_code(folder, terms="accepted"))
     assert len(hub.commits(REPO)) == 1
     change(folder, forbidden)
     with pytest.raises(ValueError, match="refuses pages"):
@@ -348,9 +347,9 @@ def checkpoint(folder: Path) -> Path:
     return folder
 
 
-def test_a_checkpoint_is_pushed_with_a_card_that_links_its_data(hub, tmp_path):
+def test_a_checkpoint_is_pushed_with_a_card_that_links_its_data(hub, tmp_path, run):
     folder = checkpoint(tmp_path / "step-000100")
-    url = run(hub, tmp_path, push_code(folder, repo="org/tiny", dataset=REPO)).strip()
+    url = run(push_code(folder, repo="org/tiny", dataset=REPO)).strip()
     assert url == f"{hub.url}/org/tiny"
     assert hub.files("org/tiny", kind="model") == {
         "README.md", "config.json", "model.safetensors", "trainer/state.json",

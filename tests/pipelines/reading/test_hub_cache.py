@@ -2,15 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines.reading import hub_cache
 from tests.hub_server import COMMIT, Hub, git_oid
-from tests.pipelines.reading.test_hub import CAULDRON, ROOT
+from tests.pipelines.reading.test_hub import CAULDRON
 from tests.pipelines.sources.making import cell, png, qa, write, write_parquet
 
 REPO = "HuggingFaceM4/the_cauldron"
@@ -33,33 +32,35 @@ def hub(tmp_path_factory):
         yield made
 
 
-def child(hub: Hub, home: Path, *words: str, offline: bool = False) -> str:
-    """What a fresh process prints whose hub this is and whose cache lies in `home`."""
-    environment = hub.environment(home) | ({"HF_HUB_OFFLINE": "1"} if offline else {})
-    done = subprocess.run(
-        [sys.executable, *words], env=environment, cwd=ROOT, text=True, capture_output=True,
-        check=False, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def child(hub, hub_python):
+    """Gives what a process prints whose hub this is and whose cache lies in `home`."""
+
+    def said(home: Path, *words: str, offline: bool = False) -> str:
+        environment = hub.environment(home) | ({"HF_HUB_OFFLINE": "1"} if offline else {})
+        done = hub_python.run(*words, environment=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return said
 
 
-def read(hub: Hub, home: Path, *, offline: bool = False, **settings) -> dict:
+def read(child: Callable[..., str], home: Path, *, offline: bool = False, **settings) -> dict:
     words = ("-m", "tests.pipelines.reading.read_hub", json.dumps(settings))
-    return json.loads(child(hub, home, *words, offline=offline))
+    return json.loads(child(home, *words, offline=offline))
 
 
-def fetch(hub: Hub, home: Path, *patterns: str) -> None:
+def fetch(child: Callable[..., str], home: Path, *patterns: str) -> None:
     """The client itself fills the cache."""
     code = f"from huggingface_hub import snapshot_download as s; s({REPO!r}, repo_type='dataset'"
-    child(hub, home, "-c", code + (f", allow_patterns={list(patterns)!r})" if patterns else ")"))
+    child(home, "-c", code + (f", allow_patterns={list(patterns)!r})" if patterns else ")"))
 
 
-def fetch_each(hub: Hub, home: Path, *names: str) -> None:
+def fetch_each(child: Callable[..., str], home: Path, *names: str) -> None:
     """The same, file by file: no list of the repository is kept."""
     code = "from huggingface_hub import hf_hub_download as d\n"
     calls = [f"d({REPO!r}, {name!r}, repo_type='dataset')" for name in names]
-    child(hub, home, "-c", code + "\n".join(calls))
+    child(home, "-c", code + "\n".join(calls))
 
 
 def of_repository(home: Path) -> Path:
@@ -70,25 +71,29 @@ SETTINGS = {"source": "cauldron", "subsets": ["ai2d"]}
 
 
 @pytest.fixture(scope="module")
-def online(hub, tmp_path_factory):
-    return read(hub, tmp_path_factory.mktemp("online"), **SETTINGS)
+def online(child, tmp_path_factory):
+    return read(child, tmp_path_factory.mktemp("online"), **SETTINGS)
 
 
-def test_a_cached_repository_is_not_fetched_again_and_offline_it_is_the_same(hub, tmp_path, online):
-    fetch(hub, tmp_path)
+def test_a_cached_repository_is_not_fetched_again_and_offline_it_is_the_same(
+    hub, tmp_path, online, child
+):
+    fetch(child, tmp_path)
     hub.served.clear()
-    assert read(hub, tmp_path, **SETTINGS) == online
+    assert read(child, tmp_path, **SETTINGS) == online
     assert not hub.served
     asked = len(hub.requests)
-    assert read(hub, tmp_path, offline=True, **SETTINGS) == online
+    assert read(child, tmp_path, offline=True, **SETTINGS) == online
     assert online["identity"]["revision"] == COMMIT
     assert len(hub.requests) == asked
 
 
-def test_a_part_of_a_repository_is_enough_where_all_that_is_needed_is_there(hub, tmp_path, online):
-    fetch(hub, tmp_path, "ai2d/*")
-    assert read(hub, tmp_path, offline=True, **SETTINGS) == online
-    told = read(hub, tmp_path, offline=True, source="cauldron", subsets=["vqav2"])["message"]
+def test_a_part_of_a_repository_is_enough_where_all_that_is_needed_is_there(
+    child, tmp_path, online
+):
+    fetch(child, tmp_path, "ai2d/*")
+    assert read(child, tmp_path, offline=True, **SETTINGS) == online
+    told = read(child, tmp_path, offline=True, source="cauldron", subsets=["vqav2"])["message"]
     assert "these files are not in the cache" in told
     assert told.endswith(
         f"hf download {REPO} --repo-type dataset --revision {COMMIT} "
@@ -96,55 +101,55 @@ def test_a_part_of_a_repository_is_enough_where_all_that_is_needed_is_there(hub,
     )
 
 
-def test_files_fetched_one_by_one_say_themselves_how_many_they_are(hub, tmp_path, online):
+def test_files_fetched_one_by_one_say_themselves_how_many_they_are(child, tmp_path, online):
     names = [f"ai2d/train-{n:05d}-of-00003-ab.parquet" for n in range(3)]
-    fetch_each(hub, tmp_path, *names[:2])
-    told = read(hub, tmp_path, offline=True, **SETTINGS)["message"]
+    fetch_each(child, tmp_path, *names[:2])
+    told = read(child, tmp_path, offline=True, **SETTINGS)["message"]
     assert "--include 'ai2d/train-00002-of-00003-*.parquet'" in told
-    fetch_each(hub, tmp_path, names[2])
-    assert read(hub, tmp_path, offline=True, **SETTINGS) == online
+    fetch_each(child, tmp_path, names[2])
+    assert read(child, tmp_path, offline=True, **SETTINGS) == online
 
 
 @pytest.mark.slow
-def test_the_list_of_an_online_run_is_remembered(hub, tmp_path, online):
+def test_the_list_of_an_online_run_is_remembered(hub, tmp_path, online, child):
     """What was cached file by file, in parts, is known to be a part after one look at the hub."""
-    fetch_each(hub, tmp_path, *[f"ai2d/train-{n:05d}-of-00003-ab.parquet" for n in range(3)])
-    read(hub, tmp_path, **SETTINGS, parts=0)
-    told = read(hub, tmp_path, offline=True, source="cauldron", subsets=["vqav2"])["message"]
+    fetch_each(child, tmp_path, *[f"ai2d/train-{n:05d}-of-00003-ab.parquet" for n in range(3)])
+    read(child, tmp_path, **SETTINGS, parts=0)
+    told = read(child, tmp_path, offline=True, source="cauldron", subsets=["vqav2"])["message"]
     assert "vqav2/train-00000-of-00001.parquet" in told
-    assert read(hub, tmp_path, offline=True, **SETTINGS) == online
+    assert read(child, tmp_path, offline=True, **SETTINGS) == online
 
 
 @pytest.mark.slow
-def test_a_copy_of_the_cache_without_links_is_the_same(hub, tmp_path, online):
-    fetch_each(hub, tmp_path, *[f"ai2d/train-{n:05d}-of-00003-ab.parquet" for n in range(3)])
+def test_a_copy_of_the_cache_without_links_is_the_same(child, tmp_path, online):
+    fetch_each(child, tmp_path, *[f"ai2d/train-{n:05d}-of-00003-ab.parquet" for n in range(3)])
     folder = of_repository(tmp_path)
     shutil.copytree(folder / "snapshots", tmp_path / "plain")  # as `cp -rL` does
     shutil.rmtree(folder / "blobs")
     shutil.rmtree(folder / "snapshots")
     (tmp_path / "plain").rename(folder / "snapshots")
     assert not any(path.is_symlink() for path in (folder / "snapshots").rglob("*"))
-    assert read(hub, tmp_path, offline=True, **SETTINGS) == online
+    assert read(child, tmp_path, offline=True, **SETTINGS) == online
 
 
-def test_nothing_of_the_repository_is_said_with_the_command_that_fetches_it(hub, tmp_path):
-    told = read(hub, tmp_path, offline=True, source="cauldron")["message"]
+def test_nothing_of_the_repository_is_said_with_the_command_that_fetches_it(child, tmp_path):
+    told = read(child, tmp_path, offline=True, source="cauldron")["message"]
     assert "HF_HUB_OFFLINE is set" in told
     assert f"hf download {REPO} --repo-type dataset" in told
 
 
-def test_a_blob_that_is_not_what_the_hub_states_is_refused(hub, tmp_path):
+def test_a_blob_that_is_not_what_the_hub_states_is_refused(hub, tmp_path, child):
     """A cache is no better than a mirror: what is read whole is compared."""
     path = "a.json"
     write(hub.root / "me/texts" / path, [{"text": "One." * 400}])
     code = f"from huggingface_hub import hf_hub_download as d; d('me/texts', {path!r}"
-    child(hub, tmp_path, "-c", f"{code}, repo_type='dataset')")
+    child(tmp_path, "-c", f"{code}, repo_type='dataset')")
     (blob,) = (tmp_path / "hf/hub/datasets--me--texts/blobs").iterdir()
     data = "hf://datasets/me/texts"
-    found = read(hub, tmp_path, offline=True, source="documents", data=data)
+    found = read(child, tmp_path, offline=True, source="documents", data=data)
     assert found["ids"] == ["documents/default/000000"]
     blob.write_bytes(blob.read_bytes().replace(b"One.", b"Two.", 1))
-    told = read(hub, tmp_path, offline=True, source="documents", data=data)
+    told = read(child, tmp_path, offline=True, source="documents", data=data)
     assert "not those that the hub states" in told["message"]
 
 
@@ -158,15 +163,15 @@ components:
 
 
 @pytest.mark.slow
-def test_online_cached_and_offline_builds_are_the_same_bytes(hub, tmp_path):
+def test_online_cached_and_offline_builds_are_the_same_bytes(child, tmp_path):
     (tmp_path / "mine.yaml").write_text(MIXTURE)
     built = []
     for name, offline in (("online", False), ("cached", False), ("offline", True)):
         if name == "cached":
-            fetch(hub, tmp_path, "ai2d/*")
+            fetch(child, tmp_path, "ai2d/*")
         words = ["build", f"mixture={tmp_path}/mine.yaml", "workers=0"]
         place = [f"output={tmp_path}/{name}/mix", f"work={tmp_path}/{name}/work"]
-        child(hub, tmp_path, "-m", "pipelines", *words, *place, offline=offline)
+        child(tmp_path, "-m", "pipelines", *words, *place, offline=offline)
         built.append(tmp_path / name / "mix")
     files = {p.relative_to(built[0]) for p in built[0].rglob("*") if p.is_file()}
     assert Path("recipe.json") in files
