@@ -67,6 +67,10 @@ class FinishedMixture:
         """Where it lies."""
         return self.finished.folder
 
+    def __fspath__(self) -> str:
+        """Its folder: `trainer.train("tiny", data=mixture)`, `Path(mixture)`."""
+        return self.folder
+
     @property
     def name(self) -> str:
         """Of the mixture."""

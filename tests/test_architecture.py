@@ -47,6 +47,7 @@ FLOORS = {
     ],
     "trainer": [
         ("__main__",),
+        ("api",),  # what Python programs call
         ("cluster",),
         ("loop", "average"),
         ("evaluation.measure",),  # a saved checkpoint is measured, and told of

@@ -1,23 +1,50 @@
-"""Shards -> SmolVLM checkpoints.
+"""Shards -> SmolVLM checkpoints, in Python and on the command line (`smolvlm-trainer --help`).
 
-| file          | what it does                                                                |
-|---------------|-----------------------------------------------------------------------------|
-| config.py     | settings: YAML + `key=value` -> frozen dataclasses                          |
-| data.py       | memory-mapped shards -> micro-batches, in an order that is a pure function  |
-| model.py      | a SmolVLM of `transformers`, and the loss over a packed micro-batch          |
-| attention.py  | samples of a packed row do not see each other, by four means, one result    |
-| optim.py      | learning rate per tower, weight decay groups, schedules                     |
-| parallel.py   | one process, DDP or FSDP2; cluster.py: the same by Ray Train                 |
-| loop.py       | the training loop                                                           |
-| checkpoint.py | a `transformers` folder plus trainer state, atomic, exact to resume         |
-| build.py      | the model a run starts from; graft.py: two pretrained backbones in one      |
-| adapter.py    | LoRA and DoRA, over 4-bit weights where asked                               |
-| card.py       | the model card                                                              |
-| watch.py      | log, progress, TensorBoard, messages                                        |
-| held_out.py   | loss per component                                                          |
-| page.py       | RUN/run.html; said.py: val samples and what the model says to them          |
-| answer.py     | a checkpoint answers questions about images                                 |
-| benchmark.py  | benchmarks in VLMEvalKit's layout; metrics.py: how answers are scored       |
-| evaluate.py   | the command that asks, scores, compares; confidence.py: how sure it is      |
-| selection.py  | benchmarks choose the best checkpoint; vlmevalkit.py: files for VLMEvalKit  |
+```python
+import trainer
+
+run = trainer.train("tiny", data="out/mine", overrides={"steps": 100})
+run.log                                    # a dict per logged step and evaluation
+model, processor = trainer.load(run)       # of transformers
+```
+
+| name       | gives                                                                               |
+|------------|-------------------------------------------------------------------------------------|
+| `train`    | `Run`: its folder, its last checkpoint, its log                                     |
+| `load`     | a checkpoint's model and processor, on the device                                   |
+| `evaluate` | scores on a benchmark, with their intervals, and paired comparisons                 |
+
+| room         | what it does                                                                      |
+|--------------|-----------------------------------------------------------------------------------|
+| config.py    | settings: YAML + `key=value` -> frozen dataclasses                                |
+| loop.py      | the training loop; step.py, optim.py: one step of it                              |
+| data/        | memory-mapped shards -> micro-batches, in an order that is a pure function        |
+| model/       | a SmolVLM of `transformers`, what a run starts from, attention, adapters          |
+| parallel.py  | one process, DDP or FSDP2; cluster.py: the same by Ray Train                      |
+| checkpoint.py | a `transformers` folder plus trainer state, atomic, exact to resume              |
+| evaluation/  | a checkpoint answers, is scored and compared                                      |
+| monitoring/  | log, progress, trackers, the model card, RUN/run.html                             |
+
+Importing this imports nothing heavy.
 """
+
+from typing import TYPE_CHECKING, Any
+
+from tokenization.version import __version__
+
+if TYPE_CHECKING:
+    from trainer.api import Run, evaluate, load, train
+
+__all__ = ["Run", "__version__", "evaluate", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'trainer' has no attribute '{name}'")
+    from trainer import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -10,41 +10,23 @@ from typing import NoReturn
 from tokenization import command_line
 from tokenization.command_line import PREEMPTED, Answer, Command, Program
 from trainer import usage
-from trainer.config import Model, load, split_pairs
+from trainer.config import split_pairs
 
 
 def train(words: list[str]) -> Answer:
     """`train config=NAME|FILE.yaml data=DIR [key=value ...]`."""
     pairs = split_pairs(words)
-    if "config" not in pairs and not pairs.get("init"):
-        raise ValueError(
-            "config is not set. Expected config=tiny or config=FILE.yaml, or init=CHECKPOINT, "
-            "whose sizes are then taken."
-        )
-    from trainer.cluster import cluster_settings, launch
+    from trainer import api
 
-    cluster = cluster_settings(pairs)
-    config = load(pairs.pop("config", ""), pairs, model_of=_model_of)
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ValueError("the trainer needs PyTorch: pip install -e '.[train]'.") from error
+    config, cluster = api.settings_of(pairs)
     from trainer.loop import Preempted
-    from trainer.loop import train as trained
 
     try:
-        checkpoint = launch(config, **cluster) if cluster else trained(config)
+        checkpoint = api.trained(config, cluster)
     except Preempted as stopped:
         return Answer(str(stopped), status=PREEMPTED)
     first = os.environ.get("RANK", "0") == "0"
     return Answer(f"checkpoint {checkpoint}" if first else "")
-
-
-def _model_of(init: str) -> Model:
-    """`transformers` comes in only here: a run that names its config does not wait for it."""
-    from trainer.model.published import model_of
-
-    return model_of(init)
 
 
 def evaluate(words: list[str]) -> int:

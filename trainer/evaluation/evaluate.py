@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenization.inference import plain_encoding
 from tokenization.terminal import say
@@ -48,10 +49,20 @@ class Judged:
     file: Path
     """Of its scores."""
     points: list[float]
+    result: dict[str, Any]
+    """What the file holds."""
 
 
 def evaluate_command(arguments: Sequence[str]) -> int:
     """`evaluate CHECKPOINT bench=FILE.tsv ...`; the exit status."""
+    evaluated(arguments)
+    return 0
+
+
+def evaluated(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """The scores, one for each checkpoint and kind of prompts, then the comparisons: what the files
+    hold. Each is said when it is there.
+    """
     if not arguments or "=" in arguments[0]:
         raise ValueError(
             "evaluate: expected a checkpoint: python -m trainer evaluate RUN bench=F.tsv"
@@ -59,7 +70,7 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     checkpoint, options = arguments[0], _options(arguments[1:])
     if options["vlmevalkit"]:
         _write_for_vlmevalkit(checkpoint, options)
-        return 0
+        return []
     if int(options["threads"]):
         import torch
 
@@ -73,13 +84,12 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     judged = _judge(checkpoint, cases, metric, options, output=options["output"])
     if options["images"] == "own":
         _write_own_for_vlmevalkit(checkpoint, file, cases, judged[0].file.parent)
-    for other in judged[1:]:
-        _compare(judged[0], other, cases)
+    compared = [_compare(judged[0], other, cases) for other in judged[1:]]
+    others: list[Judged] = []
     if options["against"]:
         others = _judge(options["against"], cases, metric, options, output="")
-        for own, other in zip(judged, others, strict=True):
-            _compare(own, other, cases)
-    return 0
+        compared += [_compare(own, other, cases) for own, other in zip(judged, others, strict=True)]
+    return [*(each.result for each in (*judged, *others)), *compared]
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -156,11 +166,11 @@ def _judge(
             f"{high:.4f}) over {len(cases)} questions about {result['clusters']} images, prompts "
             f"{kind}, images {options['images']}; {file}"
         )
-        judged.append(Judged(f"{run}-{kind}", file, points))
+        judged.append(Judged(f"{run}-{kind}", file, points, result))
     return judged
 
 
-def _compare(first: Judged, second: Judged, cases: Sequence[Case]) -> None:
+def _compare(first: Judged, second: Judged, cases: Sequence[Case]) -> dict[str, Any]:
     """Says and writes by how much the first is better, question by question."""
     clusters = image_clusters(cases)
     found = compare(
@@ -169,13 +179,14 @@ def _compare(first: Judged, second: Judged, cases: Sequence[Case]) -> None:
     )
     by = found.difference
     file = first.file.with_name(f"{first.file.stem}-against-{second.label}.json")
-    told = {"first": first.label, "second": second.label, "difference": by.value,
+    told: dict[str, Any] = {"first": first.label, "second": second.label, "difference": by.value,
             "interval": [by.low, by.high], "p": found.p, "questions": len(cases)}  # fmt: skip
     file.write_text(json.dumps(told, indent=2) + "\n")
     say(
         f"{first.label} less {second.label}: {by.value:+.4f} ({by.low:+.4f} to {by.high:+.4f}), "
         f"p {found.p:.3g}; {file}"
     )
+    return told
 
 
 def _write_own_for_vlmevalkit(

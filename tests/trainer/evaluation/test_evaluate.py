@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import trainer
 from tests.trainer.conftest import Settings
 from tests.trainer.evaluation.conftest import base64_png, write_tsv
 from tests.trainer.shards import COLOURS, png
@@ -141,3 +142,12 @@ def test_prompts_have_the_words_of_training_or_none_of_them() -> None:
 def test_mistakes_are_told(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_command(arguments)
+
+
+def test_scores_are_what_the_files_hold(checkpoint: Path, bench: Path, tmp_path: Path) -> None:
+    found = trainer.evaluate(
+        checkpoint, bench, prompts="trained,plain", max_new_tokens=2, output=tmp_path / "out"
+    )
+    assert [result["prompts"] for result in found[:2]] == ["trained", "plain"]
+    assert json.loads((tmp_path / "out" / f"{bench.stem}.json").read_text()) == found[0]
+    assert found[2]["questions"] == found[0]["questions"]
