@@ -17,18 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 NAMING = frozenset(
-    (
-        "components",
-        "subsets",
-        "config",
-        "limits",
-        "filters",
-        "tags",
-        "benchmarks",
-        "allow",
-        "forbid",
-        "terms",
-    )
+    ("components", "subsets", "limits", "filters", "tags", "benchmarks", "allow", "forbid", "terms")
 )
 """Keys whose keys or members are names, whatever YAML would make of them."""
 FOLDER = Path(__file__).parent
@@ -117,7 +106,7 @@ def with_names(text: str) -> str:
 
 def _quote_names(node: yaml.Node) -> None:
     """Names below the node are strings: keys of NAMING, what stands in lists of NAMING, and all
-    that stands under `columns`.
+    that stands under `columns`, `config` and `split`.
     """
     if isinstance(node, yaml.SequenceNode):
         for value in node.value:
@@ -125,7 +114,7 @@ def _quote_names(node: yaml.Node) -> None:
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
-        if key.value == "columns":
+        if key.value in ("columns", "config", "split"):
             _quote_all(value)
             continue
         named: list[yaml.Node] = []

@@ -169,8 +169,13 @@ def list_component(
         selected = select_parts(whole, seed=seed, **wanted)
         hub.require_cached([(file.url, file.content) for file in archives_read(selected, here)])
         parts += with_annotations(selected)
+    # one file under other columns is other samples
+    mapped = f"+{identity.digest(about.columns_of)[:8]}" if about.columns_of else ""
     contents = {
-        subset: dict(zip(identity.contents(files), [file.url for file in files], strict=True))
+        subset: {
+            f"{content}{mapped}": file.url
+            for content, file in zip(identity.contents(files), files, strict=True)
+        }
         for subset, files in found.items()
     }
     own = data is not None and not tree.commit and len(tree.files) > 0 and not tree.named

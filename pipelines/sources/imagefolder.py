@@ -17,7 +17,7 @@ from pipelines.sources.sample import Defect, Sample, Still, Turn, source
 
 @source(
     "imagefolder",
-    version=2,
+    version=3,
     layout="folder",
     licence="yours",
     citation="https://huggingface.co/docs/datasets/image_dataset#imagefolder",

@@ -68,14 +68,14 @@ def parse_text(written: str, *, where: str) -> Text:
 
 def value_at(value: Any, path: str, name: str = "") -> Any:
     """What is at the path below a row or a cell; null where there is nothing. Raises Defect."""
+    if isinstance(value, list) and value and all(is_pair(each) for each in value):
+        value = dict(value)  # an Arrow map
     if not path or value is None:
         return value
     if isinstance(value, Unreadable):
         raise cells.unfit(value, name, "a mapping")
     if isinstance(value, str | bytes):
         value = cells.unpacked(value, name or "the row")
-    if isinstance(value, list) and value and all(is_pair(each) for each in value):
-        value = dict(value)  # an Arrow map
     head, _, rest = path.partition(".")
     if isinstance(value, list):
         if head.isdigit():
