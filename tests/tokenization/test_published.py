@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from mixtures.config import load
