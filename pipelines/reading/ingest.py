@@ -318,9 +318,12 @@ def read_medium(medium: Medium, reader: Reader) -> Images:
     if medium.data is None and not medium.path:
         raise Defect("missing_media", "an empty cell")
     if medium.path is None:
-        return decode_medium(medium, reader)
-    result: Images = reader.once(medium, lambda: decode_medium(medium, reader))
-    return result
+        found = decode_medium(medium, reader)
+    else:
+        found = reader.once(medium, lambda: decode_medium(medium, reader))
+    if isinstance(medium, Still) and medium.seconds is not None:
+        return [{**image, "seconds": medium.seconds} for image in found[0]], None
+    return found
 
 
 def decode_medium(medium: Medium, reader: Reader) -> Images:

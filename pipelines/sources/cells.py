@@ -54,6 +54,8 @@ SIGNATURES = re.compile(
 BASE64 = re.compile(r"[A-Za-z0-9+/\-_\s]+={0,2}\s*\Z")
 SHORTEST = 32
 """Characters of the shortest base64 that may be taken for a file: a GIF of one pixel has 36."""
+MANY_SECONDS = 1e6
+"""s, more than any video lasts."""
 LONGEST_PATH = 4096
 """Characters, at most, of a path on Linux (PATH_MAX): longer text names no file."""
 LONGEST_LITERAL = 1 << 20
@@ -228,6 +230,16 @@ def rating(value: object, name: str) -> int | None:
     if not 1 <= value <= 5:
         raise Defect("wrong_schema", f"{name} is not from 1 to 5")
     return int(value)
+
+
+def seconds(value: object, name: str) -> float | None:
+    """A second of a video, from 0; null where there is none."""
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < MANY_SECONDS:  # type: ignore[operator]
+        raise unfit(value, name, "a number of seconds, from 0")
+    return float(value)  # type: ignore[arg-type]
 
 
 def index(value: object, name: str) -> int:

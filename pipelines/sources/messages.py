@@ -6,17 +6,31 @@
     {url}} | {type: video, video|path|url|index?} | a string
 
 A part with an `index` or a name is that one of the row's `images` or `videos`, or the medium that
-it names; one without takes the next (placing.py), as does a placeholder in a text. TRL's rows of
+it names; one without takes the next (placing.py), as does a placeholder in a text. A column
+`image_seconds`, a number or null for each of `images`, says which of them are frames of a video,
+and of which second. TRL's rows of
 `prompt` and `completion`, texts or messages, are one conversation. Nothing is fetched from http(s)
 addresses: such a row is `remote_media`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipelines.sources import cells
 from pipelines.sources.llava import MEDIA_COLUMNS, media_of, role_of, turns_of_record
-from pipelines.sources.sample import At, Content, Defect, Medium, Named, Next, Sample, Turn, source
+from pipelines.sources.sample import (
+    At,
+    Content,
+    Defect,
+    Medium,
+    Named,
+    Next,
+    Sample,
+    Still,
+    Turn,
+    source,
+)
 
 ANY_FILES = (
     "{subset}/{split}-*.parquet",
@@ -122,9 +136,21 @@ def turns_of(row: Mapping[str, Any]) -> tuple[Turn, ...]:
     return chat(row.get("messages"), "messages")
 
 
+def timed(media: Sequence[Medium], row: Mapping[str, Any]) -> tuple[Medium, ...]:
+    """The media; stills that `image_seconds` gives a second are frames of a video."""
+    seconds = row.get("image_seconds")
+    if seconds is None:
+        return tuple(media)
+    stills = [medium for medium in media if isinstance(medium, Still)]
+    if not isinstance(seconds, list) or len(seconds) != len(stills):
+        raise cells.unfit(seconds, "image_seconds", f"a list of {len(stills)} numbers or nulls")
+    of = iter(cells.seconds(value, f"image_seconds[{n}]") for n, value in enumerate(seconds))
+    return tuple(replace(m, seconds=next(of)) if isinstance(m, Still) else m for m in media)
+
+
 @source(
     "messages",
-    version=2,
+    version=3,
     layout="json",
     licence="yours",
     citation="https://huggingface.co/docs/transformers/chat_templating_multimodal",
@@ -132,7 +158,7 @@ def turns_of(row: Mapping[str, Any]) -> tuple[Turn, ...]:
     "completion in TRL's page on dataset formats",
     columns=("messages|completion",),
     media_columns=("images", "videos"),
-    also=("prompt", *MEDIA_COLUMNS),
+    also=("prompt", "image_seconds", *MEDIA_COLUMNS),
     files=ANY_FILES,
     rows_per_part=1000,
 )
@@ -141,7 +167,7 @@ def messages(row: Mapping[str, Any]) -> Sample:
     turns = turns_of(row)
     if all(turn.role != "user" for turn in turns):
         raise Defect("wrong_schema", "no user turn")
-    return Sample(turns=turns, waiting=media_of(row))
+    return Sample(turns=turns, waiting=timed(media_of(row), row))
 
 
 @source(

@@ -35,10 +35,13 @@ class Defect(Exception):
 
 @dataclass(frozen=True)
 class Still:
-    """An image: its encoded bytes, or where they lie among the media."""
+    """An image: its encoded bytes, or where they lie among the media; `seconds` of a video's frame,
+    from the start of the clip.
+    """
 
     data: bytes | None = None
     path: str | None = None
+    seconds: float | None = None
     called: tuple[str, ...] = field(default=(), compare=False)
     """Other names under which the row may mean it."""
 

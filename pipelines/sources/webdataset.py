@@ -10,7 +10,7 @@
 
 Media come in the natural order of their names (`2.png` before `10.png`), or in that in which the
 JSON's `image` or `video` names them all. Text in another encoding than UTF-8 is read where a byte
-order mark says which.
+order mark says which. `image_seconds` of the JSON is as in messages.py.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from pipelines.sources import cells
 from pipelines.sources.captions import IMAGE, VIDEO, choose_question
 from pipelines.sources.cauldron import conversation
 from pipelines.sources.llava import MEDIA_COLUMNS, RECORD, turns_of_record
-from pipelines.sources.messages import turns_of
+from pipelines.sources.messages import timed, turns_of
 from pipelines.sources.sample import Defect, Medium, Sample, Still, Turn, Video, source
 
 STILLS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -30,7 +30,7 @@ WORDS = ("txt", "caption", "text")
 
 @source(
     "webdataset",
-    version=2,
+    version=3,
     layout="tar",
     licence="yours",
     citation="https://github.com/webdataset/webdataset",
@@ -61,7 +61,7 @@ def webdataset(row: Mapping[str, Any]) -> Sample:
             about = found if isinstance(found, Mapping) else {"text": found}
         elif last in WORDS:
             words = cells.decoded(data, last).strip()
-    waiting = as_named(media, about)
+    waiting = timed(as_named(media, about), about)
     if "conversations" in about:
         return Sample(turns=turns_of_record(about), waiting=waiting)
     if "texts" in about:

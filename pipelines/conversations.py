@@ -1,0 +1,148 @@
+"""What a finished mixture holds, as conversations again: shard by shard, in order, each copy once.
+
+    shards (PACKED) + index --records--> Record: messages, images as they are stored, where it is from
+
+The words are those that the model sees: system prompt, media intro and outro, order of turns. Of a
+sample that was split each sequence is a record, and of a raw document each part that a row holds.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipelines.engine import tables
+from pipelines.report.finished import Finished
+from tokenization.decode import DecodingTools, conversation_of, decoding_tools
+from tokenization.prompts import Conversation
+from tokenization.schema import Encoding
+
+STATED = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?:?\s*\Z")
+"""The time that a prompt states right before a frame: `Frame from 00:03:`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One sequence of a packed row: a sample, or a part of one that was split."""
+
+    id: str
+    component: str
+    subset: str
+    modality: str
+    conversation: Conversation
+    """(role, texts and numbers of images); a raw document is one message of role `document`."""
+    images: list[bytes]
+    seconds: list[float | None]
+    """Per image, of a video's frame: as the prompt states it, else spread over the video's length;
+    null: a still."""
+    num_tokens: int
+    num_learned: int
+    whole: bool
+    """False: a part of a raw document, at whose ends a character may have been cut."""
+
+    @property
+    def is_document(self) -> bool:
+        """Whether it is raw text, without chat marks."""
+        return bool(self.conversation) and self.conversation[0][0] == "document"
+
+
+@contextmanager
+def opened_tools(mixture: Finished) -> Iterator[DecodingTools]:
+    """What turns the mixture's ids back to text; its tokenizer comes from wherever the mixture is."""
+    encoding = Encoding(**mixture.recipe["mixture"]["encoding"])
+    folder = tables.join(mixture.folder, "tokenizer")
+    if not tables.is_remote(folder):
+        yield decoding_tools(encoding, folder.removeprefix("file://"))
+        return
+    with tempfile.TemporaryDirectory() as near:
+        for name in tables.listing(folder):
+            (Path(near) / name).write_bytes(tables.read_bytes(tables.join(folder, name)))
+        yield decoding_tools(encoding, near)
+
+
+def about_shards(mixture: Finished) -> dict[str, pl.DataFrame]:
+    """Name of a shard -> {id, component, subset, modality, duration} of the samples in it."""
+    lines = mixture.index.filter(pl.col("copies") > 0).select(
+        "id", "component", "subset", "modality", "duration", "split", "shard"
+    )
+    dealt = lines.explode("shard").unique(["id", "split", "shard"])
+    return {
+        f"{split}-{number:05d}.arrow": group.drop("split", "shard")
+        for (split, number), group in dealt.group_by(["split", "shard"])
+        if number is not None
+    }
+
+
+def records(
+    mixture: Finished, shard: str, about: pl.DataFrame, tools: DecodingTools
+) -> Iterator[Record]:
+    """The records of a shard, row by row; a batch of rows is in memory.
+
+    Raises:
+        ValueError: the shard was not made by the mixture's encoding; names the sample.
+    """
+    known = {line["id"]: line for line in about.iter_rows(named=True)}
+    path = mixture.path(shard)
+    for batch in tables.batches(path, tables.open_file(path)):
+        for row in batch.to_pylist():
+            yield from records_of(row, known, tools, where=path)
+
+
+def records_of(
+    row: dict[str, Any], known: dict[str, dict[str, Any]], tools: DecodingTools, *, where: str
+) -> Iterator[Record]:
+    """The records of a packed row."""
+    ids = np.asarray(row["input_ids"], np.int32)
+    mask = np.asarray(row["loss_mask"], bool)
+    grids = [(cell["rows"], cell["cols"]) for cell in row["grids"]]
+    crops = np.array([rows * cols + 1 for rows, cols in grids], np.int64)
+    ends = np.cumsum(crops) * tools.vocab.tokens_per_crop
+    start = taken = 0
+    for name, length in zip(row["sample_ids"], row["seq_lengths"], strict=True):
+        here = slice(start, start + length)
+        images = int((ids[: start + length] == tools.vocab.image).sum()) if grids else 0
+        upto = int(np.searchsorted(ends, images, side="right"))
+        own = slice(taken, upto)
+        try:
+            conversation, whole = conversation_of(ids[here], grids[own], tools)
+        except ValueError as error:
+            raise ValueError(f"{where}: sample {name}: {error}") from error
+        line = known[name]
+        yield Record(
+            id=name,
+            component=str(line["component"]),
+            subset=str(line["subset"]),
+            modality=str(line["modality"]),
+            conversation=conversation,
+            images=[image["bytes"] for image in row["images"][own]],
+            seconds=seconds_of(conversation, grids[own], line),
+            num_tokens=int(length),
+            num_learned=int(mask[here].sum()),
+            whole=whole,
+        )
+        start, taken = start + length, upto
+
+
+def seconds_of(
+    conversation: Conversation, grids: list[tuple[int, int]], line: dict[str, Any]
+) -> list[float | None]:
+    """Per image the second of a video that it shows; null of stills."""
+    if line["modality"] != "video":
+        return [None] * len(grids)
+    step = (line["duration"] or float(len(grids))) / max(1, len(grids))
+    found: list[float | None] = [
+        round(number * step, 3) if cell == (0, 0) else None for number, cell in enumerate(grids)
+    ]
+    for _, parts in conversation:
+        for before, part in zip(["", *parts], parts, strict=False):
+            if isinstance(part, int) and isinstance(before, str) and found[part] is not None:
+                if stated := STATED.search(before):
+                    times = [int(number) for number in stated.groups() if number is not None]
+                    found[part] = float(sum(t * 60**n for n, t in enumerate(reversed(times))))
+    return found
