@@ -120,6 +120,19 @@ def push(words: list[str]) -> Answer:
     return Answer(pushed(folder, **chosen))
 
 
+def export(words: list[str]) -> Answer:
+    """`export DIR output=FOLDER`."""
+    from pipelines.exporting import export as exported
+    from pipelines.exporting import summary
+
+    folder, settings = parse_folder_and_settings(words, {"output", "format", "content"})
+    if "output" not in settings:
+        raise ValueError("output=FOLDER is missing.")
+    settings["output"] = expanded(settings["output"])
+    made = exported(folder, **settings)
+    return Answer(summary(made, settings["output"]), made)
+
+
 def sources(words: list[str]) -> Answer:
     """`sources [NAME] [data=...]`."""
     from pipelines import catalogue, plugins
@@ -276,6 +289,18 @@ COMMANDS = {
         example="push out/mine repo=me/mine private=true",
         takes=("folder",),
         switches=frozenset({"private"}),
+    ),
+    "export": Command(
+        export,
+        "export DIR output=FOLDER [format=messages|webdataset]",
+        "write a finished mixture for another trainer: messages and images, or WebDataset tars",
+        """  format=messages  Parquet of `messages` and `images`, or webdataset: tars
+  content=parts    of messages: typed parts (TRL, axolotl), or text: strings with `<image>` in them
+                   (LLaMA-Factory, ms-swift)
+""",
+        example="export out/mine output=out/mine-messages",
+        takes=("folder",),
+        json=True,
     ),
     "diff": Command(
         diff,

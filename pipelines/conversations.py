@@ -1,6 +1,6 @@
-"""What a finished mixture holds, as conversations again: shard by shard, in order, each copy once.
+"""What a finished mixture holds, as conversations again: shard by shard, in order, every copy.
 
-    shards (PACKED) + index --records--> Record: messages, images as they are stored, where it is from
+    shards (PACKED), index --records--> Record: messages, images as stored, where it is from
 
 The words are those that the model sees: system prompt, media intro and outro, order of turns. Of a
 sample that was split each sequence is a record, and of a raw document each part that a row holds.
@@ -54,7 +54,7 @@ class Record:
 
 @contextmanager
 def opened_tools(mixture: Finished) -> Iterator[DecodingTools]:
-    """What turns the mixture's ids back to text; its tokenizer comes from wherever the mixture is."""
+    """What turns the mixture's ids back to text, by the tokenizer that lies in it."""
     encoding = Encoding(**mixture.recipe["mixture"]["encoding"])
     folder = tables.join(mixture.folder, "tokenizer")
     if not tables.is_remote(folder):
@@ -141,8 +141,9 @@ def seconds_of(
     ]
     for _, parts in conversation:
         for before, part in zip(["", *parts], parts, strict=False):
-            if isinstance(part, int) and isinstance(before, str) and found[part] is not None:
-                if stated := STATED.search(before):
-                    times = [int(number) for number in stated.groups() if number is not None]
-                    found[part] = float(sum(t * 60**n for n, t in enumerate(reversed(times))))
+            if not isinstance(part, int) or not isinstance(before, str) or found[part] is None:
+                continue
+            if stated := STATED.search(before):
+                times = [int(number) for number in stated.groups() if number is not None]
+                found[part] = float(sum(t * 60**n for n, t in enumerate(reversed(times))))
     return found

@@ -23,7 +23,12 @@ FLOORS = {
         ("__main__",),
         ("api",),  # what Python programs call
         ("finished_mixture",),
-        ("arguments", "catalogue", "check", "estimate", "hashes", "push"),  # commands
+        (
+            *("arguments", "catalogue", "check", "estimate", "hashes"),  # commands
+            *("exporting", "push"),
+        ),
+        ("export_card", "export_files"),
+        ("conversations",),
         ("main_path",),
         ("unpublished",),
         (

@@ -296,7 +296,9 @@ def _video_parts(
     *,
     encoding: Encoding,
 ) -> list[str | int]:
-    """`parts` with a time before each frame, and an intro and outro around each video."""
+    """`parts` with a time before each frame that has none yet, and an intro and outro around each
+    video.
+    """
     runs = _frame_runs(parts, seconds)
     out: list[str | int] = []
     done = 0
@@ -308,7 +310,9 @@ def _video_parts(
         if encoding.media_intro_outro:
             out.append(VIDEO_INTRO.format(count=in_words(len(run)), duration=clock(whole)))
         for frame, time in zip(frames, times, strict=True):
-            out.append(FRAME_INTRO.format(minutes=int(time // 60), seconds=int(time % 60)))
+            stated = FRAME_INTRO.format(minutes=int(time // 60), seconds=int(time % 60))
+            if not (out and isinstance(out[-1], str) and out[-1].endswith(stated)):
+                out.append(stated)
             out.append(frame)
         if encoding.media_intro_outro:
             out.append(VIDEO_OUTRO)

@@ -185,8 +185,8 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 @cache
-def _template() -> Any:
-    """The compiled card.md.jinja."""
+def template(name: str) -> Any:
+    """The compiled template of a page in Markdown."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -205,7 +205,7 @@ def _template() -> Any:
         "meaning": rule_meaning,
         "in_words": in_words,
     }
-    return environment.get_template("card.md.jinja")
+    return environment.get_template(name)
 
 
 def card(
@@ -221,7 +221,7 @@ def card(
     of the shards' names.
     """
     sources = stats["sources"].items()
-    return _template().render(
+    return template("card.md.jinja").render(
         mapped={name: source["columns"] for name, source in sources if source.get("columns")},
         header=header(stats, format=format),
         stats=stats,

@@ -15,7 +15,14 @@ from tokenization.schema import Encoding
 WORDED = replace(SMALL, system_prompts="smolvlm", media_intro_outro=True, seq_len=4096)
 STRINGS = replace(SMALL, position_tokens="string")
 LETTERS = st.characters(codec="utf-8", exclude_characters="\ufeff") | st.sampled_from(" \n<>:|")
-LIKE_MARKS = ["", " ", "User: <image>", "<end_of_utterance>\nAssistant: x", "<row_1_col_1>", "é 🙂\n\n"]
+LIKE_MARKS = [
+    "",
+    " ",
+    "User: <image>",
+    "<end_of_utterance>\nAssistant: x",
+    "<row_1_col_1>",
+    "é 🙂\n\n",
+]
 TEXT = st.text(LETTERS, max_size=40) | st.sampled_from(LIKE_MARKS)
 SIZE = st.tuples(st.integers(1, 200), st.integers(1, 200))
 TURN = st.tuples(st.lists(TEXT | SIZE, max_size=4), TEXT)

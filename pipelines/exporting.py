@@ -1,0 +1,218 @@
+"""A finished mixture for another trainer: `export DIR output=FOLDER format=messages|webdataset`.
+
+    DIR --records, shard by shard--> FOLDER/messages/SPLIT-N.parquet | FOLDER/shards/SPLIT-N.tar
+                                     FOLDER/README.md mixture.yaml, and export.json, written last
+
+Samples stand as often, in the order and in the split in which the shards hold them. The same
+command again goes on where it was; mixture.yaml builds a mixture of the same tokens from the
+folder.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+
+from pipelines.conversations import about_shards, opened_tools, records
+from pipelines.engine import ownership, tables
+from pipelines.export_card import card
+from pipelines.export_files import (
+    CONTENTS,
+    FORMATS,
+    altered_in,
+    documents_of,
+    file_of,
+    write_messages,
+    write_webdataset,
+)
+from pipelines.report.finished import Finished, open_finished
+from tokenization.terminal import say
+
+VERSION = 1
+"""Of the layout: bumped when the same mixture would give other files."""
+MARK = "export.json"
+
+
+def export(
+    folder: str, *, output: str, format: str = "messages", content: str = "parts"
+) -> dict[str, Any]:
+    """The mixture in `folder` lies in `output` in another trainer's format; returns what is in it,
+    by split and component.
+
+    Raises:
+        ValueError: a bad word, another export in `output`, shards that cannot be turned back.
+        FileNotFoundError: no finished mixture in `folder`.
+    """
+    check_words(format=format, content=content)
+    mixture = open_finished(folder)
+    claim(output, export_of(mixture, format=format, content=content))
+    return write(mixture, output, format=format, content=content)
+
+
+def summary(made: Mapping[str, Any], output: str) -> str:
+    """What an export holds, in a few lines."""
+    lines = []
+    for split, parts in made["splits"].items():
+        samples, tokens = (sum(part[key] for part in parts) for key in ("samples", "tokens"))
+        lines.append(f"{split}: {samples:,} samples, {tokens:,} tokens")
+    return "\n".join([*lines, f"{output}/README.md says how each trainer loads it"])
+
+
+def check_words(*, format: str, content: str) -> None:
+    """Raises ValueError where a format or a content is none of ours."""
+    if format not in FORMATS:
+        raise ValueError(f"format={format}: expected one of {', '.join(FORMATS)}.")
+    if content not in CONTENTS:
+        raise ValueError(f"content={content}: expected one of {', '.join(CONTENTS)}.")
+    if format == "webdataset" and content != "parts":
+        raise ValueError("content=text: of format=messages alone; a tar's JSON has typed parts.")
+
+
+def export_of(mixture: Finished, *, format: str, content: str) -> dict[str, Any]:
+    """What determines an export."""
+    about = {"mixture": mixture.recipe["name"], "recipe": mixture.recipe["fingerprint"]}
+    return {**about, "format": format, "content": content, "version": VERSION}
+
+
+def claim(output: str, wanted: Mapping[str, Any]) -> None:
+    """`output` is empty or holds this export, begun or finished; else ValueError."""
+    path = tables.join(output, MARK)
+    found = tables.json_if_there(path)
+    if found is None:
+        if names := tables.listing(output):
+            raise ValueError(
+                f"output={output} is not empty and holds no export, but {ownership.listed(names)}. "
+                "Nothing was written. Name a new folder with output=DIR."
+            )
+        tables.write_json(path, dict(wanted))
+        return
+    differs = [
+        f"{key} {found.get(key)}, now {value}"
+        for key, value in wanted.items()
+        if found.get(key) != value
+    ]
+    if differs:
+        raise ValueError(
+            f"output={output} holds another export ({'; '.join(differs)}). Name a new folder with "
+            "output=DIR, or remove that one."
+        )
+
+
+def write(mixture: Finished, output: str, *, format: str, content: str) -> dict[str, Any]:
+    """Every shard's file is in `output`, then the card; returns what is in them."""
+    parts: list[pl.DataFrame] = []
+    altered = 0
+    with opened_tools(mixture) as tools:
+        about = about_shards(mixture)
+        names = [(split, n) for split, of in mixture.shards.items() for n in of if n in about]
+        for number, (split, shard) in enumerate(names, 1):
+            name, here = shard.removesuffix(".arrow"), about[shard]
+            found = counted(mixture, shard, here, split=split, begin=tools.vocab.begin)
+            wanted = [file_of(output, name, format=format)]
+            if format == "messages" and found["document"].any():
+                wanted.append(documents_of(output, name))
+            if not all(tables.exists(path) for path in wanted):
+                there = records(mixture, shard, here, tools)
+                if format == "messages":
+                    write_messages(there, output, name, content=content)
+                else:
+                    write_webdataset(there, output, name)
+                say(f"{number} of {len(names)}: {wanted[0]}", error=True)
+            altered += altered_in(wanted[0]) if content == "text" else 0
+            parts.append(found)
+    counts = summed(parts)
+    made = {**export_of(mixture, format=format, content=content), "splits": counts}
+    made["altered"] = altered
+    rebuilding = rebuilding_mixture(mixture, counts, format=format)
+    tables.write_text(
+        tables.join(output, "mixture.yaml"),
+        yaml.safe_dump(rebuilding, sort_keys=False, allow_unicode=True, width=100),
+    )
+    tables.write_text(tables.join(output, "README.md"), card(mixture, made))
+    tables.write_json(tables.join(output, MARK), made)
+    return made
+
+
+def counted(
+    mixture: Finished, shard: str, about: pl.DataFrame, *, split: str, begin: int
+) -> pl.DataFrame:
+    """{split, component, document, samples, tokens} of a shard's sequences, from its columns;
+    `begin`: the first id of every conversation.
+    """
+    columns = tables.read(mixture.path(shard), columns=["sample_ids", "seq_lengths", "input_ids"])
+    flat = {
+        name: pl.Series(pl.from_arrow(columns[name])).explode() for name in columns.column_names
+    }
+    lengths = flat["seq_lengths"].to_numpy().astype(np.int64)
+    first = flat["input_ids"].to_numpy()[np.cumsum(lengths) - lengths]
+    sequences = pl.DataFrame(
+        {"id": flat["sample_ids"], "tokens": lengths, "document": first != begin}
+    )
+    return (
+        sequences.join(about.select("id", pl.col("component").cast(pl.String)), on="id")
+        .group_by("component", "document")
+        .agg(samples=pl.len(), tokens=pl.col("tokens").sum())
+        .with_columns(split=pl.lit(split))
+    )
+
+
+def summed(parts: list[pl.DataFrame]) -> dict[str, Any]:
+    """Split -> per component, conversations and raw documents apart: samples (sequences), tokens,
+    and their share of the split's tokens.
+    """
+    by = ["split", "component", "document"]
+    whole = pl.concat(parts).group_by(by).sum().sort(by)
+    found: dict[str, Any] = {}
+    for split in whole["split"].unique(maintain_order=True):
+        lines = whole.filter(split=split)
+        total = lines["tokens"].sum()
+        found[split] = [
+            {
+                **{k: line[k] for k in (*by[1:], "samples", "tokens")},
+                "share": line["tokens"] / total,
+            }
+            for line in lines.iter_rows(named=True)
+        ]
+    return found
+
+
+PLAIN = {
+    "system_prompts": "none",
+    "media_intro_outro": False,
+    "plain_prompts": 0.0,
+    "brevity_hints": False,
+    "shuffle_turns": False,
+    "max_turns": 0,
+    "split_turns": 0,
+    "tiles": "full",
+}
+"""What an export's words have already been through."""
+
+
+def rebuilding_mixture(
+    mixture: Finished, counts: Mapping[str, Any], *, format: str
+) -> dict[str, Any]:
+    """The mixture that is built from the export: the same tokens, sample by sample."""
+    resolved = mixture.recipe["mixture"]
+    encoding = {**resolved["encoding"], **PLAIN}
+    if encoding.get("images") == "fitted":
+        encoding |= {"images": "original", "upscale": False}
+    source = {"source": "messages", "data": "./messages/train-*.parquet"}
+    if format == "webdataset":
+        source = {"source": "webdataset", "data": "./shards/train-*.tar"}
+    components: dict[str, Any] = {"conversations": {**source, "placeholders": "literal"}}
+    raw = sum(line["share"] for line in counts.get("train", []) if line["document"])
+    if raw and format == "messages":
+        components["documents"] = {"source": "documents", "data": "./documents/train-*.parquet"}
+        components["documents"]["ratio"] = raw
+    components["conversations"]["ratio"] = 1 - raw if format == "messages" else 1.0
+    return {
+        "description": f"{resolved['description']} (The export of recipe "
+        f"{mixture.recipe['fingerprint']}; prompts are in its messages.)".strip(),
+        "tokens": "max",
+        "val_fraction": 0.0,
+        "encoding": encoding,
+        "components": {name: c for name, c in components.items() if c["ratio"] > 0},
+    }
