@@ -110,7 +110,7 @@ def push(words: list[str]) -> Answer:
     from pipelines.push import push as pushed
 
     folder, settings = parse_folder_and_settings(
-        words, {"repo", "private", "revision", "format", "terms", "dataset"}
+        words, {"repo", "private", "revision", "format", "content", "terms", "dataset"}
     )
     if "repo" not in settings:
         raise ValueError("repo=ORG/NAME is missing.")
@@ -282,7 +282,9 @@ COMMANDS = {
         "publish a finished mixture, or a checkpoint, on the hub",
         """  private=true     only its owners see it
   revision=main    the branch to push to
-  format=arrow     of the shards: arrow or parquet
+  format=arrow     packed shards as arrow or parquet; or, for other trainers, the samples as
+                   messages or webdataset (see `export`)
+  content=parts    of messages: parts or text
   terms=accepted   you meet the terms of gated or restricted sources
   dataset=ORG/NAME of a checkpoint: the mixture it was trained on
 """,

@@ -10,7 +10,7 @@ from pipelines.report import card as cards
 from pipelines.report.finished import Finished
 
 
-def card(mixture: Finished, made: Mapping[str, Any], *, home: str = "path/to/this/folder") -> str:
+def card(mixture: Finished, made: Mapping[str, Any], *, home: str) -> str:
     """The README of what was made (export.json); a reader loads it by `home`."""
     licences = defaultdict(lambda: "unknown")
     for name, source in mixture.recipe["sources"].items():

@@ -100,8 +100,12 @@ def claim(output: str, wanted: Mapping[str, Any]) -> None:
         )
 
 
-def write(mixture: Finished, output: str, *, format: str, content: str) -> dict[str, Any]:
-    """Every shard's file is in `output`, then the card; returns what is in them."""
+def write(
+    mixture: Finished, output: str, *, format: str, content: str, home: str = "path/to/this/folder"
+) -> dict[str, Any]:
+    """Every shard's file is in `output`, then the card, by which a reader loads it from `home`;
+    returns what is in them.
+    """
     parts: list[pl.DataFrame] = []
     altered = 0
     with opened_tools(mixture) as tools:
@@ -130,7 +134,7 @@ def write(mixture: Finished, output: str, *, format: str, content: str) -> dict[
         tables.join(output, "mixture.yaml"),
         yaml.safe_dump(rebuilding, sort_keys=False, allow_unicode=True, width=100),
     )
-    tables.write_text(tables.join(output, "README.md"), card(mixture, made))
+    tables.write_text(tables.join(output, "README.md"), card(mixture, made, home=home))
     tables.write_json(tables.join(output, MARK), made)
     return made
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from pipelines import export_files, exporting
 from pipelines.engine import private, tables
 from pipelines.reading.hub import is_offline
 from pipelines.reading.hub_requests import connection_errors, retry_delay, waiting_sentence
@@ -27,10 +28,12 @@ from pipelines.report.croissant import croissant
 from pipelines.report.finished import Finished, open_finished
 from tokenization.terminal import say
 
-FORMATS = ("arrow", "parquet")
+FORMATS = ("arrow", "parquet", *export_files.FORMATS)
+"""Of packed shards, for this trainer; and the samples themselves, for others."""
 PUBLISHED = ("report.html", "recipe.json", "stats.json", "mixture.yaml")
 """Beside the card, the index, the shards and the tokenizer; what else lies in DIR stays here."""
-OURS = ["shards/*", "index.*", "tokenizer/*", "croissant.json", *PUBLISHED]
+EXPORTED = ["messages/*", "documents/*", exporting.MARK]
+OURS = ["shards/*", "index.*", "tokenizer/*", "croissant.json", *PUBLISHED, *EXPORTED]
 """What a push replaces: files of these names that are no longer of the mixture are deleted."""
 ROWS_PER_GROUP = 100
 """Of a Parquet row group: images are heavy, and the viewer reads whole groups."""
@@ -47,13 +50,15 @@ def push(
     private: bool = False,
     revision: str = "main",
     format: str = "arrow",
+    content: str = "parts",
     terms: str = "",
     dataset: str = "",
 ) -> str:
     """The finished mixture or the checkpoint in `folder` is at the hub; returns its URL.
 
     `terms="accepted"` states that gated terms and bans on redistribution are met; `dataset` is the
-    repository of the mixture that a checkpoint was trained on, linked in its card.
+    repository of the mixture that a checkpoint was trained on, linked in its card. `format`: packed
+    shards as `arrow` or `parquet`, or the samples as `export` writes them (`content` is its).
 
     Raises:
         ValueError: a bad name or format, or a licence that forbids it.
@@ -65,10 +70,17 @@ def push(
     if (root / "recipe.json").is_file():
         if format not in FORMATS:
             raise ValueError(f"format={format}: expected one of {', '.join(FORMATS)}.")
+        exported = format in export_files.FORMATS
+        if exported or content != "parts":
+            exporting.check_words(format=format, content=content)
         mixture = open_finished(folder)
         refuse_terms(mixture, terms=terms)
         url = make_repository(repo, kind="dataset", private=private, revision=revision)
-        with staged_mixture(mixture, repo=repo, format=format) as files:
+        with (
+            staged_export(mixture, repo=repo, format=format, content=content)
+            if exported
+            else staged_mixture(mixture, repo=repo, format=format)
+        ) as files:
             return upload(files, repo=repo, kind="dataset", url=url, revision=revision)
     if (root / "config.json").is_file():
         url = make_repository(repo, kind="model", private=private, revision=revision)
@@ -156,6 +168,29 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
         yield stage
 
 
+@contextmanager
+def staged_export(mixture: Finished, *, repo: str, format: str, content: str) -> Iterator[Path]:
+    """A folder with the mixture's samples in another trainer's format."""
+    refuse_changed(mixture)
+    with staging_folder(Path(mixture.folder)) as stage:
+        exporting.write(mixture, str(stage), format=format, content=content, home=repo)
+        yield stage
+
+
+def refuse_changed(mixture: Finished) -> None:
+    """Raises ValueError where a file of the mixture is not as it was built."""
+    changed = [
+        f"{name}: {why}"
+        for name, why in digests.differing(mixture.folder, mixture.recipe)
+        if name != "README.md"  # the card is written anew
+    ]
+    if changed and "files" in mixture.recipe:
+        raise ValueError(
+            f"{mixture.folder} is not as it was built, and nothing was pushed:\n  "
+            + "\n  ".join(changed[:8])
+        )
+
+
 def seal(mixture: Finished, stage: Path) -> None:
     """`stage/recipe.json` has the hashes of the files beside it, which are those of the mixture, or
     were just made of them.
@@ -163,16 +198,7 @@ def seal(mixture: Finished, stage: Path) -> None:
     Raises:
         ValueError: a file of the mixture is not as it was built.
     """
-    changed = [
-        f"{name}: {why}"
-        for name, why in digests.differing(mixture.folder, mixture.recipe)
-        if name != "README.md"  # the card is written anew
-    ]
-    if changed:
-        raise ValueError(
-            f"{mixture.folder} is not as it was built, and nothing was pushed:\n  "
-            + "\n  ".join(changed[:8])
-        )
+    refuse_changed(mixture)
     known = mixture.recipe["files"]
     names = [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
     files = {
@@ -301,6 +327,10 @@ def upload(files: Path, *, repo: str, kind: str, url: str, revision: str) -> str
 
 def commit_message(files: Path) -> str:
     """The commit's subject: which recipe, or which model, this is."""
+    exported = files / exporting.MARK
+    if exported.is_file():
+        made: Mapping[str, Any] = json.loads(exported.read_text())
+        return f"Mixture {made['mixture']}, recipe {made['recipe']}, as {made['format']}"
     recipe = files / "recipe.json"
     if recipe.is_file():
         found: Mapping[str, Any] = json.loads(recipe.read_text())

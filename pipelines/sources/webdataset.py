@@ -37,7 +37,7 @@ WORDS = ("txt", "caption", "text")
     verified="the naming convention in the documentation of webdataset",
     also=(
         *(*STILLS, *VIDEOS, "json", *WORDS, "conversations", "texts", "messages", "prompt"),
-        *("completion", "caption", *RECORD),
+        *("completion", "caption", "image_seconds", *RECORD),
     ),
     files=("{subset}/*.tar", "{subset}/*.tar.gz", "*.tar", "*.tar.gz", "*.tgz"),
 )

@@ -236,6 +236,29 @@ def test_without_network_one_sentence_comes_at_once(folder, tmp_path, offline, h
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["messages", "webdataset"])
+def test_the_samples_of_a_mixture_are_pushed_for_other_trainers(hub, mix, tmp_path, run, format):
+    """Terms hold as for shards; a push of one format replaces that of another."""
+    folder = Path(shutil.copytree(mix, tmp_path / "mix"))
+    code = push_code(folder, format=format)
+    run(hub, tmp_path, f"{push_code(folder)}; {code}; {code}")
+    _, second = hub.commits(REPO)
+    assert second.title.startswith("Mixture small, recipe ")
+    assert second.title.endswith(f", as {format}")
+    where = {"messages": "messages/train-00000.parquet", "webdataset": "shards/train-00000.tar"}
+    assert where[format] in second.files
+    assert not any(name.endswith(".arrow") or "tokenizer" in name for name in second.files)
+    assert (
+        f'{"load_dataset" if format == "messages" else "WebDataset"}("'
+        in hub.file(REPO, "README.md").decode()
+    )
+    assert not (folder / ".push").exists()
+    change(folder, lambda recipe: recipe["sources"]["text"].update(gating="ask"))
+    with pytest.raises(ValueError, match=r"text \(gated: ask\).*say terms=accepted"):
+        push(str(folder), repo=REPO, format=format)
+
+
 def test_what_is_waited_for_is_said(hub, folder, tmp_path, run):
     hub.faults = [
         Fault("POST", "/commit/", status=429),
@@ -309,7 +332,10 @@ def test_stated_terms_lift_what_they_may_and_no_more(hub, folder, tmp_path, run)
     ("words", "message"),
     [
         ({"repo": "by_hand"}, r"repo=by_hand: expected ORG/NAME"),
-        ({"repo": REPO, "format": "csv"}, r"format=csv: expected one of arrow, parquet"),
+        (
+            {"repo": REPO, "format": "csv"},
+            r"format=csv: expected one of arrow, parquet, messages",
+        ),
         ({"repo": REPO, "terms": "yes"}, r"terms=yes: expected terms=accepted"),
     ],
 )
