@@ -65,3 +65,51 @@ def test_the_tutorial_runs_as_it_stands(tmp_path):
         path.resolve() for path in (tmp_path / "out/runs/mine").rglob("*") if path.is_dir()
     }
     AutoModelForImageTextToText.from_pretrained(checkpoint)
+
+
+def defined_in(page: str, name: str) -> dict:
+    """What the block of a page that is marked so defines."""
+    text = (ROOT / "docs" / page).read_text()
+    (block,) = re.findall(rf"<!-- tested: {name} -->\n```python\n(.*?)```", text, re.DOTALL)
+    found: dict = {}
+    exec(compile(block, f"{page}, {name}", "exec"), found)
+    return found
+
+
+def test_the_lines_for_a_loop_of_your_own_make_what_the_trainer_trains_on(mix):
+    import numpy as np
+    import pyarrow as pa
+
+    from pipelines.engine import tables
+    from trainer.data.batches import collate
+    from trainer.data.shards import Rows, open_mixture
+
+    tensors_of = defined_in("exports.md", "packed")["tensors_of"]
+    shards = sorted((mix / "shards").glob("train-*.arrow"))
+    packed = pa.concat_tables([tables.read(path) for path in shards]).to_pylist()
+    ours = Rows(open_mixture(str(mix)), "train")
+    assert len(ours) == len(packed) > 1
+    for number, row in enumerate(packed):
+        found = tensors_of(row)
+        batch = collate([ours[number]], image_token=49190)
+        assert (found["input_ids"] == batch.input_ids.numpy()).all()
+        assert (found["position_ids"] == batch.position_ids.numpy()).all()
+        assert (found["cu_seqlens"] == batch.ends.numpy()).all()
+        learned = np.flatnonzero(found["labels"][0] != -100)
+        assert (learned - 1 == batch.predictors.numpy()).all()
+        assert (found["labels"][0][learned] == batch.targets.numpy()).all()
+        assert found["max_seqlen"] == max(batch.seq_lengths)
+
+
+def test_the_lines_for_automodel_make_conversations(mix, tmp_path):
+    from PIL import Image
+
+    from pipelines.exporting import export
+
+    export(str(mix), output=str(tmp_path / "messages"))
+    rows = defined_in("exports.md", "automodel")["make_dataset"](str(tmp_path / "messages"))
+    for row in rows:
+        parts = [part for message in row["conversation"] for part in message["content"]]
+        assert all(isinstance(p["image"], Image.Image) for p in parts if p["type"] == "image")
+        assert row["conversation"][-1]["role"] == "assistant"
+    assert any(part["type"] == "image" for part in parts) or len(rows) > 1

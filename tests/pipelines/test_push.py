@@ -37,7 +37,7 @@ def hub():
 
 
 @pytest.fixture
-def run(hub, tmp_path, hub_python):
+def run(hub_python):
     """Gives what code prints in a process whose hub this is."""
 
     def ran(code: str, *, status: int = 0) -> str:
@@ -242,7 +242,7 @@ def test_the_samples_of_a_mixture_are_pushed_for_other_trainers(hub, mix, tmp_pa
     """Terms hold as for shards; a push of one format replaces that of another."""
     folder = Path(shutil.copytree(mix, tmp_path / "mix"))
     code = push_code(folder, format=format)
-    run(hub, tmp_path, f"{push_code(folder)}; {code}; {code}")
+    run(f"{push_code(folder)}; {code}; {code}")
     _, second = hub.commits(REPO)
     assert second.title.startswith("Mixture small, recipe ")
     assert second.title.endswith(f", as {format}")
