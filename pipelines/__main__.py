@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from pipelines.arguments import (
     PLACE_KEYS,
+    expanded,
     mixture_of,
     parse_bool,
     parse_folder_and_settings,

@@ -148,7 +148,6 @@ def content_from(
         if not parts[0].startswith(" "):
             raise ValueError("the first text of a message does not begin with a space.")
         parts[0] = parts[0][1:]
-        parts = parts[1:] if not parts[0] and len(parts) > 1 else parts
     return parts, at + 1
 
 

@@ -37,7 +37,7 @@ def hub():
 
 
 @pytest.fixture
-def run(hub_python):
+def run(hub, tmp_path, hub_python):
     """Gives what code prints in a process whose hub this is."""
 
     def ran(code: str, *, status: int = 0) -> str:
