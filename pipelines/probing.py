@@ -233,7 +233,9 @@ def nearest(head: Head) -> str:
         for name in sorted(names)
         if (close := difflib.get_close_matches(name, wanted, 1, cutoff=0.6))
     ]
-    return f"nearest: {', '.join(pairs)}" if pairs else "no source reads such columns"
+    if pairs:
+        return f"nearest: {', '.join(pairs)}"
+    return "no source reads such columns by itself; source table does, by its `columns:`"
 
 
 def adapted(about: Source, head: Head, *, literal: bool) -> tuple[list[Sample], str]:

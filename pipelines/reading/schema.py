@@ -10,7 +10,7 @@ from pipelines.reading.arrow_rows import schema_of
 from pipelines.reading.files import File
 from pipelines.reading.splitting import kind_of
 from pipelines.sources.sample import Source
-from pipelines.sources.shape import Shape, absent, add_value, check_mapped, of_schema
+from pipelines.sources.shape import Shape, absent, add_value, check_mapped, find, of_schema
 
 LOOKED = 2000
 """Rows of a compressed file or CSV that are looked at for a column."""
@@ -36,7 +36,20 @@ def check_files(about: Source, files: Sequence[File], *, where: str) -> None:
                     break
         if not seen:
             return  # the reader of its kind says what it is instead
+        if seen == 1:
+            refuse_object(about, shape, where=where, file=file.url)
     check_mapped(about, shape, where=where, file=file.url)
+
+
+def refuse_object(about: Source, shape: Shape, *, where: str, file: str) -> None:
+    """Raises ValueError where a JSON file is one object whose rows are a list inside it."""
+    gone = absent(about, shape)
+    for name, inner in shape.fields.items():
+        if gone and "list" in inner.kinds and all(find(inner, one.path) for one in gone):
+            raise ValueError(
+                f"{where}: {file} is one JSON object, and its rows are the list under {name!r}. "
+                f"Write that list to a file of its own (an array, or one row a line)."
+            )
 
 
 def only_null(about: Source, shape: Shape) -> bool:

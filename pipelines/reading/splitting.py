@@ -71,7 +71,7 @@ def media_of(
     listed = [file for file in listed if file.url not in ours]
     own = tuple(root for root in beside if root not in roots)
     place = media or tree
-    if place.commit:
+    if place.commit and not about.by_config:
         found = tuple(listed)
     elif keys is not None:
         found = named(listed, keys, roots=[*roots, *own], aliases=place.aliases)

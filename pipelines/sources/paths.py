@@ -6,6 +6,7 @@
 | `qa.question`         | the field of a struct; of a list of structs, a list; of a mapping  |
 |                       | of lists, the list; of a text that is JSON, what that has there    |
 | `answers.0`           | the first of a list                                                |
+| `pairs.*.1`           | of each in a list, a list of pairs say, the second                 |
 | `What is {a.b}?`      | text with the cell in it; where the cell is a list, a list of them |
 | `{image_id:012d}.jpg` | the same, as Python formats it                                     |
 
@@ -78,6 +79,8 @@ def value_at(value: Any, path: str, name: str = "") -> Any:
         value = cells.unpacked(value, name or "the row")
     head, _, rest = path.partition(".")
     if isinstance(value, list):
+        if head == "*":
+            return [value_at(each, rest, f"{name}[{n}]") for n, each in enumerate(value)]
         if head.isdigit():
             return value_at(value[int(head)], rest, name) if int(head) < len(value) else None
         return [value_at(each, path, f"{name}[{n}]") for n, each in enumerate(value)]

@@ -111,7 +111,7 @@ def find(shape: Shape, path: str) -> Shape | None:
     if not path:
         return shape
     head, _, rest = path.partition(".")
-    if head.isdigit() and "list" in shape.kinds and head not in shape.fields:
+    if (head.isdigit() or head == "*") and "list" in shape.kinds and head not in shape.fields:
         return find(shape, rest)
     parts = path.split(".")
     for count in range(len(parts), 0, -1):

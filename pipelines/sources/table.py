@@ -9,7 +9,8 @@
 | answer         | the same; a list beside one question: the answer that stands there most    |
 | choices        | a column of lists, or several columns of one choice each (choices.py)      |
 | fields         | columns of which each is a question (`What is the {field}?`) and its answer|
-| messages       | a conversation: {role, content}, {from, value}, {user, assistant}, texts   |
+| messages       | a conversation: {role, content}, {from, value}, {user, assistant}, texts,  |
+|                | pairs of a question and its answer                                         |
 | caption, text  | what a medium shows, asked for in one of a few ways; a raw document        |
 | system, gold   | a system prompt; the gold answer where it stands apart                     |
 | ratings        | relevance, image_correspondence, visual_dependency, formatting             |
@@ -297,6 +298,9 @@ def turns_of_messages(value: Any, mapping: TableMapping) -> tuple[Turn, ...]:
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         roles = ("user", "assistant")
         return tuple(Turn(roles[n % 2], (cells.text(t, name),)) for n, t in enumerate(value))
+    if isinstance(value, list) and all(isinstance(each, list) and len(each) == 2 for each in value):
+        pairs = [(q, one_answer(a, f"{name}[{n}][1]")) for n, (q, a) in enumerate(value)]
+        return tuple(t for n, (q, a) in enumerate(pairs) for t in pair_of(q, a, f"{name}[{n}][0]"))
     messages = cells.rows(value, name)
     if not mapping.role and all({"user", "assistant"} <= each.keys() for each in messages):
         return conversation(messages, name)

@@ -180,6 +180,9 @@ def test_turns_of_lists_structs_fields_and_words_of_their_own():
     assert sample({"m": [{"user": "Q1", "assistant": "A1"}]}, {"messages": "m"}) == wanted[:2]
     reason, detail = sample({"m": talk}, {"messages": {"column": "m", "role": "who"}})
     assert (reason, "columns: roles" in detail, "Frage" in detail) == ("wrong_schema", True, False)
+    assert sample({"m": [["Q1", "A1"], ["Q2", "A2"]]}, {"messages": "m"}) == wanted
+    pairs_of = {"question": "m.*.0", "answer": "m.*.1"}
+    assert sample({"m": [["Q1", "A1"], ["Q2", "A2"]]}, pairs_of) == wanted
     assert sample({"m": []}, {"messages": "m"})[0] == "missing_answer"
     written = {"question": "q", "answer": "a", "unpack": "a"}
     assert sample({"q": "Q", "a": "['x', 'y', 'y']"}, written)[1] == ("assistant", "y")
@@ -307,6 +310,12 @@ def test_configs_and_splits_are_found_by_name(tmp_path):
     assert replies(repo) == ["cat"]
     with pytest.raises(ValueError, match="split is 'test', but data: names files"):
         replies(repo / "a" / "*.parquet", split="test")
+
+
+def test_rows_inside_an_object_are_said_to_be_there(tmp_path):
+    file = write(tmp_path / "a.json", {"version": 1, "data": [{"q": "Q", "a": "A"}]})
+    with pytest.raises(ValueError, match="its rows are the list under 'data'"):
+        read("table", data=str(file), columns=QA)
 
 
 def test_large_json_is_read_in_blocks_by_its_mapping(tmp_path, monkeypatch):
