@@ -184,7 +184,7 @@ def test_what_a_rule_costs_is_known_per_rule():
     rules = {"small_image": {}, "duplicate_text": {}, "too_long": {}}
     spent = seconds_per_sample(samples, rules=rules)
     assert list(spent) == ["small_image", "duplicate_text"]
-    assert all(0 <= seconds < 1 for seconds in spent.values())
+    assert all(seconds >= 0 for seconds in spent.values())
 
 
 def test_rewriting_rules_are_those_in_that_mode():

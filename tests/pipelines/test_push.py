@@ -1,8 +1,8 @@
 """Pushes go through the unmodified client in a process of its own, to a hub on loopback."""
 
 import json
-import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from pipelines.push import model_card, push, to_parquet
 from tests.hub_server import Fault, Hub
 from tests.pipelines.made import finished
 
-ROOT = Path(__file__).parents[2]
 REPO = "org/by_hand"
 
 
@@ -221,15 +220,11 @@ def test_without_network_one_sentence_comes_at_once(folder, tmp_path, offline, h
         "p.to_parquet = lambda *paths: print('made')\n"
         f"print('status', main({words!r}))"
     )
-    closed = "http://127.0.0.1:9"  # the discard port: nothing listens there
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": closed,
-        "HF_HOME": str(tmp_path),
-        "HF_TOKEN": "hf_x",
-    }
-    environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": offline}
-    ran = hub_python.run("-c", code, environment=environment)
+    with socket.socket() as taken:  # no one listens there, and no one else may
+        taken.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        environment = {"HF_ENDPOINT": closed, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_x"}
+        ran = hub_python.run("-c", code, environment=environment | {"HF_HUB_OFFLINE": offline})
     assert ran.stdout.split() == ["status", "2"], ran.stderr
     why = "HF_HUB_OFFLINE" if offline else f"creating {REPO}: {closed} cannot be reached"
     assert ran.stderr.startswith(f"pipelines push: {why}")

@@ -31,7 +31,7 @@ counts = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 20)), max_size=1
 
 
 @example(sizes=[(83, 0), (100, 0)], seq_len=183, max_crops=20, seed=0)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(counts, st.integers(100, 400), st.integers(20, 60), st.integers(0, 5))
 def test_rows_partition_the_samples_within_both_limits(
     sizes: list[tuple[int, int]], seq_len: int, max_crops: int, seed: int

@@ -144,7 +144,7 @@ def test_the_child_ends_with_its_worker(tmp_path):
 
 def test_a_long_video_is_read_in_bounded_memory(tmp_path):
     """The child's peak stays far below decord's 2 GB, whatever the clip."""
-    path = encoded_video(tmp_path / "v.mp4", seconds=12, fps=5, size=(1920, 1080), gop=60)
+    path = encoded_video(tmp_path / "v.mp4", seconds=12, fps=2, size=(1920, 1080), gop=24)
     decoders.stop_child()
     clip = decoders.decode_video(path, **ALL)
     assert len(clip.frames) == 12
