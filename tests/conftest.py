@@ -31,7 +31,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> Path:
     """The YAML of a small mixture, its repositories beside it."""
-    from tests.repositories import small_world
+    from tests.laid_out import small_world
 
     return small_world(tmp_path_factory.mktemp("world"))
 
@@ -39,12 +39,9 @@ def world(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def mix(world, tmp_path_factory) -> Path:
     """That mixture, finished; its cache is `mix/../work`. Not to be written to."""
-    from pipelines.__main__ import main
+    from tests.building import build
 
-    out = tmp_path_factory.mktemp("plain")
-    place = [f"output={out}/mix", f"work={out}/work", "workers=0"]
-    assert main(["build", f"mixture={world}", *place]) == 0
-    return out / "mix"
+    return build(world, tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 """The repositories of a mixture, laid out as they are at the hub, each subset of a few rows.
 
     lay_out(ROOT, mixture)   ROOT/ORG/NAME/... for every source that the mixture names
+    small_world(ROOT)        two of them, of which a few rows are bad, and a mixture of them
 
 The folder serves as a mirror (`data=ROOT`), and behind the loopback hub as the hub itself.
 """
 
-import io
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.pipelines.sources.making import (
     IMAGE,
     TEXTS,
     cell,
+    coarse_jpeg,
     encoded_video,
     png,
     qa,
@@ -27,6 +27,7 @@ from tests.pipelines.sources.making import (
     write,
     write_lines,
     write_parquet,
+    zip_of,
 )
 
 CAULDRON = pa.schema([("images", pa.list_(IMAGE)), ("texts", TEXTS)])
@@ -129,18 +130,9 @@ def llava_cot(root: Path, subset: str, rows: int, video: bytes) -> None:
         for n in range(rows)
     ]
     write_lines(root / "train.jsonl", made)
-    packed = zipped({f"pics/{n}.png": image(7000 + n) for n in range(rows)})
+    packed = zip_of({f"pics/{n}.png": image(7000 + n) for n in range(rows)}.items())
     write(root / "image.zip.part-aa", packed[: len(packed) // 2])
     write(root / "image.zip.part-ab", packed[len(packed) // 2 :])
-
-
-def zipped(members: dict[str, bytes]) -> bytes:
-    """A zip of the members."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return out.getvalue()
 
 
 def llava_video(root: Path, subset: str, rows: int, video: bytes) -> None:
@@ -196,8 +188,8 @@ def sharegpt4video(root: Path, subset: str, rows: int, video: bytes) -> None:
     ]
     write_lines(root / "sharegpt4video_40k.jsonl", made)
     clips = {f"m{n}.mp4": stamped(video, f"m{n}") for n in range(rows)}
-    write(root / "zip_folder" / "mixit" / "mixkit_videos.zip", zipped(clips))
-    write(root / "zip_folder" / "bdd100k" / "bdd100k_videos.zip", zipped({"b.mp4": video}))
+    write(root / "zip_folder" / "mixit" / "mixkit_videos.zip", zip_of(clips.items()))
+    write(root / "zip_folder" / "bdd100k" / "bdd100k_videos.zip", zip_of({"b.mp4": video}.items()))
     mix = [{"video": "mixit/m0.mp4", "conversations": turns("<video>\nWhat of", 1)}]
     write(root / "sharegpt4video_mix181k_vqa-153k_share-cap-28k.json", mix)
 
@@ -228,7 +220,7 @@ def vript(root: Path, subset: str, rows: int, video: bytes) -> None:
     ]
     write_lines(root / "vript_captions" / f"vript_{subset}_videos_captions.jsonl", made)
     clips = {f"v{n}/v{n}-Scene-001.mp4": stamped(video, f"{subset}{n}") for n in range(rows)}
-    write(root / f"vript_{subset}_videos_clips" / "clips_1_of_1.zip", zipped(clips))
+    write(root / f"vript_{subset}_videos_clips" / "clips_1_of_1.zip", zip_of(clips.items()))
 
 
 def moviechat(root: Path, subset: str, rows: int, video: bytes) -> None:
@@ -274,7 +266,7 @@ def m4_instruct(root: Path, subset: str, rows: int, video: bytes) -> None:
     ]
     write(root / "m4_instruct_annotations.json", made)
     pictures = {name: image(hash_of(name)) for row in made for name in row["image"]}
-    write(root / "set.zip", zipped(pictures))
+    write(root / "set.zip", zip_of(pictures.items()))
 
 
 def mammoth_vl(root: Path, subset: str, rows: int, video: bytes) -> None:
@@ -331,3 +323,68 @@ def lay_out(root: Path, mixture: Mixture, *, rows: int = 4, **more: Any) -> Path
             WRITERS[component.source](folder, subset, more.get(component.source, rows), clip)
         write(folder / "README.md", "made for a test")
     return root
+
+
+def small_world(root: Path) -> Path:
+    """Two repositories with 150 samples, of which a few are bad; returns a mixture's YAML."""
+    rows = [
+        {
+            "images": [coarse_jpeg(i, 64 + i % 5 * 24, 64)],
+            "texts": [(f"What is number {i}?", f"It is {i}."), ("Is it red?", "no")],
+        }
+        for i in range(60)
+    ]
+    rows[7]["images"] = [rows[7]["images"][0][:300]]  # cut short
+    rows[9]["texts"] = [("Say nothing.", "")]
+    rows[11] = rows[10]
+    rows[13]["texts"] = [("What does <image> mean in HTML?", "Nothing.")]
+    tall = [
+        {
+            "images": [coarse_jpeg(500 + i, 48, 96)] * (1 + i % 2),
+            "texts": [("Read it.", f"word {i}")],
+        }
+        for i in range(30)
+    ]
+    for subset, some in (("ai2d", rows), ("iam", tall)):
+        made = [
+            {"images": [cell(b) for b in row["images"]], "texts": qa(*row["texts"])} for row in some
+        ]
+        file = root / "HuggingFaceM4/the_cauldron" / subset / "train-00000-of-00001-0123.parquet"
+        write_parquet(file, made, schema=CAULDRON, group=20)
+    talks = [
+        [
+            {"role": "user", "content": f"Count to {i}."},
+            {"role": "assistant", "content": " ".join(map(str, range(i % 40 + 1)))},
+        ]
+        for i in range(60)
+    ]
+    folder = root / "HuggingFaceTB/smoltalk/data/everyday-conversations"
+    made = [{"messages": talk, "source": "everyday"} for talk in talks]
+    write_parquet(folder / "train-00000-of-00001.parquet", made, group=60)
+    path = root / "small.yaml"
+    path.write_text(
+        f"""
+description: A small world.
+tokens: max
+val_fraction: 0.05
+seed: 3
+shard_bytes: 60_000
+encoding: {{seq_len: 512, max_crops: 40, crop_size: 32, longest_edge: 64, tokens_per_crop: 4}}
+filters:
+  empty_answer: {{}}
+  duplicate_sample: {{}}
+components:
+  images:
+    source: cauldron
+    data: {root}/HuggingFaceM4/the_cauldron
+    subsets: {{ai2d: {{}}, iam: {{keep: 0.5}}}}
+    placeholders: literal
+    ratio: 0.7
+  text:
+    source: smoltalk
+    data: {root}/HuggingFaceTB/smoltalk
+    subsets: [everyday-conversations]
+    ratio: 0.3
+"""
+    )
+    return path

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.engine import tables
-from tests.test_build import digests
+from tests.building import digests
 from tests.test_faults import made
 from tests.test_stores import assert_same
 
@@ -25,9 +25,9 @@ pytestmark = [
 
 
 def build(world: Path, out: Path, address: str) -> subprocess.Popen:
-    words = [f"mixture={world}", f"output={out}/mix", f"work={out}/work", f"ray={address}"]
+    place = [f"mixture={world}", f"output={out}/mix", f"work={out}/work", f"ray={address}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "build", *words],
+        [sys.executable, "-m", "pipelines", "build", *place],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

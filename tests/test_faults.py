@@ -20,8 +20,9 @@ from pipelines.__main__ import main
 from pipelines.engine import tables
 from pipelines.engine.runner import ray_connection
 from tests import faulty
+from tests.building import build, digests
+from tests.building import words as build_words
 from tests.pipelines.sources.making import encoded_video, write_lines
-from tests.test_build import digests
 
 LATE = 90_000_000
 """us."""
@@ -29,13 +30,9 @@ WHOLE = 120
 """s, after which a process hangs; no test waits for it to pass."""
 
 
-def place(world: Path, out: Path, *words: str) -> list[str]:
-    return ["build", f"mixture={world}", f"output={out}/mix", f"work={out}/work", *words]
-
-
 def start(world: Path, out: Path, *words: str, prefix: tuple[str, ...] = (), **options):
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", "pipelines", *place(world, out, *words)],
+        [*prefix, sys.executable, "-m", "pipelines", *build_words(world, out, *words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -46,8 +43,7 @@ def start(world: Path, out: Path, *words: str, prefix: tuple[str, ...] = (), **o
 
 def resumed(world: Path, out: Path) -> dict[str, str]:
     """What stands there after the same build again, in this process."""
-    assert main(place(world, out, "workers=0")) == 0
-    return digests(out / "mix")
+    return digests(build(world, out))
 
 
 def made(out: Path) -> int:
@@ -120,7 +116,7 @@ def test_workers_killed_while_they_work(world, mix, tmp_path, monkeypatch, ray2,
     stages = ["ingest", "judge", "encode", "pack"]
     # As often as one task may be tried again: all may hit the same one.
     faulty.inject(monkeypatch, faulty.dying, str(tmp_path), 3, seed, stages=stages)
-    assert main(place(world, tmp_path)) == 0
+    assert main(build_words(world, tmp_path)) == 0
     assert len(list(tmp_path.glob("failure-*"))) == 3
     assert digests(tmp_path / "mix") == digests(mix)
 
@@ -142,7 +138,7 @@ def test_a_decoder_that_hangs_costs_one_sample_its_verdict(tmp_path, monkeypatch
     )
     indexes, samples = [], []
     for name in ("whole", "hung"):
-        assert main(place(mixture, tmp_path / name)) == 0
+        assert main(build_words(mixture, tmp_path / name, "workers=2")) == 0
         index = pl.DataFrame(tables.read(tmp_path / name / "mix" / "index.arrow"))
         indexes.append(index.select("id", "rule", "num_tokens"))
         [file] = (tmp_path / name / "work" / "samples").rglob("*.arrow")

@@ -14,7 +14,7 @@ from pipelines.__main__ import main
 from pipelines.check import folder_faults
 from pipelines.engine import tables
 from pipelines.report import digests
-from tests.test_build import digests as folder_digests
+from tests.building import digests as folder_digests
 from tokenization.schema import PACKED_WRITTEN
 from trainer.data.integrity import damage, refuse_other_shard, write_list
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_build import digests
-from tests.test_faults import place
+from tests.building import digests, words
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[1]
@@ -46,9 +45,9 @@ def build(world: Path, out: Path, *, times: int, retries: int) -> tuple[int, str
         "RAY_memory_monitor_refresh_ms": "100",
         "RAY_task_oom_retries": str(retries),
     }
-    words = [str(out), str(times), str(2 * margin), *place(world, out, "workers=2")]
+    arguments = [str(out), str(times), str(2 * margin), *words(world, out, "workers=2")]
     done = subprocess.run(
-        [sys.executable, "-c", HUNGRY, *words],
+        [sys.executable, "-c", HUNGRY, *arguments],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr

@@ -11,6 +11,7 @@ import pytest
 from pipelines.__main__ import main
 from pipelines.engine import tables
 from tests.breaking import Breaking, Fault
+from tests.building import words
 from tests.gcs_server import Gcs
 from tests.hub_server import Hub
 
@@ -53,10 +54,6 @@ def store(request, monkeypatch) -> Iterator[tuple[str, Breaking]]:
             fsspec.filesystem("s3").mkdir(name)
             yield f"s3://{name}", proxy
     fsspec.get_filesystem_class(kind).clear_instance_cache()
-
-
-def words(mixture: Path, url: str) -> list[str]:
-    return ["build", f"mixture={mixture}", f"output={url}/mix", f"work={url}/work", "workers=0"]
 
 
 def moved(world: Path, url: str, tmp_path: Path) -> Path:

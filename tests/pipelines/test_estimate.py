@@ -1,7 +1,7 @@
 """The plan says what is measured and what recorded, and runs nothing."""
 
 from pipelines.__main__ import main
-from tests.test_build import digests
+from tests.building import digests
 
 
 def test_a_cached_mixture_is_planned_from_what_was_measured(world, mix, capsys):

@@ -11,14 +11,14 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.engine import tables
-from tests.repositories import image_record
+from tests.pipelines.sources.making import coarse_jpeg
 
 
 def test_a_benchmark_named_in_a_mixture_is_kept_out(world, mix, tmp_path, capsys):
     rows = [
         (
             str(i),
-            base64.b64encode(image_record(seed, 64 + seed % 5 * 24, 64)).decode(),
+            base64.b64encode(coarse_jpeg(seed, 64 + seed % 5 * 24, 64)).decode(),
             "Unlike any?",
         )
         for i, seed in enumerate((20, 21))
@@ -49,7 +49,7 @@ def files(tmp_path):
     folder = tmp_path / "served"
     folder.mkdir()
     for name, seed in (("MMStar", 20), ("AI2D_TEST", 21)):
-        picture = base64.b64encode(image_record(seed, 64 + seed % 5 * 24, 64)).decode()
+        picture = base64.b64encode(coarse_jpeg(seed, 64 + seed % 5 * 24, 64)).decode()
         (folder / f"{name}.tsv").write_text(f"index\timage\tquestion\n0\t{picture}\tUnlike any?\n")
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipelines.reading import split_zip
 from pipelines.reading.archives import Members, archives_of
 from pipelines.reading.files import list_tree
-from tests.pipelines.sources.making import png, read, write
+from tests.pipelines.sources.making import png, read, write, zip_of
 
 
 def cut(whole: bytes, size: int, *, wide: bool) -> list[bytes]:
@@ -56,14 +56,6 @@ def cut(whole: bytes, size: int, *, wide: bool) -> list[bytes]:
     return disks
 
 
-def zipped(members, how=zipfile.ZIP_STORED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", how) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
 @settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=300), min_size=1, max_size=6),
@@ -73,7 +65,7 @@ def zipped(members, how=zipfile.ZIP_STORED):
 )
 def test_every_member_comes_whole_wherever_it_was_cut(contents, size, wide, how):
     members = [(f"d/{n}.bin", data) for n, data in enumerate(contents)]
-    disks = cut(zipped(members, how), size, wide=wide)
+    disks = cut(zip_of(members, how), size, wide=wide)
     starts = [sum(map(len, disks[:n])) for n in range(len(disks))]
     with zipfile.ZipFile(split_zip.join_disks(io.BytesIO(b"".join(disks)), starts)) as archive:
         assert [(info.filename, archive.read(info)) for info in archive.infolist()] == members
@@ -87,7 +79,7 @@ def test_every_member_comes_whole_wherever_it_was_cut(contents, size, wide, how)
 @given(st.data())
 def test_what_is_broken_is_an_archive_that_is_broken(data):
     """Any bytes changed or cut: BadZipFile, or a zip; no other exception, no endless reading."""
-    disks = cut(zipped([("a", b"A" * 50), ("b", b"B" * 70)]), 100, wide=data.draw(st.booleans()))
+    disks = cut(zip_of([("a", b"A" * 50), ("b", b"B" * 70)]), 100, wide=data.draw(st.booleans()))
     starts = [sum(map(len, disks[:n])) for n in range(len(disks))]
     whole = bytearray(b"".join(disks))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -105,7 +97,7 @@ def test_m4_instruct_reads_dreamsim_as_the_repository_has_it(tmp_path):
     zip is missing, rows whose media are not found say that an archive is broken.
     """
     images = [(f"dreamsim_split/ref/{n}.png", png(40, 40, seed=n)) for n in range(12)]
-    disks = cut(zipped(images), 5000, wide=False)
+    disks = cut(zip_of(images), 5000, wide=False)
     assert len(disks) > 10
     for number, data in enumerate(disks[:-1], 1):
         write(tmp_path / f"dreamsim_split.z{number:02d}", data)
@@ -129,7 +121,7 @@ def test_m4_instruct_reads_dreamsim_as_the_repository_has_it(tmp_path):
 
 
 def test_an_ordinary_zip_is_left_to_zipfile(tmp_path):
-    write(tmp_path / "a.zip", zipped([("x", b"y")]))
+    write(tmp_path / "a.zip", zip_of([("x", b"y")]))
     (archive,) = archives_of(list_tree(str(tmp_path)).files)
     assert archive.disks == []
     members = Members([archive])

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import tarfile
-import zipfile
 
 import pytest
 
@@ -24,6 +23,7 @@ from tests.pipelines.sources.making import (
     write,
     write_lines,
     write_parquet,
+    zipped,
 )
 
 
@@ -34,13 +34,6 @@ def chat(text):
 
 def unread(source, data, **settings):
     return " ".join(sentences(list_component(source=source, data=str(data), **settings).unread))
-
-
-def zipped(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members:
-            archive.writestr(name, data)
 
 
 # ------------------------------------------------------------------ nothing is lost in silence

@@ -1,10 +1,11 @@
-"""Small repositories in the true layouts of the hub, made by the tests that read them."""
+"""What small repositories are made of: images, clips, Parquet, JSON, archives; and reading them."""
 
 import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ def png(width: int = 32, height: int = 24, *, seed: int = 0, kind: str = "PNG") 
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def coarse_jpeg(seed: int, width: int = 96, height: int = 64) -> bytes:
+    """A JPEG of a random pattern of cells of 8 px: near ones do not look alike."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
@@ -73,14 +83,29 @@ def write_lines(path: Path, rows: Sequence[object]) -> Path:
     return write(path, "\n".join(lines) + "\n")
 
 
-def tar(path: Path, members: Sequence[tuple[str, bytes]], mode: Any = "w") -> None:
-    """An archive of (name, bytes), in their order."""
+def tar(path: Path, members: Iterable[tuple[str, bytes]], mode: Any = "w") -> Path:
+    """A tar of (name, bytes), in their order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def zip_of(members: Iterable[tuple[str, bytes]], how: int = zipfile.ZIP_STORED) -> bytes:
+    """The bytes of a zip of (name, bytes), in their order."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", how) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def zipped(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """A zip of (name, bytes), in their order."""
+    return write(path, zip_of(members))
 
 
 def encoded_video(

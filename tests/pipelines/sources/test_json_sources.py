@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-import zipfile
 
 import pytest
 from hypothesis import given
@@ -20,34 +19,17 @@ from tests.pipelines.sources.making import (
     png,
     read,
     said,
+    tar,
     write,
     write_lines,
     write_parquet,
+    zipped,
 )
 
 
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
-def packed(path, members, mode="w:gz"):
-    """A tar of (name, bytes) at `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def zipped(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return path
 
 
 # ------------------------------------------------------------------ the JSON family
@@ -181,7 +163,7 @@ def test_llava_video_in_tar_gz_is_read_in_one_pass(tmp_path, monkeypatch):
     }
     for number in (1, 2):
         inside = [(f"./academic_source/{n}.mp4", clips[n]) for n in range(4) if n % 2 == number % 2]
-        packed(folder / f"0_30_s_academic_v0_1_videos_{number}.tar.gz", inside)
+        tar(folder / f"0_30_s_academic_v0_1_videos_{number}.tar.gz", inside, "w:gz")
     video_of = lambda n: f"academic_source/{n}.mp4"
     one = [asked("<image>\nQ", video=video_of(n)) for n in (0, 1, 2, 3, 9)]
     two = [asked("<image>\nR", video=video_of(n)) for n in (3, 0)] + [asked("no video")]
@@ -201,8 +183,8 @@ def test_llava_video_in_tar_gz_is_read_in_one_pass(tmp_path, monkeypatch):
 
 def test_a_tar_gz_that_breaks_off_costs_its_rows_alone(tmp_path):
     members = [(f"{n}.png", png(64, 64, seed=n)) for n in range(3)]
-    tar = packed(tmp_path / "d" / "v.tar.gz", members)
-    tar.write_bytes(tar.read_bytes()[:-900])
+    archive = tar(tmp_path / "d" / "v.tar.gz", members, "w:gz")
+    archive.write_bytes(archive.read_bytes()[:-900])
     write(tmp_path / "d" / "a.json", [asked("Q", image=f"{n}.png") for n in range(4)])
     samples = read("llava", data=str(tmp_path / "d"))
     assert [s["defect"] for s in samples] == [None, None, "broken_archive", "missing_media"]
@@ -210,7 +192,7 @@ def test_a_tar_gz_that_breaks_off_costs_its_rows_alone(tmp_path):
 
 def test_a_medium_in_two_tars_is_an_error_that_names_it(tmp_path):
     for name in ("v1", "v2"):
-        packed(tmp_path / f"{name}.tar.gz", [("a.png", png())])
+        tar(tmp_path / f"{name}.tar.gz", [("a.png", png())], "w:gz")
     write(tmp_path / "a.json", [asked("<image>Q", image="a.png")])
     with pytest.raises(ValueError, match=r"v2.tar.gz: 1 media, of row 0"):
         read("llava", data=str(tmp_path))

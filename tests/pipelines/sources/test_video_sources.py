@@ -3,7 +3,6 @@
 import csv
 import json
 import struct
-import zipfile
 from dataclasses import replace
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ from filters import judge
 from pipelines import sources
 from pipelines.reading.parts import list_parts
 from tests.pipelines.sources.making import (
+    asked,
     encoded_video,
     png,
     read,
@@ -21,6 +21,7 @@ from tests.pipelines.sources.making import (
     write,
     write_lines,
     write_parquet,
+    zipped,
 )
 from tokenization.schema import SAMPLE
 
@@ -34,18 +35,6 @@ def _cache_of_its_own(tmp_path_factory, monkeypatch):
 def clip(tmp_path_factory):
     """Two seconds of video, encoded."""
     return encoded_video(tmp_path_factory.mktemp("clip") / "c.mp4", seconds=2).read_bytes()
-
-
-def zipped(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-
-
-def asked(question, answer="An answer.", **about):
-    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    return {"id": "x", "conversations": turns, **about}
 
 
 def defects(samples):
