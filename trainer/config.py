@@ -243,8 +243,9 @@ class Config:
     tensorboard: bool = False
     track: Literal["", "trackio", "wandb"] = ""
     """`trackio` or `wandb`: what is logged goes there too, under the run folder's name and id."""
-    page_samples: int = 4
-    """Val samples that the model answers at every checkpoint, for RUN/run.html; 0: no such page."""
+    page_samples: int = 8
+    """Val samples that the model answers at every checkpoint, for RUN/run.html, evenly of all
+    modalities and components; 0: no such page."""
     peak_tflops: float = 0.0
     """Of one device, for the model FLOPs utilisation and the hours announced at the start; 0: by
     the device's name."""

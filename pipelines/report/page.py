@@ -28,6 +28,7 @@ from pipelines.report import plots
 from pipelines.report.card import MEASURES, human_amount, human_epochs, percent, rule_meaning
 from pipelines.report.finished import Finished
 from pipelines.report.row_view import SampleView, frame_times, sample_views, visible_text
+from tokenization import pages
 
 GALLERY_BYTES = 6_000_000
 """Of images, as base64: with plots and text the page stays under 10 MB."""
@@ -137,7 +138,8 @@ def render(mixture: Finished, **parts: Any) -> str:
         recipe=mixture.recipe,
         measures=MEASURES,
         most=largest_share(mixture.stats),
-        style=(folder / "page.css").read_text(),
+        style=pages.css() + (folder / "page.css").read_text(),
+        styles=pages.place_styles([list(mixture.stats["components"])]),
         script=script,
         script_hash=digest,
         **parts,

@@ -1,61 +1,13 @@
 """The report's plots, drawn by matplotlib as SVG that takes its colours from the page.
 
-Every plot is drawn with the stand-in colours below; `svg` replaces them by CSS variables, so that
-one drawing serves light and dark. Text stays text. The same numbers give the same bytes.
+Every plot is drawn in stand-in colours (tokenization/pages.py), so that one drawing serves light
+and dark. A component has the colour of its place in the mixture; what is of all of them is plain.
 """
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-INK = "#010101"
-FAINT = "#020202"
-SERIES = tuple(f"#0a00{k:02x}" for k in range(12))
-"""Stand-ins: text and axes, grid lines, and twelve series."""
-
-
-def colour(number: int) -> str:
-    """The stand-in of the series; the thirteenth is the first again."""
-    return SERIES[number % len(SERIES)]
-
-
-def svg(figure: Any, *, label: str) -> str:
-    """The figure as an inline SVG element that scales to its place; `label` is read out for it."""
-    import matplotlib as mpl
-
-    file = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
-        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"font: (?:[\w ]*?)([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    text = text.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
-    for number, stand_in in enumerate(SERIES):
-        text = text.replace(stand_in, f"var(--c{number})")
-    attributes = f'role="img" aria-label="{_attribute(label)}" class="plot" '
-    opening = rf'<svg {attributes}viewBox="\1">'
-    return re.sub(r'<svg .*?viewBox="([^"]*)"[^>]*>', opening, text, count=1, flags=re.DOTALL)
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-
-
-def _axes(width: float, height: float) -> tuple[Any, Any]:
-    """A figure of that many inches and its axes, bare but for a bottom line and faint grid."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0.15, 0.5 / height, 0.83, 1 - 0.62 / height))
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=9, length=0)
-    axes.grid(axis="y", color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
+from tokenization.pages import INK, PLAIN, bare_axes, place_styles, short_number, svg
 
 
 def histogram(counts: Mapping[str, Sequence[float]], *, title: str, unit: str) -> str:
@@ -64,14 +16,14 @@ def histogram(counts: Mapping[str, Sequence[float]], *, title: str, unit: str) -
     last = max((k for k, v in enumerate(values) if v), default=0) + 1
     first = min((k for k, v in enumerate(values) if v), default=0)
     edges, values = edges[first : last + 1], values[first:last]
-    figure, axes = _axes(4.4, 2.3)
-    axes.bar(range(len(values)), values, width=0.92, align="edge", color=colour(0))
+    figure, axes = bare_axes(4.4, 2.3)
+    axes.bar(range(len(values)), values, width=0.92, align="edge", color=PLAIN)
     step = max(1, len(edges) // 7)
     places = range(0, len(edges), step)
     axes.set_xticks(list(places), [_edge(edges[k]) for k in places])
     axes.set_xlabel(unit, color=INK, fontsize=9)
     axes.yaxis.set_major_locator(_whole_numbers())
-    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.yaxis.set_major_formatter(lambda value, _: short_number(value))
     return svg(figure, label=title)
 
 
@@ -83,24 +35,18 @@ def _whole_numbers() -> Any:
 
 def _edge(number: float) -> str:
     """An edge as it is, 1024 and not 1.02k, where that is at most five characters."""
-    return f"{number:.5g}" if abs(number) < 1e5 else _short(number)
-
-
-def _short(number: float) -> str:
-    """The number in few characters: 0.15, 512, 4k, 1.5M."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
+    return f"{number:.5g}" if abs(number) < 1e5 else short_number(number)
 
 
 def prefix(balance: Mapping[str, Any], *, title: str) -> str:
     """Each component's share of everything up to each place in the train rows, as lines."""
-    figure, axes = _axes(4.4, 2.6)
+    figure, axes = bare_axes(4.4, 2.6)
     at = [100 * place for place in balance["at"]]
-    for number, (name, shares) in enumerate(balance["components"].items()):
+    styles = place_styles([list(balance["components"])])
+    for name, shares in balance["components"].items():
         values = [100 * share for share in shares]
-        axes.plot(at, values, color=colour(number), linewidth=1.8, label=name, marker="o", ms=2)
+        drawn = {"color": styles[name].ink, "linestyle": styles[name].line}
+        axes.plot(at, values, **drawn, linewidth=1.8, label=name, marker="o", ms=2)
     axes.set_xlabel("% of the train rows so far", color=INK, fontsize=9)
     axes.set_ylabel("% of what was seen", color=INK, fontsize=9)
     axes.set_ylim(bottom=0)
@@ -109,8 +55,8 @@ def prefix(balance: Mapping[str, Any], *, title: str) -> str:
 
 def sizes(widths: Sequence[int], heights: Sequence[int], *, title: str) -> str:
     """Images as points, width against height in px, both on log scales."""
-    figure, axes = _axes(4.4, 2.6)
-    axes.scatter(widths, heights, s=9, color=colour(0), alpha=0.45, linewidths=0)
+    figure, axes = bare_axes(4.4, 2.6)
+    axes.scatter(widths, heights, s=9, color=PLAIN, alpha=0.45, linewidths=0)
     axes.set(xscale="log", yscale="log")
     for axis, values in ((axes.xaxis, widths), (axes.yaxis, heights)):
         low, high = min(values) / 1.3, max(values) * 1.3
@@ -138,6 +84,7 @@ def flow(stats: Mapping[str, Any], *, title: str) -> str:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-0.55, 1.7), ylim=(-1 - gap * max(map(len, columns)), 0.02))
     axes.axis("off")
+    styles = place_styles([list(stats["components"])])
     tops: list[dict[str, float]] = []
     for side, names in enumerate(columns):
         place, heights = 0.0, {}
@@ -159,7 +106,7 @@ def flow(stats: Mapping[str, Any], *, title: str) -> str:
         tops.append(heights)
     for source, target, count in links:
         thick = count / total
-        _band(axes, tops[0][source], tops[1][target], thick, colour(columns[0].index(source)))
+        _band(axes, tops[0][source], tops[1][target], thick, styles[source].ink)
         tops[0][source] -= thick
         tops[1][target] -= thick
     return svg(figure, label=title)

@@ -105,13 +105,11 @@ def write(
     }
     (folder / "recipe.json").write_text(json.dumps(recipe))
     index = [
-        ("toy", kind, "words" if kind == "text" else "images")
+        (f"toy/{kind}/000000", "toy", kind, "words" if kind == "text" else "images")
         for kind in ("image", "images", "text")
     ]
-    columns = dict(
-        zip(("source", "subset", "component"), map(list, zip(*index, strict=True)), strict=True)
-    )
-    table = pa.table(columns)
+    names = ("id", "source", "subset", "component")
+    table = pa.table(dict(zip(names, map(list, zip(*index, strict=True)), strict=True)))
     with pa.ipc.new_file(str(folder / "index.arrow"), table.schema) as writer:
         writer.write_table(table)
     load_tokenizer(encoding.tokenizer).save_pretrained(str(folder / "tokenizer"))

@@ -120,7 +120,8 @@ def test_names_of_a_mixture_move_no_cursor(
     recipe = json.loads((folder / "recipe.json").read_text())
     recipe |= {"name": "toy\u061ca", "fingerprint": "\x1b[2J\u202e"}
     (folder / "recipe.json").write_text(json.dumps(recipe))
-    index = pa.table({"source": ["toy"] * 3, "subset": ["image", "images", "text"],
+    index = pa.table({"id": [f"toy/{kind}/000000" for kind in ("image", "images", "text")],
+                      "source": ["toy"] * 3, "subset": ["image", "images", "text"],
                       "component": ["images\x1b[1A", "images\x1b[1A", "words\r"]})  # fmt: skip
     with pa.ipc.new_file(str(folder / "index.arrow"), index.schema) as writer:
         writer.write_table(index)

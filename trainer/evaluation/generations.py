@@ -4,6 +4,7 @@ The prompt is the packed row's own ids up to the first learned token, so nothing
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,11 @@ IMAGE = re.compile(
 )
 
 
+MODALITIES = ("image", "multi_image", "video", "text")
+TIME = re.compile(r"(\d\d:\d\d):?\s*$")
+"""At the end of the text before a frame: when it stands in its video."""
+
+
 @dataclass(frozen=True)
 class ShownSample:
     """A val sample up to where its first answer begins."""
@@ -38,27 +44,40 @@ class ShownSample:
     images: list[bytes]
     prompt: Prompt
     encoding: Encoding
+    modality: str = "text"
+    """text, image, multi_image or video."""
+    times: tuple[str, ...] = ()
+    """Of each image, when it stands in its video ("00:03"); empty for a still."""
 
 
 def choose_samples(mixtures: Sequence[Mixture], tokenizer: Any, *, count: int) -> list[ShownSample]:
-    """`count` val samples, each component's first, then each one's second, and so on.
+    """`count` val samples of all modalities and components, as evenly as they are there.
 
     Only samples that ask before they answer: all of their images come before the first learned
-    token. Samples with images come first within a component.
+    token.
     """
-    found: dict[str, dict[str, ShownSample]] = {}
+    found: dict[str, ShownSample] = {}
     for mixture in mixtures:
         names = held_out.components(mixture)
         rows = Rows(mixture, "val")
         for number in range(min(len(rows), LOOKED_AT)):
             for shown in _samples(rows[number], tokenizer, names):
-                found.setdefault(shown.component, {}).setdefault(shown.id, shown)
-    queues = [
-        sorted(own.values(), key=lambda shown: not shown.images) for _, own in sorted(found.items())
-    ]
-    order = [queue[k] for k in range(max(map(len, queues), default=0)) for queue in queues
-             if k < len(queue)]  # fmt: skip
-    return order[:count]
+                found.setdefault(shown.id, shown)
+    queues: dict[tuple[str, str], list[ShownSample]] = {}
+    for shown in found.values():
+        queues.setdefault((shown.component, shown.modality), []).append(shown)
+    chosen: list[ShownSample] = []
+    seen: Counter[str] = Counter()
+    while queues and len(chosen) < count:
+        # The modality seen least, and of it the component seen least; images before text.
+        component, modality = min(
+            queues, key=lambda k: (seen[k[1]], seen[k[0]], MODALITIES.index(k[1]), k[0])
+        )
+        chosen.append(queues[component, modality].pop(0))
+        seen.update((component, modality))
+        if not queues[component, modality]:
+            del queues[component, modality]
+    return chosen
 
 
 def _samples(row: Row, tokenizer: Any, names: dict[str, str]) -> Iterator[ShownSample]:
@@ -83,14 +102,19 @@ def _samples(row: Row, tokenizer: Any, names: dict[str, str]) -> Iterator[ShownS
         rest = np.flatnonzero(~mask[begin:])
         end = begin + int(rest[0]) if len(rest) else length
         prefix = name.rpartition("/")[0]
+        asked = tokenizer.decode(ids[:begin])
+        stated = [TIME.search(text) for text in IMAGE.split(asked)[:count]]
+        times = tuple(each[1] if each else "" for each in stated)
         yield ShownSample(
             id=name,
             component=names.get(prefix, prefix),
-            question=IMAGE.sub("[image]", tokenizer.decode(ids[:begin])),
+            question=IMAGE.sub("[image]", asked),
             expected=tokenizer.decode(ids[begin:end], skip_special_tokens=True).strip(),
             images=row.images[images],
             prompt=Prompt(ids[:begin].astype(np.int64), row.grids[images]),
             encoding=row.encoding,
+            modality="video" if any(times) else ("text", "image", "multi_image")[min(count, 2)],
+            times=times,
         )
 
 

@@ -17,9 +17,11 @@ from trainer.step import SampleLosses
 
 
 def components(mixture: Mixture) -> dict[str, str]:
-    """From "source/subset", which every sample id begins with, to the component's name.
+    """From "source/subset" or "source/subset~HASH", which every sample id begins with, to the
+    component's name.
 
-    Read from the mixture's index; where two components share a subset, their names are joined.
+    Read from the mixture's index: all ids of a component's subset begin alike. Where two components
+    share a beginning, their names are joined.
     """
     file = mixture.folder / "index.arrow"
     if not file.is_file():
@@ -27,10 +29,15 @@ def components(mixture: Mixture) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     with pa.ipc.open_file(pa.memory_map(str(file))) as reader:
         for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number).select(["source", "subset", "component"])
-            unique = pa.Table.from_batches([batch]).group_by(batch.schema.names).aggregate([])
-            for source, subset, component in zip(*unique.to_pydict().values(), strict=True):
-                found.setdefault(f"{source}/{subset}", set()).add(component)
+            batch = reader.get_batch(number).select(["id", "source", "subset", "component"])
+            groups = pa.Table.from_batches([batch]).group_by(
+                ["source", "subset", "component"], use_threads=False
+            )
+            firsts = groups.aggregate([("id", "first")])
+            for name, component in zip(
+                firsts["id_first"].to_pylist(), firsts["component"].to_pylist(), strict=True
+            ):
+                found.setdefault(name.rpartition("/")[0], set()).add(component)
     return {prefix: " + ".join(sorted(names)) for prefix, names in found.items()}
 
 

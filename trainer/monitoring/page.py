@@ -8,27 +8,24 @@ reaches it only through autoescaping.
 """
 
 import base64
+import dataclasses
+import importlib.metadata
 import io
 import json
-import re
+import platform
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokenization import terminal
+from tokenization import pages, terminal
+from tokenization.pages import DASHES, INK, SERIES, Style, place_styles, short_number
 from trainer.config import Config
 from trainer.data.shards import Mixture
 from trainer.evaluation.generations import NEW_TOKENS, ShownSample
 from trainer.monitoring.watch import human_count
 
-INK, FAINT = "#010101", "#020202"
-SERIES = tuple(f"#0a00{k:02x}" for k in range(8))
-"""Stand-ins for text, grid lines and series: `_svg` puts CSS variables in their place."""
-DASHES = ("-", "--", ":")
-"""The ninth series is drawn as the first, but dashed."""
 POINTS = 200
 """Of a curve, at most: more are averaged."""
 STILL, FRAME, FRAMES = 384, 144, 8
@@ -37,13 +34,27 @@ CHECKPOINTS = 8
 """Whose answers are shown: the first, the last and some between."""
 CHARACTERS = 1500
 """Of a prompt or an answer, at most."""
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "pyarrow")
+"""Whose versions are stated: what of them computes."""
 Curve = tuple[Sequence[float], Sequence[float]]
 """x and y."""
 
 
-@cache
-def _template() -> Any:
-    """The compiled page.html.jinja, which escapes what it is given."""
+def page(
+    config: Config,
+    lines: Sequence[Mapping[str, Any]],
+    samples: Sequence[ShownSample],
+    *,
+    steps: int,
+    mixtures: Sequence[str],
+    orders: Sequence[Sequence[str]] = (),
+    versions: Mapping[str, str] | None = None,
+) -> str:
+    """The page of a run whose log holds `lines`.
+
+    `mixtures` are their names and fingerprints, `orders` of each its components in its own order,
+    which gives them their colours; `versions` what the run is computed with.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -54,29 +65,24 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"visible": visible_text, "people": human_count, "value": human_value}
-    return environment.get_template("page.html.jinja")
-
-
-def page(
-    config: Config,
-    lines: Sequence[Mapping[str, Any]],
-    samples: Sequence[ShownSample],
-    *,
-    steps: int,
-    mixtures: Sequence[str],
-) -> str:
-    """The page of a run whose log holds `lines`; `mixtures` are their names and fingerprints."""
     logged = [line for line in lines if "loss" in line]
     held = [line for line in lines if "held_out" in line]
-    return _template().render(
+    names = sorted({*components(logged, "losses"), *components(held, "held_out")})
+    shown = [*names, *(sample.component for sample in samples)]
+    styles = place_styles(orders, sorted(set(shown)))
+    return environment.get_template("page.html.jinja").render(
         config=config,
         mixtures=mixtures,
         steps=steps,
+        colours=pages.css(),
+        styles=styles,
         last=logged[-1] if logged else None,
-        table=losses(logged, held),
-        plots=plots(logged, held) if len(logged) > 1 else [],
+        table=losses(names, logged, held),
+        plots=plots(names, styles, logged, held) if len(logged) > 1 else [],
         new_tokens=NEW_TOKENS,
         samples=[_view(sample, lines) for sample in samples],
+        settings=settings(config),
+        versions=versions or {},
     )
 
 
@@ -87,13 +93,62 @@ def write(
     *,
     steps: int,
     mixtures: Sequence[Mixture],
+    device: str,
 ) -> None:
-    """RUN/run.html shows what RUN/log.jsonl holds."""
+    """RUN/run.html shows what RUN/log.jsonl holds; `device` is the name of what computes."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    names = [f"{mixture.name} ({mixture.fingerprint})" for mixture in mixtures]
     arriving = run / ".arriving-run.html"
-    arriving.write_text(page(config, lines, samples, steps=steps, mixtures=names))
+    arriving.write_text(
+        page(
+            config,
+            lines,
+            samples,
+            steps=steps,
+            mixtures=[f"{mixture.name} ({mixture.fingerprint})" for mixture in mixtures],
+            orders=[list(mixture.recipe["mixture"].get("components", {})) for mixture in mixtures],
+            versions=versions(device),
+        )
+    )
     arriving.replace(run / "run.html")
+
+
+def versions(device: str) -> dict[str, str]:
+    """What a run on `device` is computed with: this project, Python, packages, the machine."""
+    stated = {}
+    for name in ("smolvlm-pipelines", *PACKAGES):
+        try:
+            stated[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            stated[name] = "not installed as a package"
+    return {**stated, "python": platform.python_version(), "device": device}
+
+
+def settings(config: Config) -> list[tuple[str, str, bool]]:
+    """Every setting by its dotted key, its value, and whether it is not the default."""
+    default = dict(_dotted(dataclasses.asdict(Config())))
+    return [
+        (key, _written(value), key not in default or value != default[key])
+        for key, value in _dotted(dataclasses.asdict(config))
+    ]
+
+
+def _dotted(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found += _dotted(value, f"{before}{key}.")
+        else:
+            found.append((f"{before}{key}", value))
+    return found
+
+
+def _written(value: Any) -> str:
+    """As in YAML: `true`, `[a, b]`; nothing for an empty text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    return "" if value == {} else str(value)
 
 
 def visible_text(text: str) -> str:
@@ -111,28 +166,20 @@ def human_value(number: float | None) -> str:
 def components(lines: Sequence[Mapping[str, Any]], key: str) -> list[str]:
     """The components whose losses the lines hold, in order of their names."""
     names = {name for line in lines for name in line[key] if name.startswith("component/")}
-    return sorted(names)
+    return sorted(name.removeprefix("component/") for name in names)
 
 
 def losses(
-    logged: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]]
+    names: Sequence[str], logged: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Per component: its first and last loss of training, and the first and last held-out one."""
-    names = sorted({*components(logged, "losses"), *components(held, "held_out")})
+    """Of all and of each component: its first and last loss of training, and the held-out ones."""
     rows = []
-    for number, name in enumerate(["all", *names]):
-        key = "mean_loss" if name == "all" else name
-        seen = [
-            (line if name == "all" else line["losses"])[key]
-            for line in logged
-            if name == "all" or name in line["losses"]
-        ]
+    for name in ("all", *names):
+        seen = _where(*_trained(name, logged))[1]
         kept = [line["held_out"][name] for line in held if name in line["held_out"]]
         rows.append(
             {
-                "name": name.removeprefix("component/"),
-                "series": (number - 1) % len(SERIES) if number else -1,
-                "dash": (number - 1) // len(SERIES) % len(DASHES) if number else 0,
+                "name": "" if name == "all" else name,
                 "first": seen[0] if seen else None,
                 "last": seen[-1] if seen else None,
                 "held_first": kept[0] if len(kept) > 1 else None,
@@ -142,46 +189,85 @@ def losses(
     return rows
 
 
+def _trained(name: str, logged: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[Any]]:
+    """Tokens trained on, and the loss of a component (of all: "all") where it was measured."""
+    key = f"component/{name}"
+    values = [line["mean_loss"] if name == "all" else line["losses"].get(key) for line in logged]
+    return [line["tokens"] for line in logged], values
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A curve of a plot."""
+
+    name: str
+    curve: Curve
+    colour: str = INK
+    dash: str = "-"
+    rings: Curve = ((), ())
+    """Drawn as rings beside the curve."""
+
+
 def plots(
-    logged: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]]
-) -> list[dict[str, str]]:
-    """Title, note and SVG of the curves, all over the tokens trained on."""
+    names: Sequence[str],
+    styles: Mapping[str, Style],
+    logged: Sequence[Mapping[str, Any]],
+    held: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Title, note and SVG of the curves, all over the tokens trained on.
+
+    Components have their colours; what is no component is drawn in the text's, dashed apart.
+    """
     tokens = [line["tokens"] for line in logged]
     steps = [line["step"] for line in logged]
-    names = sorted({*components(logged, "losses"), *components(held, "held_out")})
-    trained = {
-        name: downsample(*_where(tokens, [line["losses"].get(name) for line in logged]))
-        for name in names
-    }
     at = np.interp([line["step"] for line in held], steps, tokens).tolist() if held else []
-    kept = {name: _where(at, [line["held_out"].get(name) for line in held]) for name in names}
-    rates = {
-        tower: downsample(tokens, [line["lr"][tower] for line in logged])
-        for tower in logged[0]["lr"]
-    }
+
+    def loss(name: str, style: Style | None) -> Drawn:
+        key = name if name == "all" else f"component/{name}"
+        rings = _where(at, [line["held_out"].get(key) for line in held])
+        curve = downsample(*_where(*_trained(name, logged)))
+        if style is None:
+            return Drawn(name, curve, rings=rings)
+        return Drawn(name, curve, style.ink, style.line, rings)
+
+    def plain(curves: Mapping[str, Sequence[float]]) -> list[Drawn]:
+        return [
+            Drawn(name, downsample(tokens, values), dash=DASHES[k % len(DASHES)])
+            for k, (name, values) in enumerate(curves.items())
+        ]
+
+    rates = {tower: [line["lr"][tower] for line in logged] for tower in logged[0]["lr"]}
     speeds = {
-        "tokens": downsample(tokens, [line["tokens_per_second"] for line in logged]),
-        "learned": downsample(tokens, [line["learned_tokens_per_second"] for line in logged]),
+        "all": [line["tokens_per_second"] for line in logged],
+        "learned": [line["learned_tokens_per_second"] for line in logged],
     }
+    norm = {"all": [line["gradient_norm"] for line in logged]}
+    nats = "nats per learned token"
     drawn = [
-        ("Loss per component", "per learned token; rings: held out", names, trained, kept, False),
-        ("Learning rate", "per tower", list(rates), rates, {}, True),
-        ("Throughput", "tokens per second", list(speeds), speeds, {}, True),
-        ("Norm of the gradient", "before clipping", ["all"],
-         {"all": downsample(tokens, [line["gradient_norm"] for line in logged])}, {}, True),
+        ("Loss over all", "rings: held out", nats, [loss("all", None)], False),
+        ("Loss per component", "rings: held out", nats,
+         [loss(name, styles[name]) for name in names], False),
+        ("Learning rate", "per tower", "step size of AdamW", plain(rates), True),
+        ("Throughput", "without checkpoints and evaluations", "tokens per second",
+         plain(speeds), True),
+        ("Norm of the gradient", "before clipping", "nats per unit of weight", plain(norm), True),
     ]  # fmt: skip
-    made = []
-    for title, note, order, curves, marks, from_zero in drawn:
-        svg = _lines(order, curves, marks, title=title, from_zero=from_zero)
-        keys = [(name.removeprefix("component/"), k) for k, name in enumerate(order)]
-        made.append({"title": title, "note": note, "svg": svg, "keys": _legend(keys)})
-    return made
+    return [
+        {
+            "title": title,
+            "note": note,
+            "svg": _lines(curves, title=title, unit=unit, from_zero=from_zero),
+            "keys": [(each.name, _css_key(each)) for each in curves] if len(curves) > 1 else [],
+        }
+        for title, note, unit, curves, from_zero in drawn
+        if curves
+    ]
 
 
-def _legend(names: list[tuple[str, int]]) -> Any:
-    if len(names) < 2:
-        return []
-    return [(name, k % len(SERIES), k // len(SERIES) % len(DASHES)) for name, k in names]
+def _css_key(drawn: Drawn) -> tuple[str, int]:
+    """Colour and dash of a curve's mark in a legend."""
+    number = SERIES.index(drawn.colour) if drawn.colour in SERIES else -1
+    return ("currentColor" if number < 0 else f"var(--c{number})", DASHES.index(drawn.dash))
 
 
 def _where(x: Sequence[float], y: Sequence[float | None]) -> Curve:
@@ -198,60 +284,18 @@ def downsample(x: Sequence[float], y: Sequence[float]) -> Curve:
     return [float(p.mean()) for p in parts[0]], [float(p.mean()) for p in parts[1]]
 
 
-def _lines(
-    names: Sequence[str],
-    curves: Mapping[str, Curve],
-    marks: Mapping[str, Curve],
-    *,
-    title: str,
-    from_zero: bool,
-) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 2.8))
-    axes = figure.add_axes((0.13, 0.18, 0.84, 0.78))
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=9, length=0)
-    axes.grid(axis="y", color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for k, name in enumerate(names):
-        colour, dash = SERIES[k % len(SERIES)], DASHES[k // len(SERIES) % len(DASHES)]
-        axes.plot(*curves[name], color=colour, linestyle=dash, linewidth=1.6)
-        if name in marks:
-            axes.plot(*marks[name], "o", mfc="none", mec=colour, markersize=5)
+def _lines(curves: Sequence[Drawn], *, title: str, unit: str, from_zero: bool) -> str:
+    figure, axes = pages.bare_axes(5.2, 2.8)
+    for each in curves:
+        axes.plot(*each.curve, color=each.colour, linestyle=each.dash, linewidth=1.6)
+        axes.plot(*each.rings, "o", mfc="none", mec=each.colour, markersize=5)
     axes.set_xlabel("tokens trained on", color=INK, fontsize=9)
-    axes.xaxis.set_major_formatter(lambda number, _: human_number(number))
-    axes.yaxis.set_major_formatter(lambda number, _: human_number(number))
+    axes.set_ylabel(unit, color=INK, fontsize=9)
+    axes.xaxis.set_major_formatter(lambda number, _: short_number(number))
+    axes.yaxis.set_major_formatter(lambda number, _: short_number(number))
     if from_zero:
         axes.set_ylim(bottom=0)
-    return _svg(figure, label=title)
-
-
-def human_number(number: float) -> str:
-    """The number in few characters: 2e-05, 0.15, 12, 1.5M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
-
-
-def _svg(figure: Any, *, label: str) -> str:
-    """The figure as an inline element that takes its place's width and its page's colours."""
-    import matplotlib as mpl
-
-    file = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
-        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    text = file.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r"font: (?:[\w ]*?)([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    text = text.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
-    for number, stand_in in enumerate(SERIES):
-        text = text.replace(stand_in, f"var(--c{number})")
-    opening = rf'<svg role="img" aria-label="{label}" viewBox="\1">'
-    return re.sub(r'<svg .*?viewBox="([^"]*)"[^>]*>', opening, text, count=1, flags=re.DOTALL)
+    return pages.svg(figure, label=title)
 
 
 def _view(sample: ShownSample, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -261,13 +305,18 @@ def _view(sample: ShownSample, lines: Sequence[Mapping[str, Any]]) -> dict[str, 
         if sample.id in line.get("said", {})
     ]
     side = STILL if len(sample.images) == 1 else FRAME
+    times = sample.times or ("",) * len(sample.images)
     return {
         "id": sample.id,
         "component": sample.component,
+        "modality": sample.modality.replace("_", " "),
         "question": sample.question,
         "expected": sample.expected,
         "answers": spread(answers, CHECKPOINTS),
-        "images": [copy_of(data, side) for data in sample.images[:FRAMES]],
+        "images": [
+            {**copy_of(data, side), "when": when}
+            for data, when in list(zip(sample.images, times, strict=True))[:FRAMES]
+        ],
         "more": max(0, len(sample.images) - FRAMES),
     }
 

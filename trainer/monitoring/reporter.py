@@ -334,6 +334,7 @@ class Reporter:
                     write_line(self.log, {"step": state.step, "said": words})
         if self.log is not None and self.config.page_samples:
             page.write(
-                self.run, self.config, shown, steps=self.num_steps, mixtures=self.inputs.mixtures
-            )
+                self.run, self.config, shown, steps=self.num_steps, mixtures=self.inputs.mixtures,
+                device=device_name(self.world.device),
+            )  # fmt: skip
         self.meter.started = time.perf_counter()  # what a checkpoint takes is no training

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from pipelines.report import plots
 from pipelines.report.finished import open_finished
 from pipelines.report.page import (
     Budget,
@@ -147,3 +148,17 @@ def test_a_page_of_what_was_asked_for(mixture, words, samples):
 def test_a_page_of_what_is_not_there_says_so(mixture):
     with pytest.raises(ValueError, match=r"Did you mean 'small_image'"):
         page_of(mixture, work=work_of(mixture.folder), rule="smal_image")
+
+
+def test_a_component_has_the_colour_of_its_place_everywhere(mixture, html):
+    """In the table, the legend and the bands of the flow; a trainer's page takes the same."""
+    names = list(mixture.stats["components"])
+    for number, name in enumerate(names):
+        dot = f'<i class="dot" style="background:var(--c{number})"></i>{name}'
+        assert html.count(dot) == 2
+    stats = {**mixture.stats, "components": dict(mixture.stats["components"])}
+    first = stats["components"][names[0]]
+    stats["components"][names[0]] = {**first, "kept": 0, "used": 0, "rejected": {}}
+    drawn = plots.flow(stats, title="flow")  # a component of which nothing was read shifts none
+    assert "var(--c0)" not in drawn
+    assert f"var(--c{len(names) - 1})" in drawn

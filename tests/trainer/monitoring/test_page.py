@@ -23,7 +23,15 @@ from trainer.evaluation import generations
 from trainer.evaluation.answer import Prompt
 from trainer.evaluation.generations import ShownSample, choose_samples
 from trainer.loop import train
-from trainer.monitoring.page import CHARACTERS, POINTS, downsample, page, spread, visible_text
+from trainer.monitoring.page import (
+    CHARACTERS,
+    POINTS,
+    downsample,
+    page,
+    spread,
+    versions,
+    visible_text,
+)
 
 HOSTILE = (
     "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }}\u202e\x1b["
@@ -68,7 +76,8 @@ def test_a_run_writes_its_page_and_goes_on_writing_it(settings: Settings) -> Non
     for words in answered(run)[4].values():
         assert " ".join(words.split()) in text
     labels = [a.get("aria-label") for tag, a in found.elements if tag == "svg"]
-    assert labels == ["Loss per component", "Learning rate", "Throughput", "Norm of the gradient"]
+    assert labels == ["Loss over all", "Loss per component", "Learning rate", "Throughput",
+                      "Norm of the gradient"]  # fmt: skip
     assert len([tag for tag, _ in found.elements if tag == "img"]) >= 2
 
 
@@ -122,7 +131,8 @@ def test_what_is_shown_is_what_the_checkpoint_says(
 
 def test_samples_alternate_over_components_and_keep_their_own_image(mixture: Path) -> None:
     shown = choose_samples([open_mixture(str(mixture))], load_tokenizer("builtin"), count=8)
-    assert [each.component for each in shown][:4] == ["images", "words"] * 2
+    assert [each.modality for each in shown][:3] == ["image", "text", "multi_image"]
+    assert {each.component for each in shown} == {"images", "words"}
     assert len({each.id for each in shown}) == len(shown)
     for each in shown:
         if not each.images:
@@ -182,8 +192,32 @@ def test_hostile_text_is_text_and_nothing_else() -> None:
 def test_components_that_come_and_go_are_drawn() -> None:
     log = [line(k, losses={f"component/{k % 12:02d}": 3.0 - k / 100}) for k in range(1, 300)]
     html = page(Config(name="many"), log, [], steps=300, mixtures=["m"])
-    assert html.count('scope="row"') == 13
+    assert html.partition("Settings and versions")[0].count('scope="row"') == 13
     assert len(html) < 300_000
+
+
+def test_a_component_has_the_colour_that_its_mixtures_report_gives_it() -> None:
+    """By its place in the mixture, whatever the order of its name and whoever lacks a loss."""
+    log = [line(k, losses={"component/b": 2.0, "component/a": 1.0}) for k in (1, 2)]
+    html = page(Config(name="run"), log, [], steps=2, mixtures=["m"], orders=[["c", "b", "a"]])
+    for name, colour in {"b": 1, "a": 2}.items():
+        assert re.search(rf'border-color:var\(--c{colour}\)"></i>{name}<', html)
+    assert 'style="border-color:var(--c0)' not in html
+
+
+def test_settings_versions_and_units_are_stated() -> None:
+    config = Config(name="run", batch_rows=3, data={"out/m": 1.0})
+    log = [line(k, losses={"component/a": 1.0}) for k in (1, 2)]
+    html = page(config, log, [], steps=2, mixtures=["m"], versions=versions("a CPU"))
+    changed, _, rest = html.partition("Settings and versions")[2].partition("<details>")
+    for part in ("<code>batch_rows</code></th><td><code>3<", "<code>data.out/m</code>", "a CPU",
+                 f"torch {torch.__version__}"):  # fmt: skip
+        assert part in changed
+    assert "<code>optim.lr.vision</code>" in rest
+    labels = "".join(Page(html).words)
+    assert labels.count("nats per learned token") == 2
+    for unit in ("tokens per second", "step size of AdamW", "nats per unit of weight"):
+        assert unit in labels
 
 
 def test_a_run_without_a_logged_line_says_so() -> None:
