@@ -81,13 +81,22 @@ def smolvlm_config(model: Model, tokenizer: Any) -> "SmolVLMConfig":
 
 
 def random_model(model: Model, tokenizer: Any, *, seed: int) -> "SmolVLMForConditionalGeneration":
-    """Random weights, the same for the same seed."""
+    """Random weights, the same for the same seed.
+
+    Places of patches are embedded as large as a bright patch is (3 x patch_size^2 inputs near 1):
+    where both have one small deviation, as in `transformers`, a patch drowns its place, and whether
+    something is left or right is learned late or never.
+    """
     from transformers import SmolVLMForConditionalGeneration
 
     torch.manual_seed(seed)
-    return SmolVLMForConditionalGeneration._from_config(
+    made = SmolVLMForConditionalGeneration._from_config(
         smolvlm_config(model, tokenizer), dtype=torch.float32
     )
+    places = made.model.vision_model.embeddings.position_embedding.weight
+    with torch.no_grad():
+        places.mul_(math.sqrt(3) * model.vision.patch_size)
+    return made
 
 
 def use_attention(model: "SmolVLMForConditionalGeneration", name: str) -> None:
