@@ -87,15 +87,20 @@ def css() -> str:
     """The variables of both schemes: --page, --card, --ink, --quiet, --faint, --plain, --good and
     --c0, --c1, ...
     """
-
-    def variables(scheme: str, series: Sequence[str]) -> str:
-        colours = " ".join(f"--c{k}: {colour};" for k, colour in enumerate(series))
-        return f":root {{ --page: {GROUND[scheme]}; {_OTHERS[scheme]} {colours} }}"
-
     return (
-        f":root {{ color-scheme: light dark; }}\n{variables('light', LIGHT)}\n"
-        f"@media (prefers-color-scheme: dark) {{ {variables('dark', DARK)} }}\n"
+        f":root {{ color-scheme: light dark; }}\n{_rule(':root', 'light', LIGHT)}\n"
+        f"@media (prefers-color-scheme: dark) {{ {_rule(':root', 'dark', DARK)} }}\n"
     )
+
+
+def light_css(selector: str) -> str:
+    """The variables of the light scheme for a part of somebody else's page, as a notebook is."""
+    return _rule(selector, "light", LIGHT)
+
+
+def _rule(selector: str, scheme: str, series: Sequence[str]) -> str:
+    colours = " ".join(f"--c{k}: {colour};" for k, colour in enumerate(series))
+    return f"{selector} {{ --page: {GROUND[scheme]}; {_OTHERS[scheme]} {colours} }}"
 
 
 def svg(figure: Any, *, label: str) -> str:

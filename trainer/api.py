@@ -42,19 +42,24 @@ class Run:
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
 
     def _repr_html_(self) -> str:
-        from trainer.monitoring.page import plots
+        from tokenization.pages import light_css, place_styles
+        from trainer.monitoring.page import loss_names, plots
 
         lines = self.log
         logged = [line for line in lines if "loss" in line]
         held = [line for line in lines if "held_out" in line]
-        drawn = plots(logged, held) if len(logged) > 1 else []
+        styles = place_styles((), loss_names(logged, held))
+        drawn = plots(logged, held, styles) if len(logged) > 1 else []
         figures = "".join(
             f"<figure>{plot['svg']}<figcaption>{escape(plot['title'])}, {escape(plot['note'])}"
             "</figcaption></figure>"
             for plot in drawn
         )
         last = f"loss {logged[-1]['mean_loss']:.4f} after {logged[-1]['step']} steps"
-        return f"<h3>{escape(str(self.checkpoint))}</h3><p>{last}</p>{figures}"
+        return (
+            f'<style>{light_css(".smolvlm-run")}</style><div class="smolvlm-run">'
+            f"<h3>{escape(str(self.checkpoint))}</h3><p>{last}</p>{figures}</div>"
+        )
 
 
 def train(

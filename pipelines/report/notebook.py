@@ -10,11 +10,12 @@ from pipelines.report import plots
 from pipelines.report.card import MEASURES, human_amount, human_epochs, percent, rule_meaning
 from pipelines.report.finished import Finished
 from pipelines.report.page import stat_plots
+from tokenization.pages import light_css
 
 STYLE = (
     "<style>.smolvlm figure{display:inline-block;margin:0 12px 12px 0;max-width:360px;"
     "vertical-align:top}.smolvlm svg{max-width:100%;height:auto;background:#fff}"
-    ".smolvlm figcaption{font-size:85%}</style>"
+    ".smolvlm figcaption{font-size:85%}" + light_css(".smolvlm") + "</style>"
 )
 
 

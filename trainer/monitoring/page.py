@@ -67,7 +67,7 @@ def page(
     environment.filters |= {"visible": visible_text, "people": human_count, "value": human_value}
     logged = [line for line in lines if "loss" in line]
     held = [line for line in lines if "held_out" in line]
-    names = sorted({*components(logged, "losses"), *components(held, "held_out")})
+    names = loss_names(logged, held)
     shown = [*names, *(sample.component for sample in samples)]
     styles = place_styles(orders, sorted(set(shown)))
     return environment.get_template("page.html.jinja").render(
@@ -78,7 +78,7 @@ def page(
         styles=styles,
         last=logged[-1] if logged else None,
         table=losses(names, logged, held),
-        plots=plots(names, styles, logged, held) if len(logged) > 1 else [],
+        plots=plots(logged, held, styles) if len(logged) > 1 else [],
         new_tokens=NEW_TOKENS,
         samples=[_view(sample, lines) for sample in samples],
         settings=settings(config),
@@ -208,16 +208,21 @@ class Drawn:
     """Drawn as rings beside the curve."""
 
 
+def loss_names(logged: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The components of which a loss is logged, by name."""
+    return sorted({*components(logged, "losses"), *components(held, "held_out")})
+
+
 def plots(
-    names: Sequence[str],
-    styles: Mapping[str, Style],
     logged: Sequence[Mapping[str, Any]],
     held: Sequence[Mapping[str, Any]],
+    styles: Mapping[str, Style],
 ) -> list[dict[str, Any]]:
     """Title, note and SVG of the curves, all over the tokens trained on.
 
-    Components have their colours; what is no component is drawn in the text's, dashed apart.
+    Components have their styles; what is no component is drawn in the text's, dashed apart.
     """
+    names = loss_names(logged, held)
     tokens = [line["tokens"] for line in logged]
     steps = [line["step"] for line in logged]
     at = np.interp([line["step"] for line in held], steps, tokens).tolist() if held else []
