@@ -160,8 +160,9 @@ def check_nearness(
     """Near rows can be found without comparing all with all; else ValueError."""
     if radius > MAX_RADIUS:
         raise ValueError(
-            f"{at}.radius is {radius}, expected at most {MAX_RADIUS} of 64 bits: beyond it "
-            "images that have little in common are near, and finding them takes ever longer."
+            f"{at}.radius is {radius}, expected at most {MAX_RADIUS} of 64 bits.\n"
+            "way out: lower it. Beyond that, images that have little in common are near, and "
+            "finding them takes ever longer."
         )
     if similarity < MIN_SIMILARITY:
         raise ValueError(

@@ -238,7 +238,8 @@ def _explained(
     elif len(empty) < frame["component"].n_unique():
         ways.append("set on_shortage=redistribute")
     can = ", ".join(f"{name} {human_count(gives)}" for name, gives in _gifts(frame).iter_rows())
-    return f"{' '.join(lines)} Each can give, in {unit}: {can}. Ways out: {'; '.join(ways)}."
+    found = f"{' '.join(lines)}\nfound: Each can give, in {unit}: {can}."
+    return "\n  - ".join([f"{found}\nWays out:", *ways])
 
 
 def _gifts(frame: pl.DataFrame) -> pl.DataFrame:

@@ -110,7 +110,7 @@ def kept_fractions(supply: pl.DataFrame, mixture: Mixture) -> np.ndarray:
                 raise ValueError(
                     f"{mixture.name}: limits.{name}.max_ratio is {limit.max_ratio:g}, but "
                     f"{', '.join(whole)} hold nothing else and their ratios come to "
-                    f"{part(none_left):.6g}. Lower those ratios or raise the limit."
+                    f"{part(none_left):.6g}.\nway out: lower those ratios or raise the limit."
                 )
             low, high = 0.0, 1.0
             for _ in range(60):

@@ -48,7 +48,8 @@ def without(mixture: Mixture, absent: Mapping[str, str]) -> tuple[Mixture, list[
             raise ValueError(
                 f"{mixture.name}: {name} is optional and cannot be read ({reason}), and neither "
                 f"can {', '.join(component.instead)}, to which components.{name}.instead gives its "
-                f"share. Name others there, or set components.{name}.ratio to 0 and share it out."
+                f"share.\nway out: name others there, or set components.{name}.ratio to 0 and "
+                "share it out."
             )
         whole = sum(mixture.components[heir].ratio for heir in heirs)
         given = {heir: component.ratio * mixture.components[heir].ratio / whole for heir in heirs}

@@ -176,7 +176,8 @@ def refuse_interpolation(value: Any, *, where: str, key: str = "") -> None:
     elif isinstance(value, str) and "${" in value:
         raise ValueError(
             f"{where}: {key} holds '${{'. Nothing is interpolated in a mixture, which is data that "
-            f"people share: write the value itself, or give it on the command line: {key}=VALUE."
+            "people share.\nway out: write the value itself, or give it on the command line: "
+            f"{key}=VALUE."
         )
 
 

@@ -106,7 +106,8 @@ def found_path(text: str) -> str:
     if found.startswith(private.PREFIX) and found == text:
         raise ValueError(
             f"{text} stands for a path of the machine on which the mixture was built, which is not "
-            "published. Name your copy: components.NAME.data=PATH (or whichever key it is)."
+            "published.\nway out: name your copy: components.NAME.data=PATH (or whichever key it "
+            "is)."
         )
     return found
 

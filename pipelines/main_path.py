@@ -80,7 +80,7 @@ def refuse_drift(found: dict[str, Any], now: dict[str, Any], place: Place) -> No
     raise ValueError(
         f"{place.output} holds mixture '{found['name']}' made by another recipe "
         f"({found['fingerprint']}, now {now['fingerprint']}):\n  {shown}\n"
-        "Say overwrite=true to replace it, or name=ANOTHER (or output=DIR) to keep both."
+        "way out: say overwrite=true to replace it, or name=ANOTHER (or output=DIR) to keep both."
     )
 
 

@@ -87,8 +87,9 @@ def push(
         with staged_checkpoint(root, repo=repo, dataset=dataset) as files:
             return upload(files, repo=repo, kind="model", url=url, revision=revision)
     raise FileNotFoundError(
-        f"{folder}: neither a finished mixture (recipe.json) nor a checkpoint (config.json). Build "
-        "a mixture (python -m pipelines build), or name a checkpoint's folder on this disk."
+        f"{folder}: neither a finished mixture (recipe.json) nor a checkpoint (config.json).\n"
+        "way out: "
+        "build a mixture (python -m pipelines build), or name a checkpoint's folder on this disk."
     )
 
 

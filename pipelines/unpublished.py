@@ -30,7 +30,7 @@ def pick_or_keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Pla
         return picking.pick(index, mixture, rows=rows, licences=licences, causes=causes)
     except ValueError as error:
         folder = keep(index, todo, mixture, place)
-        told = f"{error} {where_media_lie(index, todo)}{way_to_look(index, folder, place)}"
+        told = f"{error}\n{where_media_lie(index, todo)}{way_to_look(index, folder, place)}"
         raise ValueError(told) from error
 
 

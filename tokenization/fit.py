@@ -55,9 +55,10 @@ def _checked(
     bad = np.flatnonzero((tokens > seq_len) | (crops > max_crops) | (tokens < 1) | (crops < 0))
     if len(bad):
         raise ValueError(
-            f"sample {bad[0]} has {tokens[bad[0]]} tokens and {crops[bad[0]]} crops: expected 1 to "
-            f"{seq_len} (seq_len) and at most {max_crops} (max_crops). {len(bad)} such samples; "
-            "reject them before packing, or raise the limits."
+            f"sample {bad[0]} has {tokens[bad[0]]} tokens and {crops[bad[0]]} crops; {len(bad)} "
+            f"such samples.\nexpected: 1 to {seq_len} tokens (seq_len) and at most {max_crops} "
+            "crops "
+            "(max_crops)\nway out: reject them before packing, or raise the limits."
         )
     return tokens, crops
 

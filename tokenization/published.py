@@ -50,7 +50,8 @@ def fetch(name: str, *, files: Sequence[str], where: str) -> Path:
     except OSError as error:
         raise ValueError(
             f"{where}: no such folder here, and the hub gave no model {repository}"
-            f"{f' at revision {revision}' if revision else ''} ({_first_line(error)}). Expected a "
+            f"{f' at revision {revision}' if revision else ''} ({_first_line(error)}).\n"
+            "expected: a "
             "folder, or a hub id that can be reached and that you may read: ORG/NAME or "
             f"ORG/NAME@revision.{way}"
         ) from error
@@ -127,7 +128,7 @@ def encoding_like(folder: Path, *, where: str) -> dict[str, Any]:
         context = config["text_config"].get("max_position_embeddings")
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{where}: {folder}: its processor does not say {error}. Expected the files of a "
+            f"{where}: {folder}: its processor does not say {error}.\nexpected: the files of a "
             "SmolVLM: max_image_size and size of the image processor, image_seq_len."
         ) from error
     position = _positions(folder)

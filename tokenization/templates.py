@@ -53,8 +53,9 @@ def template_of(tokenizer: "PreTrainedTokenizerFast", *, encoding: Encoding) -> 
         )
     if not re.search(r"\{%-?\s*generation\s*-?%\}", template) and encoding.learn != "all":
         raise ValueError(
-            "encoding.chat_template: the template marks nothing as learned. Expected the answer "
-            "between {% generation %} and {% endgeneration %}; give such a template as text, or "
+            "encoding.chat_template: the template marks nothing as learned.\nexpected: the answer "
+            "between {% generation %} and {% endgeneration %}\n"
+            "way out: give such a template as text, or "
             "set encoding.learn to `all`."
         )
     return template

@@ -70,7 +70,7 @@ def resolve_checkpoint(path: Path) -> Path:
         return checkpoint_folders(path)[-1]
     raise FileNotFoundError(
         f"{path}: neither a checkpoint (a folder with config.json) nor a run that holds one "
-        "(step-000100/...). Train one: python -m trainer config=tiny data=out/quickstart"
+        "(step-000100/...).\nway out: train one: python -m trainer config=tiny data=out/quickstart"
     )
 
 

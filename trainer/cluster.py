@@ -27,7 +27,8 @@ def cluster_settings(pairs: dict[str, str]) -> dict[str, Any]:
     if not found.get("ray"):
         raise ValueError(
             "ranks= and failures= need ray=auto (the running cluster), ray=local (this machine) or "
-            "ray=ADDRESS. Without Ray: torchrun --nproc-per-node=N -m trainer config=... data=..."
+            "ray=ADDRESS.\nway out: without Ray: torchrun --nproc-per-node=N -m trainer "
+            "config=... data=..."
         )
     if found["ranks"] == "0":
         raise ValueError(f"ray={found['ray']}: set ranks=N, the number of processes (GPUs).")

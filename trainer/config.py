@@ -446,8 +446,8 @@ def check(config: Config, *, where: str) -> None:
     if side % model.scale_factor:
         raise ValueError(
             f"{where}: model.scale_factor {model.scale_factor} does not divide the "
-            f"{side} patches ({vision.image_size} px / {vision.patch_size} px) of a side. "
-            "Change image_size, patch_size or scale_factor."
+            f"{side} patches ({vision.image_size} px / {vision.patch_size} px) of a side.\n"
+            "way out: change image_size, patch_size or scale_factor."
         )
     for tower, heads, size in (
         ("vision", vision.num_attention_heads, vision.hidden_size),

@@ -93,8 +93,8 @@ def refuse_blindness(objective: nn.Module, model: Model, *, image_token: int, wo
 
         raise ValueError(
             f"transformers {transformers.__version__}: the loss is {losses[0]} for one image and "
-            "for its negative, so nothing would be learned from images. Expected transformers 5.18 "
-            "or later: pip install --upgrade transformers."
+            "for its negative, so nothing would be learned from images.\nexpected: transformers "
+            "5.18 or later\nway out: pip install --upgrade transformers."
         )
 
 

@@ -206,17 +206,17 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
                 place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
                 raise ValueError(
                     f"TMPDIR={place}: too long for Ray, whose sockets lie in it (a socket's path "
-                    "has at most 107 bytes). Set RAY_TMPDIR to a short folder on this machine's "
-                    "own disk, as in RAY_TMPDIR=/tmp, or say workers=0."
+                    "has at most 107 bytes).\nway out: set RAY_TMPDIR to a short folder on "
+                    "this machine's own disk, as in RAY_TMPDIR=/tmp, or say workers=0."
                 ) from error
             # Of processes that are late or end early Ray raises no class but Exception itself.
             late = isinstance(error, RuntimeError | ConnectionError | TimeoutError)
             if not late and type(error) is not Exception:
                 raise
             raise ValueError(
-                f"Ray did not come up on this machine ({str(error).splitlines()[0]}). Where it is "
-                "busy, the same command may do it later; workers=0 builds in this process, without "
-                "Ray."
+                f"Ray did not come up on this machine ({str(error).splitlines()[0]}).\nway out: "
+                "where it is busy, the same command may do it later; workers=0 builds in this "
+                "process, without Ray."
             ) from error
     else:
         # A submitted job brings its code by its own runtime environment (or the image).
@@ -392,7 +392,8 @@ def _options(name: str, needs: Needs) -> dict[str, Any]:
     if needs.num_gpus > gpus:
         raise ValueError(
             f"stage {name} asks for {needs.num_gpus:g} GPUs (a rule's num_gpus), but the largest "
-            f"node has {gpus:g}. Start the node with the GPU first, or leave num_gpus out."
+            f"node has {gpus:g}.\nway out: start the node with the GPU first, or leave num_gpus "
+            "out."
         )
     options: dict[str, Any] = {
         "num_cpus": needs.num_cpus,

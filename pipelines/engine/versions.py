@@ -46,6 +46,7 @@ def check(drivers: Mapping[str, str]) -> None:
     ]
     if differ:
         raise OtherVersionsError(
-            f"node {platform.node()}: {'; '.join(differ)}. Equal bytes need equal versions: "
+            f"node {platform.node()}: {'; '.join(differ)}. Equal bytes need equal versions.\n"
+            "way out: "
             "install the same on every machine (one image, or this repository's constraints.txt)."
         )

@@ -199,8 +199,9 @@ def of_split(
     if not any(splits.values()):
         there = ", ".join(file.name for file in tree.files[:3]) or "nothing"
         raise ValueError(
-            f"{where}: no table under {tree.root}; expected .parquet, .arrow, .jsonl, .json, .csv "
-            f"or .tsv; found {there}. One file or some are named with a glob: data: FOLDER/*.jsonl"
+            f"{where}: no table under {tree.root}\nfound: {there}\nexpected: .parquet, .arrow, "
+            ".jsonl, .json, .csv or .tsv\n"
+            "way out: one file or some are named with a glob: data: FOLDER/*.jsonl"
         )
     found: list[File] = []
     for name in wanted.split("+"):

@@ -61,8 +61,9 @@ class Verified(io.RawIOBase):
             if self.hashed == self.size and self.hash.hexdigest() != self.content:
                 raise ContentError(
                     f"{self.url}: its {self.size:,} bytes are not those that the hub states "
-                    f"(SHA-256 {self.hash.hexdigest()}, stated {self.content}). Fetch the file "
-                    "again; where it comes from a mirror or proxy, that one holds another."
+                    f"(SHA-256 {self.hash.hexdigest()}, stated {self.content}).\n"
+                    "way out: fetch the "
+                    "file again; where it comes from a mirror or proxy, that one holds another."
                 )
         self.position += count
         return count

@@ -136,7 +136,7 @@ def cached_tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
         named = f" (it holds {', '.join(others[:4])}: name one with @COMMIT)" if others else ""
         raise ValueError(
             f"{url}: HF_HUB_OFFLINE is set, and {folder} holds nothing of revision {revision}"
-            f"{named}. Fetch it on a machine with network: "
+            f"{named}.\nway out: fetch it on a machine with network: "
             f"{hub_cache.fetching(repo, [f'{path}/*'] if path else [], revision=revision)}; or "
             "unset HF_HUB_OFFLINE; or name a local copy with data:"
         )

@@ -35,8 +35,10 @@ def with_retries(what: str, call: Callable[[], T]) -> T:
                 raise refused from error
             if attempt == TRIES - 1:
                 raise ConnectionError(
-                    f"{what}: the hub does not answer after {TRIES} attempts ({error}). Try again "
-                    "later: finished parts are kept; or name a local copy with data:; or, where it "
+                    f"{what}: the hub does not answer after {TRIES} attempts ({error}).\n"
+                    "way out: try "
+                    "again later: finished parts are kept; or name a local copy with data:; or, "
+                    "where it "
                     "lies in the hub client's cache, set HF_HUB_OFFLINE=1"
                 ) from error
             pause = retry_delay(attempt, error)

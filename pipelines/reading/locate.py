@@ -67,7 +67,8 @@ def locate_files(
         folder = f"{mirror.rstrip('/')}/{about.hub}"
         if not is_url(folder) and not Path(folder).is_dir():
             raise FileNotFoundError(
-                f"{where}: the mirror has no folder {folder}. Put a checkout of {about.hub} there, "
+                f"{where}: the mirror has no folder {folder}.\n"
+                f"way out: put a checkout of {about.hub} there, "
                 "name another place with data: in the component, or leave out data=MIRROR"
             )
         return list_tree(folder), {}

@@ -58,9 +58,9 @@ def check_columns(file: File, found: Sequence[str], source: Source) -> None:
     """Raises ValueError unless every column of the source's layout is among `found`."""
     for absent in source.lacks(found):
         raise ValueError(
-            f"{file.url}: no column {absent!r}, which {source.name} rows have; found "
-            f"{', '.join(sorted(found)) or 'none'}. Use the source whose layout this file has "
-            "(python -m pipelines sources), or say which column it is: columns: {...}"
+            f"{file.url}: no column {absent!r}, which {source.name} rows have\nfound: "
+            f"{', '.join(sorted(found)) or 'none'}\nway out: use the source whose layout this file "
+            "has (python -m pipelines sources), or say which column it is: columns: {...}"
         )
 
 

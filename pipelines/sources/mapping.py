@@ -81,8 +81,9 @@ def configured(
     about = source_named(name, where=where)
     if about.name == "table" and not columns:
         raise ValueError(
-            f"{where}.columns is missing: it says which column of the table is what, as in "
-            "columns: {images: image, question: question, answer: answer} (docs/sources.md)."
+            f"{where}.columns is missing: it says which column of the table is what\n"
+            "way out: columns: {images: image, question: question, answer: answer} "
+            "(docs/sources.md)."
         )
     if not (columns or repo or split):
         return about

@@ -172,8 +172,9 @@ def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
     if config.cache_bytes and held(1) > config.cache_bytes:
         raise ValueError(
             f"cache_bytes is {config.cache_bytes:,}, but the shards whose rows are shuffled with "
-            f"each other ({window} of each mixture) have {held(1):,} bytes. Set cache_bytes to "
-            f"that, or shuffle_shards below {window} to shuffle fewer at a time."
+            f"each other ({window} of each mixture) have {held(1):,} bytes.\n"
+            "way out: set cache_bytes "
+            f"to that, or shuffle_shards below {window} to shuffle fewer at a time."
         )
     if config.cache_bytes and held(2) > config.cache_bytes:
         return 0

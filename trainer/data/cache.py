@@ -116,9 +116,9 @@ def private_folder(folder: Path) -> Path:
     about = folder.stat()
     if about.st_uid != os.getuid() or about.st_mode & 0o022:
         raise ValueError(
-            f"cache={folder}: it is user {about.st_uid}'s with rights {about.st_mode & 0o777:o}; "
-            "expected a folder of your own that nobody else may write to, as shards in it are "
-            f"trained on. Name another with cache=, or: chmod 700 {folder}"
+            f"cache={folder}: it is user {about.st_uid}'s with rights {about.st_mode & 0o777:o}\n"
+            "expected: a folder of your own that nobody else may write to, as shards in it are "
+            f"trained on\nway out: name another with cache=, or: chmod 700 {folder}"
         )
     return folder
 

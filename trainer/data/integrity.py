@@ -54,8 +54,8 @@ def refuse_other_shard(path: Path, name: str, recipe: dict[str, Any]) -> None:
     if found != said:
         raise ValueError(
             f"{path}: its SHA-256 is {found}, but recipe.json says {said}: it has changed since it "
-            "was built, and nothing is trained on it. `python -m pipelines check DIR` says what "
-            "else has; remove the shard and build the mixture again, or fetch it again."
+            "was built, and nothing is trained on it.\nway out: `python -m pipelines check DIR` "
+            "says what else has; remove the shard and build the mixture again, or fetch it again."
         )
     with suppress(OSError):  # a home that is full or read-only costs another look, no more
         known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

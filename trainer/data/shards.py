@@ -123,21 +123,23 @@ def refuse_mismatch(config: Config, mixture: Mixture, *, vocabulary: int) -> Non
         if our_value != their_value:
             raise ValueError(
                 f"{what}: {ours} of config '{config.name}' is {our_value}, {theirs} of the "
-                f"shards in {mixture.folder} is {their_value}. Build the mixture with "
+                f"shards in {mixture.folder} is {their_value}.\nway out: build the mixture with "
                 f"{theirs}={our_value}, or train a model made for {their_value}."
             )
     if vocabulary > model.language.vocab_size:
         raise ValueError(
             f"vocabulary: model.language.vocab_size of config '{config.name}' is "
-            f"{model.language.vocab_size}, the tokenizer in {mixture.folder} has {vocabulary} ids. "
-            f"Set model.language.vocab_size={vocabulary} or build with the model's tokenizer."
+            f"{model.language.vocab_size}, the tokenizer in {mixture.folder} has {vocabulary} "
+            "ids.\n"
+            f"way out: set model.language.vocab_size={vocabulary} or build with the model's "
+            "tokenizer."
         )
     if encoding.seq_len > model.language.max_position_embeddings:
         raise ValueError(
             f"context: model.language.max_position_embeddings of config '{config.name}' is "
             f"{model.language.max_position_embeddings}, encoding.seq_len of the shards in "
-            f"{mixture.folder} is {encoding.seq_len}. Build with a smaller seq_len, or raise the "
-            "context (and model.language.rope_theta with it)."
+            f"{mixture.folder} is {encoding.seq_len}.\nway out: build with a smaller seq_len, or "
+            "raise the context (and model.language.rope_theta with it)."
         )
 
 

@@ -70,7 +70,8 @@ def read(file: Path, *, limit: int = 0) -> list[Case]:
             )
     if not {"image", "image_path"} & set(rows[0]) and {"video", "video_path"} & set(rows[0]):
         raise ValueError(
-            f"bench={file}: its questions are about videos, which are not answered here. For "
+            f"bench={file}: its questions are about videos, which are not answered here.\n"
+            "way out: for "
             f"VLMEvalKit: python -m trainer evaluate CHECKPOINT vlmevalkit={file.stem}"
         )
     by_index = {row["index"]: row for row in rows}

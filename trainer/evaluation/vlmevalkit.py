@@ -74,7 +74,7 @@ def entry(name: str, *, own_class: str = "") -> dict[str, Any]:
     if found is None:
         raise ValueError(
             f"VLMEvalKit cannot run {name} from a file: its class takes no `dataset` there and "
-            "would run another benchmark. Enter the checkpoint in `supported_VLM` of its "
+            "would run another benchmark.\nway out: enter the checkpoint in `supported_VLM` of its "
             f"vlmeval/config.py and give run.py --data {name}."
         )
     if found.get("class") == "":

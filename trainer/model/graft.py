@@ -103,6 +103,6 @@ def refuse_other_ids(name: str, tokenizer: Any, where: str) -> None:
     if moved:
         raise ValueError(
             f"{where}: {len(moved)} tokens have other ids there than in the mixture's tokenizer, "
-            f"for example {moved[0]!r}: {theirs[moved[0]]} there, {ours[moved[0]]} here. "
-            "Build the mixture with a tokenizer that extends the backbone's."
+            f"for example {moved[0]!r}: {theirs[moved[0]]} there, {ours[moved[0]]} here.\n"
+            "way out: build the mixture with a tokenizer that extends the backbone's."
         )

@@ -31,7 +31,8 @@ def tokenizer_of(mixtures: list[Mixture]) -> Any:
         if vocabulary(tokenizer) != vocabulary(tokenizers[0]):
             raise ValueError(
                 f"data: {folder} and {folders[0]} are different vocabularies. Mixtures that are "
-                "trained together need one tokenizer: build them with the same encoding.tokenizer."
+                "trained together need one tokenizer.\n"
+                "way out: build them with the same encoding.tokenizer."
             )
     return tokenizers[0]
 

@@ -102,8 +102,8 @@ def _compare_sizes(config: Config, theirs: Model, where: str) -> list[str]:
     if refused:
         raise ValueError(
             f"{where}: another model:\n" + "\n".join(refused) + "\n"
-            "Leave config= out (the sizes are then the checkpoint's), or use the config that it "
-            "was trained with. To stretch its context write larger values of "
+            "way out: leave config= out (the sizes are then the checkpoint's), or use the config "
+            "that it was trained with. To stretch its context write larger values of "
             "model.language.rope_theta and max_position_embeddings yourself, on the command line "
             "or in your own file."
         )
@@ -147,7 +147,7 @@ def _refuse_other_parts(config: Config, theirs: Any, tokenizer: Any, where: str)
     if theirs.image_token_id != ours.image_token_id:
         raise ValueError(
             f"{where}: image_token_id is {theirs.image_token_id} in the checkpoint, <image> is "
-            f"{ours.image_token_id} in the mixture's tokenizer. Build the mixture with "
+            f"{ours.image_token_id} in the mixture's tokenizer.\nway out: build the mixture with "
             f"encoding.tokenizer={config.init}."
         )
 
@@ -181,6 +181,7 @@ def _refuse_other_encoding(config: Config, mixture: Mixture, folder: Path, token
         raise ValueError(
             f"{where}: the mixture in {mixture.folder} is encoded otherwise than this checkpoint "
             "reads:\n" + "\n".join(differ) + "\n"
-            f"Build it with encoding: {{like: {config.init}}}, or, where the difference is meant "
+            f"way out: build it with encoding: {{like: {config.init}}}, or, where the difference "
+            "is meant "
             "(another longest_edge, say), name it: init_may_differ=[longest_edge]."
         )
