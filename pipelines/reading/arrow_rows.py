@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.reading.files import File, is_url, open_file
 from pipelines.reading.values import MOST_LOST, is_network, values
 from pipelines.sources.sample import Defect, Source
+from pipelines.sources.shape import of_schema
 
 BATCH_ROWS = 64
 """Rows that are made Python values of at once."""
@@ -54,8 +55,11 @@ def schema_of(file: File) -> Any:
 
     try:
         with opened(file.url, file.size) as reader:
+            of_schema(reader.schema)  # every name in it is text
             return reader.schema
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if getattr(error, "errno", None) is not None or is_network(error):
+            raise
         raise ValueError(f"{file.url}: not a readable Arrow file ({error})") from error
 
 
@@ -67,8 +71,8 @@ def sizes_of(file: File) -> list[tuple[int, int]]:
     try:
         with opened(file.url, file.size) as reader:
             for batch in batches_of(reader, 0, None):
-                found.append((batch.num_rows, batch.nbytes))
-    except (pa.ArrowInvalid, OSError) as error:
+                found.append((batch.num_rows, batch.get_total_buffer_size()))
+    except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise
         found.append((1, 0))
@@ -96,6 +100,7 @@ def arrow_rows(
             classes = class_names(reader.schema) if source.by_config else {}
             for batch in batches_of(reader, first, stop):
                 chosen = batch.select(names)
+                chosen.validate(full=True)  # else offsets of a damaged file lead anywhere
                 for start in range(0, chosen.num_rows, BATCH_ROWS):
                     for row in values(chosen.slice(start, BATCH_ROWS)):
                         given += 1

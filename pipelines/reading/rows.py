@@ -17,7 +17,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO, cast
@@ -263,7 +263,8 @@ def open_text(url: str, size: int) -> io.TextIOWrapper:
     if packed and packed["packed"]:
         inner = decompressed(stream, packed["packed"])
         stream = cast(BinaryIO, io.BufferedReader(inner, buffer_size=64 << 10))
-        encoding = encoding_of(cast(io.BufferedReader, stream).peek(4)[:4])
+        with header_errors(url):
+            encoding = encoding_of(cast(io.BufferedReader, stream).peek(4)[:4])
     else:
         encoding = encoding_of(stream.read(4))
         stream.seek(0)
@@ -277,11 +278,9 @@ def csv_rows(url: str, size: int) -> Iterator[object]:
     quotes doubled; an empty cell is null. A line of too many or too few cells is a Defect.
     """
     with open_text(url, size) as text:
-        csv.field_size_limit(CELL_CHARACTERS)
-        reader = csv_reader(text, url)
-        names: list[str] = next(reader, [])
+        names, reader = csv_names(text, url)
         while True:
-            csv.field_size_limit(CELL_CHARACTERS)  # of the process: packages set it on import
+            csv.field_size_limit(CELL_CHARACTERS)
             try:
                 cells = next(reader)
             except StopIteration:
@@ -306,6 +305,27 @@ def csv_rows(url: str, size: int) -> Iterator[object]:
                 yield row if len(cells) == len(names) else Defect("wrong_schema", whole)
 
 
+@contextmanager
+def header_errors(url: str) -> Iterator[None]:
+    """What goes wrong in the first line of a table of text is a ValueError that names the file."""
+    try:
+        yield
+    except (csv.Error, UnicodeDecodeError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        if getattr(error, "errno", None) is not None or is_network(error):
+            raise
+        raise ValueError(f"{url}: its first line is no CSV header ({error})") from error
+    except Defect as defect:
+        raise ValueError(f"{url}: its first line is no CSV header ({defect})") from defect
+
+
+def csv_names(text: io.TextIOWrapper, url: str) -> tuple[list[str], Any]:
+    """(the names of the columns, a reader of the lines that follow)."""
+    csv.field_size_limit(CELL_CHARACTERS)  # of the process: packages set it on import
+    with header_errors(url):
+        reader = csv_reader(text, url)
+        return next(reader, []), reader
+
+
 def csv_reader(text: io.TextIOWrapper, url: str) -> Any:
     """The cells of each line: a tab stands between them in .tsv, a comma in .csv, or a semicolon or
     tab where its first line has no comma (as spreadsheets write it where a comma is in numbers).
@@ -320,10 +340,5 @@ def csv_reader(text: io.TextIOWrapper, url: str) -> Any:
 def csv_header(file: File, source: Source) -> int:
     """How many rows a CSV file has; raises ValueError where it is not of the source's layout."""
     with open_text(file.url, file.size) as text:
-        try:
-            csv.field_size_limit(CELL_CHARACTERS)
-            names: list[str] = next(csv_reader(text, file.url), [])
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{file.url}: its first line is no CSV header ({error})") from error
-        check_columns(file, names, source)
+        check_columns(file, csv_names(text, file.url)[0], source)
     return sum(1 for _ in csv_rows(file.url, file.size))

@@ -23,7 +23,10 @@ def check_files(about: Source, files: Sequence[File], *, where: str) -> None:
     file = files[0]
     shape = Shape({"mapping"})
     if kind_of(file) == "parquet":
-        shape = of_schema(rows.parquet_schema(file))
+        try:
+            shape = of_schema(rows.parquet_schema(file))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file.url}: the name of a column is no UTF-8") from error
     elif kind_of(file) == "arrow":
         shape = of_schema(schema_of(file))
     else:
