@@ -159,11 +159,10 @@ class Table:
             self.writer.write_table(pa.Table.from_pylist(self.rows, schema=self.schema))
         self.rows, self.num_bytes = [], 0
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """All rows are in the file."""
         self.flush()
         self.writer.add_key_value_metadata({ALTERED: str(self.altered)})
-        self.writer.close()
 
 
 @contextmanager
@@ -171,8 +170,11 @@ def parquet(path: str, schema: pa.Schema) -> Iterator[Table]:
     """A Parquet file that appears when the block ends, or never."""
     with tables.atomic_file(path) as file:
         table = Table(file, schema)
-        yield table
-        table.close()
+        try:
+            yield table
+            table.finish()
+        finally:
+            table.writer.close()
 
 
 def write_messages(records: Iterable[Record], root: str, name: str, *, content: str) -> None:
@@ -194,16 +196,28 @@ def write_messages(records: Iterable[Record], root: str, name: str, *, content: 
                 documents.add({"text": text, **origin(record)})
                 continue
             conversations.altered += content == "text" and says_place(record)
-            conversations.add(
-                {
-                    "messages": messages_of(record, content),
-                    "images": [{"bytes": image, "path": None} for image in record.images],
-                    "image_seconds": record.seconds,
-                    **origin(record),
-                    "modality": record.modality,
-                },
-                num_bytes=sum(map(len, record.images)),
-            )
+            add_conversation(conversations, record, content)
+
+
+def write_table(records: Iterable[Record], path: str) -> None:
+    """The Parquet file holds the records, raw documents too, as typed parts."""
+    with parquet(path, messages_schema("parts")) as table:
+        for record in records:
+            add_conversation(table, record, "parts")
+
+
+def add_conversation(table: Table, record: Record, content: str) -> None:
+    """One more row: messages, images, and where they are from."""
+    table.add(
+        {
+            "messages": messages_of(record, content),
+            "images": [{"bytes": image, "path": None} for image in record.images],
+            "image_seconds": record.seconds,
+            **origin(record),
+            "modality": record.modality,
+        },
+        num_bytes=sum(map(len, record.images)),
+    )
 
 
 def write_webdataset(records: Iterable[Record], root: str, name: str) -> None:

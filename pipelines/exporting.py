@@ -8,14 +8,15 @@ command again goes on where it was; mixture.yaml builds a mixture of the same to
 folder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import polars as pl
 import yaml
 
-from pipelines.conversations import about_shards, opened_tools, records
+from pipelines.conversations import Record, about_shards, opened_tools, records
 from pipelines.engine import ownership, tables
 from pipelines.export_card import card
 from pipelines.export_files import (
@@ -25,6 +26,7 @@ from pipelines.export_files import (
     documents_of,
     file_of,
     write_messages,
+    write_table,
     write_webdataset,
 )
 from pipelines.report.finished import Finished, open_finished
@@ -33,6 +35,10 @@ from tokenization.terminal import say
 VERSION = 1
 """Of the layout: bumped when the same mixture would give other files."""
 MARK = "export.json"
+PREVIEWED = 100
+"""Samples of each split that a preview shows."""
+PREVIEW_BYTES = 32 << 20
+"""Of images in a preview, about, at most."""
 
 
 def export(
@@ -137,6 +143,35 @@ def write(
     tables.write_text(tables.join(output, "README.md"), card(mixture, made, home=home))
     tables.write_json(tables.join(output, MARK), made)
     return made
+
+
+def write_preview(mixture: Finished, output: str) -> list[str]:
+    """preview/SPLIT.parquet in `output` shows the first samples of each split as messages and
+    images, for viewers, to whom packed rows are lists of ids; returns the splits.
+
+    Raises:
+        ValueError: the shards cannot be turned back to messages.
+    """
+    written = []
+    with opened_tools(mixture) as tools:
+        about = about_shards(mixture)
+        for split, names in mixture.shards.items():
+            found = (r for n in names if n in about for r in records(mixture, n, about[n], tools))
+            path = tables.join(output, "preview", f"{split}.parquet")
+            if names:
+                write_table(first_of(found), path)
+                written.append(split)
+    return written
+
+
+def first_of(found: Iterator[Record]) -> Iterator[Record]:
+    """The records of a preview."""
+    held = 0
+    for record in islice(found, PREVIEWED):
+        held += sum(map(len, record.images))
+        if held > PREVIEW_BYTES:
+            return
+        yield record
 
 
 def counted(

@@ -32,7 +32,7 @@ FORMATS = ("arrow", "parquet", *export_files.FORMATS)
 """Of packed shards, for this trainer; and the samples themselves, for others."""
 PUBLISHED = ("report.html", "recipe.json", "stats.json", "mixture.yaml")
 """Beside the card, the index, the shards and the tokenizer; what else lies in DIR stays here."""
-EXPORTED = ["messages/*", "documents/*", exporting.MARK]
+EXPORTED = ["messages/*", "documents/*", "preview/*", exporting.MARK]
 OURS = ["shards/*", "index.*", "tokenizer/*", "croissant.json", *PUBLISHED, *EXPORTED]
 """What a push replaces: files of these names that are no longer of the mixture are deleted."""
 ROWS_PER_GROUP = 100
@@ -148,7 +148,8 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
 
     folder = Path(mixture.folder)
     with staging_folder(folder) as stage:
-        text = cards.card(mixture.stats, mixture.recipe, home=repo, format=format)
+        shown = preview_in(mixture, stage)
+        text = cards.card(mixture.stats, mixture.recipe, home=repo, format=format, preview=shown)
         (stage / "README.md").write_text(text)
         url = f"{constants.ENDPOINT}/datasets/{repo}"
         about = croissant(mixture.stats, mixture.recipe, repo=repo, url=url, format=format)
@@ -167,6 +168,16 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
         if "files" in mixture.recipe:
             seal(mixture, stage)
         yield stage
+
+
+def preview_in(mixture: Finished, stage: Path) -> list[str]:
+    """The splits of which `stage/preview` shows some samples; says why, where there are none."""
+    try:
+        return exporting.write_preview(mixture, str(stage))
+    except ValueError as error:
+        say(f"No preview of samples for the hub's page: {error}", error=True)
+        shutil.rmtree(stage / "preview", ignore_errors=True)
+        return []
 
 
 @contextmanager

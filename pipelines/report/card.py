@@ -12,7 +12,7 @@ import json
 import re
 import shlex
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -214,16 +214,18 @@ def card(
     *,
     home: str = "path/to/this/folder",
     format: str = "arrow",
+    preview: Sequence[str] = (),
 ) -> str:
     """README.md: the hub's header (splits, licences), then asked and got, why, packing, sources.
 
     `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
-    of the shards' names.
+    of the shards' names; `preview`: the splits of which preview/ shows samples.
     """
     sources = stats["sources"].items()
     return template("card.md.jinja").render(
         mapped={name: source["columns"] for name, source in sources if source.get("columns")},
-        header=header(stats, format=format),
+        header=header(stats, format=format, preview=preview),
+        preview=preview,
         stats=stats,
         recipe=recipe,
         measures=MEASURES,
@@ -254,7 +256,7 @@ ESCAPED = {mark: f"&#{ord(mark)};" for mark in "&<>|@:."} | {"$": "<span>&#36;</
 """Those that a backslash does not escape everywhere."""
 
 
-def header(stats: Mapping[str, Any], *, format: str = "arrow") -> str:
+def header(stats: Mapping[str, Any], *, format: str = "arrow", preview: Sequence[str] = ()) -> str:
     """The YAML that tells `datasets` and the viewer which files are which split."""
     splits = [
         {"split": split, "path": f"shards/{split}-*.{format}"}
@@ -282,6 +284,9 @@ def header(stats: Mapping[str, Any], *, format: str = "arrow") -> str:
             {"config_name": "index", "data_files": [{"split": "train", "path": f"index.{format}"}]},
         ],
     }
+    if preview:
+        shown = [{"split": split, "path": f"preview/{split}.parquet"} for split in preview]
+        fields["configs"].append({"config_name": "preview", "data_files": shown})
     fields = {key: value for key, value in fields.items() if value}
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
 

@@ -184,8 +184,8 @@ except BadRequestError as error:
 def test_the_trainer_and_show_read_a_pushed_mixture_from_the_hub(hub, folder, tmp_path, run):
     code = f"""
 {push_code(folder)}
-from pipelines.show import show
-from trainer.shards import Rows, open_mixture
+from pipelines.report.show import show
+from trainer.data.shards import Rows, open_mixture
 home = "hf://datasets/{REPO}"
 rows = Rows(open_mixture(home), "train")
 print("rows", len(rows), sum(len(rows[k].input_ids) for k in range(len(rows))))
@@ -238,7 +238,8 @@ def test_the_samples_of_a_mixture_are_pushed_for_other_trainers(hub, mix, tmp_pa
     folder = Path(shutil.copytree(mix, tmp_path / "mix"))
     code = push_code(folder, format=format)
     run(f"{push_code(folder)}; {code}; {code}")
-    _, second = hub.commits(REPO)
+    packed, second = hub.commits(REPO)
+    assert {"preview/train.parquet", "preview/val.parquet"} <= set(packed.files)
     assert second.title.startswith("Mixture small, recipe ")
     assert second.title.endswith(f", as {format}")
     where = {"messages": "messages/train-00000.parquet", "webdataset": "shards/train-00000.tar"}
