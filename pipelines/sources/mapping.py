@@ -32,7 +32,12 @@ from pipelines.sources.table import (
     sample_of,
 )
 
-ALIASES = {"image": "images", "video": "videos", "pdf": "pdfs", "prompts": "prompt"}
+ALIASES = {
+    **{"image": "images", "video": "videos", "pdf": "pdfs", "prompts": "prompt"},
+    **{"questions": "question", "answers": "answer", "captions": "caption"},
+    "conversations": "messages",
+}
+"""Other forms of the keys."""
 COLUMNS = (
     "question",
     "answer",

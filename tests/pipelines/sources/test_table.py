@@ -410,6 +410,7 @@ def refused(columns: Any, rows: list[dict[str, Any]] | None = None, tmp: Path | 
         ({"caption": "c", "answer": "a"}, "answer does not go with caption"),
         ({"text": "t", "images": "i"}, "has no media"),
         ({"image": "i", "images": "i", "caption": "c"}, "image and images are the same key"),
+        ({"conversations": "m", "messages": "m"}, "conversations and messages are the same key"),
         ({**QA, "answer_is": "number "}, "answer_is does not go with answer"),
         ({**QA, "choices": "c", "answer_is": "nr"}, "expected auto or index or number"),
         ({"question": "{}", "answer": "a"}, "expected the name of a column between braces"),
