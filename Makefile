@@ -17,11 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,qlora,watch,s3,gcs,score,bench,dev,demo]"
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## make data, build a mixture, train a tiny SmolVLM on it, ask it a question
+demo: $(STAMP)  ## build a broad mixture, then train a tiny SmolVLM that answers from the image
 	$(BIN)/python examples/quickstart.py examples/data
 	$(BIN)/python -m pipelines build mixture=quickstart
-	$(BIN)/python -m trainer config=tiny data=out/quickstart epochs=0.4
-	$(BIN)/python examples/ask.py checkpoint=out/runs/tiny-quickstart data=out/quickstart
+	$(BIN)/python examples/demo.py
 
 test: check  ## check, then every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -176,7 +176,8 @@ def losses(
     rows = []
     for name in ("all", *names):
         seen = _where(*_trained(name, logged))[1]
-        kept = [line["held_out"][name] for line in held if name in line["held_out"]]
+        key = name if name == "all" else f"component/{name}"
+        kept = [line["held_out"][key] for line in held if key in line["held_out"]]
         rows.append(
             {
                 "name": "" if name == "all" else name,

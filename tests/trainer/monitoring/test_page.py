@@ -205,6 +205,15 @@ def test_a_component_has_the_colour_that_its_mixtures_report_gives_it() -> None:
     assert 'style="border-color:var(--c0)' not in html
 
 
+def test_held_out_losses_stand_beside_those_of_training() -> None:
+    log = [line(k, losses={"component/a": 2.0 - k / 4}) for k in (1, 2)]
+    log += [{"step": k, "held_out": {"all": 4.0 + k, "component/a": 6.0 + k}} for k in (1, 2)]
+    html = page(Config(name="run"), log, [], steps=2, mixtures=["m"])
+    rows = re.findall(r'<tr><th scope="row">.*?</tr>', html.partition('<div class="plots')[0])
+    numbers = [re.findall(r'class="n">([^<]*)<', row) for row in rows]
+    assert numbers == [["1.000", "1.000", "5.000", "6.000"], ["1.750", "1.500", "7.000", "8.000"]]
+
+
 def test_settings_versions_and_units_are_stated() -> None:
     config = Config(name="run", batch_rows=3, data={"out/m": 1.0})
     log = [line(k, losses={"component/a": 1.0}) for k in (1, 2)]
