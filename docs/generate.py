@@ -9,12 +9,12 @@ A page holds `<!-- begin NAME -->` ... `<!-- end NAME -->`; NAME says where the 
     columns FILE NAME        a pyarrow schema: columns, types, the comment beside each
     sources                  the registered sources
     verified                 the same with their layout and what of it was verified
-    commands                 `python -m pipelines --help`
+    commands PROGRAM         `--help` of the program and of each of its commands
+    statuses                 the exit statuses
 """
 
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,11 +104,25 @@ def sources() -> str:
     return table(["source", "repository", "a sample is", "licence and terms"], rows)
 
 
-def commands() -> str:
-    """What `python -m pipelines --help` prints."""
-    call = [sys.executable, "-m", "pipelines", "--help"]
-    told = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
-    return f"```text\n{told.stdout.rstrip()}\n```\n"
+def commands(name: str) -> str:
+    """What `--help` of a program prints, and of each of its commands."""
+    from importlib import import_module
+
+    from tokenization.command_line import command_help, help_text
+
+    program = import_module(f"{name}.__main__").PROGRAM
+    helps = [help_text(program)]
+    helps += [command_help(program, each) for each in program.commands if each != program.otherwise]
+    return "\n".join(f"```text\n{text}\n```\n" for text in helps).replace(
+        f"python -m {name} ", f"{program.script} "
+    )
+
+
+def statuses() -> str:
+    """Every exit status and what it says."""
+    from tokenization.command_line import STATUSES
+
+    return table(["status", "what it says"], [[f"`{n}`", said] for n, said in STATUSES.items()])
 
 
 def verified() -> str:
@@ -132,6 +146,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "verified": verified,
     "keys": keys,
     "commands": commands,
+    "statuses": statuses,
 }
 
 

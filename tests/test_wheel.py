@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tokenization.version import __version__
+
 ROOT = Path(__file__).parents[1]
 DATA = (".yaml", ".xz", ".jinja", ".html", ".css", ".js", ".txt", ".json", ".csv", ".parquet")
 """Endings of what the packages read besides Python."""
@@ -99,6 +101,20 @@ def test_the_commands_run_from_another_folder(installed: Path, tmp_path: Path) -
     assert "video" in planned
     assert "config=NAME" in python(installed, tmp_path, "-m", "trainer", "--help")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_console_commands_and_types_are_installed(installed: Path, tmp_path: Path) -> None:
+    for script in ("smolvlm-pipelines", "smolvlm-trainer"):
+        command = [sys.executable, str(installed / "bin" / script)]
+        said = call([*command, "--version"], tmp_path, PYTHONPATH=str(installed))
+        assert said.startswith(f"{script} {__version__} ")
+        shown = call([*command, "--help"], tmp_path, PYTHONPATH=str(installed))
+        assert shown.startswith(f"{script} COMMAND")
+    for room in ("filters", "mixtures", "pipelines", "tokenization", "trainer"):
+        assert (installed / room / "py.typed").is_file()
+    (metadata,) = installed.glob("smolvlm_pipelines-*.dist-info/METADATA")
+    assert f"\nVersion: {__version__}\n" in metadata.read_text()
 
 
 @pytest.mark.slow

@@ -172,6 +172,55 @@ def test_long_messages_are_laid_out(message, shown):
     assert len(shown) <= LONG or all(len(line) <= 40 for line in narrow.splitlines())
 
 
+def ending(outcome: Answer | BaseException) -> Program:
+    def end(words: list[str]) -> Answer:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return Program(
+        name="trainer", script="s", summary="", commands={"end": Command(end, "end", "end")},
+        is_mistake=lambda error: "bug" not in str(error),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "said"),
+    [
+        (Answer("done"), 0, "done\n"),
+        (BrokenPipeError(), 0, ""),
+        (Answer("2 faults", status=1), 1, "2 faults\n"),
+        (ValueError("end: here: short"), 2, "trainer end: here: short\n"),
+        (FileNotFoundError("x is not there"), 2, "trainer end: x is not there\n"),
+        (KeyboardInterrupt(), 130, "Stopped. What was finished stays"),
+        (Answer("SIGTERM: saved", status=143), 143, "SIGTERM: saved\n"),
+    ],
+)
+def test_every_exit_status_says_what_the_table_of_the_docs_says(
+    outcome, status, said, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # a broken pipe takes it away
+    assert command_line.run(ending(outcome), ["end"]) == status
+    told = capsys.readouterr()
+    assert said in told.out + told.err
+    page = (ROOT / "docs" / "commands.md").read_text()
+    assert re.findall(r"^\| `(\d+)` \| (.+) \|$", page, re.MULTILINE) == [
+        (str(number), text) for number, text in command_line.STATUSES.items()
+    ]
+    assert status in command_line.STATUSES
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ValueError, match="a bug"):
+        command_line.run(ending(ValueError("a bug")), ["end"])
+
+
+def test_the_changelog_begins_with_this_version():
+    headings = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == __version__
+    assert headings == sorted(headings, key=lambda n: [*map(int, n.split("."))], reverse=True)
+
+
 HEAVY = ("numpy", "polars", "pyarrow", "torch", "ray", "omegaconf", "yaml", "jinja2", "fsspec")
 FIRST_WORD = """
 import sys
