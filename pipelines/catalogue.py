@@ -20,8 +20,15 @@ LAYOUTS = {
     "tar": "WebDataset tars",
     "folder": "images with metadata.jsonl, .csv or .parquet, or in a folder for each class",
 }
+TABLES = "tables of any columns: Parquet, Arrow, JSON, CSV; media inside or beside"
+"""Of sources whose columns the mixture names."""
 SHOWN = 300
 """Characters of a turn that are shown."""
+
+
+def layout_words(source: Source) -> str:
+    """What its files are."""
+    return TABLES if source.by_config else LAYOUTS[source.layout]
 
 
 def source_table() -> str:
@@ -74,7 +81,7 @@ def source_markdown() -> str:
     lines = ["| source | repository | layout | licence | verified |", "|---|---|---|---|---|"]
     for _, source in sorted(SOURCES.items()):
         gate = f"; gated: {source.gating}" if source.gating else ""
-        layout = LAYOUTS[source.layout]
+        layout = layout_words(source)
         lines.append(
             f"| `{source.name}` | {source.hub or 'yours, by `data:`'} | {layout} | "
             f"{source.licence}{gate} | {source.verified} |"
@@ -140,7 +147,7 @@ def describe_source(
         "licence": ", ".join([source.licence, *source.terms]),
         "access": source.gating or ("open" if source.hub else ""),
         "citation": source.citation,
-        "layout": LAYOUTS[source.layout],
+        "layout": layout_words(source),
         "columns": ", ".join(source.columns).replace("|", " or "),
         "keys": ", ".join(keys_of(source)),
         "files": ", ".join(source.files),
