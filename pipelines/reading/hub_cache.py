@@ -5,7 +5,7 @@
                                        blobs/ID               SHA-256 of a large file, git's own
                                                               hash of a small one
                                        trees/COMMIT.json      every file of the commit, where the
-                                                              client (1.20 and later) listed it
+                                                              client (2.4 does) listed it
 
 An ID is what the hub states of the file, so listing and fingerprints are those of the hub. What the
 hub listed is remembered in this user's own cache folder too: without a list nothing tells a cache
