@@ -57,6 +57,8 @@ def test_the_loss_falls_and_is_logged_per_component(
     for part in (
         "parameters (vision",
         "step 30/30  loss",
+        " s left\n",
+        "  done\n",
         "learned/s",
         "data wait",
         "held out: all",

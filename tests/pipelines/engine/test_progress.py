@@ -1,10 +1,14 @@
+import logging
+import sys
 from collections import Counter
+from types import ModuleType
 
 import pytest
 
 from pipelines.engine.progress import Progress
 from pipelines.engine.timings import Report
 from pipelines.main_path import interleave_components
+from tokenization.terminal import logging_at
 
 
 def report(stage: str, part: str, seconds: float) -> Report:
@@ -28,6 +32,23 @@ def test_lines_come_at_intervals_and_when_a_stage_ends(clock, capfd):
         " ingest  2 of 4 parts, 20 rows, 2 rows/s, 11 s left",
         " ingest  4 of 4 parts, 40 rows, 2 rows/s, 20.0 s",
     ]
+
+
+def test_nothing_is_said_where_the_log_is_quiet(clock, capfd):
+    with logging_at(logging.WARNING, apart=False):
+        progress = Progress(totals=Counter(ingest=1))
+        progress.start("ingest")
+        progress.advance(report("ingest", "a", 5))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_notebook_gets_bars(capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    progress = Progress(totals=Counter(ingest=2))
+    progress.start("ingest")
+    progress.advance(report("ingest", "a", 5))
+    progress.close()
+    assert "ingest:  50%" in capfd.readouterr().err
 
 
 def test_a_straggler_is_named_once(clock, capfd):
