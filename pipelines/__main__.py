@@ -23,7 +23,7 @@ from pipelines.arguments import (
 )
 from tokenization import command_line
 from tokenization.command_line import DONE, FAULTS, Answer, Command, Program
-from tokenization.terminal import say, tells
+from tokenization.terminal import CONSOLE, log, say, tells
 
 PLACES = """  output=DIR       the finished mixture            (default: out/<mixture name>)
   work=DIR         the cache of samples, verdicts, tokens         (default: out/work)
@@ -55,9 +55,12 @@ def build(words: list[str]) -> Answer:
         **switches_of(settings, "overwrite", "probe"),
     )  # fmt: skip
     if "train" in settings:
-        say(str(finished))
+        log(str(finished))
         command = [sys.executable, "-m", "trainer", f"config={settings['train']}"]
-        return Answer(status=subprocess.call([*command, f"data={finished.folder}"]))
+        status = subprocess.call(
+            [*command, f"data={finished.folder}"], stdout=sys.stderr if CONSOLE.apart else None
+        )
+        return Answer("", finished.data(), status=status)
     return Answer(str(finished), finished.data())
 
 

@@ -271,7 +271,8 @@ def perform(program: Program, name: str, words: Sequence[str]) -> int:
         else getattr(logging, shared["log_level"].upper())
     )
     with logging_at(level, apart=as_json):
-        if command.slow and tells(program.name):
+        first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks
+        if command.slow and first and tells(program.name):
             say(" ".join([program.name, name, *rest]), error=True)
         answer = command.run(rest)
     if isinstance(answer, int):

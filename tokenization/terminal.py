@@ -88,8 +88,10 @@ for room in ROOMS:
 
 def log(text: str, *, level: int = logging.INFO) -> None:
     """The text is a record of the calling module's logger, escaped as `say` does."""
-    caller = sys._getframe(1).f_globals["__name__"]
-    logging.getLogger(caller).log(level, printable(text), stacklevel=2)
+    caller = sys._getframe(1).f_globals
+    run_by_name = caller["__name__"] == "__main__" and caller.get("__spec__")  # python -m
+    name = caller["__spec__"].name if run_by_name else caller["__name__"]
+    logging.getLogger(name).log(level, printable(text), stacklevel=2)
 
 
 def tells(room: str) -> bool:

@@ -9,6 +9,7 @@ kept.
 """
 
 import heapq
+import logging
 import math
 import os
 import secrets
@@ -294,6 +295,8 @@ def run(tasks: Sequence[Task], *, slots: int) -> list[Report]:
     def finish(i: int, report: Report) -> None:
         reports[i] = report
         progress.advance(report)
+        took = f"{report.rows:,} rows, {report.seconds:.2f} s"
+        log(f"{report.stage} {report.part}: {took}", level=logging.DEBUG)
         for follower in followers.get(tasks[i].out, ()):
             waiting[follower].discard(tasks[i].out)
             if not waiting[follower]:

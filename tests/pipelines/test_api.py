@@ -147,6 +147,22 @@ def test_a_difference_is_numbers_too(world, mix, opened, tmp_path, capsys):
     assert told["components"]["text"]["asked"] == [0.3, 0.1]
 
 
+def test_a_build_that_trains_says_json_alone_on_stdout(world, mix, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["build", str(world), f"output={mix}", f"work={mix.parent}/work", "workers=0"]
+    assert main([*words, "train=none", "--json"]) == 2  # the trainer's own status
+    said = capfd.readouterr()
+    assert json.loads(said.out)["output"] == str(mix)
+    assert "no such config" in said.err
+
+
+def test_levels_tell_more_or_less(world, mix, tmp_path, capsys):
+    words = ["build", str(world), f"output={tmp_path}/x", f"work={mix.parent}/work", "workers=0"]
+    assert main([*words, "log_level=debug", "components.text.ratio=0.2",
+                 "components.images.ratio=0.8"]) == 0  # fmt: skip
+    assert "pack train-00000: " in capsys.readouterr().out
+
+
 def test_sources_are_a_table(capsys):
     listed = pipelines.list_sources()
     assert main(["sources", "--json"]) == 0

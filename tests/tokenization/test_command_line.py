@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -143,6 +144,19 @@ def test_a_users_own_console_takes_over(capsys, monkeypatch):
         logging.getLogger().removeHandler(own)
     assert stream.getvalue() == "once\n"
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_a_module_run_by_name_tells_is_of_its_package(tmp_path):
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "__init__.py").write_text("")
+    (tmp_path / "trainer" / "__main__.py").write_text(
+        "from tokenization.terminal import log\nlog('told \\x1b[2J')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}, check=True,
+    )  # fmt: skip
+    assert done.stdout == "told \\u001b[2J\n"
 
 
 def test_numbers_that_json_lacks_are_a_bug_of_ours():
