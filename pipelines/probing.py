@@ -25,10 +25,10 @@ from mixtures.config import Mixture, encoding_of
 from pipelines.availability import Lack, access_words, lack_of
 from pipelines.engine import tables
 from pipelines.reading import ingest, traffic
-from pipelines.reading.archives import key_of
 from pipelines.reading.files import File, Tree, is_url
 from pipelines.reading.head import Head, MediumFound, find_medium, head_of
 from pipelines.reading.media_files import Media
+from pipelines.reading.member_paths import key_of
 from pipelines.reading.parts import (
     find_files,
     media_tree_of,

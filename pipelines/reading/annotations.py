@@ -29,9 +29,9 @@ import numpy as np
 
 from pipelines.engine.private import cache_folder
 from pipelines.reading import hub, json_spans
-from pipelines.reading.archives import key_of
 from pipelines.reading.files import File, open_file
 from pipelines.reading.json_spans import Span, parse_line
+from pipelines.reading.member_paths import key_of
 from pipelines.reading.rows import check_columns
 from pipelines.reading.streams import Window
 from pipelines.sources.sample import Defect, Source

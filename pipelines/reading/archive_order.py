@@ -17,19 +17,10 @@ import numpy as np
 
 from pipelines.engine.tables import FileError
 from pipelines.media import decoders
-from pipelines.reading.archives import (
-    IMAGE,
-    Archive,
-    full_names,
-    keep_listing,
-    key_of,
-    keys_of,
-    listing,
-    normalized_path,
-    stem_and_extension,
-    walk_tar,
-)
+from pipelines.reading.archives import IMAGE, Archive, full_names, keys_of, walk_tar
+from pipelines.reading.listings import keep_listing, listing
 from pipelines.reading.media_files import Media
+from pipelines.reading.member_paths import key_of, normalized_path, stem_and_extension
 from pipelines.sources.sample import Defect
 
 FOLDER_BYTES = 1 << 30

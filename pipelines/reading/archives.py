@@ -17,26 +17,29 @@ are never followed. Names serve for comparing alone, so none of them can escape 
 """
 
 import io
-import os
 import re
 import sys
 import tarfile
 import zipfile
 import zlib
-from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from hashlib import blake2b
-from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from pipelines.engine.private import cache_folder
 from pipelines.reading.content import ContentError
 from pipelines.reading.files import File, is_url, open_file
+from pipelines.reading.member_paths import (
+    ambiguous,
+    is_suffix_path,
+    is_twin,
+    key_of,
+    normalized_path,
+    suffixes,
+)
 from pipelines.reading.split_zip import join_disks
 from pipelines.reading.streams import (
     DecompressedStream,
@@ -130,11 +133,6 @@ def open_archive(archive: Archive, *, among: OpenFiles | None = None) -> BinaryI
     return cast(BinaryIO, io.BufferedReader(joined, buffer_size=buffer_size))
 
 
-def normalized_path(name: str) -> str:
-    """A member's or row's path for comparing: `/` between parts, no `.` and no leading `/`."""
-    return "/".join(p for p in name.replace("\\", "/").split("/") if p not in ("", "."))
-
-
 def full_names(archive: Archive, member: str) -> tuple[str, str]:
     """The two full names of a member: below the archive's folder, and below its stem there."""
     folder, _, base = archive.name.rpartition("/")
@@ -143,39 +141,10 @@ def full_names(archive: Archive, member: str) -> tuple[str, str]:
     return normalized_path(f"{folder}/{inside}"), normalized_path(f"{folder}/{stem}/{inside}")
 
 
-def is_twin(name: str) -> bool:
-    """Whether a member is what macOS packs beside every file: no data of anybody's."""
-    parts = normalized_path(name).split("/")
-    return parts[-1].startswith("._") or "__MACOSX" in parts
-
-
-def ambiguous(path: str, found: Sequence[str]) -> Defect:
-    """The Defect of a path that several files fit, some of which differ."""
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return Defect("ambiguous_media", f"{path[:200]} fits {', '.join(found[:3])}{more}")
-
-
-def is_suffix_path(full: str, path: str) -> bool:
-    """Whether `path` is `full`, from the right."""
-    return full == path or full.endswith("/" + path)
-
-
-def key_of(path: str) -> int:
-    """A 64-bit hash of a path, never 0."""
-    digest = blake2b(normalized_path(path).encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") or 1
-
-
 def keys_of(archive: Archive, member: str) -> list[int]:
     """The hashes of every path that names the member."""
     paths = [path for full in full_names(archive, member) for path in suffixes(full)]
     return [key_of(path) for path in dict.fromkeys(paths)]
-
-
-def suffixes(path: str) -> list[str]:
-    """The path, and what is left of it without its first folder, its first two, ..."""
-    parts = path.split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 @contextmanager
@@ -399,50 +368,3 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> by
     except Defect as defect:
         return defect
     return data if len(data) == member.size else Defect("broken_archive", "a member breaks off")
-
-
-# ------------------------------------------------------------------ which names an archive has
-
-
-LISTING = 3
-"""Bumped when other names would be remembered of the same archive."""
-
-
-def listing_file(archive: Archive) -> Path:
-    """Where the names of a streamed archive are remembered, by its content id."""
-    files = [[file.name, file.size, file.stamp, file.url] for file in archive.files]
-    about = repr([LISTING, files])
-    return cache_folder() / f"{blake2b(about.encode(), digest_size=12).hexdigest()}.npy"
-
-
-def keep_listing(archive: Archive, keys: Sequence[int]) -> None:
-    """The hashes of the paths that name a member are kept for `listing`, where there is room."""
-    path = listing_file(archive)
-    waiting = path.with_suffix(f".{os.getpid()}.tmp")
-    with suppress(OSError):  # a home that is full or read-only costs a second walk, no more
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with waiting.open("wb") as stream:
-            np.save(stream, np.unique(np.array(keys, np.uint64)))
-        waiting.replace(path)
-
-
-def listing(archive: Archive) -> np.ndarray:
-    """The sorted hashes [n] uint64 of every path that names a member of a streamed archive."""
-    path = listing_file(archive)
-    if path.is_file():
-        return cast(np.ndarray, np.load(path))
-    keys, parent = array("Q"), ""
-    for name, _ in walk_tar(archive, limit=0):
-        if name:
-            keys.extend(keys_of(archive, name))
-            if IMAGE.match(name) and parent != (parent := name.rpartition("/")[0]):
-                keys.extend(keys_of(archive, parent))  # a folder of frames can be named too
-    keep_listing(archive, keys)
-    return np.unique(np.array(keys, np.uint64))
-
-
-def stem_and_extension(name: str) -> tuple[str, str]:
-    """(key, extension) of a WebDataset member: the base name is cut at its first dot."""
-    path = PurePosixPath(normalized_path(name))
-    stem, _, extension = path.name.partition(".")
-    return str(path.parent / stem), extension.lower()

@@ -24,15 +24,14 @@ from pipelines.reading.archives import (
     Members,
     archives_of,
     full_names,
-    key_of,
     keys_of,
     member_name,
-    normalized_path,
     walk_tar,
 )
 from pipelines.reading.arrow_rows import arrow_rows, class_names, schema_of, with_classes
 from pipelines.reading.files import File, open_file
 from pipelines.reading.media_files import is_medium
+from pipelines.reading.member_paths import key_of, normalized_path
 from pipelines.reading.splitting import SubsetMedia, kind_of
 from pipelines.reading.values import values
 from pipelines.sources.sample import Defect, Source

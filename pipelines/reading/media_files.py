@@ -13,17 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.media.frame_folders import Folder
-from pipelines.reading.archives import (
-    ARCHIVE,
-    COMPARED,
-    DISK,
-    IMAGE,
-    Archive,
-    Members,
-    ambiguous,
-    key_of,
-)
+from pipelines.reading.archives import ARCHIVE, COMPARED, DISK, IMAGE, Archive, Members
 from pipelines.reading.files import exists, is_url, open_file
+from pipelines.reading.member_paths import ambiguous, key_of
 from pipelines.sources.cells import natural_key
 from pipelines.sources.sample import Defect
 

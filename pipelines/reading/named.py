@@ -14,17 +14,10 @@ from functools import lru_cache
 import numpy as np
 
 from pipelines.reading import annotations, rows
-from pipelines.reading.archives import (
-    IMAGE,
-    Archive,
-    Members,
-    archives_of,
-    key_of,
-    keys_of,
-    suffixes,
-)
+from pipelines.reading.archives import IMAGE, Archive, Members, archives_of, keys_of
 from pipelines.reading.arrow_rows import arrow_rows
 from pipelines.reading.files import File
+from pipelines.reading.member_paths import key_of, suffixes
 from pipelines.sources.sample import Source
 
 READ = 64 << 20

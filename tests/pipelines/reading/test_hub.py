@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.hub_server import COMMIT, Fault, Hub
+from tests.hub_routes import COMMIT
+from tests.hub_server import Fault, Hub
 from tests.pipelines.sources.making import (
     IMAGE,
     TEXTS,

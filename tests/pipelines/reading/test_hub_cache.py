@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.reading import hub_cache
-from tests.hub_server import COMMIT, Hub, git_oid
+from tests.hub_routes import COMMIT, git_oid
+from tests.hub_server import Hub
 from tests.pipelines.reading.test_hub import CAULDRON
 from tests.pipelines.sources.making import cell, png, qa, write, write_parquet
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.hub_server import Commit, Hub, Repository
+from tests.hub_routes import Commit, Repository
+from tests.hub_server import Hub
 from tests.processes import Nursery
 from tests.trainer.conftest import SMALL, TRAIN
 from tests.trainer.published import publish
