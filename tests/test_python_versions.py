@@ -23,6 +23,7 @@ def test_the_lowest_version_is_the_one_that_is_required():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the resolver reads hundreds of pages
 @pytest.mark.parametrize("version", VERSIONS)
 def test_dependencies_resolve(version, tmp_path):
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["train"]]
