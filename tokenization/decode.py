@@ -52,8 +52,8 @@ def decoding_tools(encoding: Encoding, tokenizer: str) -> DecodingTools:
     if encoding.chat_template != "smolvlm":
         raise ValueError(
             f"encoding.chat_template is {encoding.chat_template[:40]!r}: only SmolVLM's own "
-            "rendering can be turned back into messages. Build the mixture with chat_template: "
-            "smolvlm, which changes tokens and packing alone."
+            "rendering can be turned back into messages.\nway out: build the mixture with "
+            "chat_template: smolvlm, which changes tokens and packing alone."
         )
     mine = replace(encoding, tokenizer=tokenizer)
     plain = plain_tokenizer(tokenizer)
