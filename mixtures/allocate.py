@@ -29,6 +29,9 @@ UNIT = {"tokens": "tokens", "samples": "samples", "learned_tokens": "learned tok
 
 STRATUM = ("component", "subset", "limited")
 
+Rows = float | np.ndarray
+"""How many rows, of one subset or as seen from several places."""
+
 
 def shares(supply: pl.DataFrame, mixture: Mixture, *, units: np.ndarray) -> np.ndarray:
     """[strata] the share of its component that each stratum shall fill; sums to 1 per component.
@@ -81,6 +84,22 @@ def epochs_of(component: Component, subset: str) -> float:
     return component.max_epochs if own is None else own
 
 
+def caps_of(mixture: Mixture, component: str, subset: str, *, rows: Rows) -> list[tuple[str, Rows]]:
+    """(rule, the most samples of the subset that it leaves), the last to bind being the reason;
+    `rows`: how many the subset has.
+    """
+    settings = mixture.components[component].subsets.get(subset)
+    if settings is None:
+        return []
+    graded = mixture.grades.get(settings.grade) if settings.grade is not None else None
+    caps: list[tuple[str, Rows | None]] = [
+        ("grade", graded),
+        ("max_samples", settings.max_samples),
+        ("keep", np.round(settings.keep * rows) if settings.keep < 1 else None),
+    ]
+    return [(rule, most) for rule, most in caps if most is not None]
+
+
 def allocate(
     supply: pl.DataFrame, mixture: Mixture, *, gone: Mapping[str, str] = MappingProxyType({})
 ) -> pl.DataFrame:
@@ -124,7 +143,7 @@ def allocate(
         raise ValueError(_led_by(gone, short, told, mixture))
     if short.height and mixture.tokens != "max":
         if settled:
-            target = _redistributed(names, asked, units * most)
+            target = redistributed(names, asked, units * most)
         elif mixture.on_shortage == "shrink" and largest > 0:
             target = ratio * share * largest
         else:
@@ -263,7 +282,7 @@ def _widest(frame: pl.DataFrame, mixture: Mixture, budget: float, *, but: str) -
     return widest if widest and spare[widest] > 0 else "a component with more data"
 
 
-def _redistributed(names: Sequence[str], asked: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+def redistributed(names: Sequence[str], asked: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     """[strata] the asked total again; what some cannot give is shared out as the others were asked.
 
     First inside each component, then between components.

@@ -39,6 +39,7 @@ SHARED_ENCODING = (
 
 Measure = Literal["tokens", "samples", "learned_tokens"]
 Modality = Literal["", "text", "image", "multi_image", "video"]
+Read = Literal["enough", "all"]
 
 
 LATER = {"identity": "where_changed"}
@@ -129,6 +130,8 @@ class Component:
     """Kind of task, for `limits`."""
     priority: int = 0
     """Of two duplicates in different components, the one of the higher priority stays."""
+    read: Read | None = None
+    """How much of it is read, in place of the mixture's. null: as there."""
     optional: bool = False
     """Where it cannot be read (media elsewhere, a closed gate) it is left out instead of refused,
     and its share goes to the components of `instead`."""
@@ -202,6 +205,10 @@ class Mixture:
     out."""
     components: dict[str, Component] = field(default_factory=dict)
     """Name -> component; ratios sum to 1."""
+    read: Read = "enough"
+    """`enough`: of every component as many parts as cover its budget, in the order of a hash, so
+    that cost follows what the mixture holds; duplicates are then found among what was read. `all`:
+    every part, as with `weight_by`, which chooses between all that there is."""
     limits: dict[str, Limit] = field(default_factory=dict)
     """Name -> cap over all components, e.g. `cot: {max_ratio: 0.0005}`."""
     grades: dict[int, int] = field(default_factory=dict)
@@ -312,6 +319,12 @@ def hash_lists(mixture: Mixture) -> tuple[list[str], list[str]]:
 def hash_list_path(benchmark: str) -> str:
     """Where the hash list of a benchmark lies: a path as it is, a name in the folder `hashes`."""
     return benchmark if "/" in benchmark or "." in benchmark else f"hashes/{benchmark}.parquet"
+
+
+def reads_all(mixture: Mixture, component: str) -> bool:
+    """Whether all of the component is read, however little of it is used."""
+    stated = mixture.components[component].read or mixture.read
+    return stated == "all" or bool(mixture.weight_by)
 
 
 def encoding_of(mixture: Mixture, component: str) -> Any:

@@ -49,8 +49,15 @@ def copies_of(
     tokens the budget in units came from mean tokens per unit, while the samples drawn have their
     own: a few steps bring the tokens of the train split to within a sample of `tokens`, or as near
     as ratios allow that hold to a sample (where one component has few samples, each of them stands
-    for many of the others).
+    for many of the others). Where not all of a stratum was read (`there` below 1) no sample of it
+    is used twice.
     """
+    table = table.with_columns(
+        max_epochs=pl.when(pl.col("there") < 1)
+        .then(pl.min_horizontal("max_epochs", 1.0))
+        .otherwise("max_epochs"),
+        units=pl.col("units") * pl.col("there"),
+    )
     by = ["component", "subset", "limited"]
     live, starts, sizes = live_rows(frame, by, rank, keys)
     names = frame.select(by)

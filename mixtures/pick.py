@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from mixtures import draw
-from mixtures.allocate import allocate, shortage_notes
+from mixtures.allocate import allocate, caps_of, shortage_notes
 from mixtures.config import Mixture
 from mixtures.copies import copies_of, live_rows, unit_of
 from mixtures.deal import deal, with_shards
@@ -28,9 +28,11 @@ __all__ = [
     "budgets",
     "categorical",
     "deal",
+    "in_val",
     "pick",
     "pick_notes",
     "supply",
+    "unit_of",
     "why_gone",
     "with_shards",
 ]
@@ -96,6 +98,7 @@ def pick(
     mixture: Mixture,
     *,
     rows: Mapping[tuple[str, str], int] | None = None,
+    read: Mapping[tuple[str, str], float] | None = None,
     licences: Mapping[str, str] | None = None,
     causes: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
@@ -104,12 +107,14 @@ def pick(
     Reads: id, component, subset, modality, rule, num_tokens, num_learned, tags, duration (and
     `weight`, float, where `weight_by` is set). Writes: rule, split, copies. `rows`: (component,
     subset) -> rows of the subset where only some of its parts were read (`keep` counts from it).
+    `read`: the same -> the fraction of what it could give that was read, where that is not all:
+    shares follow what subsets could give, and nothing is repeated where more could be read.
     `licences`: component -> licence, for limits on one. Raises ValueError on a shortage, which says
     why rows are gone; `causes`: component -> what is known beforehand of its missing media.
     """
     keys = draw.sample_keys(index["id"], seed=mixture.seed)
-    frame = apply_caps(index, mixture, rows=rows, licences=licences, keys=keys)
-    table = budgets(frame, mixture, licences=licences, causes=causes)
+    frame = apply_caps(index, mixture, rows=rows, read=read, licences=licences, keys=keys)
+    table = budgets(frame, mixture, rows=rows, read=read, licences=licences, causes=causes)
     frame = frame.with_columns(limited=limit_masks(frame, mixture, licences=licences or {}))
     copies = copies_of(frame, table, mixture, _ranks(index, mixture, keys), keys)
     return frame.drop("limited").with_columns(copies=pl.Series(copies))
@@ -120,6 +125,7 @@ def apply_caps(
     mixture: Mixture,
     *,
     rows: Mapping[tuple[str, str], int] | None = None,
+    read: Mapping[tuple[str, str], float] | None = None,
     licences: Mapping[str, str] | None = None,
     keys: np.ndarray | None = None,
 ) -> pl.DataFrame:
@@ -133,22 +139,28 @@ def apply_caps(
         raise ValueError(f"{mixture.name}: the index holds components {sorted(unknown)} not of it.")
     keys = draw.sample_keys(index["id"], seed=mixture.seed) if keys is None else keys
     rank = _ranks(index, mixture, keys)
-    val = draw.unit_fractions(draw.rehash(keys, "split")) < mixture.val_fraction
-    side = pl.when(pl.Series(val)).then(pl.lit("val")).otherwise(pl.lit("train"))
+    side = pl.when(pl.Series(in_val(keys, mixture))).then(pl.lit("val")).otherwise(pl.lit("train"))
     frame = index.with_columns(split=side.cast(pl.Categorical), copies=pl.lit(0, pl.Int32))
     frame = _capped(frame, mixture, rank, keys, rows=rows or {})
-    return _limited(frame, mixture, rank, keys, licences=licences or {})
+    return _limited(frame, mixture, rank, keys, rows=rows, read=read, licences=licences or {})
+
+
+def in_val(keys: np.ndarray, mixture: Mixture) -> np.ndarray:
+    """[N] whether the samples of these keys are of the val split."""
+    return draw.unit_fractions(draw.rehash(keys, "split")) < mixture.val_fraction
 
 
 def budgets(
     index: pl.DataFrame,
     mixture: Mixture,
     *,
+    rows: Mapping[tuple[str, str], int] | None = None,
+    read: Mapping[tuple[str, str], float] | None = None,
     licences: Mapping[str, str] | None = None,
     causes: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
     """Supply and budget per stratum of an index whose `rule` and `split` are set (see allocate)."""
-    table = supply(index, mixture, licences=licences)
+    table = supply(index, mixture, rows=rows, read=read, licences=licences)
     return allocate(table, mixture, gone=why_gone(index, mixture, causes=causes or {}))
 
 
@@ -198,16 +210,28 @@ def reasons_of(gone: pl.DataFrame, cause: str) -> list[str]:
 
 
 def pick_notes(
-    picked: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str] | None = None
+    picked: pl.DataFrame,
+    mixture: Mixture,
+    *,
+    rows: Mapping[tuple[str, str], int] | None = None,
+    read: Mapping[tuple[str, str], float] | None = None,
+    licences: Mapping[str, str] | None = None,
 ) -> list[str]:
     """What `on_shortage` did to a picked index, a sentence per component; none where none was."""
-    return shortage_notes(budgets(picked, mixture, licences=licences), mixture)
+    table = budgets(picked, mixture, rows=rows, read=read, licences=licences)
+    return shortage_notes(table, mixture)
 
 
 def supply(
-    index: pl.DataFrame, mixture: Mixture, *, licences: Mapping[str, str] | None = None
+    index: pl.DataFrame,
+    mixture: Mixture,
+    *,
+    rows: Mapping[tuple[str, str], int] | None = None,
+    read: Mapping[tuple[str, str], float] | None = None,
+    licences: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
-    """What could be used, per stratum, in the order of the mixture (columns: see allocate).
+    """What could be used, per stratum, in the order of the mixture (columns: see allocate), where
+    not all was read as estimated from what was; and `there`, the fraction of it that was read.
 
     Every component has a line, and every subset of a weighted one, even where nothing is left.
     """
@@ -231,14 +255,21 @@ def supply(
         .collect()
         .with_columns(pl.col("component", "subset").cast(pl.String))
     )
-    there = set(table.select("component", "subset").iter_rows())
+    parts = _read_of(index, mixture, rows=rows or {}, read=read or {})
+    there = pl.Series([parts.get(key, 1.0) for key in table.select("component", "subset").rows()])
+    counts = pl.col("samples", "tokens", "learned", "crops", "bytes", "val_samples")
+    if parts:
+        whole = pl.col("units", "val_units") / there
+        table = table.with_columns((counts / there).round().cast(pl.Int64), whole)
+    table = table.with_columns(there=there.cast(pl.Float64))
+    found = set(table.select("component", "subset").iter_rows())
     absent = []
     for name, component in mixture.components.items():
         weighted = any(s.weight is not None for s in component.subsets.values())
         for subset in component.subsets if weighted else ():
-            if (name, subset) not in there:
+            if (name, subset) not in found:
                 absent.append((name, subset))
-        if name not in {c for c, _ in there} and not weighted:
+        if name not in {c for c, _ in found} and not weighted:
             absent.append((name, ""))
     gone = pl.DataFrame(absent, schema={"component": pl.String, "subset": pl.String}, orient="row")
     order = {name: position for position, name in enumerate(mixture.components)}
@@ -247,6 +278,29 @@ def supply(
         .with_columns(pl.exclude("component", "subset").fill_null(0))
         .sort(pl.col("component").replace_strict(order, return_dtype=pl.Int32), "subset", "limited")
     )
+
+
+def _read_of(
+    index: pl.DataFrame,
+    mixture: Mixture,
+    *,
+    rows: Mapping[tuple[str, str], int],
+    read: Mapping[tuple[str, str], float],
+) -> dict[tuple[str, str], float]:
+    """(component, subset) -> the fraction that was read of what it could give under its caps, where
+    that is not all.
+    """
+    if not read:
+        return {}
+    stays = pl.col("rule").is_null() | pl.col("rule").cast(pl.String).str.starts_with("limit_")
+    by = index.group_by("component", "subset").agg(read=pl.len(), live=stays.sum())
+    found = {}
+    for component, subset, count, live in by.iter_rows():
+        key = str(component), str(subset)
+        if key in read and live:
+            caps = caps_of(mixture, *key, rows=rows.get(key, count))
+            found[key] = live / min([live / read[key], *(float(most) for _, most in caps)])
+    return {key: min(1.0, part) for key, part in found.items() if part < 1}
 
 
 def _ranks(index: pl.DataFrame, mixture: Mixture, keys: np.ndarray) -> np.ndarray:
@@ -287,18 +341,11 @@ def _capped(
     out = np.full(frame.height, None, dtype=object)
     for start, size in zip(starts, sizes, strict=True):
         component, subset = names.row(int(live[start]))
-        settings = mixture.components[component].subsets.get(subset)
-        if settings is None:
-            continue
         total = rows.get((component, subset), read[component, subset])
-        caps = [
-            ("grade", mixture.grades.get(settings.grade) if settings.grade is not None else None),
-            ("max_samples", settings.max_samples),
-            ("keep", round(settings.keep * total) if settings.keep < 1 else None),
-        ]
+        caps = caps_of(mixture, component, subset, rows=total)
         for rule, most in caps:  # the last to write names the rule: keep comes first as a reason
-            if most is not None and most < size:
-                out[live[start + most : start + size]] = rule
+            if most < size:
+                out[live[start + int(most) : start + size]] = rule
     return _with_rules(frame, out)
 
 
@@ -313,20 +360,19 @@ def _limited(
     rank: np.ndarray,
     keys: np.ndarray,
     *,
+    rows: Mapping[tuple[str, str], int] | None,
+    read: Mapping[tuple[str, str], float] | None,
     licences: Mapping[str, str],
 ) -> pl.DataFrame:
     """The frame with the rules limit_*: of the samples under a cap, the first that fit it stay."""
     if not mixture.limits:
         return frame
-    table = supply(frame, mixture, licences=licences)
+    table = supply(frame, mixture, rows=rows, read=read, licences=licences)
     fraction = kept_fractions(table, mixture)
+    here = table.select("component", "subset", "limited", pl.col("units") * pl.col("there"))
     part = {
         (c, s, m): f * units
-        for (c, s, m, units), f in zip(
-            table.select("component", "subset", "limited", "units").iter_rows(),
-            fraction,
-            strict=True,
-        )
+        for (c, s, m, units), f in zip(here.iter_rows(), fraction, strict=True)
         if f < 1
     }
     frame = frame.with_columns(limited=limit_masks(frame, mixture, licences=licences))

@@ -3,8 +3,9 @@
 | step    | what is true afterwards                                                |
 |---------|------------------------------------------------------------------------|
 | survey  | the parts of every component and what determines each; nothing is read |
-| run     | ingest, judge, encode of every part that was not in `work`       (Ray) |
-| index   | one line per sample ever read, with its verdict and counts; near       |
+| read    | ingest, judge, encode of as many parts as cover the budget, of         |
+|         | those that were not in `work`                                    (Ray) |
+| index   | one line per sample read, with its verdict and counts; near            |
 |         | duplicates are compared by tasks                                 (Ray) |
 | pick    | how often each sample is used; its copies are dealt to shards          |
 | run     | pack: the shards are written                                     (Ray) |
@@ -35,8 +36,9 @@ from pipelines.clean import keep_referenced, needed
 from pipelines.contamination import contamination
 from pipelines.engine import ownership, private, tables
 from pipelines.engine.runner import File, Needs, Task, ray_connection, run
-from pipelines.engine.timings import timings
-from pipelines.index import index_of
+from pipelines.engine.timings import Report, timings
+from pipelines.enough import read_enough, reading_of
+from pipelines.index import whole_rows
 from pipelines.near import compare_by_tasks
 from pipelines.preconditions import require_all
 from pipelines.readiness import ready
@@ -146,11 +148,15 @@ def made(
     todo: Survey, mixture: Mixture, place: Place, *, slots: int, begun: float
 ) -> dict[str, Any]:
     """The finished mixture stands at `place.output`; returns its stats. What is there is kept."""
-    reports = run(tasks_of(todo.pieces), slots=slots)
+    reports: list[Report] = []
     searching = partial(compare_by_tasks, work=place.work, slots=slots, reports=reports)
-    read = index_of(todo.pieces, mixture, searching=searching)
-    index = pick_or_keep(read, todo, mixture, place)
-    del read
+
+    def read(pieces: Sequence[Piece], *, measuring: bool) -> None:
+        reports.extend(run(tasks_of(pieces, measuring=measuring), slots=slots))
+
+    todo, lines = read_enough(todo, mixture, place, read=read, searching=searching)
+    index = pick_or_keep(lines, todo, mixture, place)
+    del lines
     copies = picking.deal(index, mixture)
     index = picking.with_shards(index, copies)
     ownership.clear(place.output, todo.fingerprint)
@@ -185,13 +191,14 @@ def used(todo: Survey) -> list[str]:
     return [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]
 
 
-def tasks_of(pieces: Sequence[Piece]) -> list[Task]:
+def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
     """Ingest, judge and encode of every part; equal files of two components are made once.
+    `measuring`: the cost of each component's rules as well.
 
     Components run side by side and end at about the same time: their parts are interleaved.
     """
     tasks: dict[str, Task] = {}
-    costed = {costs_file(p) for p in measured_pieces(pieces)}
+    costed = {costs_file(p) for p in measured_pieces(pieces)} if measuring else set()
     for p in interleave_components(pieces):
         part = p.part.name
         samples = File(p.samples)
@@ -341,7 +348,11 @@ def write_index(
     facts = [narrow_facts(tables.compact(tables.read(path))) for path in counted]
     found = stats_of(index, pl.concat(facts, rechunk=True), todo.recipe)
     found["notes"] = [LeftOut(**left).sentence for left in todo.recipe["left_out"]]
-    found["notes"] += picking.pick_notes(index, mixture, licences=licences_of(mixture))
+    rows = whole_rows(todo.pieces)
+    found["notes"] += picking.pick_notes(
+        index, mixture, rows=rows, read=todo.read, licences=licences_of(mixture)
+    )
+    found["reading"] = reading_of(todo, index, mixture)
     found["contamination"] = contamination(todo.pieces, mixture)
     found["unread"] = todo.unread
     path = tables.join(place.output, "index.arrow")

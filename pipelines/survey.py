@@ -5,7 +5,7 @@ enters the fingerprint. Where it runs (`Place`) enters neither. No sample is rea
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -65,6 +65,9 @@ class Survey:
     recipe: dict[str, Any]
     unread: dict[str, list[str]]
     """Component -> sentences about what of its own files is not read."""
+    read: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(component, subset) -> the fraction that `pieces` are of what could be read, where that is
+    not all of it."""
 
     @property
     def fingerprint(self) -> str:

@@ -27,7 +27,9 @@ def pick_or_keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Pla
     rows, licences = whole_rows(todo.pieces), licences_of(mixture)
     try:
         causes = known_causes(mixture)
-        return picking.pick(index, mixture, rows=rows, licences=licences, causes=causes)
+        return picking.pick(
+            index, mixture, rows=rows, read=todo.read, licences=licences, causes=causes
+        )
     except ValueError as error:
         folder = keep(index, todo, mixture, place)
         told = f"{error}\n{where_media_lie(index, todo)}{way_to_look(index, folder, place)}"

@@ -30,6 +30,7 @@ FLOORS = {
         ("export_card", "export_files"),
         ("conversations",),
         ("main_path",),
+        ("enough",),  # which parts are read
         ("unpublished",),
         (
             "availability",

@@ -4,10 +4,11 @@
 
 * Parts of a subset are numbered over *all* of it, in order, whatever is selected: another `keep`
   reuses the parts that it shares with the last.
-* `select` takes whole parts, in the order of a hash of (seed, source, subset, number), until they
-  hold the rows asked for; the same parts from a mirror as from the hub. `Part.share` is the
-  fraction of the subset's rows that was selected, so that the index can trim to the exact `keep`:
-  of the rows read, `keep / share`.
+* Parts are taken in the order of `Part.turn`, a hash of (seed, source, subset, number) under which
+  the first of them lie spread over the subset; the same from a mirror as from the hub. `select`
+  takes whole parts in that order until they hold the rows asked for. `Part.share` is the fraction
+  of the subset's rows that was selected, so that the index can trim to the exact `keep`: of the
+  rows read, `keep / share`. Of those that are selected a build reads what it needs (enough.py).
 * Where a single archive holds far more than is asked for and its annotations are large, every n-th
   block of them is read and no more.
 * `Part.identity` is all that determines the subset's samples; where files lie is in `inputs` only.
@@ -15,9 +16,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+
+from xxhash import xxh3_64_intdigest
 
 from pipelines.engine import private
 from pipelines.reading import annotations, hub, identity
@@ -82,6 +84,10 @@ class Part:
     """Where to read: place, not identity."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """The component's `columns:`."""
+    turn: int = 0
+    """Its place in the order in which the subset's parts are taken."""
+    of: int = 1
+    """Parts of the whole subset."""
     called: str = ""
     """What ids call the subset, where other files of the mixture have its own name already."""
 
@@ -89,6 +95,11 @@ class Part:
     def about(self) -> Source:
         """How its rows are read."""
         return configured(self.source, columns=self.columns, where=f"components.{self.component}")
+
+    @property
+    def size(self) -> float:
+        """What it holds beside others of its subset: rows or, where those are unknown, bytes."""
+        return float((self.num_bytes if self.about_rows is None else self.about_rows) or 0)
 
     @property
     def prefix(self) -> str:
@@ -160,8 +171,11 @@ def list_component(
         hub.require_cached([(file.url, file.content) for file in files])
         here = media_of(about, tree, subset, files, other)
         read |= {file.url for file in here.listed or ()}
-        whole = subset_parts(
-            about, tree, subset, files, component=component, media=here, frames=settings
+        whole = in_turn(
+            subset_parts(
+                about, tree, subset, files, component=component, media=here, frames=settings
+            ),
+            seed=seed,
         )
         if placeholders == "literal":
             whole = [with_literal_placeholders(part) for part in whole]
@@ -335,6 +349,37 @@ def files_identity(tree: Tree, files: Sequence[File]) -> dict[str, Any]:
     return {"count": len(files), "content": known}
 
 
+def in_turn(parts: list[Part], *, seed: int) -> list[Part]:
+    """The parts, each with its `turn`; parts whose rows are in no archive come last, since they are
+    found only when every archive is read.
+    """
+    if not parts:
+        return parts
+    places = spread(len(parts), salt=f"{seed}/{parts[0].source}/{parts[0].subset}")
+    last = [part.inputs["kind"] == "loose" for part in parts]
+    order = sorted(range(len(parts)), key=lambda n: (last[n], places[n]))
+    turns = {number: turn for turn, number in enumerate(order)}
+    return [replace(part, turn=turns[n], of=len(parts)) for n, part in enumerate(parts)]
+
+
+def spread(count: int, *, salt: str) -> list[int]:
+    """[count] a key of each number by which the first 2^m of them lie in different 2^m-ths of all,
+    in whatever order the salt gives: van der Corput's sequence, scrambled as by Owen (1995), so
+    that parts are taken from every file and from every stretch of it.
+    """
+    bits = max(1, (count - 1).bit_length())
+    keys = []
+    for number in range(count):
+        place = (number << bits) // count
+        key = 0
+        for bit in range(bits):
+            above = place >> (bits - bit)
+            flip = xxh3_64_intdigest(f"{salt}/{bit}/{above}") & 1
+            key |= ((place >> (bits - 1 - bit) & 1) ^ flip) << bit
+        keys.append(key)
+    return keys
+
+
 def select_parts(
     parts: list[Part], *, seed: int, keep: float = 1.0, max_samples: int | None = None
 ) -> list[Part]:
@@ -344,29 +389,28 @@ def select_parts(
     counted = all(part.about_rows is not None for part in parts)
     # rows in no archive are looked for only when every archive is read
     whole = [part for part in parts if part.inputs["kind"] != "loose"] or parts
-    sizes = [float((part.about_rows if counted else part.num_bytes) or 0) for part in whole]
-    total = sum(sizes)
+    total = sum(part.size for part in whole)
     need = keep * total
     if max_samples is not None and counted:
         need = min(need, ENOUGH * max_samples)
-    taken, have = list[int](), 0.0
-    for number in sorted(range(len(whole)), key=lambda n: part_hash(seed, whole[n])):
+    taken, have = list[Part](), 0.0
+    for part in sorted(whole, key=lambda part: part.turn):
         if have >= need:
             break
-        taken.append(number)
-        have += sizes[number]
+        taken.append(part)
+        have += part.size
     if len(taken) == 1 and (step := int(have / (SPARE * max(need, 1)))) > 1:
-        alone = whole[taken[0]]
+        (alone,) = taken
         if alone.inputs["kind"] == "archive" and not alone.inputs["small"]:
             return [thin_archive_part(alone, step, share=have / step / total, seed=seed)]
     if len(taken) == len(whole):
         return parts
-    return [replace(whole[n], share=have / total) for n in sorted(taken)]
+    return [replace(part, share=have / total) for part in sorted(taken, key=lambda p: p.number)]
 
 
 def thin_archive_part(part: Part, step: int, *, share: float, seed: int) -> Part:
     """The part of an archive with the rows of every `step`-th block of its annotations alone."""
-    phase = int.from_bytes(part_hash(seed, part), "big") % step
+    phase = xxh3_64_intdigest(f"{seed}/{part.name}") % step
     return replace(
         part,
         share=share,
@@ -383,8 +427,3 @@ def with_annotations(parts: list[Part]) -> list[Part]:
     inputs = parts[0].inputs
     size = sum(file.size for file in inputs["files"]) // inputs["every"].step
     return [replace(parts[0], num_bytes=(parts[0].num_bytes or 0) + size), *parts[1:]]
-
-
-def part_hash(seed: int, part: Part) -> bytes:
-    """The place of a part in the order in which parts are taken."""
-    return blake2b(f"{seed}/{part.name}".encode(), digest_size=8).digest()

@@ -1,12 +1,16 @@
 """A subset's files to pieces of about PART_BYTES: which row groups, which rows, which archives.
 
 A piece is {rows (null: unknown), bytes, inputs}; pieces are numbered in this order for ever, so
-how files are cut bears a version (GROUPING).
+how files are cut bears a version (GROUPING). It depends on the files alone, never on how much of
+them is wanted: a subset becomes some PARTS parts, of FEWEST rows at least, so that reading can stop
+near where a mixture has enough. Compressed files, tars and archives that are read in order are a
+part each, whatever their size.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,8 +25,14 @@ from pipelines.reading.named import keys_in, named
 from pipelines.sources.sample import Source
 
 PART_BYTES = 128 << 20
-"""Bytes of a part, about: seconds of work, and small beside a worker's memory."""
-GROUPING = 1
+"""Bytes of a part at most, about: seconds of work, and small beside a worker's memory."""
+PARTS, FEWEST = 256, 64
+"""Parts of a subset where its rows allow it, and rows of a part, about a second of work on images;
+of sources with few rows a part (videos) a sixteenth of those, but 8."""
+MOST_RANGES, READ_AGAIN = 16, 512 << 20
+"""Into so many parts a row group is cut at most, and while its readings come to no more bytes than
+that: each reads the group up to its last row."""
+GROUPING = 2
 """Bumped when the same files would be cut into other parts."""
 
 
@@ -131,6 +141,12 @@ def piece_of(kind: str, count: int | None, num_bytes: int, **inputs: Any) -> dic
     return {"rows": count, "bytes": num_bytes, "inputs": {"kind": kind, **inputs}}
 
 
+def rows_of_a_part(about: Source, total: float) -> int:
+    """How many rows a part of a subset of `total` rows has, about."""
+    fewest = min(about.rows_per_part, max(8, min(FEWEST, about.rows_per_part // 16)))
+    return max(fewest, min(about.rows_per_part, round(total) // PARTS))
+
+
 def cut_archives(about: Source, files: Sequence[File], media: SubsetMedia) -> list[dict[str, Any]]:
     """A piece per archive that must be read in order, then the rows that are in none."""
     small = annotations.is_small(files, about)
@@ -178,19 +194,32 @@ def kind_of(file: File) -> str:
 
 
 def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
-    """Row groups gathered up to PART_BYTES and the source's rows per part; none is split."""
+    """Row groups gathered up to PART_BYTES and the rows of a part; one of more rows is cut, its
+    rows then being the part's `range`.
+    """
     with ThreadPoolExecutor(16) as pool:
         footers = list(pool.map(lambda file: rows.footer(file, about), files))
+    most = rows_of_a_part(about, sum(sum(footer.rows) for footer in footers))
     pieces: list[dict[str, Any]] = []
     first = 0
     for file, footer in zip(files, footers, strict=True):
         sizes = zip(footer.rows, footer.stored, footer.num_bytes, strict=True)
         for group, (count, stored, size) in enumerate(sizes):
+            read = [file.url, file.size, [group], first, file.content]
+            if (ranges := ranges_of(count, size, most)) > 1:
+                for start, stop in pairwise(n * count // ranges for n in range(ranges + 1)):
+                    place = {"reads": [read], "range": (start, stop)}
+                    share = (stop - start) / count
+                    piece = piece_of("parquet", stop - start, round(stored * share), **place)
+                    pieces.append({**piece, "full": True})
+                first += count
+                continue
             last = pieces[-1] if pieces else None
             fits = (
                 last is not None
+                and not last.get("full")
                 and last["in_memory"] + size <= PART_BYTES
-                and last["rows"] + count <= about.rows_per_part
+                and last["rows"] + count <= most
             )
             if last is None or not fits:
                 last = {**piece_of("parquet", 0, 0, reads=[]), "in_memory": 0}
@@ -199,7 +228,7 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
             if reads and reads[-1][0] == file.url:
                 reads[-1][2].append(group)
             else:
-                reads.append([file.url, file.size, [group], first, file.content])
+                reads.append(read)
             last["rows"] += count
             last["bytes"] += stored
             last["in_memory"] += size
@@ -208,10 +237,12 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
 
 
 def cut_arrow(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
-    """Batches of local files gathered up to PART_BYTES and the source's rows per part; a remote
-    file is one piece, whose rows nobody has counted.
+    """Batches of local files gathered up to PART_BYTES and the rows of a part; a remote file is one
+    piece, whose rows nobody has counted.
     """
     pieces: list[dict[str, Any]] = []
+    held = {file.url: list(sizes_of(file)) for file in files if not is_url(file.url)}
+    most = rows_of_a_part(about, sum(count for sizes in held.values() for count, _ in sizes))
     for number, file in enumerate(files):
         rows.check_columns(file, schema_of(file).names, about)
         place = {"url": file.url, "size": file.size, "file": number}
@@ -220,9 +251,9 @@ def cut_arrow(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
             pieces.append(piece_of("arrow", None, file.size, **place, **batches))
             continue
         last, first = None, 0
-        for batch, (count, size) in enumerate(sizes_of(file)):
+        for batch, (count, size) in enumerate(held[file.url]):
             full = last is not None and (
-                last["bytes"] + size > PART_BYTES or last["rows"] + count > about.rows_per_part
+                last["bytes"] + size > PART_BYTES or last["rows"] + count > most
             )
             if last is None or full:
                 last = piece_of("arrow", 0, 0, **place, first=first, batches=(batch, batch))
@@ -234,15 +265,22 @@ def cut_arrow(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     return pieces
 
 
+def ranges_of(count: int, size: int, most: int) -> int:
+    """Into how many parts a row group of `count` rows and `size` bytes in memory is cut."""
+    bound = min(MOST_RANGES, max(1, READ_AGAIN // max(1, size)))
+    return min(bound, -(-count // most))
+
+
 def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     """Rows gathered by their first medium, so that one named by many rows is read once."""
     found = annotations.index_annotations(tuple(files), about, BlockSelection())
     refs, keys = found.refs, found.first
     order = order_by_medium(keys)
     refs, keys = refs[order], keys[order]
+    most = rows_of_a_part(about, len(refs))
     pieces, start = [], 0
     while start < len(refs):
-        stop = min(start + about.rows_per_part, len(refs))
+        stop = min(start + most, len(refs))
         while stop < len(refs) and keys[stop] != 0 and keys[stop] == keys[stop - 1]:
             stop += 1
         part = refs[start:stop]
@@ -253,12 +291,13 @@ def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
 
 
 def cut_blocks(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
-    """Stretches of bytes that hold about `rows_per_part` rows, of which none is read yet."""
+    """Stretches of bytes that hold about the rows of a part, of which none is read yet."""
     pieces = []
+    most = rows_of_a_part(about, sum(annotations.estimate_rows(files, about)))
     for number, file in enumerate(files):
         row_bytes = max(1.0, annotations.probe(file, about).row_bytes)
         size = annotations.BLOCK
-        step = max(1, min(PART_BYTES, int(about.rows_per_part * row_bytes)) // size) * size
+        step = max(1, min(PART_BYTES, int(most * row_bytes)) // size) * size
         for start in range(0, file.size, step):
             stop = min(file.size, start + step)
             place = {"files": tuple(files), "file": number, "bytes": (start, stop)}
@@ -268,28 +307,28 @@ def cut_blocks(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
 
 
 def cut_csv(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
-    """Rows in their order, `rows_per_part` at a time."""
+    """Rows in their order, those of a part at a time."""
     pieces = []
-    for number, file in enumerate(files):
-        count = rows.csv_header(file, about)
-        for start in range(0, count, about.rows_per_part):
-            here = min(about.rows_per_part, count - start)
+    counts = [rows.csv_header(file, about) for file in files]
+    most = rows_of_a_part(about, sum(counts))
+    for number, (file, count) in enumerate(zip(files, counts, strict=True)):
+        for start in range(0, count, most):
+            here = min(most, count - start)
             place = {"url": file.url, "size": file.size, "file": number, "first": start}
             pieces.append(piece_of("csv", here, file.size * here // count, **place))
     return pieces
 
 
 def cut_files(about: Source, files: Sequence[File], kind: str) -> list[dict[str, Any]]:
-    """Files that are a row each, gathered up to PART_BYTES and the source's rows per part."""
+    """Files that are a row each, gathered up to PART_BYTES and the rows of a part."""
     wanted = {"document": "text", "labelled": "folder"}[kind]
     if about.layout != wanted:
         raise ValueError(f"{files[0].url}: no file of rows, as {about.name} reads them")
+    most = rows_of_a_part(about, len(files))
     pieces: list[dict[str, Any]] = []
     for number, file in enumerate(files):
         last = pieces[-1] if pieces else None
-        full = last and (
-            last["bytes"] + file.size > PART_BYTES or last["rows"] >= about.rows_per_part
-        )
+        full = last and (last["bytes"] + file.size > PART_BYTES or last["rows"] >= most)
         if last is None or full:
             last = piece_of(kind, 0, 0, files=[], first=number)
             pieces.append(last)
