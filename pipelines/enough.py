@@ -51,6 +51,7 @@ def read_enough(
     universe = {(p.component, p.part.subset): p.part.share for p in todo.pieces}
     least = [queue.least for queue in queues]
     known = [len(q.subsets) if q.whole else n for q, n in zip(queues, least, strict=True)]
+    place_of = {(p.component, p.part.name): number for number, p in enumerate(todo.pieces)}
     yields: list[list[pl.DataFrame]] = [[] for _ in queues]
     survival: dict[tuple[str, str, int], float] = {}
     accepted: frozenset[int] = frozenset()
@@ -62,7 +63,8 @@ def read_enough(
             p for q, have, n in zip(pieces, yields, known, strict=True) for p in q[len(have) : n]
         ]
         if new:
-            read(new, measuring=first)
+            in_order = sorted(new, key=lambda p: place_of[p.component, p.part.name])
+            read(in_order, measuring=first)
         fresh = iter(yields_of(new, mixture))
         for have, n in zip(yields, known, strict=True):
             have += [next(fresh) for _ in range(n - len(have))]

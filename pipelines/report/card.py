@@ -126,6 +126,16 @@ def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
         for line in found
         for text in _wrapped("  ", f"{name}: {line}")
     ]
+    lines += [
+        text
+        for name, part in stats.get("reading", {}).items()
+        if part["share"] < 1
+        for text in _wrapped(
+            "  ",
+            f"{name}: read {part['parts']} of {part['of']} parts ({percent(part['share'])}); all of "
+            f"it would give about {human_amount(part['supply'])} samples",
+        )
+    ]
     lines += ["", "rejected, by the first rule that fired"]
     lines += [
         line
