@@ -360,13 +360,15 @@ class Look:
         proportions of the subsets, and its part of val: that from a standard deviation below,
         since whose turn val is falls by chance.
         """
+        if not math.isfinite(need):
+            return np.zeros(self.known + 1, bool)
         once = (self.fraction * np.minimum(self.most, 1.0)).min(axis=1)
         train = once * self.estimated("units").sum(axis=1)
         val = once * self.estimated("val_units").sum(axis=1)
         samples, units = self.column("samples").sum(axis=1), self.column("units").sum(axis=1)
         mean = np.divide(units, samples, out=np.zeros(len(units)), where=samples > 0)
         wanted = self.val_fraction * need
-        enough_val = val >= wanted - np.sqrt(wanted * mean) if math.isfinite(need) else False
+        enough_val = val >= wanted - np.sqrt(wanted * mean)
         return (train >= need * (1 - 1e-9)) & enough_val
 
     def shortest(self, need: float, *, at_least: int) -> int:

@@ -14,6 +14,7 @@ from tests.pipelines.sources.test_any_type import ROWS, mutations
 MIXTURE = """
 description: made
 val_fraction: 0
+read: all
 encoding: {seq_len: 2048, crop_size: 64, longest_edge: 128, tokens_per_crop: 16}
 components:
 """
