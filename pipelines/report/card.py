@@ -132,8 +132,8 @@ def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
         if part["share"] < 1
         for text in _wrapped(
             "  ",
-            f"{name}: read {part['parts']} of {part['of']} parts ({percent(part['share'])}); all of "
-            f"it would give about {human_amount(part['supply'])} samples",
+            f"{name}: read {part['parts']} of {part['of']} parts ({percent(part['share'])}); all "
+            f"of it would give about {human_amount(part['supply'])} samples",
         )
     ]
     lines += ["", "rejected, by the first rule that fired"]
