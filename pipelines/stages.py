@@ -34,7 +34,7 @@ from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
 __all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
 
 
-@stage(writes=SAMPLE, version=2, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
+@stage(writes=SAMPLE, version=3, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
 def ingest(part: Part) -> Iterator[pa.Table]:
     """Every row of the part is a sample, whole or with its defect; an archive's are many."""
     try:

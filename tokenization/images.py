@@ -4,6 +4,7 @@
 |-----------------------|-------------------------------------|----------------------------|
 | bytes                 | an image of a known format          | `open_header`              |
 | bytes                 | RGB image, upright                  | `open_image`               |
+| bytes                 | the same, perhaps at a smaller scale | `open_copy`               |
 | bytes                 | (width, height), header only        | `image_size`               |
 | (width, height)       | (rows, cols) of crops               | `grid`                     |
 | image, (rows, cols)   | crops [rows * cols + 1, S, S, 3]    | `crops`                    |
@@ -18,8 +19,9 @@ S is `crop_size`, px; (0, 0) means the global view only.
 
 import io
 import math
+import sys
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -31,6 +33,8 @@ MAX_SIDE = 4096
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is read of what Pillow calls a format; a multi-picture JPEG is a JPEG."""
 _LANCZOS = Image.Resampling.LANCZOS
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height."""
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """What announces an orientation in a PNG."""
 
@@ -49,16 +53,47 @@ def open_image(data: bytes) -> Image.Image:
     That is what `datasets` (orientation) and `transformers` (transparency) do one after the other.
     Raises ValueError where `data` is not a whole image.
     """
+    return open_copy(data, least=(sys.maxsize, 1)).image
+
+
+class Copy(NamedTuple):
+    """An image that may have been brought down while it was decoded."""
+
+    image: Image.Image
+    """As `open_image` gives it, but for its size."""
+    size: tuple[int, int]
+    """(width, height) of the whole image, px, upright."""
+    orientation: int
+    """By its EXIF, 1 to 8."""
+
+
+def open_copy(data: bytes, *, least: tuple[int, int]) -> Copy:
+    """The image in `data`, perhaps smaller: longer and shorter side no less than `least` px.
+
+    All of the data are read, so what is cut off or broken is found as by `open_image`; of a JPEG no
+    more frequencies are computed than the copy shows (an eighth, a quarter, half). Raises
+    ValueError where `data` is not a whole image.
+    """
     try:
         image = open_header(io.BytesIO(data))
+        stated = image.size
+        above = min(max(stated) / least[0], min(stated) / least[1])
+        drafted = None
+        if above >= 2:
+            wanted = (max(1, int(stated[0] / above)), max(1, int(stated[1] / above)))
+            drafted = image.draft(None, wanted)  # which only JPEGs do
         image.load()
-        if image.getexif().get(ExifTags.Base.Orientation) is not None:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if orientation != 1:
             image = ImageOps.exif_transpose(image)
+        turned = stated[::-1] if orientation in SIDEWAYS else stated
+        size = image.size if drafted is None else turned
         if "A" in image.getbands() or image.info.get("transparency") is not None:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
-        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        return Copy(image, size, orientation if orientation in range(2, 9) else 1)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
@@ -76,7 +111,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         # size of a TIFF it states upright.
         plain = image.format == "PNG" and not any(mark in data for mark in _PNG_EXIF)
         orientation = 1 if plain else image.getexif().get(ExifTags.Base.Orientation, 1)
-        turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"
+        turned = orientation in SIDEWAYS and image.format != "TIFF"
     except MemoryError:
         raise
     except Exception as error:  # as above

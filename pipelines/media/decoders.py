@@ -44,6 +44,8 @@ MAX_BYTES = 4 << 30
 """Encoded bytes of a video, at most."""
 SECONDS_LIMIT = 120.0
 """s of decoding, after which a video is given up: a 1080p hour scanned whole takes about 60."""
+TOGETHER_SECONDS = 30.0
+"""s of decoding several stills, after which each is asked for by itself."""
 START_SECONDS = 120.0
 """s that a child may take to start, on however busy a machine."""
 MEMORY_LIMIT = 4 << 30
@@ -110,6 +112,8 @@ def answered(request: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], 
             return {**about, "facts": clip.facts}, list(clip.frames)
         if kind == "image":
             return {"facts": [images.image_facts(given.read(), **settings)]}, []
+        if kind == "images":
+            return {"facts": [facts_or_defect(given.read(size)) for size in settings["sizes"]]}, []
         if kind == "frame":
             frame = frames.frame_bytes(given.read(), **settings)
             return {"facts": [images.image_facts(frame)]}, [frame]
@@ -123,6 +127,18 @@ def answered(request: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], 
         told = f"{type(error).__name__}: {error}"
         # what a broken file leads FFmpeg's bindings to
         return {"defect": "decoder_crash", "detail": told} if kind == "video" else {"bug": told}, []
+
+
+def facts_or_defect(data: bytes) -> dict[str, Any] | None:
+    """What is told of one image of several; null where it is to be decoded by itself."""
+    try:
+        return images.image_facts(data)
+    except Defect as defect:
+        return {"defect": defect.reason, "detail": defect.detail}
+    except (
+        Exception
+    ):  # a bug, or no memory: asked again, it is told of the image that it belongs to
+        return None
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,32 @@ def decode_image(data: bytes, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]
         return {**checked_facts(facts), "bytes": data}
 
 
+def decode_images(
+    encoded: Sequence[bytes], *, limit: float = TOGETHER_SECONDS
+) -> list[dict[str, Any] | Defect | None]:
+    """Of each still what `decode_image` gives or raises, asked for at once; null where it is to be
+    asked by itself: all of them where one hangs, or ends the child.
+    """
+    if len(encoded) < 2:
+        return [None] * len(encoded)
+    sizes = [len(data) for data in encoded]
+    try:
+        with well_formed():
+            told, _ = decode_in_child("images", b"".join(encoded), {"sizes": sizes}, limit)
+            return [
+                checked_outcome(one, data) for one, data in zip(told["facts"], encoded, strict=True)
+            ]
+    except Defect:
+        return [None] * len(encoded)
+
+
+def checked_outcome(told: Any, data: bytes) -> dict[str, Any] | Defect | None:
+    """What the child says of one still of several."""
+    if told is None:
+        return None
+    return defect_of(told) if "defect" in told else {**checked_facts(told), "bytes": data}
+
+
 def decode_frame(data: bytes, size: int, *, limit: float = SECONDS_LIMIT) -> dict[str, Any]:
     """The IMAGES element of what `frames.frame_bytes` makes of an image; raises Defect as
     `decode_image` does.
@@ -233,7 +275,7 @@ def decode_in_child(
 ) -> tuple[dict[str, Any], list[bytes]]:
     """The child's answer within `limit` seconds; raises the Defect or the bug that it met."""
     global child
-    name = "image" if kind == "frame" else kind
+    name = "image" if kind in ("frame", "images") else kind
     packages = ("decord",) if settings.get("decoder") == "decord" else ()
     with descriptor_of(data) as (descriptor, size):
         if size > MAX_BYTES:
@@ -265,11 +307,15 @@ def decode_in_child(
     if "bug" in message:
         raise RuntimeError(f"the decoder of {kind}: {message['bug']}")
     if "defect" in message:
-        reason, detail = message["defect"], message["detail"]
-        if not REASON.fullmatch(reason):
-            raise ValueError("defect")
-        raise Defect(reason, detail[:MAX_DETAIL])
+        raise defect_of(message)
     return message, blobs
+
+
+def defect_of(told: dict[str, Any]) -> Defect:
+    """The defect that the child found."""
+    if not REASON.fullmatch(told["defect"]):
+        raise ValueError("defect")
+    return Defect(told["defect"], told["detail"][:MAX_DETAIL])
 
 
 @contextmanager

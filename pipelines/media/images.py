@@ -1,8 +1,8 @@
-"""What is known of an image: one element of IMAGES, from one full decode.
+"""What is known of an image: one element of IMAGES, from one decode.
 
-Every still is decoded whole here, so that the trainer never meets a broken one. The bytes are kept
-as they came; sizes and hashes are of the image as the model sees it (orientation applied,
-transparency on white), through the same `tokenization.images.open_image` that makes the crops:
+All of a still's data are decoded here, so that the trainer never meets a broken one. The bytes are
+kept as they came; the rest is of the image as the model sees it (orientation applied, transparency
+on white), opened by the same `tokenization.images.open_copy` that makes the crops:
 
 | Pillow's mode             | becomes RGB by                                                       |
 |---------------------------|----------------------------------------------------------------------|
@@ -13,6 +13,10 @@ transparency on white), through the same `tokenization.images.open_image` that m
 | I;16, I, F                | clipped to 0..255, as transformers does: 16-bit grey is nearly white |
 | several frames (GIF, ...) | the first alone                                                      |
 
+Hash and statistics are of one small copy (THUMBNAIL), at which a JPEG is decoded: its entropy-coded
+data in full, of their frequencies what the copy shows. `pixels` says whether two images are the
+very same: of a JPEG it is of what the pixels are computed from, of all else of the pixels.
+
 EXIF is needed for one thing, which side is up. Where the block is broken but Pillow reads on, the
 image is taken as it lies and `broken_exif` is true: the rule of that name decides. Where Pillow
 gives up on the whole image (PNG, WebP), so would `datasets` on reading the shards: the sample has
@@ -21,8 +25,9 @@ the defect `unreadable_exif`.
 
 import io
 import math
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,14 +35,16 @@ import xxhash
 from PIL import ExifTags, Image
 
 from pipelines.sources.sample import Defect
-from tokenization.images import open_header, open_image
+from tokenization.images import Copy, open_copy, open_header
 
 MAX_BYTES = 256 << 20
 """Encoded bytes of a still, at most."""
 MAX_PIXELS = 89_478_485
 """Pixels of a still, at most: Pillow's own mark for a decompression bomb."""
 THUMBNAIL = 128
-"""px, the longest side of the image that sharpness and edges are measured on."""
+"""px, the longest side of the copy that everything is measured on; smaller images are their own."""
+NARROWEST = 32
+"""px, the shorter side below which no copy is brought down before it is hashed: 4 for each row."""
 EDGE = 32
 """Difference of luminance between neighbours from which a thumbnail pixel is on an edge."""
 
@@ -74,12 +81,25 @@ def image_record(data: bytes, *, seconds: float | None = None) -> dict[str, Any]
 
 def image_facts(data: bytes) -> dict[str, Any]:
     """The same without the bytes; raises Defect where they are no whole image."""
-    measured = pixel_facts(decode(data))  # first: it turns bombs away
-    return {**measured, "seconds": None, "broken_exif": has_broken_exif(data)}
+    copy = decode_copy(data, least=(THUMBNAIL, NARROWEST))  # first: it turns bombs away
+    coded = data.startswith(JPEG)
+    return {
+        "width": copy.size[0],
+        "height": copy.size[1],
+        "pixels": coded_hash(data, copy.orientation) if coded else pixels_hash(copy.image),
+        **luminance_facts(copy.image.convert("L")),
+        "seconds": None,
+        "broken_exif": has_broken_exif(data),
+    }
 
 
 def decode(data: bytes) -> Image.Image:
     """The image as RGB, orientation applied; raises Defect where it cannot be."""
+    return decode_copy(data, least=(sys.maxsize, 1)).image
+
+
+def decode_copy(data: bytes, *, least: tuple[int, int]) -> Copy:
+    """What `open_copy` makes of it; raises Defect where it is no whole image."""
     if len(data) > MAX_BYTES:
         raise Defect("too_many_bytes", f"{len(data)} bytes")
     if len(data) > METERED_BYTES:
@@ -89,7 +109,7 @@ def decode(data: bytes) -> Image.Image:
         warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the image decodes
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return open_image(data)
+            return open_copy(data, least=least)
         except ValueError as error:
             bomb = (Image.DecompressionBombWarning, Image.DecompressionBombError)
             if isinstance(error.__cause__, bomb):
@@ -142,7 +162,8 @@ def has_broken_exif(data: bytes) -> bool:
     """Whether the image has an EXIF block that cannot be read to its end, or whose orientation is
     no number from 0 (unknown) to 8.
     """
-    if not any(mark in data for mark in EXIF_MARKS):
+    end = segments_end(data) if data.startswith(JPEG) else len(data)
+    if not any(data.find(mark, 0, end) >= 0 for mark in EXIF_MARKS):
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Pillow warns of what is cut off, and reads on
@@ -171,32 +192,39 @@ def decodes_apart_from_exif(data: bytes) -> bool:
     return True
 
 
-def pixel_facts(image: Image.Image) -> dict[str, Any]:
-    """Sizes, hashes, contrast, sharpness and edges of an RGB image.
+def luminance_facts(gray: Image.Image) -> dict[str, Any]:
+    """Hash, contrast, sharpness and edges of an image of mode L, by its small copy.
 
     All by integers up to the last division, so that they are the same on any processor.
     """
-    gray = image.convert("L")
-    counts = gray.histogram()
-    scale = max(1, max(image.size) / THUMBNAIL)
-    small = (max(1, round(image.width / scale)), max(1, round(image.height / scale)))
-    thumb = gray.resize(small, Image.Resampling.BOX) if scale > 1 else gray
-    sharpness, edges = sharpness_and_edges(np.asarray(thumb, dtype=np.int64))
+    small = reduced(gray)
+    thumb = thumbnail(small)
+    levels = np.frombuffer(thumb.tobytes(), np.uint8).reshape(thumb.height, thumb.width)
+    levels = levels.astype(np.int16)
+    sharpness, edges = sharpness_and_edges(levels)
     return {
-        "width": image.width,
-        "height": image.height,
-        "pixels": pixels_hash(image),
-        "dhash": dhash(gray),
-        "contrast": math.sqrt(
-            variance(
-                sum(counts),
-                sum(level * count for level, count in enumerate(counts)),
-                sum(level**2 * count for level, count in enumerate(counts)),
-            )
-        ),
+        "dhash": dhash(small),
+        "contrast": math.sqrt(variance(levels.size, *sums(levels))),
         "sharpness": sharpness,
         "edges": edges,
     }
+
+
+def reduced(image: Image.Image) -> Image.Image:
+    """The image, its longer side from THUMBNAIL to twice that unless it is narrow: means of whole
+    squares, so that nothing is shifted.
+    """
+    factor = min(max(image.size) // THUMBNAIL, min(image.size) // NARROWEST)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def thumbnail(image: Image.Image) -> Image.Image:
+    """The image, its longer side at most THUMBNAIL px, by area."""
+    scale = max(image.size) / THUMBNAIL
+    if scale <= 1:
+        return image
+    size = (max(1, round(image.width / scale)), max(1, round(image.height / scale)))
+    return image.resize(size, Image.Resampling.BOX)
 
 
 def variance(count: int, total: int, squares: int) -> float:
@@ -217,27 +245,75 @@ STRIP = 256
 """Rows of pixels that are copied at once."""
 
 
+def coded_hash(data: bytes, orientation: int) -> int:
+    """xxh3 of what the pixels of a JPEG are computed from: 64 bits.
+
+    All of the file but what is said about it (EXIF, profiles, thumbnails, comments). Equal hashes
+    mean equal pixels; the converse holds of copies of a file, not of one decoded and encoded again.
+    """
+    state = xxhash.xxh3_64(f"JPEG {orientation} ".encode())
+    view, kept = memoryview(data), 0
+    for marker, start, end in segments(data):
+        if marker in ABOUT:
+            state.update(view[kept:start])
+            kept = end
+    state.update(view[kept:])
+    return state.intdigest()
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, where it begins, where it ends) of the segments in front of a JPEG's scan data, as
+    far as they follow one another.
+    """
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF and data[start + 1] in SEGMENTS:
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        yield data[start + 1], start, end
+        start = end
+
+
+def segments_end(data: bytes) -> int:
+    """Where the scan data of a JPEG begin; its length where what comes before is out of order."""
+    end = max((end for *_, end in segments(data)), default=2)
+    return end if data[end : end + 2] == bytes((0xFF, START_OF_SCAN)) else len(data)
+
+
+JPEG = b"\xff\xd8\xff"
+START_OF_SCAN = 0xDA
+SEGMENTS = {*range(0xC0, 0xD0), *range(0xDB, 0xFF)}
+"""Markers that a length follows, but for that of a scan."""
+ABOUT = {0xFE, *range(0xE1, 0xEE), 0xEF}
+"""Comments, and the application segments from which no decoder takes anything: all but those of
+JFIF and Adobe, which say what the colours are (ITU-T T.81, table B.1)."""
+
+
 def dhash(gray: Image.Image) -> int:
-    """The 64-bit difference hash: 9 x 8 luminances, a bit per pair of neighbours in a row that
-    rises to the right, row by row from the highest bit.
+    """The 64-bit difference hash: 9 x 8 luminances of the small copy, a bit per pair of neighbours
+    in a row that rises to the right, row by row from the highest bit.
 
     https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
     """
-    small = np.asarray(gray.resize((9, 8), Image.Resampling.LANCZOS))
-    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
+    small = reduced(gray).resize((9, 8), Image.Resampling.LANCZOS)
+    levels = np.frombuffer(small.tobytes(), np.uint8).reshape(8, 9)
+    return int.from_bytes(np.packbits(levels[:, 1:] > levels[:, :-1]).tobytes(), "big")
 
 
 def sharpness_and_edges(gray: np.ndarray) -> tuple[float, float]:
-    """(variance of the 4-neighbour Laplacian, share of pixels on an edge) of int64 [h, w]."""
+    """(variance of the 4-neighbour Laplacian, share of pixels on an edge) of int16 [h, w]."""
     if min(gray.shape) < 3:
         return 0.0, 0.0
     inner = gray[1:-1, 1:-1]
-    laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner
-    right = np.abs(gray[1:-1, 2:] - inner)
-    below = np.abs(gray[2:, 1:-1] - inner)
-    on_edge = int(np.count_nonzero(np.maximum(right, below) >= EDGE))
-    squares = int((laplacian**2).sum())
-    return variance(laplacian.size, int(laplacian.sum()), squares), on_edge / laplacian.size
+    right, below = gray[1:-1, 2:] - inner, gray[2:, 1:-1] - inner
+    laplacian = gray[:-2, 1:-1] + gray[1:-1, :-2] - 2 * inner + right + below
+    on_edge = int(np.count_nonzero(np.maximum(np.abs(right), np.abs(below)) >= EDGE))
+    total, squares = sums(laplacian)
+    return variance(laplacian.size, total, squares), on_edge / laplacian.size
+
+
+def sums(values: np.ndarray) -> tuple[int, int]:
+    """(sum, sum of squares) of int16, none of them beyond 2,047."""
+    wide = values.astype(np.int32)
+    return int(wide.sum(dtype=np.int64)), int((wide * wide).sum(dtype=np.int64))
 
 
 def render_pdf(data: bytes, *, longest_edge: int) -> list[bytes]:

@@ -27,7 +27,8 @@ is an exception, with the part and the row in its note.
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -56,6 +57,9 @@ from tokenization.schema import SAMPLE
 BATCH_ROWS = 512
 BATCH_BYTES = 32 << 20
 """A batch that is given to the writer ends at either; what is written does not depend on them."""
+AHEAD_ROWS = 64
+AHEAD_BYTES = 4 << 20
+"""Rows whose stills are decoded at once, up to either: a request costs as much as a small image."""
 REMEMBERED = 16
 """Media kept decoded: rows that share one stand next to each other."""
 
@@ -84,6 +88,24 @@ class Reader:
         return found
 
 
+Length = tuple[float, float | None]
+"""(s that a video lasts, s that its header states or null)."""
+Images = tuple[list[dict[str, Any]], Length | None]
+
+
+@dataclass
+class Encoded:
+    """A still that was read."""
+
+    data: bytes
+    decoded: dict[str, Any] | Defect | None = None
+    """Null: not yet."""
+
+
+Found = Images | Encoded | Defect
+"""What reading a medium gave."""
+
+
 def ingest(part: Part) -> pa.Table:
     """The samples of the part, one per row, in the part's order. Writes: SAMPLE."""
     try:
@@ -103,17 +125,11 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
     Raises:
         SeveralFit: what was given is void; `knowing` the part, it must be read anew.
     """
-    source = part.about
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
     waiting: list[dict[str, Any]] = []
     num_bytes = 0
     try:
-        for label, row in part_rows(part, reader.media):
-            try:
-                line = sample_row(part, label, row, source, reader)
-            except Exception as error:
-                error.add_note(f"ingest, part {part.name}, row {label}")
-                raise
+        for line in sample_rows(part, reader, ahead=AHEAD_ROWS):
             waiting.append(line)
             num_bytes += sum(len(image["bytes"] or b"") for image in line["images"])
             num_bytes += sum(len(c["text"] or "") for m in line["messages"] for c in m["content"])
@@ -128,16 +144,12 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
 
 def peek(part: Part) -> dict[str, Any] | None:
     """The part's first whole sample, as a mapping; null where none is whole."""
-    source = part.about
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
     try:
-        for label, row in part_rows(part, reader.media):
-            line = sample_row(part, label, row, source, reader)
-            if line["defect"] is None:
-                return line
+        lines = sample_rows(part, reader, ahead=1)
+        return next((line for line in lines if line["defect"] is None), None)
     finally:
         reader.media.close()
-    return None
 
 
 def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
@@ -216,29 +228,80 @@ def number_rows(values: Iterable[object], prefix: str, first: int) -> Iterator[t
         yield f"{prefix}{number:06d}", value
 
 
-def sample_row(
-    part: Part, label: str, row: object, source: Source, reader: Reader
-) -> dict[str, Any]:
-    """The SAMPLE row that `row` becomes."""
-    line: dict[str, Any] = {
-        "id": f"{part.prefix}{label}",
-        "source": part.source,
-        "subset": part.subset,
-        "messages": [],
-        "images": [],
-        "duration": None,
-        "defect": None,
-        "detail": None,
-        "tags": [],
-        "ratings": [],
-        "answer": None,
-        "header_seconds": None,
-    }
+def sample_rows(part: Part, reader: Reader, *, ahead: int) -> Iterator[dict[str, Any]]:
+    """The SAMPLE rows of the part; the stills of as many as `ahead` are decoded at once.
+
+    Media are read as their row comes: a stream does not give them again.
+    """
+    waiting: list[Row] = []
+    num_bytes = 0
+    for label, given in part_rows(part, reader.media):
+        with noted(part, label):
+            row = read_row(label, given, part.about, part, reader)
+        waiting.append(row)
+        num_bytes += sum(map(held_bytes, row.media))
+        if len(waiting) >= ahead or num_bytes >= AHEAD_BYTES:
+            yield from sample_lines(waiting, part)
+            waiting, num_bytes = [], 0
+    yield from sample_lines(waiting, part)
+
+
+@contextmanager
+def noted(part: Part, label: str) -> Iterator[None]:
+    """A bug says at which row it was met."""
     try:
-        sample = sample_of_row(row, source, literal=part.inputs.get("literal", False))
+        yield
+    except Exception as error:
+        error.add_note(f"ingest, part {part.name}, row {label}")
+        raise
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row whose media are read and, but for stills, decoded."""
+
+    label: str
+    sample: Sample | Defect
+    media: Sequence[Found]
+    """Of the sample, in order."""
+
+
+def read_row(label: str, given: object, source: Source, part: Part, reader: Reader) -> Row:
+    """The row as its source reads it, every medium at its place."""
+    try:
+        sample = sample_of_row(given, source, literal=part.inputs.get("literal", False))
     except Defect as defect:
-        return {**line, "defect": defect.reason, "detail": safe_detail(defect.detail)}
-    return {**line, **sample_columns(sample, reader)}
+        return Row(label, defect, ())
+    return Row(label, sample, read_media(sample, reader))
+
+
+def sample_lines(rows: Sequence[Row], part: Part) -> Iterator[dict[str, Any]]:
+    """The SAMPLE rows of what was read."""
+    decode_together([medium for row in rows for medium in row.media])
+    for row in rows:
+        with noted(part, row.label):
+            yield sample_line(row, part)
+
+
+def sample_line(row: Row, part: Part) -> dict[str, Any]:
+    """The SAMPLE row that it becomes."""
+    identity = {"id": f"{part.prefix}{row.label}", "source": part.source, "subset": part.subset}
+    if isinstance(row.sample, Defect):
+        reason, detail = row.sample.reason, safe_detail(row.sample.detail)
+        return {**identity, **NOTHING, "defect": reason, "detail": detail}
+    return {**identity, **columns_of(row.sample, row.media)}
+
+
+NOTHING: dict[str, Any] = {
+    "messages": [],
+    "images": [],
+    "duration": None,
+    "tags": [],
+    "ratings": [],
+    "answer": None,
+    "header_seconds": None,
+}
+"""What a row of no sample says."""
 
 
 def sample_of_row(row: object, source: Source, *, literal: bool) -> Sample:
@@ -271,9 +334,14 @@ def safe_detail(detail: str, path: str | None = None) -> str | None:
 
 def sample_columns(sample: Sample, reader: Reader) -> dict[str, Any]:
     """The sample's columns, its media read and decoded."""
+    return columns_of(sample, read_media(sample, reader))
+
+
+def columns_of(sample: Sample, media: Sequence[Found]) -> dict[str, Any]:
+    """The same of media that are read, in order."""
     messages, images, lengths = [], [], []
     defect: Defect | None = None
-    seen, media = 0, len(sample.media)
+    seen = 0
     for turn in sample.turns:
         content: list[dict[str, str | None]] = []
         for part in turn.content:
@@ -281,15 +349,17 @@ def sample_columns(sample: Sample, reader: Reader) -> dict[str, Any]:
                 content.append({"type": "text", "text": part})
                 continue
             assert isinstance(part, Still | Video | Pdf)  # all are placed
-            seen += 1
             try:
-                found, length = read_medium(part, reader)
+                found, length = images_of(media[seen])
             except Defect as error:
-                where = f"{kind_of(part)} {seen} of {media}"
+                where = f"{kind_of(part)} {seen + 1} of {len(media)}"
                 told = safe_detail(error.detail, part.path)
                 told = f"{where}: {told}" if told else where
                 defect = defect or Defect(error.reason, told)
                 found, length = [EMPTY] if isinstance(part, Still) else [], None
+            seen += 1
+            if isinstance(part, Still) and part.seconds is not None:
+                found = [{**image, "seconds": part.seconds} for image in found]
             images.extend(found)
             content.extend({"type": "image", "text": None} for _ in found)
             if length is not None:
@@ -309,33 +379,67 @@ def sample_columns(sample: Sample, reader: Reader) -> dict[str, Any]:
     }
 
 
-Length = tuple[float, float | None]
-"""(s that a video lasts, s that its header states or null)."""
-Images = tuple[list[dict[str, Any]], Length | None]
-
-
-def read_medium(medium: Medium, reader: Reader) -> Images:
-    """(the medium's images, its length where it is a video)."""
-    if medium.data is None and not medium.path:
-        raise Defect("missing_media", "an empty cell")
-    if medium.path is None:
-        found = decode_medium(medium, reader)
-    else:
-        found = reader.once(medium, lambda: decode_medium(medium, reader))
-    if isinstance(medium, Still) and medium.seconds is not None:
-        return [{**image, "seconds": medium.seconds} for image in found[0]], None
+def read_media(sample: Sample, reader: Reader) -> list[Found]:
+    """What each of the sample's media gives, in order."""
+    found: list[Found] = []
+    for medium in sample.media:
+        try:
+            found.append(read_medium(medium, reader))
+        except Defect as defect:
+            found.append(defect)
     return found
 
 
-def decode_medium(medium: Medium, reader: Reader) -> Images:
-    """The same, now."""
+def decode_together(media: Sequence[Found]) -> None:
+    """The stills among the media are decoded, but those that are better decoded by themselves."""
+    stills = {id(one): one for one in media if isinstance(one, Encoded) and one.decoded is None}
+    small = [one for one in stills.values() if len(one.data) < AHEAD_BYTES]
+    for one, decoded in zip(
+        small, decoders.decode_images([one.data for one in small]), strict=True
+    ):
+        one.decoded = decoded
+
+
+def images_of(medium: Found) -> Images:
+    """(the medium's images, its length where it is a video); raises the Defect that it has."""
+    if isinstance(medium, Encoded):
+        if medium.decoded is None:
+            try:
+                medium.decoded = decoders.decode_image(medium.data)
+            except Defect as defect:
+                medium.decoded = defect
+        if not isinstance(medium.decoded, Defect):
+            return [medium.decoded], None
+        medium = medium.decoded
+    if isinstance(medium, Defect):
+        raise medium
+    return medium
+
+
+def held_bytes(medium: Found) -> int:
+    """Encoded bytes that are held of it."""
+    if isinstance(medium, Encoded):
+        return len(medium.data)
+    images = [] if isinstance(medium, Defect) else medium[0]
+    return sum(len(image["bytes"] or b"") for image in images)
+
+
+def read_medium(medium: Medium, reader: Reader) -> Images | Encoded:
+    """The medium, decoded where it is no still; raises Defect."""
+    if medium.data is None and not medium.path:
+        raise Defect("missing_media", "an empty cell")
+    if medium.path is None:
+        return read_now(medium, reader)
+    result: Images | Encoded = reader.once(medium, lambda: read_now(medium, reader))
+    return result
+
+
+def read_now(medium: Medium, reader: Reader) -> Images | Encoded:
+    """The same, not remembered."""
     if isinstance(medium, Video):
         return decode_clip(medium, reader)
     data = medium_bytes(medium, reader, MAX_BYTES)
-    decoded = (
-        decoders.decode_pdf(data) if isinstance(medium, Pdf) else [decoders.decode_image(data)]
-    )
-    return decoded, None
+    return (decoders.decode_pdf(data), None) if isinstance(medium, Pdf) else Encoded(data)
 
 
 def medium_bytes(medium: Medium, reader: Reader, limit: int) -> bytes:

@@ -55,13 +55,13 @@ def test_a_stage_that_breaks_off_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "BATCH_ROWS", 1)
     seen = []
 
-    def breaks(*given, true=ingest.sample_row):
+    def breaks(*given, true=ingest.sample_line):
         seen.append(given)
         if len(seen) == 3:
             raise RuntimeError("a bug")
         return true(*given)
 
-    monkeypatch.setattr(ingest, "sample_row", breaks)
+    monkeypatch.setattr(ingest, "sample_line", breaks)
     task = Task(
         stage=STAGES["ingest"], part="p", settings={"part": part}, out=str(tmp_path / "o" / "x")
     )
