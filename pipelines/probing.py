@@ -33,6 +33,7 @@ from pipelines.reading.parts import (
     find_files,
     media_tree_of,
 )
+from pipelines.reading.sample_media import Reader
 from pipelines.reading.splitting import SubsetMedia, media_of
 from pipelines.sources import SOURCES, Defect, Sample, Source
 from pipelines.survey import Place, source_of
@@ -275,7 +276,7 @@ def encoded(
 
     Where only a medium of the right kind was found, it stands for the sample's own.
     """
-    reader = ingest.Reader(Media(here.spec), dict(frames))
+    reader = Reader(Media(here.spec), dict(frames))
     try:
         if medium is not None and medium.data is not None:
             for other in sample.media:

@@ -26,13 +26,16 @@ IMAGES = pa.list_(
             ("bytes", pa.binary()),  # encoded, as it came; null where it could not be decoded
             ("width", pa.int32()),  # px, after EXIF orientation
             ("height", pa.int32()),  # px
-            ("pixels", pa.uint64()),  # xxh3 of its size and of the oriented RGB image
-            ("dhash", pa.uint64()),  # 64-bit difference hash of the oriented RGB image
+            (
+                "pixels",
+                pa.uint64(),
+            ),  # xxh3 of size and oriented RGB image; of a JPEG, of what they come from
+            ("dhash", pa.uint64()),  # 64-bit difference hash of the small copy
             (
                 "seconds",
                 pa.float32(),
             ),  # of a video frame, from the start of the clip; null: a still
-            ("contrast", pa.float32()),  # standard deviation of luminance, 0..127.5
+            ("contrast", pa.float32()),  # deviation of luminance at thumbnail size, 0..127.5
             ("sharpness", pa.float32()),  # variance of the Laplacian of luminance at thumbnail size
             ("edges", pa.float32()),  # share of thumbnail pixels on an edge, 0..1
             ("broken_exif", pa.bool_()),  # its EXIF cannot be read: it may lie on its side

@@ -5,7 +5,7 @@
 | text_hash   | the text of all turns but the system's; case, punctuation and width aside  |
 | text_signature | ... or alike: the share of equal bytes estimates the Jaccard index of 5-grams |
 | bytes_hash  | the encoded images, in order                                               |
-| pixels_hash | the decoded images, in order: size, dhash, statistics of ingest, by bits   |
+| pixels_hash | the images, in order: pixels; of a JPEG, what they are computed from        |
 
 All are stable: xxh3 and fixed seeds, no hash of a library that changes between versions.
 """
@@ -69,7 +69,8 @@ def bytes_hash(samples: pa.Table) -> pl.Series:
 def pixels_hash(frame: pl.DataFrame) -> pl.Series:
     """uint64 per row of `images`: its decoded images, in order; null without images.
 
-    A lossless copy in another format has the same pixels.
+    A lossless copy in another format has the same pixels, and a JPEG without its EXIF and comments;
+    what a JPEG was decoded to and saved as is near it (a bit or two of its dhash), not the same.
     """
     images = frame["images"].list.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
     lengths = frame["images"].list.len().fill_null(0).to_numpy().astype(np.int64)

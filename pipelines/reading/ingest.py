@@ -26,18 +26,16 @@ is an exception, with the part and the row in its note.
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.media import decoders, frame_folders
-from pipelines.media.images import EMPTY, MAX_BYTES
+from pipelines.media.images import EMPTY
 from pipelines.reading import annotations, rows, splitting
 from pipelines.reading.annotations import LineReader, row_label
 from pipelines.reading.archive_order import (
@@ -49,61 +47,25 @@ from pipelines.reading.archive_order import (
 from pipelines.reading.arrow_rows import arrow_rows
 from pipelines.reading.media_files import Media
 from pipelines.reading.parts import Part
+from pipelines.reading.sample_media import (
+    AHEAD_BYTES,
+    Found,
+    Reader,
+    decode_together,
+    held_bytes,
+    images_of,
+    read_media,
+)
 from pipelines.sources import cells
 from pipelines.sources.placing import kind_of, place_media
-from pipelines.sources.sample import Defect, Medium, Pdf, Sample, Source, Still, Video
+from pipelines.sources.sample import Defect, Pdf, Sample, Source, Still, Video
 from tokenization.schema import SAMPLE
 
 BATCH_ROWS = 512
 BATCH_BYTES = 32 << 20
 """A batch that is given to the writer ends at either; what is written does not depend on them."""
 AHEAD_ROWS = 64
-AHEAD_BYTES = 4 << 20
-"""Rows whose stills are decoded at once, up to either: a request costs as much as a small image."""
-REMEMBERED = 16
-"""Media kept decoded: rows that share one stand next to each other."""
-
-
-@dataclass
-class Reader:
-    """What one part needs while it is read: its media, and those just decoded."""
-
-    media: Media
-    settings: dict[str, Any]
-    """fps, max_frames, size and (where it is not PyAV) decoder of video frames."""
-    recent: OrderedDict[object, Any] = field(default_factory=OrderedDict)
-
-    def once(self, key: object, make: Any) -> Any:
-        """`make()`, or what it gave (or raised) a moment ago for the same key."""
-        if key not in self.recent:
-            try:
-                self.recent[key] = make()
-            except Defect as defect:
-                self.recent[key] = defect
-            if len(self.recent) > REMEMBERED:
-                self.recent.popitem(last=False)
-        found = self.recent[key]
-        if isinstance(found, Defect):
-            raise found
-        return found
-
-
-Length = tuple[float, float | None]
-"""(s that a video lasts, s that its header states or null)."""
-Images = tuple[list[dict[str, Any]], Length | None]
-
-
-@dataclass
-class Encoded:
-    """A still that was read."""
-
-    data: bytes
-    decoded: dict[str, Any] | Defect | None = None
-    """Null: not yet."""
-
-
-Found = Images | Encoded | Defect
-"""What reading a medium gave."""
+"""Rows whose stills are decoded at once, unless they hold AHEAD_BYTES."""
 
 
 def ingest(part: Part) -> pa.Table:
@@ -129,7 +91,7 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
     waiting: list[dict[str, Any]] = []
     num_bytes = 0
     try:
-        for line in sample_rows(part, reader, ahead=AHEAD_ROWS):
+        for line in sample_rows(part, reader):
             waiting.append(line)
             num_bytes += sum(len(image["bytes"] or b"") for image in line["images"])
             num_bytes += sum(len(c["text"] or "") for m in line["messages"] for c in m["content"])
@@ -146,10 +108,13 @@ def peek(part: Part) -> dict[str, Any] | None:
     """The part's first whole sample, as a mapping; null where none is whole."""
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
     try:
-        lines = sample_rows(part, reader, ahead=1)
-        return next((line for line in lines if line["defect"] is None), None)
+        for label, row in part_rows(part, reader.media):
+            line = sample_row(part, label, row, part.about, reader)
+            if line["defect"] is None:
+                return line
     finally:
         reader.media.close()
+    return None
 
 
 def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
@@ -228,8 +193,8 @@ def number_rows(values: Iterable[object], prefix: str, first: int) -> Iterator[t
         yield f"{prefix}{number:06d}", value
 
 
-def sample_rows(part: Part, reader: Reader, *, ahead: int) -> Iterator[dict[str, Any]]:
-    """The SAMPLE rows of the part; the stills of as many as `ahead` are decoded at once.
+def sample_rows(part: Part, reader: Reader) -> Iterator[dict[str, Any]]:
+    """The SAMPLE rows of the part; the stills of several are decoded at once.
 
     Media are read as their row comes: a stream does not give them again.
     """
@@ -240,7 +205,7 @@ def sample_rows(part: Part, reader: Reader, *, ahead: int) -> Iterator[dict[str,
             row = read_row(label, given, part.about, part, reader)
         waiting.append(row)
         num_bytes += sum(map(held_bytes, row.media))
-        if len(waiting) >= ahead or num_bytes >= AHEAD_BYTES:
+        if len(waiting) >= AHEAD_ROWS or num_bytes >= AHEAD_BYTES:
             yield from sample_lines(waiting, part)
             waiting, num_bytes = [], 0
     yield from sample_lines(waiting, part)
@@ -273,6 +238,13 @@ def read_row(label: str, given: object, source: Source, part: Part, reader: Read
     except Defect as defect:
         return Row(label, defect, ())
     return Row(label, sample, read_media(sample, reader))
+
+
+def sample_row(
+    part: Part, label: str, row: object, source: Source, reader: Reader
+) -> dict[str, Any]:
+    """The SAMPLE row that `row` becomes, by itself."""
+    return sample_line(read_row(label, row, source, part, reader), part)
 
 
 def sample_lines(rows: Sequence[Row], part: Part) -> Iterator[dict[str, Any]]:
@@ -377,94 +349,3 @@ def columns_of(sample: Sample, media: Sequence[Found]) -> dict[str, Any]:
         "answer": sample.answer,
         "header_seconds": sum(stated) if lengths and len(stated) == len(lengths) else None,
     }
-
-
-def read_media(sample: Sample, reader: Reader) -> list[Found]:
-    """What each of the sample's media gives, in order."""
-    found: list[Found] = []
-    for medium in sample.media:
-        try:
-            found.append(read_medium(medium, reader))
-        except Defect as defect:
-            found.append(defect)
-    return found
-
-
-def decode_together(media: Sequence[Found]) -> None:
-    """The stills among the media are decoded, but those that are better decoded by themselves."""
-    stills = {id(one): one for one in media if isinstance(one, Encoded) and one.decoded is None}
-    small = [one for one in stills.values() if len(one.data) < AHEAD_BYTES]
-    for one, decoded in zip(
-        small, decoders.decode_images([one.data for one in small]), strict=True
-    ):
-        one.decoded = decoded
-
-
-def images_of(medium: Found) -> Images:
-    """(the medium's images, its length where it is a video); raises the Defect that it has."""
-    if isinstance(medium, Encoded):
-        if medium.decoded is None:
-            try:
-                medium.decoded = decoders.decode_image(medium.data)
-            except Defect as defect:
-                medium.decoded = defect
-        if not isinstance(medium.decoded, Defect):
-            return [medium.decoded], None
-        medium = medium.decoded
-    if isinstance(medium, Defect):
-        raise medium
-    return medium
-
-
-def held_bytes(medium: Found) -> int:
-    """Encoded bytes that are held of it."""
-    if isinstance(medium, Encoded):
-        return len(medium.data)
-    images = [] if isinstance(medium, Defect) else medium[0]
-    return sum(len(image["bytes"] or b"") for image in images)
-
-
-def read_medium(medium: Medium, reader: Reader) -> Images | Encoded:
-    """The medium, decoded where it is no still; raises Defect."""
-    if medium.data is None and not medium.path:
-        raise Defect("missing_media", "an empty cell")
-    if medium.path is None:
-        return read_now(medium, reader)
-    result: Images | Encoded = reader.once(medium, lambda: read_now(medium, reader))
-    return result
-
-
-def read_now(medium: Medium, reader: Reader) -> Images | Encoded:
-    """The same, not remembered."""
-    if isinstance(medium, Video):
-        return decode_clip(medium, reader)
-    data = medium_bytes(medium, reader, MAX_BYTES)
-    return (decoders.decode_pdf(data), None) if isinstance(medium, Pdf) else Encoded(data)
-
-
-def medium_bytes(medium: Medium, reader: Reader, limit: int) -> bytes:
-    """The medium's encoded bytes."""
-    if medium.data is not None:
-        return medium.data
-    return reader.media.read(medium.path or "", limit)
-
-
-def decode_clip(medium: Video, reader: Reader) -> Images:
-    """(the frames of a video with their seconds, its length)."""
-    settings = {**reader.settings, "start": medium.start, "end": medium.end}
-    try:
-        local = reader.media.local(medium.path) if medium.data is None and medium.path else None
-        video = local or medium_bytes(medium, reader, decoders.MAX_BYTES)
-    except Defect as defect:
-        if defect.reason not in ("missing_media", "broken_archive") or medium.path is None:
-            raise
-        folder = reader.media.folder(medium.path, medium.above, MAX_BYTES)
-        if folder is None:
-            raise
-        settings.pop("decoder", None)  # of images there is none to choose
-        clip = frame_folders.clip_of_folder(folder, rate=medium.rate, **settings)
-    else:
-        clip = decoders.decode_video(video, **settings)
-    shots = zip(clip.frames, clip.facts, clip.seconds, strict=True)
-    found = [{**facts, "bytes": data, "seconds": second} for data, facts, second in shots]
-    return found, (clip.duration, clip.stated)
