@@ -60,7 +60,7 @@ class Copy(NamedTuple):
     """An image that may have been brought down while it was decoded."""
 
     image: Image.Image
-    """As `open_image` gives it, but for its size."""
+    """As `open_image` gives it, but for its size; of a smaller JPEG L, where it can."""
     size: tuple[int, int]
     """(width, height) of the whole image, px, upright."""
     orientation: int
@@ -81,7 +81,9 @@ def open_copy(data: bytes, *, least: tuple[int, int]) -> Copy:
         drafted = None
         if above >= 2:
             wanted = (max(1, int(stated[0] / above)), max(1, int(stated[1] / above)))
-            drafted = image.draft(None, wanted)  # which only JPEGs do
+            drafted = image.draft("L" if has_plain_sampling(image) else None, wanted)  # JPEGs do
+        if drafted is not None:
+            image.decodermaxblock = max(len(data), 1)  # all at once: it reads by 64 KiB else
         image.load()
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if orientation != 1:
@@ -92,12 +94,26 @@ def open_copy(data: bytes, *, least: tuple[int, int]) -> Copy:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
-        image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        if image.mode != "RGB" and (drafted is None or image.mode != "L"):
+            image = image.convert("RGB")
         return Copy(image, size, orientation if orientation in range(2, 9) else 1)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
         raise ValueError(f"undecodable image of {len(data)} bytes: {error}") from error
+
+
+def has_plain_sampling(image: Image.Image) -> bool:
+    """Whether a JPEG's colours can be brought to the size of its luminance: where they cannot, only
+    decoding them tells.
+    """
+    factors = [(across, down) for _, across, down, _ in getattr(image, "layer", ())]
+    most = [max(sides) for sides in zip(*factors, strict=True)]
+    return len(factors) == 3 and all(
+        side and largest % side == 0
+        for pair in factors
+        for side, largest in zip(pair, most, strict=True)
+    )
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -210,7 +210,7 @@ def decode_images(
     sizes = [len(data) for data in encoded]
     try:
         with well_formed():
-            told, _ = decode_in_child("images", b"".join(encoded), {"sizes": sizes}, limit)
+            told, _ = decode_in_child("images", encoded, {"sizes": sizes}, limit)
             return [
                 checked_outcome(one, data) for one, data in zip(told["facts"], encoded, strict=True)
             ]
@@ -271,7 +271,7 @@ def number(told: Any) -> float:
 
 
 def decode_in_child(
-    kind: str, data: bytes | Path, settings: dict[str, Any], limit: float
+    kind: str, data: bytes | Path | Sequence[bytes], settings: dict[str, Any], limit: float
 ) -> tuple[dict[str, Any], list[bytes]]:
     """The child's answer within `limit` seconds; raises the Defect or the bug that it met."""
     global child
@@ -319,8 +319,9 @@ def defect_of(told: dict[str, Any]) -> Defect:
 
 
 @contextmanager
-def descriptor_of(data: bytes | Path) -> Iterator[tuple[int, int]]:
+def descriptor_of(data: bytes | Path | Sequence[bytes]) -> Iterator[tuple[int, int]]:
     """(a descriptor from which the bytes can be read, how many): bytes and files look alike."""
+    pieces = () if isinstance(data, Path) else (data,) if isinstance(data, bytes) else data
     if isinstance(data, Path):
         try:
             descriptor = os.open(
@@ -334,10 +335,12 @@ def descriptor_of(data: bytes | Path) -> Iterator[tuple[int, int]]:
         descriptor, name = tempfile.mkstemp()
         Path(name).unlink()
     try:
-        if isinstance(data, bytes):
+        place = 0
+        for piece in pieces:
             written = 0
-            while written < len(data):
-                written += os.pwrite(descriptor, memoryview(data)[written:], written)
+            while written < len(piece):
+                written += os.pwrite(descriptor, memoryview(piece)[written:], place + written)
+            place += written
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise Defect("missing_media", "a path that is no file")

@@ -1,6 +1,7 @@
 """What is known of an image, against its definition."""
 
 import io
+import itertools
 import random
 import struct
 import sys
@@ -155,6 +156,19 @@ def test_damaged_jpegs_get_the_verdict_of_a_full_decode(count):
         assert len(told) == 1, (number, told)
         seen[told.pop()[0]] += 1
     assert min(seen["whole"], seen["undecodable_image"]) > count / 5  # both sides are tried
+
+
+def test_odd_sampling_of_colours_gets_the_verdict_of_a_full_decode():
+    data = jpeg_of((300, 290), seed=6)
+    place = data.index(b"\xff\xc0") + 11  # of the first component's factors
+    told = Counter()
+    for factors in itertools.product((0x11, 0x21, 0x12, 0x22, 0x31, 0x13, 0x41, 0x32), repeat=3):
+        odd = bytearray(data)
+        odd[place : place + 9 : 3] = bytes(factors)
+        small, whole = (verdict_of(bytes(odd), least) for least in ((128, 32), (sys.maxsize, 1)))
+        assert small == whole, factors
+        told[small[0]] += 1
+    assert min(told["whole"], told["undecodable_image"]) > 50
 
 
 def verdict_of(data, least):
