@@ -21,7 +21,7 @@ import io
 import math
 import sys
 from functools import lru_cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -83,7 +83,9 @@ def open_copy(data: bytes, *, least: tuple[int, int]) -> Copy:
             wanted = (max(1, int(stated[0] / above)), max(1, int(stated[1] / above)))
             drafted = image.draft("L" if has_plain_sampling(image) else None, wanted)  # JPEGs do
         if drafted is not None:
-            image.decodermaxblock = max(len(data), 1)  # all at once: it reads by 64 KiB else
+            cast(Any, image).decodermaxblock = max(
+                len(data), 1
+            )  # all at once: it reads by 64 KiB else
         image.load()
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if orientation != 1:

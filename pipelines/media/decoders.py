@@ -10,6 +10,7 @@ alone, so that no verdict depends on what came before.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import logging
@@ -66,6 +67,7 @@ def serve_requests() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     preload(sys.argv[2:])
+    gc.freeze()  # what stays is not gone through again and again
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)  # FFmpeg chatters on every bad file
     pipes.send_answer(end, {"confined": confinement.confine()})
     for request, descriptor in pipes.receive_requests(end):
@@ -211,9 +213,8 @@ def decode_images(
     try:
         with well_formed():
             told, _ = decode_in_child("images", encoded, {"sizes": sizes}, limit)
-            return [
-                checked_outcome(one, data) for one, data in zip(told["facts"], encoded, strict=True)
-            ]
+            pairs = zip(told["facts"], encoded, strict=True)
+            return [checked_outcome(one, data) for one, data in pairs]
     except Defect:
         return [None] * len(encoded)
 

@@ -123,6 +123,34 @@ def test_the_child_says_of_stills_what_they_are_and_of_bugs_that_they_are_bugs()
         decoders.decode_in_child("image", data, {"unheard": 1}, 60)
 
 
+def alone(data: bytes) -> dict | tuple[str, str]:
+    """What `decode_image` gives, or the defect that it raises."""
+    try:
+        return decoders.decode_image(data)
+    except Defect as defect:
+        return defect.reason, defect.detail
+
+
+def test_stills_decoded_together_are_as_each_by_itself():
+    data = [png(40, 30, seed=n) for n in range(6)]
+    data[1], data[3], data[4] = data[1][:60], b"", png(9, 9, kind="JPEG")
+    found = decoders.decode_images(data)
+    told = [(f.reason, f.detail) if isinstance(f, Defect) else f for f in found]
+    assert told == [alone(one) for one in data]
+    assert told[1][0] == told[3][0] == "undecodable_image"
+
+
+@pytest.mark.parametrize(
+    "code", ["os._exit(139)", "end.sendall(b'no answer')", "end.recv(1 << 20)"]
+)
+def test_where_decoding_together_fails_each_is_asked_for_by_itself(monkeypatch, code):
+    hostile_child(monkeypatch, f"end.recv(1 << 16); {code}; os._exit(1)")
+    assert decoders.decode_images([png(), png()], limit=2) == [None, None]
+    monkeypatch.undo()
+    decoders.stop_child()
+    assert decoders.decode_images([png()]) == [None]  # one alone is asked for alone
+
+
 def test_the_child_ends_with_its_worker(tmp_path):
     path = encoded_video(tmp_path / "v.mp4")
     code = (
