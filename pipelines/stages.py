@@ -58,7 +58,7 @@ def encode(samples: pa.Table, encoding: Encoding, rewriting: list[tuple[str, dic
     return tokens.encode(filters.rewrite(samples, rules=dict(rewriting)), encoding=encoding)
 
 
-@stage(writes=PACKED_WRITTEN, version=2, rows_per_batch=16)
+@stage(writes=PACKED_WRITTEN, version=3, rows_per_batch=16)
 def pack(
     picks: pa.Table, parts: Sequence[tuple[str, str]], encoding: Encoding, seed: int
 ) -> pa.Table:

@@ -184,7 +184,8 @@ class Encoding:
     """Fill rows with samples, or put one sample in each row."""
     images: Literal["original", "recompress", "fitted"] = "original"
     """Images in the shards: the bytes as they came; re-encoded where that makes them smaller and
-    never above `longest_edge`; or already of their grid's size, so that the loader only decodes."""
+    never above `longest_edge`; or already of their grid's size, the global view behind it, so that
+    the loader only decodes."""
     image_format: Literal["jpeg", "webp", "png"] = "jpeg"
     """Of re-encoded images; png is lossless."""
     image_quality: int = 95

@@ -13,6 +13,7 @@ from transformers.image_transforms import convert_to_rgb
 
 from tests.tokenization.rows import SMALL, encoded, noise, their_grid
 from tokenization.images import (
+    VIEW_FOLLOWS,
     crop_pixels,
     crops,
     grid,
@@ -218,6 +219,46 @@ def test_stored_images_keep_their_crops() -> None:
         kept = stored_bytes(data, *cells, encoding=encoding)
         difference = np.abs(crop_pixels(kept, *cells, encoding=encoding).astype(int) - exact)
         assert 0 < difference.mean() < (4 if format_ == "jpeg" else 16)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fitted_images_are_the_crops_of_the_processor_itself(size: tuple[int, int]) -> None:
+    image = noise(np.random.default_rng(3), *size)
+    encoding = replace(SMALL, images="fitted", image_format="png")
+    expected, cells = their_crops(image, encoding)
+    kept = stored_bytes(encoded(image), *cells, encoding=encoding)
+    np.testing.assert_array_equal(crop_pixels(kept, *cells, encoding=encoding), expected)
+    whole = (max(cells[1], 1) * 32, max(cells[0], 1) * 32)
+    assert open_image(kept).size == image_size(kept) == whole  # to any other reader: an image
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "png"])
+def test_the_global_view_is_read_from_behind_the_image_where_it_lies_there(kind: str) -> None:
+    encoding = replace(SMALL, images="fitted", image_format=kind)
+    image, other = (noise(np.random.default_rng(n), 128, 96) for n in (1, 2))
+    mine, hers = (stored_bytes(encoded(i), 3, 4, encoding=encoding) for i in (image, other))
+    whole = open_image(mine)
+    buffer = io.BytesIO()
+    whole.save(buffer, "PNG")
+    made = crop_pixels(mine, 3, 4, encoding=encoding)
+    # Shards of before the view was stored: it is made of the image.
+    older = crop_pixels(buffer.getvalue(), 3, 4, encoding=encoding)
+    np.testing.assert_array_equal(made[:-1], older[:-1])
+    assert (made[-1] == older[-1]).all() == (kind == "png")
+    # The other's view behind this image is what is taken: it is read, not made again.
+    swapped = buffer.getvalue() + hers[-_view(hers) :]
+    swapped_view = crop_pixels(swapped, 3, 4, encoding=encoding)[-1]
+    np.testing.assert_array_equal(swapped_view, crop_pixels(hers, 3, 4, encoding=encoding)[-1])
+    larger = replace(encoding, crop_size=64, longest_edge=256)
+    wrong = stored_bytes(encoded(image), 3, 4, encoding=larger)
+    with pytest.raises(ValueError, match="a global view of 64 x 64 px where crops have 32 px"):
+        crop_pixels(buffer.getvalue() + wrong[-_view(wrong) :], 3, 4, encoding=encoding)
+
+
+def _view(data: bytes) -> int:
+    """Bytes behind the image."""
+    end = len(data) - len(VIEW_FOLLOWS) - 4
+    return int.from_bytes(data[end : end + 4], "little") + 4 + len(VIEW_FOLLOWS)
 
 
 def test_recompressing_never_makes_a_image_larger() -> None:
