@@ -236,7 +236,7 @@ def ours(config: Config) -> list[Timed]:
         optim.set_rates(optimizer, 1.0)
         before = time.perf_counter()
         for plan, batches in loader.steps(0, config.steps):
-            result = forward_backward(called, plan, batches, config=config, world=world, sigterm=[])
+            result = forward_backward(called, plan, batches, config, world, sigterm=[])
             assert result is not None
             optim.clip_gradients(optimizer, config.optim.clip)
             optimizer.step()

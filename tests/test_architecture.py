@@ -63,6 +63,7 @@ FLOORS = {
         ("evaluation",),
         ("model.initial",),  # what a run starts from: a checkpoint, too
         ("model.published",),
+        ("saving",),
         ("checkpoint",),
         ("monitoring.card",),  # a checkpoint's own README.md
         ("state",),

@@ -18,6 +18,7 @@ from trainer import checkpoint
 from trainer.checkpoint import ARRIVING
 from trainer.config import did_you_mean, split_pairs
 from trainer.data import integrity
+from trainer.saving import share
 
 OPTIONS = {"last": "5", "output": ""}
 
@@ -87,5 +88,5 @@ def _write(folder: Path, newest: Path, weights: dict[str, torch.Tensor], steps: 
     (folder / "README.md").write_text(
         f"{head}{measured}\n\nNothing was measured of the mean. {said}\n\n{use}"
     )
-    checkpoint.share(folder)
+    share(folder)
     integrity.write_list(folder)

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that `transformers` loads, and beside it what resuming needs.
+"""Checkpoints as they lie on the disk: a folder that `transformers` loads, and what resuming needs.
 
 ```
 RUN/step-000100/  config.json model.safetensors generation_config.json README.md
@@ -10,35 +10,26 @@ RUN/log.jsonl     one line per logged step
 RUN/run.html      the run to look at: curves, and what the model says to val samples
 ```
 
-A checkpoint appears whole or not at all: written under another name, flushed to disk, renamed.
-There is no state of random generators: each step seeds them from (seed, step, rank).
+They are written by `saving`, and read here. There is no state of random generators: each step seeds
+them from (seed, step, rank).
 """
 
 import dataclasses
 import json
-import os
 import re
 import shlex
-import shutil
-import stat
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from tokenization.inference import save_processing, unsaid
 from tokenization.published import CONFIGS, WEIGHTS, fetch, is_hub_id, split_revision
 from tokenization.schema import Encoding
-from trainer import parallel
-from trainer.config import Config, changed_fields, load, to_yaml
+from trainer.config import Config, changed_fields, load
 from trainer.data import integrity
 from trainer.data.shards import Mixture
-from trainer.model import adapter, layout
-from trainer.monitoring.card import card
-from trainer.parallel import World
 from trainer.state import State
 
 ARRIVING = ".arriving-"
@@ -58,7 +49,8 @@ def _number(folder: Path) -> str:
     return folder.name.removeprefix("step-")
 
 
-def _name(step: float) -> str:
+def folder_name(step: float) -> str:
+    """Of the checkpoint after so many steps."""
     return f"step-{int(step):06d}"
 
 
@@ -215,167 +207,6 @@ def said_encoding(state: State, tokenizer: Any) -> Encoding:
     return dataclasses.replace(encoding, tokenizer=tokenizer.name_or_path)
 
 
-def _refuse_silence(card: str, encoding: Encoding, where: Path) -> None:
-    """Raises ValueError where the card leaves out what the processor's files cannot say."""
-    for words in unsaid(encoding):
-        if words not in card:
-            raise ValueError(
-                f"{where}: not saved, since nobody would know of it: the card does not say "
-                f"{words!r}. Expected every sentence of tokenization.inference.unsaid in it."
-            )
-
-
-def clean(run: Path, state: State, world: World) -> None:
-    """The run's folder exists, holds nothing half-written, and `best` is what `state` says.
-
-    Raises:
-        ValueError: it is no run's folder.
-    """
-    claim(run)
-    if world.first:
-        run.mkdir(parents=True, exist_ok=True)
-        for leftover in run.glob(f"{ARRIVING}*"):
-            remove(leftover)
-        point_best(run, state)
-    parallel.barrier(world)
-
-
-def remove(path: Path) -> None:
-    """The file, link or folder is gone."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def save(
-    run: Path,
-    state: State,
-    *,
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    tokenizer: Any,
-    mixtures: list[Mixture],
-    config: Config,
-    world: World,
-) -> Path:
-    """The finished checkpoint folder of `state.step`; older ones are pruned. All ranks call this.
-
-    One that is there already is this one: a run goes on from its newest. ValueError where its card
-    leaves out what other programs have to know.
-    """
-    final = run / _name(state.step)
-    if final.exists():
-        return final
-    encoding = said_encoding(state, tokenizer)
-    text = card(config, state, mixtures, objective.model)
-    _refuse_silence(text, encoding, final)
-    arriving = run / f"{ARRIVING}{final.name}"
-    model, weights = _weights(objective, world)
-    if world.first:
-        if arriving.exists():
-            shutil.rmtree(arriving)
-        (arriving / "trainer").mkdir(parents=True)
-        published = _cast(adapter.merged_weights(model, weights), model, config.save_dtype)
-        model.save_pretrained(arriving, state_dict=published)
-        save_processing(tokenizer, arriving, encoding=encoding)
-        layout.write_configs(arriving, dtype=config.save_dtype)
-        (arriving / "README.md").write_text(text)
-        (arriving / "trainer" / "config.yaml").write_text(to_yaml(config))
-        (arriving / "trainer" / "state.json").write_text(_json(state))
-    parallel.barrier(world)
-    _save_optimizer(arriving / "trainer", objective, optimizer, world)
-    if world.first and (config.adapter.rank or config.save_dtype != "float32"):
-        torch.save(weights, arriving / "trainer" / _exact_name(config))
-    parallel.barrier(world)
-    if world.first:
-        share(arriving)
-        integrity.write_list(arriving)
-        _flush(arriving)
-        arriving.rename(final)
-        _flush_folder(run)
-        prune(run, state, keep_last=config.keep_last)
-    parallel.barrier(world)
-    return final
-
-
-def _exact_name(config: Config) -> str:
-    return UNMERGED if config.adapter.rank else EXACT
-
-
-def _cast(weights: dict[str, torch.Tensor], model: Any, dtype: str) -> dict[str, torch.Tensor]:
-    if dtype == "float32":
-        return weights
-    if model.config.tie_word_embeddings:  # a copy is no longer seen to be shared
-        weights = {name: w for name, w in weights.items() if name != "lm_head.weight"}
-    kind = getattr(torch, dtype)
-    return {name: w.to(kind) if w.is_floating_point() else w for name, w in weights.items()}
-
-
-def share(folder: Path) -> None:
-    """Every file has the rights that the user's umask gives (safetensors gives the owner alone)."""
-    rights = stat.S_IMODE((folder / "README.md").stat().st_mode)
-    for file in _files(folder):
-        file.chmod(rights)
-
-
-def record(
-    folder: Path,
-    state: State,
-    *,
-    model: Any,
-    mixtures: list[Mixture],
-    config: Config,
-    world: World,
-) -> None:
-    """The checkpoint states what was measured of it; RUN/best is the best so far."""
-    if not world.first:
-        return
-    run = folder.parent
-    for name, text in (
-        ("README.md", card(config, state, mixtures, model)),
-        ("trainer/state.json", _json(state)),
-    ):
-        fresh = run / f"{ARRIVING}{Path(name).name}"
-        fresh.write_text(text)
-        fresh.replace(folder / name)
-    point_best(run, state)
-    prune(run, state, keep_last=config.keep_last)
-
-
-def _json(state: State) -> str:
-    return json.dumps(dataclasses.asdict(state), indent=2) + "\n"
-
-
-def _weights(objective: nn.Module, world: World) -> tuple[Any, dict[str, torch.Tensor]]:
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-    model = objective.model
-    if world.kind != "fsdp":
-        return model, model.state_dict()  # type: ignore[operator, union-attr]
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    full: dict[str, Any] = get_model_state_dict(objective, options=options)
-    weights = {key.removeprefix("model."): value for key, value in full.items()}
-    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
-        weights.pop("lm_head.weight", None)  # gathered apart, it is no longer seen to be shared
-    return model, weights
-
-
-def _save_optimizer(
-    folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, world: World
-) -> None:
-    from torch.distributed import checkpoint as dcp
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
-
-    sharded = world.kind == "fsdp"
-    options = StateDictOptions(full_state_dict=not sharded, cpu_offload=True)
-    state = get_optimizer_state_dict(objective, optimizer, options=options)
-    if sharded:
-        dcp.save({"optimizer": state}, checkpoint_id=str(folder / "optimizer"))
-    elif world.first:
-        torch.save(state, folder / "optimizer.pt")
-
-
 def load_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint folder, by name, as exact as it holds them; tied ones once."""
     from safetensors.torch import load_file
@@ -423,42 +254,3 @@ def load_optimizer(
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         dcp.load({"optimizer": state}, checkpoint_id=str(checkpoint / "trainer" / "optimizer"))
     set_optimizer_state_dict(objective, optimizer, state)
-
-
-def point_best(run: Path, state: State) -> None:
-    """`RUN/best` links to the best checkpoint, where there is one."""
-    if not state.best or not (run / _name(state.best["step"])).is_dir():
-        return
-    fresh = run / f"{ARRIVING}best"
-    remove(fresh)
-    fresh.symlink_to(_name(state.best["step"]))
-    fresh.replace(run / "best")
-
-
-def prune(run: Path, state: State, *, keep_last: int) -> None:
-    """Only the newest `keep_last` checkpoints and the best one are left (0: all)."""
-    best = _name(state.best["step"]) if state.best else ""
-    for folder in checkpoint_folders(run)[:-keep_last] if keep_last else ():
-        if folder.name != best:
-            # Renamed first: a folder that is half deleted is no checkpoint any more.
-            doomed = run / f"{ARRIVING}removed-{folder.name}"
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
-
-
-def _flush(folder: Path) -> None:
-    for path in _files(folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    _flush_folder(folder)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

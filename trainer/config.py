@@ -222,6 +222,9 @@ class Config:
     """Steps."""
     save_every: int = 500
     """Steps; the last step is always saved."""
+    async_save: bool = True
+    """Checkpoints are written beside the training, from copies in host memory: 12 bytes for each
+    trained weight, 4 for each frozen one; false: training waits."""
     keep_last: int = 2
     """Checkpoints kept besides `best`; 0 keeps all."""
     evaluate_every: int = 0
@@ -257,8 +260,8 @@ MAY_CHANGE = (
     "output", "micro_rows", "workers", "prefetch", "cache", "cache_bytes", "device", "attention",
     "parallel", "reshard",
     "gradient_checkpointing", "compile", "logits_chunk", "threads", "log_every", "save_every",
-    "keep_last", "evaluate_every", "evaluate_rows", "select", "stop_at", "max_skipped",
-    "max_loss_spike",
+    "keep_last", "async_save", "evaluate_every", "evaluate_rows", "select", "stop_at",
+    "max_skipped", "max_loss_spike",
     "tensorboard", "track", "page_samples", "peak_tflops", "price_per_hour", "name",
     "init_may_differ", "written_by_user", "save_dtype", "license", "patience", "steps", "epochs",
 )  # fmt: skip

@@ -17,11 +17,13 @@ from trainer.config import Config
 from trainer.data.batches import Loader
 from trainer.data.shards import open_mixtures
 from trainer.evaluation.measure import measure
-from trainer.inputs import open_inputs, run_folder
-from trainer.model import initial
-from trainer.model.smolvlm import Objective, flops, passes
+from trainer.inputs import Inputs, open_inputs, run_folder
+from trainer.model.initial import initial_objective
+from trainer.model.smolvlm import flops, passes
 from trainer.monitoring.reporter import Reporter
 from trainer.monitoring.watch import until_sigterm
+from trainer.parallel import World
+from trainer.saving import Saver, clean
 from trainer.state import State
 from trainer.step import forward_backward, refuse_blindness
 
@@ -38,61 +40,44 @@ def train(config: Config) -> Path:
         newest = checkpoint.newest(run)
         state = checkpoint.standing(config, mixtures, newest)
         inputs = open_inputs(config, mixtures, resumed=newest is not None)
-        checkpoint.clean(run, state, world)
-        work = passes(config.optim.freeze, adapted=config.adapter.rank > 0)
-        loader = Loader(
-            config, image_token=inputs.image_token, rank=world.rank, ranks=world.ranks,
-            cost=partial(flops, config.model, passes=work), pin=world.device.type == "cuda",
-        )  # fmt: skip
-        num_steps = loader.num_steps
-        last = min(num_steps, config.stop_at or num_steps)
+        clean(run, state, world)
+        loader = open_loader(config, inputs, world)
+        last = min(loader.num_steps, config.stop_at or loader.num_steps)
         if newest and is_finished(state, config, last):
             if world.first:
-                log(f"{run}: already at step {state.step} of {num_steps}; nothing to do.")
+                log(f"{run}: already at step {state.step} of {loader.num_steps}; nothing to do.")
             return newest
 
-        model = initial.initial_model(config, inputs.tokenizer, resume=newest)
-        initial.prepare_model(model, config, world.device)
-        objective = Objective(model, logits_chunk=config.logits_chunk, neftune=config.optim.neftune)
-        parallel_objective = parallel.wrap(objective.to(world.device), world, config)
+        tokenizer = inputs.tokenizer
+        objective, together = initial_objective(config, tokenizer, world, resume=newest)
         optimizer = optim.optimizer(objective, config.optim)
         if newest:
             checkpoint.load_optimizer(newest, objective, optimizer)
-        save = partial(
-            checkpoint.save, run, objective=objective, optimizer=optimizer,
-            tokenizer=inputs.tokenizer, mixtures=mixtures, config=config, world=world,
-        )  # fmt: skip
-
         # Where the last time ended between a save and its evaluation, that comes first.
         unmeasured = newest is not None and state.measured_at != state.step
         unmeasured = unmeasured and is_due(config.evaluate_every, state.step, last)
         with (
-            Reporter(config, run, inputs, world, state, loader, unmeasured=unmeasured) as report,
             until_sigterm() as sigterm,
+            Saver(run, objective, optimizer, tokenizer, mixtures, config, world) as saver,
+            Reporter(config, run, inputs, world, state, loader, unmeasured=unmeasured) as report,
         ):
-            report.begin(model, resumed=newest)
-            state = replace(state, num_steps=num_steps)
-            refuse_blindness(
-                parallel_objective, config.model, image_token=inputs.image_token, world=world,
-                config=config,
-            )  # fmt: skip
-            evaluate = partial(measure, objective=parallel_objective, model=model, inputs=inputs,
-                               config=config, world=world, report=report)  # fmt: skip
+            report.begin(objective.model, resumed=newest)
+            refuse_blindness(together, config, world, image_token=inputs.image_token)
+            evaluate = partial(measure, objective=together, model=objective.model, inputs=inputs,
+                               config=config, world=world, report=report, saver=saver)  # fmt: skip
+            state = replace(state, num_steps=loader.num_steps)
             if newest and unmeasured:
                 state = evaluate(state, newest)
             for plan, batches in loader.steps(state.position, last - state.step):
-                # Noise and dropout are a function of (seed, step, rank): nothing to save.
-                torch.manual_seed((config.seed * 1_000_003 + state.step) * 65_537 + world.rank)
-                factor = optim.schedule_factor(state.step, steps=num_steps, settings=config.optim)
-                rates = optim.set_rates(optimizer, factor)
-                result = forward_backward(
-                    parallel_objective, plan, batches, config=config, world=world, sigterm=sigterm
-                )
+                seed_step(config.seed, state.step, world.rank)
+                rates = optim.set_rates(optimizer, optim.schedule_factor(
+                    state.step, steps=loader.num_steps, settings=config.optim))  # fmt: skip
+                result = forward_backward(together, plan, batches, config, world, sigterm=sigterm)
+                saver.check()
                 if result is None:
-                    folder = save(state)
-                    raise Preempted(
-                        f"SIGTERM: saved {folder}. The same command goes on from there."
-                    )
+                    newest = saver.save(state)
+                    saver.wait()
+                    raise Preempted(f"SIGTERM: saved {newest}. The same command goes on from it.")
                 norm = optim.clip_gradients(optimizer, config.optim.clip)
                 changes = math.isfinite(result.loss) and math.isfinite(norm)
                 if changes:
@@ -102,15 +87,29 @@ def train(config: Config) -> Path:
                 report.trained(state, result, norm, rates, last=last)
                 evaluates = is_due(config.evaluate_every, state.step, last)
                 if evaluates or is_due(config.save_every, state.step, last):
-                    newest = save(state)  # before anything that may fail or take long
+                    newest = saver.save(state)  # before anything that may fail or take long
                     if evaluates:
                         state = evaluate(state, newest)
                     else:
-                        report.saved(state, model, parallel_objective)
+                        report.saved(state, objective.model, together)
                 if is_finished(state, config, last):
                     break  # before the last step: `patience`
     assert newest is not None
     return newest
+
+
+def open_loader(config: Config, inputs: Inputs, world: World) -> Loader:
+    """The micro-batches of this rank, shared out by what they cost to train on."""
+    work = passes(config.optim.freeze, adapted=config.adapter.rank > 0)
+    return Loader(
+        config, image_token=inputs.image_token, rank=world.rank, ranks=world.ranks,
+        cost=partial(flops, config.model, passes=work), pin=world.device.type == "cuda",
+    )  # fmt: skip
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Noise and dropout are a function of these three: there is no state of them to save."""
+    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank)
 
 
 def is_finished(state: State, config: Config, last: int) -> bool:

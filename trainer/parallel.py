@@ -24,7 +24,9 @@ class World:
     kind: str
     """one | ddp | fsdp"""
     control: Any = None
-    """Of processes, on the CPU (gloo): what ranks agree on costs the device nothing."""
+    """Group of the ranks on the CPU (gloo): what they agree on costs the device nothing."""
+    writers: Any = None
+    """The same once more, for the threads that write checkpoints beside the training."""
 
     @property
     def first(self) -> bool:
@@ -60,8 +62,9 @@ def processes(config: Config) -> Iterator[World]:
     if not joined:
         distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        control = distributed.new_group(backend="gloo")
-        yield World(rank, ranks, device, "fsdp" if config.parallel == "fsdp" else "ddp", control)
+        control, writers = (distributed.new_group(backend="gloo") for _ in range(2))
+        kind = "fsdp" if config.parallel == "fsdp" else "ddp"
+        yield World(rank, ranks, device, kind, control, writers)
     finally:
         if not joined:
             distributed.destroy_process_group()
@@ -101,6 +104,24 @@ def wrap(objective: nn.Module, world: World, config: Config) -> nn.Module:
         for layer, following in itertools.pairwise(blocks):
             layer.set_modules_to_forward_prefetch([following])
     return objective
+
+
+def fill(objective: nn.Module, whole: nn.Module | None, world: World) -> None:
+    """The shards of an objective that was wrapped on the meta device lie on this rank's device, and
+    hold the weights and buffers of `whole`, which the first process has. All ranks call this.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    objective.to_empty(device=world.device)
+    weights = whole.state_dict() if whole is not None else {}
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(objective, weights, options=options)
+    # No state_dict holds the rotary frequencies and the like, which to_empty left at random.
+    buffers = dict(whole.named_buffers()) if whole is not None else {}
+    for name, buffer in objective.named_buffers():
+        if buffers:
+            buffer.copy_(buffers[name])
+        distributed.broadcast(buffer, 0)
 
 
 GATHERED_SHARE = 1 / 8
@@ -220,7 +241,7 @@ def gather(world: World, value: Any) -> list[Any]:
     return values
 
 
-def barrier(world: World) -> None:
-    """All ranks have come here afterwards."""
+def barrier(world: World, group: Any = None) -> None:
+    """All ranks have come here afterwards; a thread beside the training names its own `group`."""
     if world.kind != "one":
-        distributed.barrier(group=world.control)
+        distributed.barrier(group=group or world.control)

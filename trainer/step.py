@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from trainer import parallel
-from trainer.config import Config, Model
+from trainer.config import Config
 from trainer.data.batches import Batch, Step, copied
 from trainer.model.smolvlm import flops, passes
 from trainer.parallel import World
@@ -57,14 +57,15 @@ class StepResult:
     seconds: float
 
 
-def refuse_blindness(objective: nn.Module, model: Model, *, image_token: int, world: World,
-                     config: Config) -> None:  # fmt: skip
+def refuse_blindness(
+    objective: nn.Module, config: Config, world: World, *, image_token: int
+) -> None:
     """The loss of the tokens of an image changes with its pixels, or ValueError: all ranks call.
 
     transformers 5.0 to 5.17 take the encoded images of this trainer without a word and leave them
     out: the same loss whatever is seen, and no gradient in the encoder.
     """
-    count, size = model.tokens_per_crop, model.vision.image_size
+    count, size = config.model.tokens_per_crop, config.model.vision.image_size
     ids = torch.full((1, count + 1), image_token)
     ids[0, -1] = 0
     shades = torch.arange(size * size * 3).reshape(1, size, size, 3) // 7 % 256
@@ -113,9 +114,9 @@ def forward_backward(
     objective: nn.Module,
     plan: Step,
     batches: Iterator[Batch],
-    *,
     config: Config,
     world: World,
+    *,
     sigterm: Sequence[int],
 ) -> StepResult | None:
     """The parameters hold the gradient of the global batch's mean loss. All ranks call this.

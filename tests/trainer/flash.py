@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
-from torch.nn.attention import varlen
 
 
 def _weights(
@@ -72,6 +71,8 @@ def _backward(
 @contextmanager
 def on_cpu() -> Iterator[None]:
     """`varlen_attn` runs on the CPU inside."""
+    from torch.nn.attention import varlen  # which PyTorch 2.6 has not
+
     kernels = ((varlen._varlen_attn, _forward), (varlen._varlen_attn_backward, _backward))
     for operator, kernel in kernels:
         operator.register_kernel("cpu")(kernel)

@@ -15,22 +15,30 @@ from tests.trainer.evaluation.conftest import write_tsv
 from trainer import checkpoint, optim
 from trainer.__main__ import main
 from trainer.config import Config, to_yaml
+from trainer.data.shards import open_mixtures
 from trainer.loop import train
+from trainer.model.initial import initial_model, tokenizer_of
+
+
+def on_ranks(module: str, *arguments: str, ranks: int = 2) -> str:
+    """What a module prints under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}",
+               "--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0",
+               "-m", module, *arguments]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def torchrun(config: Config, folder: Path, *, ranks: int = 2) -> Path:
     """The last checkpoint of a run under torchrun."""
     file = folder / f"{Path(config.output).name}.yaml"
     file.write_text(to_yaml(config))
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}",
-               "--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0",
-               "-m", "trainer", f"config={file}"]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=280, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("checkpoint ") == 1  # one process speaks
+    said = on_ranks("trainer", f"config={file}", ranks=ranks)
+    assert said.count("checkpoint ") == 1  # one process speaks
     return checkpoint.checkpoint_folders(Path(config.output))[-1]
 
 
@@ -79,6 +87,42 @@ def test_two_ranks_train_what_one_trains(
     alone = train(settings(output=tmp_path / "alone", **changes))
     together = torchrun(settings(output=tmp_path / kind, parallel=kind, **changes), tmp_path)
     close(alone, together)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "resumed"),
+    [
+        pytest.param({"model__tie_word_embeddings": False}, False, id="untied"),
+        pytest.param({}, True, id="tied-resumed"),
+        pytest.param(DORA | {"optim__freeze": "[vision]"}, True, id="dora-resumed"),
+    ],
+)
+def test_ranks_start_from_shards_of_what_one_process_would_start_from(
+    settings: Settings, tmp_path: Path, changes: dict[str, object], resumed: bool
+) -> None:
+    """FSDP: the first process alone makes the model, the others get no more than their share."""
+    resume = train(settings(steps=1, evaluate_rows=0, **changes)) if resumed else None
+    config = settings(parallel="fsdp", dtype="bfloat16", **changes)
+    file, out = tmp_path / "start.yaml", tmp_path / "started.pt"
+    file.write_text(to_yaml(config))
+    on_ranks("tests.trainer.started", str(file), str(resume or "-"), str(out))
+    found = torch.load(out, weights_only=False)
+    alone = initial_model(config, tokenizer_of(open_mixtures(config)), resume=resume)
+    expected = dict(alone.named_parameters())
+    assert found["weights"].keys() == expected.keys()
+    for name, weight in found["weights"].items():
+        assert torch.equal(weight, expected[name]), name
+    for buffers in found["buffers"]:
+        assert buffers.keys() == dict(alone.named_buffers()).keys()
+        assert all(torch.equal(buffers[n], b) for n, b in alone.named_buffers())
+    assert found["tied"] == config.model.tie_word_embeddings
+    assert found["trained"] == [n for n, p in expected.items() if p.requires_grad]
+    total = sum(p.numel() for p in expected.values())
+    (made, first), (made_there, second) = found["counts"]
+    assert (made, made_there) == (1, 0)
+    assert first + second == total
+    assert 0.4 < second / total < 0.6
 
 
 @pytest.mark.slow

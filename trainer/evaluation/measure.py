@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from trainer import checkpoint
 from trainer.config import Config
 from trainer.evaluation import held_out, selection
 from trainer.inputs import Inputs
 from trainer.monitoring.reporter import Reporter
 from trainer.parallel import World
+from trainer.saving import Saver
 from trainer.state import State
 
 
@@ -26,6 +26,7 @@ def measure(
     config: Config,
     world: World,
     report: Reporter,
+    saver: Saver,
 ) -> State:
     """The state with what its weights score, which its checkpoint in `folder` then states too.
 
@@ -45,9 +46,7 @@ def measure(
     report.measured(state)
     report.saved(state, model, objective)
     # Last: a run that ends before this is measured, and told of, by its next start.
-    checkpoint.record(
-        folder, state, model=model, mixtures=inputs.mixtures, config=config, world=world
-    )
+    saver.record(folder, state)
     return state
 
 

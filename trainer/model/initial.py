@@ -4,14 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from tokenization.inference import vocabulary
-from trainer import checkpoint, optim
+from trainer import checkpoint, optim, parallel
 from trainer.config import Config
 from trainer.data.shards import Mixture
 from trainer.model import adapter
 from trainer.model.attention import choose_attention
-from trainer.model.smolvlm import checkpoint_activations, random_model, use_attention
+from trainer.model.smolvlm import (
+    Objective,
+    checkpoint_activations,
+    random_model,
+    use_attention,
+)
+from trainer.parallel import World
 
 
 def tokenizer_of(mixtures: list[Mixture]) -> Any:
@@ -37,6 +44,31 @@ def tokenizer_of(mixtures: list[Mixture]) -> Any:
     return tokenizers[0]
 
 
+def initial_objective(
+    config: Config, tokenizer: Any, world: World, *, resume: Path | None
+) -> tuple[Objective, nn.Module]:
+    """The objective on this rank's device, and what the ranks call together in its place.
+
+    With FSDP only the first process holds the whole model, on the CPU, and sends the others their
+    shards: sharded is what has sizes only (PyTorch's meta device). All ranks call this.
+    """
+
+    def objective_of(model: Any) -> Objective:
+        prepare_model(model, config, world.device)
+        return Objective(model, logits_chunk=config.logits_chunk, neftune=config.optim.neftune)
+
+    if world.kind != "fsdp":
+        objective = objective_of(initial_model(config, tokenizer, resume=resume))
+        return objective, parallel.wrap(objective.to(world.device), world, config)
+    whole = objective_of(initial_model(config, tokenizer, resume=resume)) if world.first else None
+    with torch.device("meta"):
+        model = random_model(config.model, tokenizer, seed=config.seed)
+        objective = objective_of(adapted_and_frozen(model, config))
+    sharded = parallel.wrap(objective, world, config)
+    parallel.fill(sharded, whole, world)
+    return objective, sharded
+
+
 def initial_model(config: Config, tokenizer: Any, *, resume: Path | None) -> Any:
     """The model, float32, on the CPU; what is frozen is frozen, adapters are in place."""
     model = random_model(config.model, tokenizer, seed=config.seed)
@@ -47,15 +79,21 @@ def initial_model(config: Config, tokenizer: Any, *, resume: Path | None) -> Any
         from trainer.model.graft import graft
 
         graft(model, config.model, tokenizer, seed=config.seed)
-    if config.adapter.rank:
-        model = adapter.adapt(model, config.adapter)
-    optim.freeze(model, config.optim.freeze)
+    model = adapted_and_frozen(model, config)
     if resume is not None:
         unmerged = resume / "trainer" / checkpoint.UNMERGED
         if unmerged.is_file():
             adapter.load(model, torch.load(unmerged, map_location="cpu", weights_only=True))
         else:
             load_into(model, checkpoint.load_weights(resume), str(resume))
+    return model
+
+
+def adapted_and_frozen(model: Any, config: Config) -> Any:
+    """The model with adapters where the settings ask for them; what is frozen needs no gradient."""
+    if config.adapter.rank:
+        model = adapter.adapt(model, config.adapter)
+    optim.freeze(model, config.optim.freeze)
     return model
 
 
