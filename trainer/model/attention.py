@@ -11,9 +11,11 @@ No `attention_mask` and `use_cache=False` is the rule for all: otherwise `transf
 see each other (measured: logits off by 0.5). Under autocast the rotary embeddings leave queries and
 keys in float32 beside 16-bit values: all three go to the kernels in the type of the values.
 
-`varlen` is one operator with sizes as symbols, so that `torch.compile` takes a layer whole and once
-for all batches. `loop` and `flex` stay out of it: as many kernels as samples, and a mask made anew
-for every batch, had the layers around them compiled anew, and after 8 times no more.
+`torch.compile` takes a layer with `varlen` (one operator, sizes as symbols) or `flex` (the mask is
+made outside, once a batch) whole and at most twice for all batches. `loop` stays out of it: one
+kernel a sample makes one graph for each number of samples. Of eight batches of 2 to 9 samples each
+compiled two small layers anew (5 s each on a CPU, before any code was made), then PyTorch's
+recompile_limit of 8 is used up.
 Shapes: H heads, K key heads, T tokens, D head size.
 """
 
@@ -71,12 +73,12 @@ def choose_attention(name: str, device: torch.device, dtype: str) -> str:
     return name
 
 
-def arguments(
-    implementation: str, seq_lengths: list[int], ends: torch.Tensor
-) -> dict[str, torch.Tensor | int]:
+def arguments(implementation: str, seq_lengths: list[int], ends: torch.Tensor) -> dict[str, Any]:
     """What the layers pass on to the attention; `ends` [samples + 1] int32 lies on the device."""
     if implementation == "sdpa":
         return {}
+    if implementation == "packed_flex":
+        return {"block_mask": block_mask(ends, sum(seq_lengths))}
     if implementation == "packed_varlen":
         return {"ends": ends, "longest": max(seq_lengths)}
     return {"seq_lengths": torch.tensor(seq_lengths)}  # on the CPU: read without waiting
@@ -123,7 +125,6 @@ def _loop(
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 
-@torch.compiler.disable
 def _flex(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -132,32 +133,30 @@ def _flex(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    seq_lengths: torch.Tensor,
+    block_mask: Any,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     assert attention_mask is None
     query, key, value = _one_type(query, key, value)
-    mask = _block_mask(tuple(seq_lengths.tolist()), query.device)
     output = _flex_kernel(query.device.type)(
-        query, key, value, block_mask=mask, scale=scaling, enable_gqa=True
+        query, key, value, block_mask=block_mask, scale=scaling, enable_gqa=True
     )
     return output.transpose(1, 2), None
 
 
-@lru_cache(maxsize=2)
-def _block_mask(seq_lengths: tuple[int, ...], device: torch.device) -> Any:
+def block_mask(ends: torch.Tensor, total: int) -> Any:
+    """Which tokens of a batch see which, by blocks; made once for all layers, without waiting."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    lengths = torch.tensor(seq_lengths, device=device)
-    sample = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+    places = torch.arange(total, device=ends.device, dtype=ends.dtype)
+    sample = torch.bucketize(places, ends[1:], right=True)  # [T]
 
     def same_and_before(
         batch: torch.Tensor, head: torch.Tensor, q: torch.Tensor, k: torch.Tensor
     ) -> torch.Tensor:
         return (sample[q] == sample[k]) & (q >= k)
 
-    total = int(lengths.sum())
-    return create_block_mask(same_and_before, None, None, total, total, device=str(device))
+    return create_block_mask(same_and_before, None, None, total, total, device=str(ends.device))
 
 
 @lru_cache(maxsize=2)

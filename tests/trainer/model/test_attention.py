@@ -116,6 +116,25 @@ def test_no_number_is_asked_of_the_device_in_a_micro_batch(
 
 
 @pytest.mark.slow
+def test_layers_with_flex_are_compiled_whole_and_at_most_twice() -> None:
+    """On the CPU without gradients, which flex has on CUDA alone."""
+    from torch._dynamo.utils import counters
+
+    plain, compiled = (objective("flex", dtype=torch.float32) for _ in range(2))
+    counters.clear()
+    for layer in compiled.model.model.text_model.layers:
+        layer.compile(dynamic=True, fullgraph=True, backend="eager")
+    graphs = []
+    for number in range(5):
+        kinds = ("image", "text", "images", "text", "image", "text")[: 2 + number]
+        batch = batch_of([sample(10 * number + i, kind) for i, kind in enumerate(kinds)])
+        with torch.no_grad():
+            torch.testing.assert_close(compiled.hidden(batch), plain.hidden(batch))
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[1] == graphs[-1] <= 2
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch asks for it itself
 @pytest.mark.usefixtures("_flash")
 def test_layers_are_compiled_whole_and_once_for_all_batches() -> None:
