@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub import constants
 
 from mixtures.config import load
 from mixtures.reading import bundled_mixtures
@@ -17,7 +18,8 @@ PLACE = Place(output="out/x", work="out/work")
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch, tmp_path):
-    """No token of the hub."""
+    """No token of the hub, which may be asked."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
 

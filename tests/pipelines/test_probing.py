@@ -62,18 +62,6 @@ def test_every_layout_is_read_decoded_and_encoded(mirror, tmp_path):
     assert all(found.num_bytes > 0 for found in findings)
 
 
-@pytest.fixture
-def on_hub(tmp_path, hub_python):
-    """Runs a command whose hub is the given one."""
-
-    def ran(hub: Hub, *words: str, token: str = ""):
-        environment = hub.environment(tmp_path, token=token)
-        words = ("-m", "pipelines", *words)
-        return hub_python.run(*words, environment=environment, folder=tmp_path)
-
-    return ran
-
-
 def test_at_the_hub_little_is_fetched_and_what_is_said_is_what_was_served(mirror, tmp_path, on_hub):
     with Hub(mirror / "mirror") as hub:
         some = [f"components.{name}.ratio=0" for name in ("text", "shared", "several", "vista")]

@@ -12,7 +12,6 @@ from pipelines.engine import tables
 from pipelines.survey import Place, survey
 from tests.hub_server import Hub
 from tests.pipelines.sources.making import cell, png, write
-from tests.pipelines.test_probing import on_hub
 from tests.test_build import index_of
 from tokenization.schema import Encoding
 
@@ -121,7 +120,7 @@ def test_repo_and_data_and_config_are_looked_at(folder):
     assert list(mixture.components["captions"].subsets) == ["2014"]
 
 
-def test_a_repository_of_the_hub_by_config_and_split(folder):
+def test_a_repository_of_the_hub_by_config_and_split(folder, on_hub):
     head = (
         "---\nconfigs:\n- config_name: small\n  data_files:\n"
         "  - {split: train, path: x/a.parquet}\n  - {split: test, path: x/b.parquet}\n---\n"
@@ -135,7 +134,7 @@ def test_a_repository_of_the_hub_by_config_and_split(folder):
     for name, data in files.items():
         write(folder / "hub" / "them" / "table" / name, data)
     with Hub(folder / "hub") as hub:
-        done = on_hub(hub, folder, "build", "mixture=hub.yaml", "workers=0")
+        done = on_hub(hub, "build", "mixture=hub.yaml", "workers=0")
         assert done.returncode == 0, done.stderr
     index = index_of(folder / "out" / "hub")
     assert set(index["subset"]) == {"small"}

@@ -91,7 +91,7 @@ def test_broken_files_are_errors_that_say_where(tmp_path):
     with pytest.raises(ValueError, match="expected a JSON array or JSON lines"):
         read("llava", data=str(path))
     write(path, [{"question": "Q", "answer": "A"}])
-    with pytest.raises(ValueError, match=r"no column 'conversations'.*answer, question"):
+    with pytest.raises(ValueError, match=r"no column 'conversations'.*\nfound: answer, question"):
         read("llava", data=str(path))
 
 

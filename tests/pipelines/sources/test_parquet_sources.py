@@ -217,7 +217,8 @@ def test_llava_onevision_configs_with_commas_and_brackets(tmp_path):
 
 def test_wrong_columns_name_file_found_and_expected(tmp_path):
     write_parquet(tmp_path / "a" / "train-0.parquet", [{"question": "Q", "answer": "A"}])
-    with pytest.raises(ValueError, match=r"train-0.parquet: no column 'images'.*answer, question"):
+    expected = r"train-0.parquet: no column 'images'.*\nfound: answer, question"
+    with pytest.raises(ValueError, match=expected):
         read("cauldron", data=str(tmp_path))
     (tmp_path / "a" / "train-0.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
