@@ -166,15 +166,15 @@ def steps(folder: Path) -> int:
             ),
         )
         encoded = timed("JPEG", lambda found=found: [frames.jpeg(image) for _, image in found])
-        again = timed("decode JPEG", lambda encoded=encoded: list(map(images.decode, encoded)))
-        timed("facts", lambda again=again: list(map(images.pixel_facts, again)))
+        timed("decode JPEG", lambda encoded=encoded: list(map(images.decode, encoded)))
+        timed("facts", lambda encoded=encoded: list(map(images.image_facts, encoded)))
         count += len(chosen)
     told("frame", max(1, count))
     rows = pq.read_table(folder / "made" / "train-0.parquet")["images"].to_pylist()
     for (cell,) in rows:
-        image = timed("decode", lambda cell=cell: images.decode(cell["bytes"]))
-        timed("dhash", lambda image=image: images.dhash(image.convert("L")))
-        timed("all facts", lambda image=image: images.pixel_facts(image))
+        timed("decode", lambda cell=cell: images.decode(cell["bytes"]))
+        timed("one copy", lambda cell=cell: images.decode_copy(cell["bytes"], least=(128, 32)))
+        timed("copy and facts", lambda cell=cell: images.image_facts(cell["bytes"]))
     told("image", max(1, len(rows)))
     return count
 

@@ -26,7 +26,7 @@ def test_the_notebook_runs_and_shows_tables_plots_and_answers(tmp_path, monkeypa
     assert faults == []
     losses = [line["mean_loss"] for line in trained.log if "mean_loss" in line]
     assert losses[-1] < losses[0]
-    assert trained._repr_html_().count("<svg") == 4
+    assert trained._repr_html_().count("<svg") == 5
     assert len(answers) == 1
 
 

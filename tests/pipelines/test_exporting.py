@@ -19,7 +19,8 @@ from pipelines.engine import tables
 from pipelines.export_files import LITERAL
 from pipelines.exporting import export, write_preview
 from pipelines.report.finished import open_finished
-from tests.repositories import image_record, small_world
+from tests.laid_out import small_world
+from tests.pipelines.sources.making import coarse_jpeg
 
 VIDEO = [
     {
@@ -42,7 +43,7 @@ def mixture(tmp_path_factory) -> Path:
     for n, row in enumerate(VIDEO):
         for k, name in enumerate(row["images"]):
             (root / "clips").mkdir(exist_ok=True)
-            (root / "clips" / name).write_bytes(image_record(900 + 10 * n + k, 64, 64))
+            (root / "clips" / name).write_bytes(coarse_jpeg(900 + 10 * n + k, 64, 64))
     (root / "clips" / "video.jsonl").write_text("".join(json.dumps(row) + "\n" for row in VIDEO))
     (root / "texts.jsonl").write_text(
         "".join(json.dumps({"text": f"Größe {n}. " * (3 + n % 9)}) + "\n" for n in range(48))

@@ -92,5 +92,5 @@ def test_a_run_that_images_do_not_reach_is_refused(
         return hidden(self, batch.__class__(**vars(batch) | {"pixels": batch.pixels * 0 + 7}))
 
     monkeypatch.setattr(Objective, "hidden", blind)
-    with pytest.raises(ValueError, match=r"for one image and for its negative.*5\.18 or later"):
+    with pytest.raises(ValueError, match=r"(?s)for one image and for its negative.*5\.18 or later"):
         train(settings(steps=1))

@@ -95,7 +95,8 @@ def test_both_kinds_of_prompts_are_shown_and_compared(
 def test_two_checkpoints_are_compared_question_by_question(
     evaluate: Evaluate, checkpoint: Path, mixture: Path, answered: Path, tmp_path: Path
 ) -> None:
-    other = train(Settings(mixture, tmp_path / "other")(steps=2, seed=5))
+    rates = {f"optim__lr__{tower}": 0.3 for tower in ("vision", "connector", "language")}
+    other = train(Settings(mixture, tmp_path / "other")(steps=2, **rates))
     evaluate(f"bench={answered}", f"against={other}", name="echo")
     file = checkpoint / "evaluations" / "echo-against-other-step-000002-trained.json"
     found = json.loads(file.read_text())
