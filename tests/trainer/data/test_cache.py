@@ -181,7 +181,8 @@ def test_a_cache_that_cannot_hold_what_is_shuffled_is_refused(
     bucket: str, here: Path, tmp_path: Path
 ) -> None:
     settings = Settings(here, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"(?s)cache_bytes is 1,000, .* \(6 of each mixture.*below 6"):
+    message = r"(?s)cache_bytes is 1,000, .* \(6 of each mixture.*below 6"
+    with pytest.raises(ValueError, match=message):
         loader(settings(data=bucket, cache=tmp_path, cache_bytes=1000))
 
 

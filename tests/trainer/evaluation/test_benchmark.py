@@ -52,7 +52,8 @@ def test_questions_without_options_among_those_with_some_are_scored_too(tmp_path
 
 def test_questions_about_videos_say_where_they_are_asked(tmp_path: Path) -> None:
     row = {"index": "1", "video": "a", "question": "Who?", "answer": "A"}
-    with pytest.raises(ValueError, match=r"(?s)about videos.* evaluate CHECKPOINT vlmevalkit=Films"):
+    message = r"(?s)about videos.* evaluate CHECKPOINT vlmevalkit=Films"
+    with pytest.raises(ValueError, match=message):
         read(write_tsv(tmp_path / "Films.tsv", [row]))
 
 

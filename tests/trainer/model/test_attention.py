@@ -48,7 +48,7 @@ def test_under_autocast_the_kernel_gets_one_16_bit_type(again: bool) -> None:
         checkpoint_activations(made.model, "both")
     ours, theirs = stepped(made), stepped(objective("loop", dtype=torch.float32))
     for name in theirs:
-        if not name.endswith("k_proj.bias"):  # softmax is blind to it: its gradient is rounding alone
+        if not name.endswith("k_proj.bias"):  # softmax is blind to it: rounding alone
             assert apart(ours[name], theirs[name]) < BF16, name
     leaking = stepped(objective("varlen", dtype=torch.float32), SAMPLES[::-1])
     assert apart(leaking["loss"], theirs["loss"]) > 3 * BF16  # the comparison can tell
