@@ -51,7 +51,7 @@ VERDICTS = pa.schema(
         # What mixture-level rules compare, so that samples are not read again; null if none asks.
         ("text_hash", pa.uint64()),       # xxh3 of the normalised text
         ("bytes_hash", pa.uint64()),      # xxh3 of the encoded images, in order
-        ("pixels_hash", pa.uint64()),     # xxh3 of what ingest measured on their pixels, in order
+        ("pixels_hash", pa.uint64()),     # xxh3 of their pixels (a JPEG: its coded data), in order
         ("text_signature", pa.binary()),  # MinHash, 8 bits of each permutation
         ("dhashes", pa.list_(pa.uint64())),
         ("embedding_signature", pa.binary()),  # signs of an image embedding's random projections

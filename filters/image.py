@@ -43,8 +43,8 @@ def broken_exif() -> pl.Expr:
 
 @rule()
 def uniform_image(*, max_contrast: float = 2.0) -> pl.Expr:
-    """A still is nearly uniform, such as a blank page: the deviation of its luminance is below
-    `max_contrast` (0 to 127.5).
+    """A still is nearly uniform, such as a blank page: the deviation of luminance, in its copy of
+    128 px, is below `max_contrast` (0 to 127.5).
     """
     # 2: above the grain of scanned paper, below one line of print; ours, see test_defaults.py.
     return _is_still & (pl.col("min_contrast") < max_contrast)

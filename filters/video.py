@@ -47,7 +47,7 @@ def frozen_video(*, max_bits: int = 2) -> pl.Expr:
 @rule()
 def black_video(*, max_contrast: float = 2.0, max_share: float = 0.5) -> pl.Expr:
     """More than `max_share` of the frames are black or of another single colour: the deviation of
-    their luminance is below `max_contrast` (0 to 127.5).
+    luminance, in their copies of 128 px, is below `max_contrast` (0 to 127.5).
     """
     uniform = pl.col("contrasts").list.eval(pl.element() < max_contrast).list.mean()
     return evaluated_where(_is_video, uniform > max_share)

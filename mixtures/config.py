@@ -322,9 +322,17 @@ def hash_list_path(benchmark: str) -> str:
 
 
 def reads_all(mixture: Mixture, component: str) -> bool:
-    """Whether all of the component is read, however little of it is used."""
+    """Whether all of the component is read, however little of it is used: where that is stated, or
+    only all of it says how much is taken.
+    """
     stated = mixture.components[component].read or mixture.read
-    return stated == "all" or bool(mixture.weight_by)
+    all_decides = mixture.tokens == "max" and mixture.on_shortage == "redistribute"
+    return stated == "all" or bool(mixture.weight_by) or all_decides
+
+
+def is_weighted(component: Component) -> bool:
+    """Whether subsets have shares of their own inside the component."""
+    return any(subset.weight is not None for subset in component.subsets.values())
 
 
 def encoding_of(mixture: Mixture, component: str) -> Any:

@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from mixtures.allocate import caps_of, epochs_of, redistributed
-from mixtures.config import Mixture, reads_all
+from mixtures.config import Mixture, is_weighted, reads_all
 from mixtures.limits import kept_fractions
 
 COUNTS = ("rows", "kept", "samples", "units", "tokens", "val_units")
@@ -69,11 +69,10 @@ def queues_of(parts: Mapping[Key, Sequence[float]], mixture: Mixture) -> list[Qu
     the sizes of its parts in the order of their turn.
     """
     made = []
-    all_decides = mixture.tokens == "max" and mixture.on_shortage == "redistribute"
     for name, component in mixture.components.items():
         mine = [subset for (owner, subset) in parts if owner == name]
         weight = {s: settings.weight for s, settings in component.subsets.items()}
-        weighted = any(w is not None for w in weight.values())
+        weighted = is_weighted(component)
         named = {s: 1.0 if w is None else w for s, w in weight.items()}
         total = sum(named.get(s, 1.0) for s in dict.fromkeys([*named, *mine]))
         for together in [[s] for s in mine] if weighted else [mine]:
@@ -90,7 +89,7 @@ def queues_of(parts: Mapping[Key, Sequence[float]], mixture: Mixture) -> list[Qu
                     turns=tuple(turn for _, turn, *_ in lines),
                     starts=tuple(start for start, *_ in lines),
                     ends=tuple(end for _, _, end, _ in lines),
-                    whole=reads_all(mixture, name) or all_decides,
+                    whole=reads_all(mixture, name),
                 )
             )
     return [queue for queue in made if queue.subsets]

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from mixtures.allocate import epochs_of, shares
-from mixtures.config import Component, Mixture, Subset, encoding_of
+from mixtures.config import Component, Mixture, Subset, encoding_of, is_weighted, reads_all
 from mixtures.limits import kept_fractions, limit_masks
 
 RECORDED = Path(__file__).parent / "recorded.csv"
@@ -164,6 +164,24 @@ def planned_use(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
     )
 
 
+def what_is_read(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
+    """`planned_use` with samples, crops and bytes of what a build reads of each stratum: as much as
+    covers its needs once, of subsets without weights the same fraction (`mixtures/enough.py`). What
+    filters take, and that parts are read whole, comes on top.
+    """
+    lines = planned_use(supply, mixture)
+    components = lines["component"].to_list()
+    alone = [is_weighted(mixture.components[name]) for name in components]
+    whole = [reads_all(mixture, name) for name in components]
+    together = lines.with_columns(
+        queue=pl.when(pl.Series(alone, dtype=pl.Boolean)).then("subset"),
+        whole=pl.Series(whole, dtype=pl.Boolean),
+    )
+    enough = (pl.col("needs").sum() / pl.col("units").sum()).clip(upper_bound=1.0)
+    fraction = pl.when("whole").then(1.0).otherwise(enough.over("component", "queue"))
+    return together.with_columns(pl.col("samples", "crops", "bytes") * fraction)
+
+
 def demand(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
     """A line per component of the mixture: what it can give and what its ratio asks.
 
@@ -266,7 +284,7 @@ class BuildSpeed:
 
 
 def build_hours(
-    supply: pl.DataFrame,
+    read: pl.DataFrame,
     expected: dict[str, float],
     mixture: Mixture,
     *,
@@ -275,13 +293,13 @@ def build_hours(
 ) -> dict[str, float]:
     """Hours of each stage on `cores` cores when nothing is cached, and their sum.
 
-    Ingest reads every row of the supply once (images and frames), whatever the budget uses.
+    `read`: as `what_is_read` has it; its images and frames are decoded once, whatever is used.
     """
-    crops = dict(supply.group_by(pl.col("modality") == "video").agg(pl.col("crops").sum()).rows())
+    crops = dict(read.group_by(pl.col("modality") == "video").agg(pl.col("crops").sum()).rows())
     stills, frames = crops.get(False, 0.0) / still_crops(mixture.encoding), crops.get(True, 0.0)
     hours = {
         "ingest": stills / speed.stills_per_second + frames / speed.frames_per_second,
-        "judge and encode": float(supply["samples"].sum()) / speed.samples_per_second,
+        "judge and encode": float(read["samples"].sum()) / speed.samples_per_second,
         "pack": (expected["bytes"] + 5 * expected["tokens"]) / speed.bytes_per_second,
     }
     hours = {stage: seconds / 3600 / cores for stage, seconds in hours.items()}

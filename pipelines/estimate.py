@@ -19,7 +19,7 @@ import polars as pl
 from mixtures import pick as picking
 from mixtures import plan as costing
 from mixtures.allocate import binding, human_count
-from mixtures.config import Mixture, check_licences, load
+from mixtures.config import Mixture, check_licences, load, reads_all
 from mixtures.optional import LeftOut, differences
 from mixtures.reading import bundled_mixtures, variants_of
 from pipelines.availability import Lack, settled
@@ -332,11 +332,14 @@ def cost_lines(
     """Hours to build on this machine's cores, FLOPs and hours to train."""
     cores = os.cpu_count() or 1
     known = supply.with_columns(pl.col("modality").fill_null("image"))
-    hours = costing.build_hours(known, expected, mixture, cores=cores, speed=costing.BuildSpeed())
+    read = costing.what_is_read(known, mixture)
+    hours = costing.build_hours(read, expected, mixture, cores=cores, speed=costing.BuildSpeed())
     parts = ", ".join(f"{stage} {h:.2g} h" for stage, h in hours.items() if stage != "all")
     lines = [
         f"build         about {hours['all']:.2g} h on {cores} cores from nothing",
         f"              {parts}",
+        f"              reads about {human_count(float(read['samples'].sum()))} of "
+        f"{human_count(float(known['samples'].sum()))} samples",
     ]
     for name, flops, spent in (
         costing.training_cost(expected, gpu=gpu, mfu=mfu)
@@ -357,8 +360,10 @@ def work_lines(pieces: dict[str, list[Piece]], mixture: Mixture) -> list[str]:
     size = tables.human_bytes(sum(p.part.num_bytes or 0 for p in unread))
     lines = []
     if found:
+        every = all(reads_all(mixture, name) for name in pieces)
         lines.append(
             f"would run     {len(todo):,} of {len(found):,} parts; would read {size} of files"
+            + ("" if every else ", less where fewer cover the budget")
         )
     unknown = [name for name in mixture.components if name not in pieces]
     if unknown:

@@ -60,6 +60,14 @@ GATED = {"error": "Access to this dataset is restricted", "code": "GatedRepo"}
 NO_ENTRY: Answer = (404, {"error": "Entry not found", "code": "EntryNotFound"}, {})
 
 
+class Refused(Exception):
+    """The request ends with this answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
 def create(request: Handler, _: list[str], body: bytes) -> Answer:
     asked = json.loads(body)
     name = f"{asked.get('organization') or 'me'}/{asked['name']}"
@@ -93,11 +101,15 @@ def whoami(request: Handler, _: list[str], body: bytes) -> Answer:
     return 200, {"name": "me", "type": "user", "orgs": []}, {}
 
 
-def repository(request: Handler, kind: str, name: str) -> Repository | None:
+def repository(request: Handler, kind: str, name: str) -> Repository:
+    """What there is of that name; raises Refused where there is nothing."""
     hub = request.hub
     folder = hub.root / name if hub.root and kind.startswith("dataset") else None
     if folder is None or not folder.is_dir():
-        return hub.repositories.get((kind.rstrip("s"), name))
+        found = hub.repositories.get((kind.rstrip("s"), name))
+        if found is None:
+            raise Refused(NO_REPO)
+        return found
     files = {
         path.relative_to(folder).as_posix(): hub.put_blob(path.read_bytes())
         for path in sorted(folder.rglob("*"))
@@ -106,14 +118,17 @@ def repository(request: Handler, kind: str, name: str) -> Repository | None:
     return Repository("dataset", False, {"main": [Commit(COMMIT, "as it lies there", files)]})
 
 
+def commit_at(found: Repository, revision: str) -> Commit:
+    """What stands at the revision; raises Refused where nothing does."""
+    at = found.commit(revision)
+    if at is None:
+        raise Refused(NO_REVISION)
+    return at
+
+
 def preupload(request: Handler, parts: list[str], body: bytes) -> Answer:
     kind, name, revision = parts
-    found = repository(request, kind, name)
-    if found is None:
-        return NO_REPO
-    commit = found.commit(revision)
-    if commit is None:
-        return NO_REVISION
+    commit = commit_at(repository(request, kind, name), revision)
     files = []
     for asked in json.loads(body)["files"]:
         path, large = asked["path"], is_large(asked["path"], asked["size"])
@@ -166,8 +181,6 @@ def verify(request: Handler, parts: list[str], body: bytes) -> Answer:
 def commit(request: Handler, parts: list[str], body: bytes) -> Answer:
     kind, name, revision = parts
     found = repository(request, kind, name)
-    if found is None:
-        return NO_REPO
     if revision not in found.branches:
         return NO_REVISION
     branch = found.branches[revision]
@@ -200,8 +213,6 @@ def commit(request: Handler, parts: list[str], body: bytes) -> Answer:
 def new_branch(request: Handler, parts: list[str], body: bytes) -> Answer:
     kind, name, branch = parts
     found = repository(request, kind, name)
-    if found is None:
-        return NO_REPO
     if branch in found.branches:
         return 409, {"error": "Reference already exists"}, {}
     found.branches[branch] = [found.branches["main"][-1]]
@@ -211,11 +222,7 @@ def new_branch(request: Handler, parts: list[str], body: bytes) -> Answer:
 def info(request: Handler, parts: list[str], body: bytes) -> Answer:
     kind, name = parts[:2]
     found = repository(request, kind, name)
-    if found is None:
-        return NO_REPO
-    at = found.commit(parts[2] if len(parts) > 2 else "main")
-    if at is None:
-        return NO_REVISION
+    at = commit_at(found, parts[2] if len(parts) > 2 else "main")
     siblings = [{"rfilename": path} for path in sorted(at.files)]
     about = {"id": name, "sha": at.oid, "private": found.private, "siblings": siblings}
     return 200, {**about, "tags": [], "downloads": 0, "likes": 0, "gated": False}, {}
@@ -231,12 +238,7 @@ def entry(request: Handler, path: str, oid: str) -> dict[str, Any]:
 
 def tree(request: Handler, parts: list[str], body: bytes) -> Answer:
     kind, name, revision, *rest = parts
-    found = repository(request, kind, name)
-    if found is None:
-        return NO_REPO
-    at = found.commit(revision)
-    if at is None:
-        return NO_REVISION
+    at = commit_at(repository(request, kind, name), revision)
     folder = rest[0].strip("/") + "/" if rest and rest[0].strip("/") else ""
     below = {p: b for p, b in at.files.items() if p.startswith(folder)}
     if folder and not below:
@@ -262,12 +264,7 @@ def tree(request: Handler, parts: list[str], body: bytes) -> Answer:
 
 def paths_info(request: Handler, parts: list[str], body: bytes) -> Answer:
     kind, name, revision = parts
-    found = repository(request, kind, name)
-    if found is None:
-        return NO_REPO
-    at = found.commit(revision)
-    if at is None:
-        return NO_REVISION
+    at = commit_at(repository(request, kind, name), revision)
     if request.headers.get("Content-Type", "").startswith("application/json"):
         asked = json.loads(body)["paths"]
     else:
@@ -283,8 +280,6 @@ def paths_info(request: Handler, parts: list[str], body: bytes) -> Answer:
 
 def refs(request: Handler, parts: list[str], body: bytes) -> Answer:
     found = repository(request, *parts)
-    if found is None:
-        return NO_REPO
     branches = [
         {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commits[-1].oid}
         for name, commits in found.branches.items()
@@ -294,12 +289,7 @@ def refs(request: Handler, parts: list[str], body: bytes) -> Answer:
 
 def resolve(request: Handler, parts: list[str], body: bytes) -> Answer:
     prefix, name, revision, path = parts if len(parts) == 4 else ("models/", *parts)
-    found = repository(request, prefix.rstrip("/"), name)
-    if found is None:
-        return NO_REPO
-    at = found.commit(revision)
-    if at is None:
-        return NO_REVISION
+    at = commit_at(repository(request, prefix.rstrip("/"), name), revision)
     if path not in at.files:
         return NO_ENTRY
     oid = at.files[path]

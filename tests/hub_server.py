@@ -196,7 +196,10 @@ class Handler(BaseHTTPRequestHandler):
             found = re.fullmatch(pattern, path)
             if found and method in wanted:
                 parts = [unquote(part) for part in found.groups() if part is not None]
-                return function(self, parts, body)
+                try:
+                    return function(self, parts, body)
+                except hub_routes.Refused as refused:
+                    return refused.answer
         return 404, {"error": f"no route for {method} {path}"}, {}
 
     def do_GET(self) -> None:

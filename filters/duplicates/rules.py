@@ -86,7 +86,8 @@ def duplicate_sample(
 ) -> pl.DataFrame:
     """Another sample has the same text and the same images.
 
-    `same`: images are compared by their encoded `bytes`, or by their `pixels`.
+    `same`: images are compared by their encoded `bytes`, or by their `pixels`, where a JPEG is its
+    coded data: without its EXIF it is the same, saved as a PNG it is near and not the same.
     """
     images = f"{same}_hash"
     # A sample without images, or without words, is equal to its like on that side.

@@ -18,6 +18,7 @@ from mixtures.plan import (
     totals,
     training_cost,
     training_flops,
+    what_is_read,
 )
 from tests.mixtures.synthetic import index_of, mixture_of
 from tokenization.schema import Encoding
@@ -174,6 +175,40 @@ def test_larger_models_cost_more():
     cost = training_cost({"tokens": 1e9, "samples": 1e6, "crops": 1e7})
     assert cost["model"].to_list() == ["256M", "500M", "2.2B"]
     assert cost["gpu_hours"].is_sorted()
+
+
+def supply_table(*lines: tuple[str, str, float]) -> pl.DataFrame:
+    """A supply of samples of 100 tokens, 2 crops and 10 bytes."""
+    table = pl.DataFrame(lines, schema=["component", "subset", "samples"], orient="row")
+    samples = pl.col("samples")
+    return table.with_columns(
+        units=samples * 100, tokens=samples * 100, learned=samples * 10, crops=samples * 2,
+        bytes=samples * 10, limited=pl.lit(0, pl.UInt32), modality=pl.lit("image"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stated", "of_b", "read"),
+    [
+        # 500 samples of each: of `a`, whose subsets have no weights, half of both; of `b` by need
+        ("enough", None, {"a/x": 400, "a/y": 100, "b/x": 250, "b/y": 250}),
+        ("all", None, {"a/x": 800, "a/y": 200, "b/x": 1000, "b/y": 250}),
+        ("enough", "all", {"a/x": 400, "a/y": 100, "b/x": 1000, "b/y": 250}),
+    ],
+)
+def test_as_much_is_read_as_covers_what_is_used(stated, of_b, read):
+    weights = {"b": {"x": {"weight": 1.0}, "y": {"weight": 1.0}}}
+    made = mixture_of({"a": 0.5, "b": 0.5}, subsets=weights, tokens=100_000, read=stated)
+    changed = dataclasses.replace(made.components["b"], read=of_b)
+    mixture = dataclasses.replace(made, components={**made.components, "b": changed})
+    a, b = [("a", "x", 800.0), ("a", "y", 200.0)], [("b", "x", 1000.0), ("b", "y", 250.0)]
+    table = supply_table(*a, *b)
+    found = what_is_read(table, mixture)
+    names = (found["component"] + "/" + found["subset"]).to_list()
+    assert dict(zip(names, found["samples"], strict=True)) == pytest.approx(read)
+    assert found["crops"].to_list() == pytest.approx((found["samples"] * 2).to_list())
+    more = what_is_read(table, dataclasses.replace(mixture, tokens=400_000, on_shortage="shrink"))
+    assert (more["samples"] <= [800.0, 200.0, 1000.0, 250.0]).all(), "no row is read twice"
 
 
 SLOW = BuildSpeed(stills_per_second=25.0, frames_per_second=40.0)
