@@ -145,7 +145,7 @@ def read_list(path: str) -> pa.Table:
     """The list at `path`, a local file or an fsspec URL; ValueError if it is not one of ours."""
     with fsspec.open(path, "rb") as file:
         try:
-            table = pq.read_table(file)
+            table = pq.read_table(file, use_threads=False, pre_buffer=False)
         except pa.ArrowInvalid as error:
             raise ValueError(f"{path}: not a hash list ({error}). {_MAKE}") from error
     found = (table.schema.metadata or {}).get(b"hash_list", b"none").decode()

@@ -114,7 +114,9 @@ def parquet_head(file: File, about: Source) -> Head:
             taken = [name for name in taken if name not in about.media_columns]
             why = f"its smallest row group has {sizes[smallest] / 1e6:,.0f} MB"
         classes = class_names(table.schema_arrow) if about.by_config else {}
-        for batch in table.iter_batches(batch_size=ROWS, row_groups=[smallest], columns=taken):
+        for batch in table.iter_batches(
+            batch_size=ROWS, row_groups=[smallest], columns=taken, use_threads=False
+        ):
             found = [with_classes(row, classes) for row in values(batch)]
             return Head(rows=found, columns=names, without_media=why)
     return Head(rows=[], columns=names)

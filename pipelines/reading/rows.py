@@ -137,7 +137,13 @@ def group_rows(
     else:
         try:
             file = pq.ParquetFile(
-                stream, metadata=about, page_checksum_verification=True, read_dictionary=repeating
+                stream,
+                metadata=about,
+                page_checksum_verification=True,
+                read_dictionary=repeating,
+                # A thread of Arrow that still reads a Python stream as the process ends aborts it:
+                # https://github.com/apache/arrow/issues/34314
+                pre_buffer=False,
             )
             for batch in file.iter_batches(
                 batch_size=at_once, row_groups=[group], columns=columns, use_threads=False
