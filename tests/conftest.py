@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.processes import Nursery
 
@@ -21,6 +22,11 @@ HUB = (
 """What a process that speaks with a hub imports first: not its client, which reads HF_ENDPOINT,
 HF_TOKEN and HF_HOME as it is imported."""
 
+# How long an example takes says something of the machine only, which may be busy with other work.
+settings.register_profile(
+    "shared machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared machine")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -106,7 +106,7 @@ PER_SAMPLE = [
 ]
 
 
-@settings(deadline=None, max_examples=60)  # the first use of a rule loads its model
+@settings(max_examples=60)  # the first use of a rule loads its model
 @given(
     st.lists(some_sample, max_size=12),
     st.dictionaries(

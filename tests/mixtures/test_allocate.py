@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixtures.allocate import allocate, fill_in_proportion, human_count, shortage_notes
@@ -157,7 +157,6 @@ def test_nothing_is_said_where_nothing_was_short():
     assert shortage_notes(allocate(supply, mixture), mixture) == []
 
 
-@settings(deadline=None)
 @given(
     amounts=st.lists(st.tuples(st.floats(0.01, 100), st.floats(0, 100)), min_size=1, max_size=20),
     total=st.floats(0, 2000),

@@ -210,7 +210,7 @@ def test_a_base_is_laid_under_once(page, tmp_path):
         read(str(grandchild))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(parts=st.lists(st.integers(1, 1000), min_size=1, max_size=12))
 def test_ratios_need_to_sum_to_one(tmp_path_factory, parts):
     path = tmp_path_factory.mktemp("ratios") / "m.yaml"

@@ -35,7 +35,7 @@ def test_other_shards_of_the_same_index_are_another_version():
     assert (VERSION, digest.hexdigest()[:16]) == (1, "0334b2491d0515ea")
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     tokens=st.sampled_from([30_000, 500_000, 4_000_000, "max"]),
     measure=st.sampled_from(["tokens", "samples", "learned_tokens"]),

@@ -34,7 +34,7 @@ def part_of(picked: pl.DataFrame, what: pl.Expr, measure: str = "tokens") -> flo
     return float(train.select(units.filter(what).sum() / units.sum()).item())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     most=st.sampled_from([0.0005, 0.005, 0.02, 0.05]),
     measure=st.sampled_from(["tokens", "samples", "learned_tokens"]),

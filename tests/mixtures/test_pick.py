@@ -47,7 +47,7 @@ def largest_sample(index: pl.DataFrame, measure: str, component: str) -> int:
     return int(one)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     measure=st.sampled_from(["tokens", "learned_tokens", "samples"]),
     parts=st.lists(st.integers(1, 100), min_size=4, max_size=4),
@@ -94,7 +94,7 @@ def test_a_rejected_sample_is_never_used():
     assert picked.filter(pl.col("rule") == "small_image").height == -(-INDEX_4.height // 3)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(keep=st.floats(0.001, 1.0), rejected=st.integers(0, 300))
 def test_keep_is_exact_and_nested(keep, rejected):
     index = INDEX_4.with_columns(
@@ -248,7 +248,6 @@ def test_an_index_of_another_mixture_is_refused():
         pick(INDEX_4, mixture_of({"text": 0.5, "image": 0.3, "multi": 0.2}))
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=60),
     goal=st.floats(0, 3.0),

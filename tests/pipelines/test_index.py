@@ -78,7 +78,7 @@ some_row = st.tuples(
 turned_off = st.dictionaries(st.sampled_from(list(RULES)), st.just(value=False), max_size=3)
 
 
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(st.lists(st.lists(some_row, max_size=8), min_size=4, max_size=4), turned_off)
 def test_reasons_and_kept_add_up_to_what_was_read_in_every_subset(parts, off):
     mixture = Mixture(

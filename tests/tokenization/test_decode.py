@@ -59,7 +59,7 @@ def rendered(row: dict, encoding: Encoding) -> list:
 
 
 @pytest.mark.parametrize("encoding", [SMALL, WORDED, STRINGS], ids=["bare", "words", "strings"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(turns=st.lists(TURN, min_size=1, max_size=3), video=st.booleans())
 def test_what_was_encoded_comes_back(encoding, turns, video):
     messages, images = [], []

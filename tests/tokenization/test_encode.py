@@ -220,7 +220,7 @@ def representable(string: str) -> bool:
     return not any(c in MISSING or 0x40000 <= ord(c) < 0xC0000 for c in string)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(hostile, hostile)
 def test_text_of_datasets_stays_text(question: str, answer: str) -> None:
     row = sample(
@@ -246,7 +246,7 @@ def test_text_of_datasets_stays_text(question: str, answer: str) -> None:
     assert tokenizer().decode(ids[mask]) == f" {answer}<end_of_utterance>"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 0x10FFFF).filter(lambda c: not 0xD800 <= c < 0xE000))
 def test_every_code_point_is_kept_or_named(code: int) -> None:
     string = f"a{chr(code)}b"

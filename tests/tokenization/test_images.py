@@ -35,7 +35,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("encoding", MODELS.values(), ids=MODELS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
 def test_grid_is_the_processors(encoding: Encoding, width: int, height: int) -> None:
     if not encoding.upscale:  # what is larger is brought to the longest edge, as with upscale
@@ -47,7 +47,7 @@ def test_grid_is_the_processors(encoding: Encoding, width: int, height: int) -> 
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(1, 10_000), st.floats(0.01, 100))
 def test_grid_of_extreme_aspects_is_the_processors(width: int, aspect: float) -> None:
     height = min(max(round(width / aspect), 1), 10_000)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenization.order import STRATA, even_order, features_of, strata_of
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 200), st.integers(1, 5), st.integers(0, 9))
 def test_every_row_comes_once_and_the_seed_decides(rows: int, wide: int, seed: int) -> None:
     features = np.random.default_rng(seed).exponential(size=(rows, wide))

@@ -31,7 +31,7 @@ counts = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 20)), max_size=1
 
 
 @example(sizes=[(83, 0), (100, 0)], seq_len=183, max_crops=20, seed=0)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts, st.integers(100, 400), st.integers(20, 60), st.integers(0, 5))
 def test_rows_partition_the_samples_within_both_limits(
     sizes: list[tuple[int, int]], seq_len: int, max_crops: int, seed: int
@@ -67,7 +67,7 @@ def exact_rows(sizes: list[tuple[int, int]], seq_len: int, max_crops: int) -> in
     return fewest[whole]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 10), st.integers(0, 6)), min_size=1, max_size=6))
 def test_the_bound_is_a_bound_of_the_best_packing(sizes: list[tuple[int, int]]) -> None:
     tokens, crops = (np.array(x) for x in zip(*sizes, strict=True))
@@ -77,7 +77,7 @@ def test_the_bound_is_a_bound_of_the_best_packing(sizes: list[tuple[int, int]]) 
     assert fill_bound(tokens, crops, seq_len=10, max_crops=6) == tokens.sum() / (10 * bound)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(1, 640), st.integers(0, 9)), min_size=1, max_size=6),
     st.sampled_from([64, 100, 640]),
@@ -92,7 +92,7 @@ def test_the_bound_by_patterns_is_a_bound_of_the_best_packing(
     assert least_by_patterns(tokens, crops, seq_len=seq_len, max_crops=9) <= best + 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(1, 300), st.integers(0, 9)), min_size=1, max_size=60),
     st.integers(0, 9),

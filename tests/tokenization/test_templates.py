@@ -112,7 +112,7 @@ dangerous = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(dangerous, dangerous)
 def test_text_never_becomes_a_special_token(folder: Path, question: str, answer: str) -> None:
     out = made(

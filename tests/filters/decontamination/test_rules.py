@@ -101,7 +101,7 @@ def test_the_radius_is_a_boundary(bench, tmp_path, radius):
 
 
 @given(st.integers(0, 10**6), st.integers(0, 6), st.integers(1, 40))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_the_nearest_image_of_a_list_is_that_of_brute_force(seed, radius, meetings):
     rng = np.random.default_rng(seed)
     listed = rng.integers(0, 2**64, 60, dtype=np.uint64)

@@ -4,7 +4,7 @@ import random
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from filters import mixture_rules
@@ -171,7 +171,6 @@ def test_no_verdicts_have_no_duplicates():
     assert mixture_rules(frame, settings=rules).is_empty()
 
 
-@settings(deadline=None)  # the machine is shared
 @given(st.lists(st.integers(0, 11), min_size=2, max_size=25), st.integers(0, 6))
 def test_near_images_are_those_of_brute_force(bits, radius):
     rng = random.Random(str(bits))

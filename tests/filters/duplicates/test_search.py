@@ -70,7 +70,7 @@ def found_by(kind: str, rows, count: int, order: np.ndarray, settled: int) -> se
     return {(int(a), int(b)) for found in pairs for a, b in found}
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.sampled_from(["text", "images", "sample"]),
     st.integers(0, 10**6),

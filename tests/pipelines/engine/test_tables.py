@@ -45,7 +45,7 @@ def test_equal_tables_give_equal_files_however_they_were_chunked(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "c").read_bytes()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.lists(st.integers(0, 299), max_size=50), batch=st.sampled_from([1, 7, 64, 1000]))
 def test_take_equals_taking_from_the_whole(tmp_path_factory, rows, batch):
     path = tmp_path_factory.mktemp("take") / "x.arrow"

@@ -136,7 +136,7 @@ def test_folders_of_your_own_count_a_frame_a_second_in_natural_order(tmp_path):
     assert {(i["width"], i["height"]) for i in sample["images"]} == {(32, 24)}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.integers(1, 300),
     st.sampled_from([0.5, 1.0, 2.0, 3.0]),

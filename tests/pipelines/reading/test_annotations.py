@@ -59,7 +59,7 @@ def inside(value):
         yield from inside(each)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ROWS, st.integers(5, 200), st.booleans(), st.sampled_from([None, 1]), st.integers(1, 40))
 def test_the_blocks_of_an_array_hold_every_row_once(values, size, ascii_only, indent, ahead):
     """Whatever its strings quote. A row inside a row is the one thing that it must not have."""

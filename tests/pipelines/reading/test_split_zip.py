@@ -56,7 +56,6 @@ def cut(whole: bytes, size: int, *, wide: bool) -> list[bytes]:
     return disks
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=300), min_size=1, max_size=6),
     st.integers(60, 900),
@@ -75,7 +74,7 @@ def test_every_member_comes_whole_wherever_it_was_cut(contents, size, wide, how)
             split_zip.join_disks(missing, [s - starts[1] for s in starts[1:]])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_what_is_broken_is_an_archive_that_is_broken(data):
     """Any bytes changed or cut: BadZipFile, or a zip; no other exception, no endless reading."""

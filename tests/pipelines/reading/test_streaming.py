@@ -16,7 +16,7 @@ from tests.pipelines.sources.making import png, write, write_lines
 ingest = import_module("pipelines.reading.ingest")  # the package's name of it is the function
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 9), max_size=8), st.integers(1, 7))
 def test_pieces_make_the_file_that_the_whole_table_makes(tmp_path_factory, counts, rows_per_batch):
     folder = tmp_path_factory.mktemp("pieces")

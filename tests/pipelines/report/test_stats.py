@@ -82,7 +82,7 @@ def test_a_shard_without_rows_has_no_facts_but_the_same_columns():
 samples = st.tuples(st.integers(1, 30), st.integers(0, 30), st.booleans())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(samples, min_size=1, max_size=5), min_size=1, max_size=6))
 def test_row_facts_agree_with_counting_one_by_one(rows):
     made = [

@@ -71,7 +71,6 @@ def test_epochs_and_seeds_differ_and_the_order_is_pinned() -> None:
     assert order(10, 17, 0).tolist() == [0, 9, 5, 2, 3, 7, 4, 8, 6, 1]
 
 
-@hypothesis_settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=4), st.data(), st.integers(0, 9))
 def test_positions_draw_each_mixture_by_weight_and_each_row_equally(
     sizes: list[int], data: st.DataObject, seed: int
@@ -94,7 +93,6 @@ def test_shares_are_whole_and_within_one(weights: list[float], block: int) -> No
         assert abs(count - weight / sum(weights) * block) < 1
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.integers(1, 5).flatmap(
         lambda ranks: st.tuples(
@@ -218,7 +216,7 @@ def test_a_broken_shard_is_named(settings: Settings) -> None:
         collate([dataclasses.replace(row, input_ids=ids)], image_token=IMAGE)
 
 
-@hypothesis_settings(max_examples=5, deadline=None)
+@hypothesis_settings(max_examples=5)
 @given(prefetch=st.integers(1, 5), workers=st.integers(1, 3))
 def test_the_loader_keeps_order_and_bounds(mixture: Path, prefetch: int, workers: int) -> None:
     config = Settings(mixture, Path("unused"))(prefetch=prefetch, workers=workers)
