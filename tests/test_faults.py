@@ -116,7 +116,7 @@ def test_workers_killed_while_they_work(world, mix, tmp_path, monkeypatch, ray2,
     stages = ["ingest", "judge", "encode", "pack"]
     # As often as one task may be tried again: all may hit the same one.
     faulty.inject(monkeypatch, faulty.dying, str(tmp_path), 3, seed, stages=stages)
-    assert main(build_words(world, tmp_path)) == 0
+    assert main(build_words(world, tmp_path, "workers=2")) == 0
     assert len(list(tmp_path.glob("failure-*"))) == 3
     assert digests(tmp_path / "mix") == digests(mix)
 

@@ -100,7 +100,7 @@ def parquet_head(file: File, about: Source) -> Head:
     with open_file(file.url, file.size, scattered=True) as stream:
         try:
             table = pq.ParquetFile(stream, buffer_size=PAGE_BYTES, pre_buffer=False)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise ValueError(f"{file.url}: not a readable Parquet file ({error})") from error
         about_file = table.metadata
         names = table.schema_arrow.names

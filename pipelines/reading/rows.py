@@ -84,7 +84,7 @@ def parquet_metadata(file: File) -> Any:
     try:
         with open_file(file.url, file.size) as stream:
             return pq.ParquetFile(stream).metadata
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:  # the last of columns' names
         if isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
             raise
         raise ValueError(f"{file.url}: not a readable Parquet file ({error})") from error

@@ -330,6 +330,7 @@ def test_chart_questions_are_answered_by_the_numbers(values, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The 'convert_dates' keyword")  # of pandas to vega_datasets
 def test_the_whole_is_two_to_four_thousand_samples_and_small(tmp_path):
     quickstart.make(tmp_path / "data")
     made = tmp_path / "data"

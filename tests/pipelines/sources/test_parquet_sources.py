@@ -223,6 +223,11 @@ def test_wrong_columns_name_file_found_and_expected(tmp_path):
     (tmp_path / "a" / "train-0.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         read("cauldron", data=str(tmp_path))
+    write_parquet(tmp_path / "a" / "train-0.parquet", [{"colour": "Q"}])
+    file = tmp_path / "a" / "train-0.parquet"
+    file.write_bytes(file.read_bytes().replace(b"colour", b"c\x93lour"))  # a name not in UTF-8
+    with pytest.raises(ValueError, match=r"train-0.parquet: not a readable Parquet file"):
+        read("cauldron", data=str(tmp_path))
 
 
 def test_no_data_and_unknown_sources_are_said(tmp_path):
