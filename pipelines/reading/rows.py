@@ -126,16 +126,16 @@ def group_rows(
     import pyarrow.parquet as pq
 
     rows = about.row_group(group)
-    chunks = [rows.column(number) for number in range(rows.num_columns)]
-    read = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
-    repeating = [chunk.path_in_schema for chunk in read if may_repeat(chunk)]
-    row_bytes = rows.total_byte_size // max(1, rows.num_rows)
-    at_once = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
     given, why = 0, "the footer says more rows"
-    if stored := next(filter(None, map(too_expansive, read)), ""):
-        given, why = rows.num_rows - 1, stored  # one line stands for all
-    else:
-        try:
+    try:
+        chunks = [rows.column(number) for number in range(rows.num_columns)]
+        read = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+        repeating = [chunk.path_in_schema for chunk in read if may_repeat(chunk)]
+        row_bytes = rows.total_byte_size // max(1, rows.num_rows)
+        at_once = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
+        if stored := next(filter(None, map(too_expansive, read)), ""):
+            given, why = rows.num_rows - 1, stored  # one line stands for all
+        else:
             file = pq.ParquetFile(
                 stream,
                 metadata=about,
@@ -152,10 +152,10 @@ def group_rows(
                     if given < rows.num_rows:
                         given += 1
                         yield row
-        except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None or is_network(error):
-                raise
-            why = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of columns' names
+        if getattr(error, "errno", None) is not None or is_network(error):
+            raise
+        why = str(error).splitlines()[0]
     for _ in range(min(rows.num_rows - given, MOST_LOST)):
         yield Defect("broken_rows", f"row group {group} does not decode: {why}"[:200])
 

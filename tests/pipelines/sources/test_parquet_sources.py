@@ -225,9 +225,18 @@ def test_wrong_columns_name_file_found_and_expected(tmp_path):
         read("cauldron", data=str(tmp_path))
     write_parquet(tmp_path / "a" / "train-0.parquet", [{"colour": "Q"}])
     file = tmp_path / "a" / "train-0.parquet"
-    file.write_bytes(file.read_bytes().replace(b"colour", b"c\x93lour"))  # a name not in UTF-8
+    file.write_bytes(file.read_bytes().replace(b"colour", b"c\x93lour"))  # no UTF-8
     with pytest.raises(ValueError, match=r"train-0.parquet: not a readable Parquet file"):
         read("cauldron", data=str(tmp_path))
+
+
+def test_rows_of_a_group_whose_columns_names_do_not_decode_are_broken(tmp_path):
+    file = tmp_path / "train-0.parquet"
+    write_parquet(file, [{"text": "One."}, {"text": "Two."}])
+    schema, _, group = file.read_bytes().rpartition(b"text")
+    file.write_bytes(schema + b"t\x93xt" + group)
+    samples = read("documents", data=str(file))
+    assert [sample["defect"] for sample in samples] == ["broken_rows", "broken_rows"]
 
 
 def test_no_data_and_unknown_sources_are_said(tmp_path):
