@@ -16,6 +16,8 @@ All train the same samples in bfloat16 with their layers' activations checkpoint
 | ours_text | packed rows of the samples without images                                         |
 | trl_text  | TRL's packing (bfd) of the same; it refuses images                                |
 
+Then the head and its loss alone, ours beside Liger's and others: `benchmarks.cross_entropy`.
+
 Each side is a process of its own. The first step (kernels, caches) is not counted; tokens are those
 of samples, never padding. MFU divides the operations that training needs (`smolvlm.flops`; what
 frozen towers spare and what checkpointing computes again do not count) by the card's peak.
@@ -39,6 +41,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from benchmarks import cross_entropy
 from benchmarks.training import padded, samples_of, text_only
 from tokenization.fit import pack_rows
 from tokenization.images import grid
@@ -72,6 +75,8 @@ ENCODINGS = {
 }
 PHOTOGRAPHS = ((1024, 768), (768, 1024), (1152, 864), (1000, 1000))
 """px, about a megapixel."""
+SMALL_LOSS = {"tokens": "512", "chunk": "128", "repeats": "1"}
+"""Of `benchmarks.cross_entropy`, on a CPU."""
 WARM_UP = 1
 """Steps that are not counted."""
 KNAPSACKS_SPARE = 5
@@ -431,6 +436,9 @@ def main(arguments: list[str]) -> None:
           f"{transformers.__version__}; {options}")  # fmt: skip
     for model in options["models"].split(","):
         table(model, options, until=until)
+        if time.monotonic() < until:
+            small = {} if options["device"] == "cuda" else SMALL_LOSS
+            cross_entropy.table(model, {**cross_entropy.DEFAULTS, **small, **options})
 
 
 if __name__ == "__main__":

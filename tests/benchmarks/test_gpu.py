@@ -64,6 +64,8 @@ def test_the_command_compares_all_sides_on_a_cpu() -> None:
     assert done.returncode == 0, done.stderr
     for words_ in gpu.SIDES.values():
         assert f"| {words_} |" in done.stdout
+    assert "| ours, chunked |" in done.stdout
+    assert "| Liger, fused | not run:" in done.stdout
     assert "failed" not in done.stdout
     assert "out of time" not in done.stdout
     assert "times transformers.Trainer" in done.stdout

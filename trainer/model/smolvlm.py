@@ -160,6 +160,23 @@ def _token_losses(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) 
     return functional.cross_entropy(wide, targets, reduction="none")
 
 
+def chunked_losses(
+    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, *, chunk: int
+) -> torch.Tensor:
+    """The loss of every target: [N], of hidden states [N, E].
+
+    Of several chunks only one has its logits at a time: they are computed again going back.
+    """
+    again = torch.is_grad_enabled() and len(targets) > chunk
+    pieces = [
+        checkpoint(_token_losses, head, h, t, use_reentrant=False)
+        if again
+        else _token_losses(head, h, t)
+        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    ]
+    return torch.cat(pieces)
+
+
 class Objective(nn.Module):
     """Batch -> (sum of the losses of its learned tokens, the same per sample, detached).
 
@@ -235,20 +252,12 @@ class Objective(nn.Module):
         """(sum [], per sample [samples]) of the losses of the learned tokens, in natural logs."""
         hidden = self.hidden(batch)
         head = self.model.lm_head
-        # Of several chunks only one has its logits at a time: they are computed again going back.
-        again = torch.is_grad_enabled() and len(batch.targets) > self.logits_chunk
-        pieces = [
-            checkpoint(_token_losses, head, h, t, use_reentrant=False)
-            if again
-            else _token_losses(head, h, t)
-            for h, t in zip(
-                hidden[batch.predictors].split(self.logits_chunk),
-                batch.targets.split(self.logits_chunk),
-                strict=True,
-            )
-        ]
         # Without a learned token there is still a graph, through the head as well.
-        losses = torch.cat(pieces) if len(batch.targets) else head(hidden[:1])[0] * 0.0
+        losses = (
+            chunked_losses(head, hidden[batch.predictors], batch.targets, chunk=self.logits_chunk)
+            if len(batch.targets)
+            else head(hidden[:1])[0] * 0.0
+        )
         total = losses.sum()
         per_sample = torch.zeros(len(batch.seq_lengths), dtype=losses.dtype, device=losses.device)
         if len(batch.targets):
