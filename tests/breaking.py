@@ -9,9 +9,14 @@ import re
 import socket
 import struct
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+PATIENCE = 3
+"""So often in a row does one request fail that would come through in the end: clients try more
+often than that."""
+FOR_EVER = 1_000_000
 HOP = {"connection", "expect", "keep-alive", "proxy-connection", "te", "transfer-encoding"}
 
 
@@ -21,7 +26,8 @@ class Fault:
 
     method: str
     path: str
-    """A regular expression, searched in path and query."""
+    """A regular expression, searched in path, query and the first kilobyte of the body (GCS has the
+    name of an object there)."""
     how: int | str
     """A status; `reset`: the connection is reset before the store hears of it; `short`: half of the
     answer's body, then the connection ends; `lost`: the store does it, the answer never comes."""
@@ -36,6 +42,8 @@ class Breaking:
     port: int
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Of each request, since it last came through."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> "Breaking":
@@ -53,13 +61,18 @@ class Breaking:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_port}"
 
-    def fault_of(self, method: str, path: str) -> int | str | None:
+    def fault_of(self, method: str, path: str, body: bytes) -> int | str | None:
+        request, said = (method, path), path + body[:1024].decode("latin-1")
         with self.lock:
-            self.requests.append((method, path))
+            self.requests.append(request)
             for fault in self.faults:
-                if fault.times and fault.method == method and re.search(fault.path, path):
+                meant = fault.method == method and re.search(fault.path, said)
+                patient = self.failures[request] < PATIENCE or fault.times > PATIENCE
+                if meant and fault.times and patient:
                     fault.times -= 1
+                    self.failures[request] += 1
                     return fault.how
+            self.failures[request] = 0
         return None
 
 
@@ -90,8 +103,8 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR) if not reset else self.connection.close()
 
     def handle_one(self) -> None:
-        how = self.proxy.fault_of(self.command, self.path)
         body = self.body()
+        how = self.proxy.fault_of(self.command, self.path, body)
         if how == "reset":
             self.end(reset=True)
             return

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.engine import tables
-from tests.breaking import Breaking, Fault
+from tests.breaking import FOR_EVER, Breaking, Fault
 from tests.building import words
 from tests.gcs_server import Gcs
 from tests.hub_server import Hub
@@ -125,9 +125,7 @@ def test_a_store_that_stays_broken_is_said_and_the_build_goes_on_later(
     url, proxy = store
     monkeypatch.setattr(tables, "ATTEMPTS", 2)
     mixture = moved(world, url, tmp_path)
-    proxy.faults += [Fault(m, r"shards.*00001", 503, times=10**6) for m in ("PUT", "POST")]
-    if url.startswith("gs"):  # the name is in the body
-        proxy.faults[:] = [Fault("POST", "upload", 503, times=10**6)]
+    proxy.faults += [Fault(m, r"shards.*00001", 503, times=FOR_EVER) for m in ("PUT", "POST")]
     with pytest.raises(Exception, match=r"503|SlowDown|reduce") as caught:
         main(words(mixture, url))
     assert any("stage " in note for note in caught.value.__notes__)
@@ -159,9 +157,9 @@ def test_a_large_write_that_fails_leaves_no_file_and_no_parts(store, monkeypatch
     url, proxy = store
     monkeypatch.setattr(tables, "ATTEMPTS", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    proxy.faults += [Fault("PUT", "partNumber=2", 503, times=10**6)]
+    proxy.faults += [Fault("PUT", "partNumber=2", 503, times=FOR_EVER)]
     if url.startswith("gs"):
-        proxy.faults[:] = [Fault("POST", "upload_id", 503, times=10**6)]
+        proxy.faults[:] = [Fault("POST", "upload_id", 503, times=FOR_EVER)]
 
     def write() -> None:
         with tables.atomic_file(f"{url}/large") as file:
