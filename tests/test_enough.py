@@ -1,5 +1,8 @@
 """Parts are read until the budget is covered: which ones depends on data and mixture alone."""
 
+import random
+import signal
+import time
 from pathlib import Path
 
 import polars as pl
@@ -8,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.__main__ import main
+from tests.building import digests
 
 ROWS = 2000
 
@@ -33,6 +37,12 @@ def talks(tmp_path_factory) -> Path:
 
 def built(talks: Path, out: Path, *more: str, work: str = "work") -> pl.DataFrame:
     """The index of a mixture of the talks."""
+    assert main(said(talks, out, *more, work=work)) == 0
+    return pl.read_ipc(out / "mix" / "index.arrow")
+
+
+def said(talks: Path, out: Path, *more: str, work: str = "work") -> list[str]:
+    """The words of that build."""
     file = talks / "talks.yaml"
     file.write_text(
         f"""
@@ -46,8 +56,12 @@ components:
 """
     )
     place = [f"output={out}/mix", f"work={out.parent}/{work}", "workers=0", "probe=false"]
-    assert main(["build", f"mixture={file}", *place, "overwrite=true", *more]) == 0
-    return pl.read_ipc(out / "mix" / "index.arrow")
+    return ["build", f"mixture={file}", *place, "overwrite=true", *more]
+
+
+def samples(folder: Path, work: str = "work") -> set[Path]:
+    """The parts that lie in `work`."""
+    return set((folder / work).glob("samples/*/*"))
 
 
 def test_what_is_read_is_determined_and_little_more_than_what_is_used(talks, tmp_path):
@@ -66,14 +80,64 @@ def test_what_is_read_is_determined_and_little_more_than_what_is_used(talks, tmp
 
 
 def test_a_smaller_budget_reads_nothing_and_a_larger_one_what_is_missing(talks, tmp_path):
-    def samples() -> set[Path]:
-        return set((tmp_path / "work").glob("samples/*/*"))
-
     some = built(talks, tmp_path / "a")
-    before = samples()
+    before = samples(tmp_path)
     fewer = built(talks, tmp_path / "b", "tokens=10000")
-    assert samples() == before
+    assert samples(tmp_path) == before
     assert set(fewer["part"]) <= set(some["part"])
     more = built(talks, tmp_path / "c", "tokens=45000")
-    assert samples() > before
+    assert samples(tmp_path) > before
     assert set(more["part"]) >= set(some["part"])
+
+
+SUBSETS = "components.text.subsets.{}.weight={}"
+
+
+def test_another_weight_reads_only_what_it_needs_besides(talks, tmp_path):
+    weights = [SUBSETS.format(s, 1) for s in ("everyday-conversations", "systemchats-30k")]
+    equal = built(talks, tmp_path / "a", *weights)
+    before = samples(tmp_path)
+    heavy = built(talks, tmp_path / "b", weights[0], SUBSETS.format("systemchats-30k", 2))
+    new = samples(tmp_path) - before
+    read = {subset: set(group["part"]) for (subset,), group in equal.group_by("subset")}
+    then = {subset: set(group["part"]) for (subset,), group in heavy.group_by("subset")}
+    assert then["everyday-conversations"] < read["everyday-conversations"]
+    assert then["systemchats-30k"] > read["systemchats-30k"]
+    assert len(new) == len(then["systemchats-30k"] - read["systemchats-30k"])
+
+
+def test_a_subset_left_out_reads_only_more_of_the_other(talks, tmp_path):
+    both = built(talks, tmp_path / "a")
+    before = samples(tmp_path)
+    one = built(talks, tmp_path / "b", "components.text.subsets=[everyday-conversations]")
+    mine = set(both.filter(subset="everyday-conversations")["part"])
+    assert mine < set(one["part"])
+    assert len(samples(tmp_path) - before) == len(set(one["part"]) - mine)
+
+
+def test_kills_in_every_round_change_nothing(talks, tmp_path, python):
+    whole = built(talks, tmp_path / "whole" / "a", "tokens=60000")
+    rng, kills = random.Random(5), 0
+    words = said(talks, tmp_path / "a", "tokens=60000")
+    for _ in range(3):
+        process = python.start("-m", "pipelines", *words)
+        wanted = len(samples(tmp_path)) + rng.randint(1, 4)
+        while process.poll() is None:
+            if len(samples(tmp_path)) >= wanted:
+                process.send_signal(signal.SIGKILL)
+                kills += process.wait() == -signal.SIGKILL
+                break
+            time.sleep(0.002)
+    assert kills
+    assert built(talks, tmp_path / "a", "tokens=60000").equals(whole)
+    assert digests(tmp_path / "a" / "mix") == digests(tmp_path / "whole" / "a" / "mix")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_read_the_same(talks, tmp_path, python, workers):
+    built(talks, tmp_path / "none" / "a")
+    words = [w for w in said(talks, tmp_path / "a") if not w.startswith("workers=")]
+    done = python.run("-m", "pipelines", *words, f"workers={workers}")
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "a" / "mix") == digests(tmp_path / "none" / "a" / "mix")
