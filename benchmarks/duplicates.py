@@ -46,6 +46,7 @@ WORDS = 30
 VOCABULARY = 50_000
 CHUNK = 250_000
 """Samples of a part, whose text is held at once: like a build, which hashes a part and lets go."""
+RULES_MEASURED = ("near_duplicate_text", "near_duplicate_images", "near_duplicate_sample")
 
 
 def planted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -161,9 +162,6 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-RULES_MEASURED = ("near_duplicate_text", "near_duplicate_images", "near_duplicate_sample")
-
-
 def scale(counts: list[int], folder: str) -> None:
     line(
         "rule", "samples", "CPU s", "us / sample", "held MB", "peak MB", "recall", "precision"
@@ -264,6 +262,7 @@ def libraries(count: int = 1000) -> None:
 
 
 def leaks() -> None:
+    # Longer than a screen: one experiment, in the order in which it is done.
     import skimage.data
     from PIL import Image
 

@@ -75,6 +75,7 @@ def best(work, runs: int = 3) -> float:
 
 
 def main() -> None:
+    # Longer than a screen: one experiment, in the order in which it is done.
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     samples = made(count)
     column = {

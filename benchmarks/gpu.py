@@ -271,6 +271,7 @@ def joined(rows: Sequence[Row]) -> Row:
 
 def theirs(config: Config, folder: Path, *, side: str, batch: int) -> list[Timed]:
     """`transformers.Trainer`, or TRL's on top of it, over the same samples."""
+    # Longer than a screen: a peer's whole set-up, to be compared with its documentation.
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 

@@ -73,6 +73,8 @@ status = main(sys.argv[2:])
 print("SPENT", json.dumps(spent))
 sys.exit(status)
 """
+STORE = (200e6, 20e9)
+"""Bytes/s that a store gives one worker, and all of them: the network model of `simulate`."""
 
 
 def image_record(rng: np.random.Generator, longest: int) -> bytes:
@@ -242,10 +244,6 @@ def overhead(tasks: int = 500) -> float:
 
         spent("warm", 20)
         return spent("measured", tasks) / tasks
-
-
-STORE = (200e6, 20e9)
-"""Bytes/s that a store gives one worker, and all of them: the network model of `simulate`."""
 
 
 def simulate(

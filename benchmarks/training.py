@@ -60,6 +60,8 @@ SIZES = {
 }  # fmt: skip
 RATES = {"tiny": "5e-3"}
 """Of all towers, constant; 1e-4 for a config not named."""
+IMAGE = 49190
+"""The id of <image> in the bundled tokenizer."""
 
 
 def config_of(name: str, data: str, options: dict[str, str]) -> Config:
@@ -103,10 +105,6 @@ def samples_of(row: Row) -> list[Row]:
         )  # fmt: skip
         image = last
     return alone
-
-
-IMAGE = 49190
-"""The id of <image> in the bundled tokenizer."""
 
 
 def batches(config: Config) -> list[list[Row]]:
@@ -208,6 +206,7 @@ def cut(samples: list[Row], pieces: int) -> Iterator[list[Row]]:
 
 def theirs(config: Config, folder: Path, *, trl: bool, packed: bool, batch: int) -> dict[str, Any]:
     """`transformers.Trainer`, or TRL's on top of it, over the same steps."""
+    # Longer than a screen: a peer's whole set-up, to be compared with its documentation.
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 

@@ -21,6 +21,7 @@ from filters.rules import SLICE, rule
 
 ENGLISH = "eng"
 """The word tokenizer's language, as ISO 639-3."""
+_URL = r"https?://[^\s<>\"'\])}|]+"
 
 
 def _dropped(keeps: Callable[[str], bool], text: str = "learned_text") -> pl.Expr:
@@ -153,9 +154,6 @@ def c4_quality(
         language=language,
     )
     return _dropped(_keeps(filter_))
-
-
-_URL = r"https?://[^\s<>\"'\])}|]+"
 
 
 @rule()

@@ -63,6 +63,10 @@ _message = pl.element().struct
 _image = pl.element().struct
 
 _spoken = _message.field("content").list.eval(_image.field("text")).list.join("", ignore_nulls=True)
+_SHOWS_REASONING = (
+    r"(?i)<think(?:ing)?>|<reasoning>|<thought>|<\|begin_of_thought\|>"
+    r"|let'?s think (?:about (?:it|this) )?step[ -]by[ -]step|chain[ -]of[ -]thought"
+)
 
 
 def _texts_of(*roles: str) -> pl.Expr:
@@ -76,11 +80,6 @@ def _texts_of(*roles: str) -> pl.Expr:
 def _of_images(expression: pl.Expr) -> pl.Expr:
     return pl.col("images").list.eval(expression)
 
-
-_SHOWS_REASONING = (
-    r"(?i)<think(?:ing)?>|<reasoning>|<thought>|<\|begin_of_thought\|>"
-    r"|let'?s think (?:about (?:it|this) )?step[ -]by[ -]step|chain[ -]of[ -]thought"
-)
 
 _short = pl.min_horizontal(_image.field("width"), _image.field("height"))
 _long = pl.max_horizontal(_image.field("width"), _image.field("height"))

@@ -47,6 +47,7 @@ MAX_RADIUS = 8
 MIN_SIMILARITY = 0.3
 """Bounds of what bands can find: at a radius of 8, 495 tables of 21 bits; at a similarity of 0.3,
 bands of two bytes."""
+_SHARES = ("share", "similarity", "ratio", "score")
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,6 @@ def _spelled(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return f"a list of {_spelled(get_args(hint)[0])}"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-
-
-_SHARES = ("share", "similarity", "ratio", "score")
 
 
 def _check_setting(rule: Rule, name: str, value: Any, *, at: str) -> None:

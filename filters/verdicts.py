@@ -89,6 +89,7 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
     else null. `weight_by` names a fact (or "RULE.score") that is written to `weight`. Mixture-level
     rules are not applied here: their hashes are filled in for `mixture_rules`.
     """
+    # Longer than a screen: facts, expressions, verdicts and columns of one table, in that order.
     if sum(RULES[name].reads_words for name in rules) > 1 and len(samples) > SLICE:
         slices = [samples.slice(at, SLICE) for at in range(0, len(samples), SLICE)]
         return pa.concat_tables([judge(s, rules=rules, weight_by=weight_by) for s in slices])

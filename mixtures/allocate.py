@@ -31,6 +31,8 @@ STRATUM = ("component", "subset", "limited")
 
 Rows = float | np.ndarray
 """How many rows, of one subset or as seen from several places."""
+BINDS = 5e-4
+"""Of the whole, what a binding component must cost to be spoken of."""
 
 
 def shares(supply: pl.DataFrame, mixture: Mixture, *, units: np.ndarray) -> np.ndarray:
@@ -308,10 +310,6 @@ def fill_in_proportion(wanted: np.ndarray, room: np.ndarray, *, total: float) ->
         if not over.any():
             return np.where(full, room, wanted * scale)
         full |= over
-
-
-BINDS = 5e-4
-"""Of the whole, what a binding component must cost to be spoken of."""
 
 
 def binding(strata: pl.DataFrame, mixture: Mixture) -> list[str]:

@@ -392,6 +392,7 @@ def _explained(error: OmegaConfBaseException) -> str:
 
 def _check(mixture: Mixture, *, encoding: type, where: str) -> None:
     """Every number lies where it means something, or ValueError says which does not."""
+    # Longer than a screen: a list of conditions and their messages.
 
     def expect(right: bool, key: str, found: object, expected: str) -> None:
         if not right:

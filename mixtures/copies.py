@@ -52,6 +52,8 @@ def copies_of(
     for many of the others). Where not all of a stratum was read (`there` below 1) no sample of it
     is used twice.
     """
+    # Longer than a screen: budget, draw and correction share the strata; parts would pass six
+    # tables on.
     table = table.with_columns(
         max_epochs=pl.when(pl.col("there") < 1)
         .then(pl.min_horizontal("max_epochs", 1.0))

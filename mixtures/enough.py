@@ -274,6 +274,7 @@ class Look:
         survival: Survival,
     ) -> "Look":
         """The sums of the YIELDS of a queue's first parts."""
+        # Longer than a screen: one chain of array sums over the same axes.
         known, name = len(found), queue.component
         numbered = [frame.with_columns(part=pl.lit(n)) for n, frame in enumerate(found)]
         lines = pl.concat(numbered) if numbered else YIELDS.to_frame().with_columns(part=pl.lit(0))

@@ -70,6 +70,8 @@ DETAILS = 3
 NAMES = ("source", "component", "subset", "modality", "split", "rule", "part", "detail")
 LISTS_OF_NAMES = ("fired", "tags")
 """Columns of INDEX that repeat few values."""
+CHOSEN = ("keep", "max_samples", "grade")
+"""Rules by which a mixture itself leaves rows out."""
 
 
 def categorical(index: pl.DataFrame) -> pl.DataFrame:
@@ -162,10 +164,6 @@ def budgets(
     """Supply and budget per stratum of an index whose `rule` and `split` are set (see allocate)."""
     table = supply(index, mixture, rows=rows, read=read, licences=licences)
     return allocate(table, mixture, gone=why_gone(index, mixture, causes=causes or {}))
-
-
-CHOSEN = ("keep", "max_samples", "grade")
-"""Rules by which a mixture itself leaves rows out."""
 
 
 def why_gone(index: pl.DataFrame, mixture: Mixture, *, causes: Mapping[str, str]) -> dict[str, str]:

@@ -38,6 +38,9 @@ TEXT_BYTES = 4.2
 """Bytes of text a token."""
 FILL = 0.99
 """Of a packed row, what packing reaches."""
+USED = ("samples", "tokens", "learned", "crops", "bytes")
+PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "L4": 121e12}
+"""Dense bf16, FLOP/s: NVIDIA's data sheets (H100: SXM)."""
 
 
 def still_crops(encoding: Any) -> int:
@@ -131,9 +134,6 @@ def _of_a_sample(
     if component.learn == "all" or row["images"] == 0:
         tokens = text
     return tokens, crops, row["images"] * STILL_BYTES + text * TEXT_BYTES
-
-
-USED = ("samples", "tokens", "learned", "crops", "bytes")
 
 
 def planned_use(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
@@ -336,9 +336,6 @@ MODELS = {
         vision_parameters=428e6, vision_layers=27, vision_hidden=1152, patches=729,
     ),
 }  # fmt: skip
-
-PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "L4": 121e12}
-"""Dense bf16, FLOP/s: NVIDIA's data sheets (H100: SXM)."""
 
 
 def training_flops(tokens: float, crops: float, *, model: Model, mean_length: float) -> float:

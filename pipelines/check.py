@@ -31,6 +31,7 @@ from tokenization.schema import Encoding
 
 SHOWN = 5
 """Samples that a fault is told of."""
+COUNTED = ["sample_ids", "seq_lengths", "loss_mask", "grids"]
 
 
 def folder_faults(folder: str, *, rows: int) -> Iterator[str]:
@@ -171,9 +172,6 @@ def _lineage(mixture: Finished) -> Iterator[str]:
     said = int((both["num_crops"].cast(pl.Int64) * both["copies"].cast(pl.Int64)).sum())
     if crops != said:
         yield f"index.arrow: {said:,} crops, the shards hold {crops:,}"
-
-
-COUNTED = ["sample_ids", "seq_lengths", "loss_mask", "grids"]
 
 
 def _sequences(table: Any) -> tuple[pl.DataFrame, int]:

@@ -39,6 +39,17 @@ PREVIEWED = 100
 """Samples of each split that a preview shows."""
 PREVIEW_BYTES = 32 << 20
 """Of images in a preview, about, at most."""
+PLAIN = {
+    "system_prompts": "none",
+    "media_intro_outro": False,
+    "plain_prompts": 0.0,
+    "brevity_hints": False,
+    "shuffle_turns": False,
+    "max_turns": 0,
+    "split_turns": 0,
+    "tiles": "full",
+}
+"""What an export's words have already been through."""
 
 
 def export(
@@ -215,19 +226,6 @@ def summed(parts: list[pl.DataFrame]) -> dict[str, Any]:
             for line in lines.iter_rows(named=True)
         ]
     return found
-
-
-PLAIN = {
-    "system_prompts": "none",
-    "media_intro_outro": False,
-    "plain_prompts": 0.0,
-    "brevity_hints": False,
-    "shuffle_turns": False,
-    "max_turns": 0,
-    "split_turns": 0,
-    "tiles": "full",
-}
-"""What an export's words have already been through."""
 
 
 def rebuilding_mixture(

@@ -42,6 +42,8 @@ REGISTRIES: Mapping[str, dict[str, Any]] = {
     "rule": RULES,
     "prompt table": TABLES,
 }
+UNPACKED: list[tempfile.TemporaryDirectory] = []
+"""Where packages that came from the driver lie, until this process ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,6 @@ class Loaded:
 
 LOADED: dict[str, Loaded] = {}
 """By name."""
-UNPACKED: list[tempfile.TemporaryDirectory] = []
-"""Where packages that came from the driver lie, until this process ends."""
 
 
 def use(names: Sequence[str], *, beside: str = "", where: str = "plugins") -> None:

@@ -32,6 +32,11 @@ from tokenization import pack as packing
 from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
 
 __all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
+COSTS = pa.schema([("rule", pa.string()), ("seconds", pa.float64())])
+COST_ROWS = (16, 1024)
+"""Samples that rules are timed on: the few, and where those took little, the many."""
+COST_SECONDS = 10.0
+"""CPU seconds that the many may take."""
 
 
 @stage(writes=SAMPLE, version=3, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
@@ -82,13 +87,6 @@ def pack(
         start += len(rows)
     pieces = pa.concat_tables(gathered).combine_chunks().take(pa.array(place))
     return packing.pack(pieces, encoding=encoding, seed=seed)
-
-
-COSTS = pa.schema([("rule", pa.string()), ("seconds", pa.float64())])
-COST_ROWS = (16, 1024)
-"""Samples that rules are timed on: the few, and where those took little, the many."""
-COST_SECONDS = 10.0
-"""CPU seconds that the many may take."""
 
 
 def cost(samples: str, rules: list[tuple[str, dict]]) -> pa.Table:

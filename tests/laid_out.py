@@ -327,6 +327,7 @@ def lay_out(root: Path, mixture: Mixture, *, rows: int = 4, **more: Any) -> Path
 
 def small_world(root: Path) -> Path:
     """Two repositories with 150 samples, of which a few are bad; returns a mixture's YAML."""
+    # Longer than a screen: a list of what lies in the world.
     rows = [
         {
             "images": [coarse_jpeg(i, 64 + i % 5 * 24, 64)],

@@ -107,6 +107,7 @@ def free_port() -> int:
 
 def test_a_job_on_two_nodes_goes_on_while_nobody_looks(world, mix, tmp_path, monkeypatch):
     """Submitted, left alone, its log followed later; what it makes lies in a bucket."""
+    # Longer than a screen: one story of a cluster that is dear to start.
     import fsspec
     from moto.server import ThreadedMotoServer
 

@@ -181,6 +181,7 @@ def _pooled(
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
     """Rows filled one after another from a pool, as the head of this file says."""
+    # Longer than a screen: the inner loop of packing; calls would cost more than they explain.
     number = len(all_tokens)
     stream = rng.permutation(number)
     size = min(POOL, number)

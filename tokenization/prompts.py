@@ -67,6 +67,55 @@ SYSTEM_PROMPTS: dict[str, dict[str, tuple[str, ...]]] = {
 """Table name -> kind of task -> prompts. Kinds of task are decided by `kind_of_task`."""
 
 KINDS = tuple(SYSTEM_PROMPTS["smolvlm"])
+DOCUMENT_WORDS = ("doc", "infographic", "visualmrc", "pdf", "receipt", "form")
+TRANSCRIPTION_WORDS = ("mathwriting", "ocr_", "rendered_text", "iam", "latex", "handwrit")
+SHORT_ANSWER_WORDS = 8
+"""Answers of at most this many words make an image sample a `vision_task`."""
+BRIEF_ANSWER_WORDS = 3
+"""Answers of at most this many words may be asked for briefly."""
+IMAGE_INTROS = (
+    "Here is an image: ",  # PAPER opens so; this project ends it with a colon
+    "Look at this picture: ",
+    "The user shows an image: ",
+)
+IMAGES_INTROS = (
+    "Here are {count} images: ",
+    "Look at these {count} pictures: ",
+    "The user shows {count} images: ",
+)
+IMAGE_OUTROS = (
+    "\nGiven this image, respond to the following: ",  # PAPER opens so
+    "\nWith this picture in mind: ",
+    "\nNow about the image: ",
+)
+IMAGES_OUTROS = (
+    "\nGiven these images, respond to the following: ",
+    "\nWith these pictures in mind: ",
+    "\nNow about the images: ",
+)
+VIDEO_INTRO = (  # TRANSFORMERS
+    "You are provided the following series of {count} frames from a {duration} [H:MM:SS] video.\n"
+)
+FRAME_INTRO = "\nFrame from {minutes:02d}:{seconds:02d}:"  # TRANSFORMERS
+VIDEO_OUTRO = "\n\n"  # TRANSFORMERS
+BREVITY_HINTS = (
+    "\nAnswer briefly.",
+    "\nKeep it short.",
+    "\nA word or a short phrase is enough.",
+    " Give a short answer.",
+    " Reply with a few words only.",
+)
+BREVITY_HINTS_MANY = (
+    "\nAnswer this and the next questions briefly.",
+    "\nKeep all your answers short.",
+    " Use few words, also for what I ask next.",
+)
+# fmt: off
+_UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)
+_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 @dataclass(frozen=True)
@@ -114,58 +163,9 @@ def prompt_table(name: str, *, version: int = 1) -> Callable[..., Callable[[], M
     return register
 
 
-DOCUMENT_WORDS = ("doc", "infographic", "visualmrc", "pdf", "receipt", "form")
-TRANSCRIPTION_WORDS = ("mathwriting", "ocr_", "rendered_text", "iam", "latex", "handwrit")
-SHORT_ANSWER_WORDS = 8
-"""Answers of at most this many words make an image sample a `vision_task`."""
-BRIEF_ANSWER_WORDS = 3
-"""Answers of at most this many words may be asked for briefly."""
 
-IMAGE_INTROS = (
-    "Here is an image: ",  # PAPER opens so; this project ends it with a colon
-    "Look at this picture: ",
-    "The user shows an image: ",
-)
-IMAGES_INTROS = (
-    "Here are {count} images: ",
-    "Look at these {count} pictures: ",
-    "The user shows {count} images: ",
-)
-IMAGE_OUTROS = (
-    "\nGiven this image, respond to the following: ",  # PAPER opens so
-    "\nWith this picture in mind: ",
-    "\nNow about the image: ",
-)
-IMAGES_OUTROS = (
-    "\nGiven these images, respond to the following: ",
-    "\nWith these pictures in mind: ",
-    "\nNow about the images: ",
-)
-VIDEO_INTRO = (  # TRANSFORMERS
-    "You are provided the following series of {count} frames from a {duration} [H:MM:SS] video.\n"
-)
-FRAME_INTRO = "\nFrame from {minutes:02d}:{seconds:02d}:"  # TRANSFORMERS
-VIDEO_OUTRO = "\n\n"  # TRANSFORMERS
 
-BREVITY_HINTS = (
-    "\nAnswer briefly.",
-    "\nKeep it short.",
-    "\nA word or a short phrase is enough.",
-    " Give a short answer.",
-    " Reply with a few words only.",
-)
-BREVITY_HINTS_MANY = (
-    "\nAnswer this and the next questions briefly.",
-    "\nKeep all your answers short.",
-    " Use few words, also for what I ask next.",
-)
 
-# fmt: off
-_UNITS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)
-_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 # fmt: on
 
 

@@ -97,6 +97,7 @@ def pieces_of(conversation: Conversation, template: str, *, encoding: Encoding) 
 
     Raises TemplateRefusal where the template does.
     """
+    # Longer than a screen: one scan over the rendered string, whose state is four variables.
     tokenizer = load_tokenizer(encoding.tokenizer)
     added, id_of = _added_tokens(encoding.tokenizer)
     hidden: list[str] = []

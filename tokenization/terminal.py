@@ -40,6 +40,11 @@ UNSEEN = re.compile(
 """Control characters, halves of characters, and marks that are invisible or reorder text, but for
 tab and newline."""
 COLOUR = re.compile(r"(\x1b\[[0-9;]{0,8}m)")
+ROOMS = ("pipelines", "trainer", "filters", "mixtures", "tokenization")
+LONG = 100
+"""Characters from which on a message is laid out."""
+PARTS = ("found:", "expected:", "way out:")
+"""What lines of a message may begin with, besides the first, which says where and what."""
 
 
 def without_credentials(text: str) -> str:
@@ -79,7 +84,6 @@ class Console(logging.Handler):
             say(record.getMessage(), error=self.apart or record.levelno > logging.INFO)
 
 
-ROOMS = ("pipelines", "trainer", "filters", "mixtures", "tokenization")
 CONSOLE = Console()
 for room in ROOMS:
     logging.getLogger(room).addHandler(CONSOLE)
@@ -112,12 +116,6 @@ def logging_at(level: int, *, apart: bool) -> Iterator[None]:
         CONSOLE.apart = was_apart
         for room, old in before.items():
             logging.getLogger(room).setLevel(old)
-
-
-LONG = 100
-"""Characters from which on a message is laid out."""
-PARTS = ("found:", "expected:", "way out:")
-"""What lines of a message may begin with, besides the first, which says where and what."""
 
 
 def lay_out(message: str, *, width: int = 0) -> str:

@@ -37,6 +37,11 @@ UNMERGED = "unmerged.pt"
 """Of trainer/: the weights with adapters apart, where the checkpoint holds their sum."""
 EXACT = "weights.pt"
 """Of trainer/: the weights as they are trained, where the checkpoint holds them rounded."""
+OF_A_RUN = re.compile(
+    r"step-\d+|damaged-step-\d+|best|average.*|log\.jsonl|run\.html|run\.log|spikes|skipped.*"
+    r"|tensorboard|ray|wandb|trackio|evaluations?|\.arriving-.*"
+)
+"""What a run's folder holds."""
 
 
 def checkpoint_folders(run: Path) -> list[Path]:
@@ -179,13 +184,6 @@ def newest(run: Path) -> Path | None:
             f"with another output=; this one aside:\n  {aside}"
         )
     )
-
-
-OF_A_RUN = re.compile(
-    r"step-\d+|damaged-step-\d+|best|average.*|log\.jsonl|run\.html|run\.log|spikes|skipped.*"
-    r"|tensorboard|ray|wandb|trackio|evaluations?|\.arriving-.*"
-)
-"""What a run's folder holds."""
 
 
 def claim(run: Path) -> None:

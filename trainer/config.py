@@ -12,6 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 CONFIGS = Path(__file__).parent
+MAY_CHANGE = (
+    "output", "micro_rows", "workers", "prefetch", "cache", "cache_bytes", "device", "attention",
+    "parallel", "reshard",
+    "gradient_checkpointing", "compile", "logits_chunk", "threads", "log_every", "save_every",
+    "keep_last", "async_save", "evaluate_every", "evaluate_rows", "select", "stop_at",
+    "max_skipped", "max_loss_spike",
+    "tensorboard", "track", "page_samples", "peak_tflops", "price_per_hour", "name",
+    "init_may_differ", "written_by_user", "save_dtype", "license", "patience", "steps", "epochs",
+)  # fmt: skip
+"""Fields that may change between a run and its resumption. More `steps` or `epochs` continue a
+finished run; the schedule is then that of the longer run, from where this one stands."""
+TOWERS_KEPT = {"true": "both", "false": "none"}
+"""What `gradient_checkpointing` was called before it named towers."""
+PATHS = ("data", "output", "init", "cache")
+"""Keys whose value is taken as it stands: a path may hold what YAML would read otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,25 +269,6 @@ class Config:
     the device's name."""
     price_per_hour: float = 0.0
     """Of one device, in your currency: the start then states what the run costs."""
-
-
-MAY_CHANGE = (
-    "output", "micro_rows", "workers", "prefetch", "cache", "cache_bytes", "device", "attention",
-    "parallel", "reshard",
-    "gradient_checkpointing", "compile", "logits_chunk", "threads", "log_every", "save_every",
-    "keep_last", "async_save", "evaluate_every", "evaluate_rows", "select", "stop_at",
-    "max_skipped", "max_loss_spike",
-    "tensorboard", "track", "page_samples", "peak_tflops", "price_per_hour", "name",
-    "init_may_differ", "written_by_user", "save_dtype", "license", "patience", "steps", "epochs",
-)  # fmt: skip
-"""Fields that may change between a run and its resumption. More `steps` or `epochs` continue a
-finished run; the schedule is then that of the longer run, from where this one stands."""
-
-TOWERS_KEPT = {"true": "both", "false": "none"}
-"""What `gradient_checkpointing` was called before it named towers."""
-
-PATHS = ("data", "output", "init", "cache")
-"""Keys whose value is taken as it stands: a path may hold what YAML would read otherwise."""
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -13,6 +13,10 @@ from torch import distributed, nn
 
 from trainer.config import Config
 
+GATHERED_SHARE = 1 / 8
+"""Of a device's memory, up to which all weights stay gathered (2.2B in bfloat16: 4.5 GB)."""
+LAYERS = ("SmolVLMEncoderLayer", "LlamaDecoderLayer")
+
 
 @dataclass(frozen=True)
 class World:
@@ -124,10 +128,6 @@ def fill(objective: nn.Module, whole: nn.Module | None, world: World) -> None:
         distributed.broadcast(buffer, 0)
 
 
-GATHERED_SHARE = 1 / 8
-"""Of a device's memory, up to which all weights stay gathered (2.2B in bfloat16: 4.5 GB)."""
-
-
 def stays_gathered(objective: nn.Module, world: World, config: Config) -> bool:
     """FSDP's ranks keep all weights from a step's first forward pass to its last backward pass."""
     if config.reshard != "auto":
@@ -138,9 +138,6 @@ def stays_gathered(objective: nn.Module, world: World, config: Config) -> bool:
     weights = sum(parameter.numel() for parameter in objective.parameters()) * size
     total = torch.cuda.get_device_properties(world.device).total_memory
     return weights <= GATHERED_SHARE * total
-
-
-LAYERS = ("SmolVLMEncoderLayer", "LlamaDecoderLayer")
 
 
 def layers(objective: nn.Module) -> list[nn.Module]:

@@ -16,6 +16,21 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 ROWS_PER_GROUP = 100  # what `datasets` writes for rows with images
+WHAT = {
+    "truncated_image": "the picture's bytes end half-way",
+    "tiny_image": "8 x 8 px",
+    "blank_page": "a page with nothing on it",
+    "rotated_image": "upright only after its EXIF orientation is applied; good otherwise",
+    "transparent_image": "RGBA; good otherwise",
+    "undecodable_video": "the file is not a video",
+    "missing_media": "the record names a file that is not there",
+    "short_video": "less than a second",
+    "empty_answer": "the assistant says nothing",
+    "duplicate": "the same pictures and text as another row of the file",
+    "literal_image_tag": "`<image>` stands in a question as plain text, not as a picture's place",
+    "placeholder_mismatch": "more `<image>` marks than pictures",
+    "unfinished_reasoning": "chain of thought without its conclusion",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,23 +47,6 @@ class Planted:
     """Relative to the repository."""
     what: str
     """One of the names in WHAT."""
-
-
-WHAT = {
-    "truncated_image": "the picture's bytes end half-way",
-    "tiny_image": "8 x 8 px",
-    "blank_page": "a page with nothing on it",
-    "rotated_image": "upright only after its EXIF orientation is applied; good otherwise",
-    "transparent_image": "RGBA; good otherwise",
-    "undecodable_video": "the file is not a video",
-    "missing_media": "the record names a file that is not there",
-    "short_video": "less than a second",
-    "empty_answer": "the assistant says nothing",
-    "duplicate": "the same pictures and text as another row of the file",
-    "literal_image_tag": "`<image>` stands in a question as plain text, not as a picture's place",
-    "placeholder_mismatch": "more `<image>` marks than pictures",
-    "unfinished_reasoning": "chain of thought without its conclusion",
-}
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], features: Any) -> None:

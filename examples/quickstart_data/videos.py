@@ -70,6 +70,12 @@ REAL = {
         (("What colour is the man's bow tie?", "Red."), ("Where does he sit?", "In a car.")),
     ),
 }
+CONFIGS = {
+    "0_30_s_academic_v0_1": 18,
+    "0_30_s_youtube_v0_1": 70,
+    "30_60_s_academic_v0_1": 14,
+    "1_2_m_youtube_v0_1": 14,
+}  # config -> number of videos; three records each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,14 +257,6 @@ def make_clip(config: str, at: int) -> Clip:
     if config == "30_60_s_academic_v0_1":
         return moving(at, seconds=rng.choice([32, 36, 45]), fps=4, codec=codec)
     return moving(at, seconds=rng.choice([62, 75, 90]), fps=2, codec=codec)
-
-
-CONFIGS = {
-    "0_30_s_academic_v0_1": 18,
-    "0_30_s_youtube_v0_1": 70,
-    "30_60_s_academic_v0_1": 14,
-    "1_2_m_youtube_v0_1": 14,
-}  # config -> number of videos; three records each
 
 
 def write(folder: Path, *, share: float) -> tuple[dict[str, int], list[Planted]]:

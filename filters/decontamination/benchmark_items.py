@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_ID, _QUESTION = ("id", "index", "question_id", "qid"), ("question", "query", "problem", "prompt")
+_OPTIONS = ("options", "choices")
+_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
 
 @dataclass(frozen=True)
 class Item:
@@ -69,10 +73,6 @@ def _listed(text: str) -> list[str]:
     return [text] if text else []
 
 
-_ID, _QUESTION = ("id", "index", "question_id", "qid"), ("question", "query", "problem", "prompt")
-_OPTIONS = ("options", "choices")
-
-
 def row_items(rows: Iterable[Mapping[str, Any]], *, where: str) -> Iterator[Item]:
     """The items of a hub dataset: rows with a question and images as `{bytes, path}`.
 
@@ -99,9 +99,6 @@ def row_items(rows: Iterable[Mapping[str, Any]], *, where: str) -> Iterator[Item
             )
         name = next((str(known[k]) for k in _ID if known.get(k) is not None), str(number))
         yield Item(name, question, tuple(map(str, options)), tuple(images))
-
-
-_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def folder_items(folder: Path) -> Iterator[Item]:

@@ -59,6 +59,9 @@ STEP, STEPS = 0.03, 3
 """Share of a side cut off at a time, and how often; ours: steps of 4 % find a tenth fewer of the
 images cropped by up to 10 %, steps of 2.5 % hardly more at twice the hashes."""
 _CUTS = [(STEP * n, STEP * m) for n in range(STEPS + 1) for m in range(STEPS + 1 - n)]
+_MAKE = "Make it with: python -m pipelines hashes NAME data=..."
+MEETINGS = 1 << 20
+"""Pairs of a sample's image and a list's that are compared at once."""
 
 
 def crops(gray: Image.Image) -> Iterator[Image.Image]:
@@ -154,9 +157,6 @@ def read_list(path: str) -> pa.Table:
     return table
 
 
-_MAKE = "Make it with: python -m pipelines hashes NAME data=..."
-
-
 @dataclass(frozen=True)
 class _Leaks:
     """Hash lists, ready to look samples up in. `names[n]` is "benchmark/item" of row n."""
@@ -227,10 +227,6 @@ def _nearest(sought: np.ndarray, leaks: _Leaks, radius: int) -> tuple[np.ndarray
             best[who], row_of[who] = distance[near[first]], found[near[first]]
             start = stop
     return row_of, best
-
-
-MEETINGS = 1 << 20
-"""Pairs of a sample's image and a list's that are compared at once."""
 
 
 def _first_per_row(lengths: np.ndarray, hits: np.ndarray) -> dict[int, int]:

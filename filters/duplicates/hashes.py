@@ -19,6 +19,9 @@ import xxhash
 
 from filters.duplicates.near import NGRAM, PERMUTATIONS, scatter_bits
 
+MIN_BITS = 8
+"""Bits of a hash that must be set, and must be unset, for it to identify an image; ours."""
+
 
 def normalized_words(text: pl.Expr) -> pl.Expr:
     """The words of a text: NFKC, lower case, everything but letters and digits one space."""
@@ -153,10 +156,6 @@ def is_distinctive(hashes: np.ndarray) -> np.ndarray:
     """Bool [N]: the difference hash has enough set and unset bits to identify an image."""
     bits = np.bitwise_count(hashes.astype(np.uint64))
     return (bits >= MIN_BITS) & (bits <= 64 - MIN_BITS)
-
-
-MIN_BITS = 8
-"""Bits of a hash that must be set, and must be unset, for it to identify an image; ours."""
 
 
 def dhashes(frame: pl.DataFrame) -> pl.Series:

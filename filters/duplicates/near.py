@@ -39,6 +39,8 @@ Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Compare = Callable[[np.ndarray, int], np.ndarray]
 """(ranks in order of preference [A], how many of the first ones are settled) -> int [M, 2]: near
 pairs of all bands, (preferred, other). No pair of two settled ones need be found."""
+_FILTER_BITS = 22
+"""4 MB of flags: stays in a core's cache."""
 
 
 def band_probability(similarity: float, rows: int) -> float:
@@ -136,10 +138,6 @@ def bucket_members(words: np.ndarray, *, count: int, settled: int) -> np.ndarray
     shared[1:] = again
     shared[:-1] |= again
     return words[shared]
-
-
-_FILTER_BITS = 22
-"""4 MB of flags: stays in a core's cache."""
 
 
 def near_pairs(keys: np.ndarray, verify: Verify) -> np.ndarray:

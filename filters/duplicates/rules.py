@@ -47,6 +47,12 @@ _SCOPES: dict[str, list[str]] = {
     "component": ["component"],
     "mixture": [],
 }
+_COMPARED = {
+    *("id", "subset", "component", "priority", "piece", "row"),
+    *("text_hash", "bytes_hash", "pixels_hash"),
+    *("text_signature", "dhashes", "embedding_signature"),
+}
+"""What rules on the whole mixture read; the other columns are not carried along."""
 
 
 def _subset(verdicts: pl.DataFrame) -> pl.DataFrame:
@@ -235,11 +241,3 @@ def mixture_rules(
         if mode == "drop":
             left = left.join(gone, on="id", how="anti", maintain_order="left")
     return pl.concat(taken)
-
-
-_COMPARED = {
-    *("id", "subset", "component", "priority", "piece", "row"),
-    *("text_hash", "bytes_hash", "pixels_hash"),
-    *("text_signature", "dhashes", "embedding_signature"),
-}
-"""What rules on the whole mixture read; the other columns are not carried along."""

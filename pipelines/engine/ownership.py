@@ -28,6 +28,8 @@ BESIDE = ("references", "builds", "probes")
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 SHOWN = 6
 """Names of a folder that a message lists."""
+GENERATOR = '<meta name="generator" content="smolvlm-pipelines">'
+"""In the head of every page of ours."""
 
 
 def mark_of(output: str) -> dict[str, Any] | None:
@@ -95,10 +97,6 @@ def _is_from_before(work: str, name: str) -> bool:
         return True
     inside = tables.listing(tables.join(work, name)) if name in KINDS else []
     return bool(inside) and all(map(FINGERPRINT.fullmatch, inside))
-
-
-GENERATOR = '<meta name="generator" content="smolvlm-pipelines">'
-"""In the head of every page of ours."""
 
 
 def claim_page(path: str) -> None:

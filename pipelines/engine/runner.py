@@ -30,6 +30,16 @@ from pipelines.engine.progress import Progress
 from pipelines.engine.timings import Report
 from tokenization.terminal import log
 
+RETRIES = 3
+"""Times that a task is tried again whose worker or node died."""
+OOM_RETRIES = 8
+"""Times that a task is tried again which Ray ended because its node ran out of memory; Ray waits
+1, 2, 4 ... s between them, four minutes in all."""
+LOOK_SECONDS = 10.0
+"""s between looks at a cluster's size and at tasks that take long."""
+BEFORE_TASKS: dict[str, Callable[[], None]] = {}
+"""What every worker calls before a task: picklable, and quick where it was called before."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
@@ -74,17 +84,6 @@ class AgainError(Exception):
 
 
 STAGES: dict[str, Stage] = {}
-RETRIES = 3
-"""Times that a task is tried again whose worker or node died."""
-OOM_RETRIES = 8
-"""Times that a task is tried again which Ray ended because its node ran out of memory; Ray waits
-1, 2, 4 ... s between them, four minutes in all."""
-LOOK_SECONDS = 10.0
-"""s between looks at a cluster's size and at tasks that take long."""
-
-
-BEFORE_TASKS: dict[str, Callable[[], None]] = {}
-"""What every worker calls before a task: picklable, and quick where it was called before."""
 
 
 def stage(*, writes: pa.Schema, version: int, **settings: Any) -> Callable[..., Any]:
@@ -193,51 +192,65 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
         yield _cpus()
         return
     if address == "local":
-        # Tables travel as files; the object store holds only small tables of picks.
-        try:
-            ray.init(
-                address="local",
-                num_cpus=workers or os.cpu_count(),
-                object_store_memory=512 << 20,
-                include_dashboard=False,
-                **quiet,
-            )
-        except Exception as error:
-            if "AF_UNIX" in str(error):
-                place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-                raise ValueError(
-                    f"TMPDIR={place}: too long for Ray, whose sockets lie in it (a socket's path "
-                    "has at most 107 bytes).\nway out: set RAY_TMPDIR to a short folder on "
-                    "this machine's own disk, as in RAY_TMPDIR=/tmp, or say workers=0."
-                ) from error
-            # Of processes that are late or end early Ray raises no class but Exception itself.
-            late = isinstance(error, RuntimeError | ConnectionError | TimeoutError)
-            if not late and type(error) is not Exception:
-                raise
-            raise ValueError(
-                f"Ray did not come up on this machine ({str(error).splitlines()[0]}).\nway out: "
-                "where it is busy, the same command may do it later; workers=0 builds in this "
-                "process, without Ray."
-            ) from error
+        _start_here(workers or os.cpu_count(), **quiet)
     else:
-        # A submitted job brings its code by its own runtime environment (or the image).
-        code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
-        try:
-            require_listening(address)
-            ray.init(address=address, runtime_env=code, **quiet)
-        except (ConnectionError, TimeoutError) as error:
-            raise ValueError(
-                f"ray={address}: no cluster answers there ({error}). Start one with `ray start "
-                "--head`, or leave ray= out to use this machine alone."
-            ) from error
-        except RuntimeError as error:  # Ray compares its own version and Python's
-            if "ersion mismatch" not in str(error):
-                raise
-            raise ValueError(f"ray={address}: {error}") from error
+        _join(address, **quiet)
     try:
         yield workers or _cpus()
     finally:
         ray.shutdown()
+
+
+def _start_here(cpus: int | None, **quiet: Any) -> None:
+    """Ray of this machine alone; ValueError where it does not come up."""
+    import ray
+
+    try:
+        # Tables travel as files; the object store holds only small tables of picks.
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            object_store_memory=512 << 20,
+            include_dashboard=False,
+            **quiet,
+        )
+    except Exception as error:
+        if "AF_UNIX" in str(error):
+            place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+            raise ValueError(
+                f"TMPDIR={place}: too long for Ray, whose sockets lie in it (a socket's path "
+                "has at most 107 bytes).\nway out: set RAY_TMPDIR to a short folder on "
+                "this machine's own disk, as in RAY_TMPDIR=/tmp, or say workers=0."
+            ) from error
+        # Of processes that are late or end early Ray raises no class but Exception itself.
+        late = isinstance(error, RuntimeError | ConnectionError | TimeoutError)
+        if not late and type(error) is not Exception:
+            raise
+        raise ValueError(
+            f"Ray did not come up on this machine ({str(error).splitlines()[0]}).\nway out: "
+            "where it is busy, the same command may do it later; workers=0 builds in this "
+            "process, without Ray."
+        ) from error
+
+
+def _join(address: str, **quiet: Any) -> None:
+    """This process is a client of the running cluster; ValueError where there is none."""
+    import ray
+
+    # A submitted job brings its code by its own runtime environment (or the image).
+    code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
+    try:
+        require_listening(address)
+        ray.init(address=address, runtime_env=code, **quiet)
+    except (ConnectionError, TimeoutError) as error:
+        raise ValueError(
+            f"ray={address}: no cluster answers there ({error}). Start one with `ray start "
+            "--head`, or leave ray= out to use this machine alone."
+        ) from error
+    except RuntimeError as error:  # Ray compares its own version and Python's
+        if "ersion mismatch" not in str(error):
+            raise
+        raise ValueError(f"ray={address}: {error}") from error
 
 
 def require_listening(address: str) -> None:

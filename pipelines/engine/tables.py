@@ -33,6 +33,8 @@ ROWS = "\0rows"
 
 ATTEMPTS = 5
 """Tries at a remote write or read before its error is passed on, 1, 2, 4, 8 s apart."""
+PASSING = frozenset({"408", "429", "500", "502", "503", "504"})
+"""Statuses of HTTP that may pass by themselves."""
 
 
 class FileError(ValueError):
@@ -62,10 +64,6 @@ def join(root: str | Path, *parts: str) -> str:
 
 def _local(path: str | Path) -> Path:
     return Path(str(path).removeprefix("file://").removeprefix("local://"))
-
-
-PASSING = frozenset({"408", "429", "500", "502", "503", "504"})
-"""Statuses of HTTP that may pass by themselves."""
 
 
 def retrying(call: Callable[[], Any], *, what: str) -> Any:

@@ -52,6 +52,14 @@ TS_SYNCS = 5
 """Packets in a row that must begin with 0x47."""
 MAX_STEPS = 1_000_000
 """Boxes, tags and elements that are looked at in one file."""
+MATROSKA_HEADER = re.compile(
+    rb"\x1a\x45\xdf\xa3[\x01-\xff].{0,48}?\x42\x82.{1,8}?(?:webm|matroska)", re.S
+)
+MATROSKA_HEADER_BYTES = 64
+CHUNK = 1 << 20
+PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+"""The File Properties Object (ASF specification, 3.2), and behind GUID and size: file id (16),
+file size, creation date, data packets, play duration (100 ns), send duration, preroll (ms)."""
 
 
 class Encoded(Protocol):
@@ -195,13 +203,6 @@ def matroska_layout(stream: Encoded, end: int) -> Layout:
     return Layout(complete=complete, unread=max(0, films - 2))
 
 
-MATROSKA_HEADER = re.compile(
-    rb"\x1a\x45\xdf\xa3[\x01-\xff].{0,48}?\x42\x82.{1,8}?(?:webm|matroska)", re.S
-)
-MATROSKA_HEADER_BYTES = 64
-CHUNK = 1 << 20
-
-
 def element_number(stream: Encoded, *, keeps_marker: bool) -> tuple[int, int] | None:
     """(EBML's number of variable length here, its length in bytes)."""
     first = stream.read(1)
@@ -213,11 +214,6 @@ def element_number(stream: Encoded, *, keeps_marker: bool) -> tuple[int, int] | 
         return None
     value = first[0] if keeps_marker else first[0] & ((1 << (8 - length)) - 1)
     return int.from_bytes(bytes([value]) + rest, "big"), length
-
-
-PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-"""The File Properties Object (ASF specification, 3.2), and behind GUID and size: file id (16),
-file size, creation date, data packets, play duration (100 ns), send duration, preroll (ms)."""
 
 
 def asf_layout(stream: Encoded, end: int) -> Layout:

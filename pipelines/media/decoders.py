@@ -59,6 +59,15 @@ CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from pipelines.media.decoders import serve_requests; serve_requests()"
 )
+APART = {
+    "av.__main__",
+    "av.datasets",
+    "PIL.__main__",
+    "PIL.ImageTk",
+    "PIL.ImageQt",
+    "PIL.ImageShow",
+}
+"""Modules that no decoder asks for, and that do things when they are imported."""
 
 
 def serve_requests() -> None:
@@ -90,17 +99,6 @@ def preload(more: Sequence[str]) -> None:
     for name in ("numpy.ma", "pypdfium2", *more):
         importlib.import_module(name)
     Image.init()
-
-
-APART = {
-    "av.__main__",
-    "av.datasets",
-    "PIL.__main__",
-    "PIL.ImageTk",
-    "PIL.ImageQt",
-    "PIL.ImageShow",
-}
-"""Modules that no decoder asks for, and that do things when they are imported."""
 
 
 def answered(request: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], list[bytes]]:

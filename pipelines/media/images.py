@@ -72,6 +72,19 @@ FACTS: Mapping[str, tuple[type, float]] = {
 """What is measured of an image: its type, and what it lies below (nothing is negative)."""
 EMPTY: dict[str, Any] = dict.fromkeys(("bytes", "seconds", *FACTS))
 """An image that could not be read."""
+STRIP = 256
+"""Rows of pixels that are copied at once."""
+JPEG = b"\xff\xd8\xff"
+START_OF_SCAN = 0xDA
+SEGMENTS = {*range(0xC0, 0xD0), *range(0xDB, 0xFF)}
+"""Markers that a length follows, but for that of a scan."""
+ABOUT = {0xFE, *range(0xE1, 0xEE), 0xEF}
+"""Comments, and the application segments from which no decoder takes anything: all but those of
+JFIF and Adobe, which say what the colours are (ITU-T T.81, table B.1)."""
+MAX_PAGES = 100
+"""Pages of a PDF, at most; Docmatix keeps documents of few pages."""
+PAGE_EDGE = 1600
+"""px, the longer side of a rendered page: about 140 dpi of an A4 sheet."""
 
 
 def image_record(data: bytes, *, seconds: float | None = None) -> dict[str, Any]:
@@ -241,10 +254,6 @@ def pixels_hash(image: Image.Image) -> int:
     return state.intdigest()
 
 
-STRIP = 256
-"""Rows of pixels that are copied at once."""
-
-
 def coded_hash(data: bytes, orientation: int) -> int:
     """xxh3 of what the pixels of a JPEG are computed from: 64 bits.
 
@@ -276,15 +285,6 @@ def segments_end(data: bytes) -> int:
     """Where the scan data of a JPEG begin; its length where what comes before is out of order."""
     end = max((end for *_, end in segments(data)), default=2)
     return end if data[end : end + 2] == bytes((0xFF, START_OF_SCAN)) else len(data)
-
-
-JPEG = b"\xff\xd8\xff"
-START_OF_SCAN = 0xDA
-SEGMENTS = {*range(0xC0, 0xD0), *range(0xDB, 0xFF)}
-"""Markers that a length follows, but for that of a scan."""
-ABOUT = {0xFE, *range(0xE1, 0xEE), 0xEF}
-"""Comments, and the application segments from which no decoder takes anything: all but those of
-JFIF and Adobe, which say what the colours are (ITU-T T.81, table B.1)."""
 
 
 def dhash(gray: Image.Image) -> int:
@@ -348,9 +348,3 @@ def render_pdf(data: bytes, *, longest_edge: int) -> list[bytes]:
 def pdf_pages(data: bytes) -> list[dict[str, Any]]:
     """The IMAGES elements of a PDF's pages."""
     return [image_record(page) for page in render_pdf(data, longest_edge=PAGE_EDGE)]
-
-
-MAX_PAGES = 100
-"""Pages of a PDF, at most; Docmatix keeps documents of few pages."""
-PAGE_EDGE = 1600
-"""px, the longer side of a rendered page: about 140 dpi of an A4 sheet."""

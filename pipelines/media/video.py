@@ -47,6 +47,11 @@ JUMP = 10.0
 which no reordering of frames reaches back: FFmpeg's own `dts_delta_threshold`."""
 BROADCAST = ("mpegts", "mpeg")
 """Containers whose clock may begin anywhere."""
+HANDED_ON = (containers.MATROSKA, "avi")
+"""Containers whose header's duration FFmpeg hands on as it stands."""
+SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video"}
+"""Codecs of which frames that no other builds upon need not be decoded where they are not wanted;
+in AVI a packet's time is not its frame's."""
 
 
 @dataclass(frozen=True)
@@ -239,10 +244,6 @@ def probe_track(container: Any, kind: str, index: int, promised: float | None) -
     )
 
 
-HANDED_ON = (containers.MATROSKA, "avi")
-"""Containers whose header's duration FFmpeg hands on as it stands."""
-
-
 def stamp_of(packet: Any) -> int | None:
     """When the packet is shown, or at least decoded, in units of its stream."""
     stamp: int | None = packet.pts if packet.pts is not None else packet.dts
@@ -376,8 +377,3 @@ def frames_by_scanning(container: Any, seen: Probe, wanted: list[int], size: int
     if last[0] != taken:
         found.append((last[0], fit_frame(upright_frame(last[1]), size)))
     return found
-
-
-SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video"}
-"""Codecs of which frames that no other builds upon need not be decoded where they are not wanted;
-in AVI a packet's time is not its frame's."""

@@ -45,6 +45,7 @@ def rows_in_archive_order(
     Raises:
         SeveralFit: at the end; to be read anew with what it says as `knowing`.
     """
+    # Longer than a screen: one pass whose two small helpers close over its tables.
     fitting = Fitting(archive, knowing)
     wanted = np.bincount(owners, minlength=len(first))  # different media per row
     wanted_keys = set(np.unique(keys).tolist())

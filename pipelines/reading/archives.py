@@ -69,6 +69,14 @@ MAX_HEADER = 1 << 20
 """Bytes of a tar's header of names or attributes, at most: it is read into memory whole."""
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Compressions of which zipfile makes no more than it is asked for."""
+LONG = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+"""Kinds of headers whose body belongs to the header."""
 
 
 @dataclass(frozen=True)
@@ -168,16 +176,6 @@ class Header(tarfile.TarInfo):
         if found.type in LONG and found.size > MAX_HEADER:
             raise tarfile.HeaderError(f"a header of {found.size:,} bytes")
         return found
-
-
-LONG = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
-"""Kinds of headers whose body belongs to the header."""
 
 
 def member_name(member: Any) -> str:

@@ -66,6 +66,20 @@ BATCH_BYTES = 32 << 20
 """A batch that is given to the writer ends at either; what is written does not depend on them."""
 AHEAD_ROWS = 64
 """Rows whose stills are decoded at once, unless they hold AHEAD_BYTES."""
+NOTHING: dict[str, Any] = {
+    "messages": [],
+    "images": [],
+    "duration": None,
+    "tags": [],
+    "ratings": [],
+    "answer": None,
+    "header_seconds": None,
+}
+"""What a row of no sample says."""
+PLACES = re.compile(r"<[^<>]* at 0x[0-9a-f]+>|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"|\S*[/\\]\S*")
+"""What libraries say of addresses in memory, quote, and call files: none of it is ours to show."""
+SHOWN = 200
+"""Characters of a detail, at most."""
 
 
 def ingest(part: Part) -> pa.Table:
@@ -264,18 +278,6 @@ def sample_line(row: Row, part: Part) -> dict[str, Any]:
     return {**identity, **columns_of(row.sample, row.media)}
 
 
-NOTHING: dict[str, Any] = {
-    "messages": [],
-    "images": [],
-    "duration": None,
-    "tags": [],
-    "ratings": [],
-    "answer": None,
-    "header_seconds": None,
-}
-"""What a row of no sample says."""
-
-
 def sample_of_row(row: object, source: Source, *, literal: bool) -> Sample:
     """The row as its source reads it, every medium at its place; raises Defect."""
     return place_media(source.adapter(require_mapping(row)), literal=literal)
@@ -286,12 +288,6 @@ def require_mapping(row: object) -> dict[str, Any]:
     if isinstance(row, Defect):
         raise row
     return dict(cells.mapping(row, "the row"))
-
-
-PLACES = re.compile(r"<[^<>]* at 0x[0-9a-f]+>|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"|\S*[/\\]\S*")
-"""What libraries say of addresses in memory, quote, and call files: none of it is ours to show."""
-SHOWN = 200
-"""Characters of a detail, at most."""
 
 
 def safe_detail(detail: str, path: str | None = None) -> str | None:

@@ -19,6 +19,10 @@ from pipelines.reading.member_paths import ambiguous, key_of
 from pipelines.sources.cells import natural_key
 from pipelines.sources.sample import Defect
 
+VIDEO = re.compile(r".*\.(mp4|m4v|mkv|webm|avi|mov|flv|wmv|mpe?g|ts|3gp|ogv|gif)\Z", re.IGNORECASE)
+"""A file that is taken for a video by its name."""
+OTHER_MEDIA = re.compile(r".*\.(gif|tiff?|pdf|avif|heic|jfif)\Z", re.IGNORECASE)
+
 
 def relative_path(path: str, roots: Sequence[str]) -> str:
     """`path` as a clean relative one; raises Defect("unsafe_path") where it leaves its root."""
@@ -33,11 +37,6 @@ def relative_path(path: str, roots: Sequence[str]) -> str:
     if ".." in parts or not parts or "\0" in path:
         raise Defect("unsafe_path", "a path that leads out of the media folders")
     return "/".join(parts)
-
-
-VIDEO = re.compile(r".*\.(mp4|m4v|mkv|webm|avi|mov|flv|wmv|mpe?g|ts|3gp|ogv|gif)\Z", re.IGNORECASE)
-"""A file that is taken for a video by its name."""
-OTHER_MEDIA = re.compile(r".*\.(gif|tiff?|pdf|avif|heic|jfif)\Z", re.IGNORECASE)
 
 
 def is_medium(name: str, *, archives: bool = True) -> bool:

@@ -155,6 +155,7 @@ def list_component(
         ValueError: unknown source or subset, files that are not of the source's layout.
         FileNotFoundError: data, media or mirror that is not there.
     """
+    # Longer than a screen: every setting of a component enters here, once.
     where = f"components.{component}" if component else f"source {source}"
     about = configured(source, columns=columns, repo=repo, split=split, where=where)
     names = list(subsets)

@@ -62,6 +62,10 @@ MEANINGS = {
     "broken_rows": "The file's block of rows does not decode.",
 }
 """Of reasons that are no registered rule: defects of ingest, and what the whole mixture decides."""
+MARKS = re.compile(r"[\\`*_{}\[\]<>|#!$~&^@]|(?<=[a-z]):(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+"""What means something in Markdown, in the middle of a line; addresses would become links."""
+ESCAPED = {mark: f"&#{ord(mark)};" for mark in "&<>|@:."} | {"$": "<span>&#36;</span>"}
+"""Those that a backslash does not escape everywhere."""
 
 
 def human_amount(number: float) -> str:
@@ -93,6 +97,7 @@ def rule_meaning(rule: str) -> str:
 
 def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
     """What was asked and got, rejected, packed, and what to run next; at most 100 columns."""
+    # Longer than a screen: reads as the table that it prints, top to bottom.
     measure = stats["measure"]
     short = {"tokens": "tokens", "learned_tokens": "learned", "samples": "samples"}
     others = [name for name in MEASURES if name != measure]
@@ -258,12 +263,6 @@ def markdown_cell(text: object) -> str:
     """
     flat = visible_text(" ".join(str(text).split()))
     return MARKS.sub(lambda mark: ESCAPED.get(mark[0]) or "\\" + mark[0], flat)
-
-
-MARKS = re.compile(r"[\\`*_{}\[\]<>|#!$~&^@]|(?<=[a-z]):(?=//)|(?<=\bwww)\.", re.IGNORECASE)
-"""What means something in Markdown, in the middle of a line; addresses would become links."""
-ESCAPED = {mark: f"&#{ord(mark)};" for mark in "&<>|@:."} | {"$": "<span>&#36;</span>"}
-"""Those that a backslash does not escape everywhere."""
 
 
 def header(stats: Mapping[str, Any], *, format: str = "arrow", preview: Sequence[str] = ()) -> str:

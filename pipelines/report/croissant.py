@@ -61,6 +61,7 @@ def croissant(
     stats: Mapping[str, Any], recipe: Mapping[str, Any], *, repo: str, url: str, format: str
 ) -> dict[str, Any]:
     """The dataset's metadata as JSON-LD; `url` is its page, `repo` its ORG/NAME."""
+    # Longer than a screen: one literal, in the order of the standard.
     splits = [split for split in ("train", "val") if stats["packing"][split]["rows"]]
     return {
         "@context": CONTEXT,

@@ -16,6 +16,8 @@ from mixtures.pick import categorical
 from pipelines import recipe as recipes
 from pipelines.engine import tables
 
+PACKED_COLUMNS = ["input_ids", "loss_mask", "seq_lengths", "images", "grids", "sample_ids"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
@@ -108,9 +110,6 @@ class Finished:
             return None
         columns = tables.open_file(path).schema.names
         return dict(tables.take_rows(path, np.array([line["row"]]), columns=columns).to_pylist()[0])
-
-
-PACKED_COLUMNS = ["input_ids", "loss_mask", "seq_lengths", "images", "grids", "sample_ids"]
 
 
 def open_finished(folder: str) -> Finished:

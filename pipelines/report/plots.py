@@ -9,6 +9,8 @@ from typing import Any
 
 from tokenization.pages import INK, PLAIN, bare_axes, place_styles, short_number, svg
 
+RULES_SHOWN = 9
+
 
 def histogram(counts: Mapping[str, Sequence[float]], *, title: str, unit: str) -> str:
     """Counts between edges as bars of equal width, each edge named under its bar's start."""
@@ -122,9 +124,6 @@ def _band(axes: Any, left: float, right: float, thick: float, fill: str) -> None
     codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
     path = Path([*points, *back, (0, left)], codes)
     axes.add_patch(PathPatch(path, facecolor=fill, alpha=0.6, linewidth=0.5, edgecolor=fill))
-
-
-RULES_SHOWN = 9
 
 
 def ends_of(stats: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,12 @@ MEASURES = ("tokens", "learned_tokens", "samples")
 
 PREFIX_POINTS = 50
 """Places along the train rows at which the balance so far is taken."""
+AMOUNTS = ("copies", "num_tokens", "num_learned", "num_crops")
+ACCOUNTED = ("component", "subset", "split", "rule", *AMOUNTS)
+USED = (*ACCOUNTED, "modality", "tags", "duration")
+"""The columns of the index that are read; not the ids, which would be copied with every filter."""
+DETAILS = 5
+"""Details of a rule, at most, with the samples of each: the most frequent."""
 
 
 def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,12 +69,6 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
             for name, source in recipe["sources"].items()
         },
     }
-
-
-AMOUNTS = ("copies", "num_tokens", "num_learned", "num_crops")
-ACCOUNTED = ("component", "subset", "split", "rule", *AMOUNTS)
-USED = (*ACCOUNTED, "modality", "tags", "duration")
-"""The columns of the index that are read; not the ids, which would be copied with every filter."""
 
 
 def _amounts(rows: pl.DataFrame) -> dict[str, int]:
@@ -188,10 +188,6 @@ def _facets(used: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:
         str(facet): _shares(rows, "value", totals)
         for (facet,), rows in sorted(tags.group_by("facet"), key=lambda item: str(item[0][0]))
     }
-
-
-DETAILS = 5
-"""Details of a rule, at most, with the samples of each: the most frequent."""
 
 
 def _details(index: pl.DataFrame) -> dict[str, dict[str, int]]:

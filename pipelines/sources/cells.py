@@ -69,6 +69,7 @@ REASONS: Mapping[type[Medium], str] = {
     Pdf: "undecodable_pdf",
 }
 WORDS: Mapping[type[Medium], str] = {Still: "an image", Video: "a video", Pdf: "a PDF"}
+DIGITS = re.compile(r"(\d{1,300})")
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,6 @@ def listed(value: object) -> list[Any]:
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-DIGITS = re.compile(r"(\d{1,300})")
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:

@@ -14,6 +14,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+PARQUET_FILES = (
+    "{subset}/{split}-*.parquet",
+    "{subset}/*.parquet",
+    "data/{split}-*.parquet",
+    "data/*.parquet",
+    "*.parquet",
+)
+
 
 class Defect(Exception):
     """Bad data: the row becomes a sample whose `defect` is `reason` (snake case).
@@ -131,15 +139,6 @@ class Sample:
 
 
 Adapter = Callable[[Mapping[str, Any]], Sample]
-
-
-PARQUET_FILES = (
-    "{subset}/{split}-*.parquet",
-    "{subset}/*.parquet",
-    "data/{split}-*.parquet",
-    "data/*.parquet",
-    "*.parquet",
-)
 
 
 @dataclass(frozen=True, kw_only=True)

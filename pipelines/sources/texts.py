@@ -23,6 +23,10 @@ from pipelines.sources.documents import documents
 from pipelines.sources.sample import PARQUET_FILES, Sample, source
 
 ROWS_PER_PART = 20_000
+DCLM_ROOT = (
+    "filtered/OH_eli5_vs_rw_v2_bigram_200k_train/"
+    "fasttext_openhermes_reddit_eli5_vs_rw_v2_bigram_200k_train/processed_data"
+)
 
 
 @source(
@@ -42,12 +46,6 @@ ROWS_PER_PART = 20_000
 def fineweb_edu(row: Mapping[str, Any]) -> Sample:
     """A page of educational web text."""
     return documents(row)
-
-
-DCLM_ROOT = (
-    "filtered/OH_eli5_vs_rw_v2_bigram_200k_train/"
-    "fasttext_openhermes_reddit_eli5_vs_rw_v2_bigram_200k_train/processed_data"
-)
 
 
 @source(

@@ -1,3 +1,5 @@
+"""Every component's budget: shortages say what binds and how out of them."""
+
 import re
 from dataclasses import replace
 

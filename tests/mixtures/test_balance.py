@@ -1,3 +1,5 @@
+"""How evenly an order of rows holds the ratios."""
+
 import numpy as np
 import polars as pl
 import pytest

@@ -1,3 +1,5 @@
+"""Mixture files become mixtures, or one message that says where and why not."""
+
 import dataclasses
 import re
 from pathlib import Path

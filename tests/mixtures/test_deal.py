@@ -1,3 +1,5 @@
+"""Every copy is dealt to one place of one shard, evenly over the run."""
+
 import itertools
 from hashlib import sha256
 

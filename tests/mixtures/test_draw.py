@@ -1,3 +1,5 @@
+"""The random key of a sample depends on its id and the seed alone."""
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""Caps of tags hold over all components, and are used up."""
+
 import dataclasses
 
 import polars as pl

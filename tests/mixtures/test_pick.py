@@ -1,3 +1,5 @@
+"""Ratios hold to a sample, whatever the seed, the measure and the epochs."""
+
 import numpy as np
 import polars as pl
 import pyarrow as pa

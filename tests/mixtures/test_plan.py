@@ -1,3 +1,5 @@
+"""What a mixture costs, from recorded sizes and rates."""
+
 import dataclasses
 
 import polars as pl

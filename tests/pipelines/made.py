@@ -243,6 +243,7 @@ def conversations() -> list[dict[str, Any]]:
 
 def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     """A whole finished mixture on disk, of real images and ids; returns the folder."""
+    # Longer than a screen: a list of what a finished mixture holds.
     from pathlib import Path
 
     from pipelines import recipe as recipes

@@ -1,3 +1,5 @@
+"""A fingerprint changes with all that determines a result, and with nothing else."""
+
 import dataclasses
 from dataclasses import replace
 from pathlib import Path

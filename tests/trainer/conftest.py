@@ -1,3 +1,5 @@
+"""A small mixture, built once, for all tests of the trainer."""
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -32,6 +32,10 @@ ATTEMPTS = 5
 """Tries at a request, 1, 2, 4, 8 s apart."""
 COUNTERS = 16
 """Shards whose footers are read at a time: each waits for a few small requests."""
+OURS = re.compile(
+    r"recipe\.json|index\.arrow|tokenizer/[A-Za-z0-9_][\w.-]*|shards/(?:train|val)-\d{5,}\.arrow"
+)
+"""Names of a finished mixture's files that are taken: none leads out of its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +93,6 @@ def cached_mixture(url: str, *, cache: str, max_bytes: int) -> Remote:
                     )
                 arriving.replace(target)
     return Remote(url=url.rstrip("/"), folder=folder, sizes=sizes, max_bytes=max_bytes)
-
-
-OURS = re.compile(
-    r"recipe\.json|index\.arrow|tokenizer/[A-Za-z0-9_][\w.-]*|shards/(?:train|val)-\d{5,}\.arrow"
-)
-"""Names of a finished mixture's files that are taken: none leads out of its folder."""
 
 
 def _files_of(recipe: bytes) -> dict[str, Any]:

@@ -27,6 +27,8 @@ OPEN = 96
 REOPENED = 5
 """Times that a shard may go between its arrival and its opening, under a bound that is too small
 for all that share it."""
+SIZES = ("tokens", "pairs", "crops", "learned")
+"""What rows cost to train on; `pairs` is the sum of the samples' squared lengths."""
 
 
 @dataclass(frozen=True)
@@ -272,10 +274,6 @@ class Rows:
 
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("*.arrow")]
-
-
-SIZES = ("tokens", "pairs", "crops", "learned")
-"""What rows cost to train on; `pairs` is the sum of the samples' squared lengths."""
 
 
 def sizes_of(batch: pa.RecordBatch) -> np.ndarray:

@@ -32,6 +32,13 @@ BESIDE = {
 
 NAME = "default"
 """Of the one adapter, which `peft` calls so."""
+NF4_GAP = 0.3038
+"""Widest gap between NF4's 16 values in -1..1 (arXiv 2305.14314, appendix E), in units of the
+largest weight of a block: rounding moves a weight by at most half of it."""
+SCALE_GAP = 0.0143
+"""Widest gap between the 256 values of 8 bits in which the scales are kept (arXiv 2110.02861)."""
+PROBES = 4
+"""Inputs on which a layer of 4 bits is asked what it computes."""
 
 
 def is_adapted(model: Any) -> bool:
@@ -105,15 +112,6 @@ def quantize(model: nn.Module, targets: str) -> list[str]:
             level=logging.WARNING,
         )
     return kept
-
-
-NF4_GAP = 0.3038
-"""Widest gap between NF4's 16 values in -1..1 (arXiv 2305.14314, appendix E), in units of the
-largest weight of a block: rounding moves a weight by at most half of it."""
-SCALE_GAP = 0.0143
-"""Widest gap between the 256 values of 8 bits in which the scales are kept (arXiv 2110.02861)."""
-PROBES = 4
-"""Inputs on which a layer of 4 bits is asked what it computes."""
 
 
 @torch.no_grad()

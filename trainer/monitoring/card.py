@@ -32,6 +32,7 @@ def _what_no_file_says(mixtures: list[Mixture]) -> list[str]:
 
 def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> str:
     """README.md of a checkpoint, with the hub's header."""
+    # Longer than a screen: reads as the page that it writes.
     counts = count_parameters(model)
     stages = [
         *state.history,

@@ -44,6 +44,8 @@ from trainer.step import SampleLosses, StepResult
 
 SMOOTHING = 0.9
 """Weight of the past in the running mean that a spike is compared with."""
+DATA_WAIT = 0.1
+"""Share of the time spent waiting for data above which it is said, once, what to raise."""
 
 
 def _not_finite(samples: Sequence[SampleLosses]) -> list[str]:
@@ -76,10 +78,6 @@ class Meter:
         self.crops += result.crops
         self.flops += result.flops
         self.waited += result.waited
-
-
-DATA_WAIT = 0.1
-"""Share of the time spent waiting for data above which it is said, once, what to raise."""
 
 
 def waiting_for_data(config: Config, share: float, *, fitted: bool) -> str:

@@ -1,3 +1,5 @@
+"""Progress as lines, bars and in notebooks."""
+
 import logging
 import sys
 from collections import Counter

@@ -1,3 +1,5 @@
+"""Tasks run once, after what they need, here and on Ray."""
+
 import os
 import signal
 import socket

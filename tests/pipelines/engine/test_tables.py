@@ -1,3 +1,5 @@
+"""Files appear whole, equal tables as equal bytes."""
+
 import errno
 import signal
 import subprocess

@@ -1,3 +1,5 @@
+"""Peaks and seconds are of the task that they are told of."""
+
 import subprocess
 import sys
 import threading

@@ -1,3 +1,5 @@
+"""The card states what was built, in Markdown that the hub reads."""
+
 import pytest
 import yaml
 

@@ -1,3 +1,5 @@
+"""croissant.json passes the validator of its makers."""
+
 import json
 
 import mlcroissant

@@ -1,3 +1,5 @@
+"""What differs between two mixtures is named on both sides."""
+
 import json
 import shutil
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""report.html is whole, needs no network, and shows hostile rows as text."""
+
 import base64
 import hashlib
 import re

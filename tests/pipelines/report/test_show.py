@@ -1,3 +1,5 @@
+"""A row is shown token by token as it was encoded."""
+
 import re
 
 import pytest

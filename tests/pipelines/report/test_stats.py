@@ -1,3 +1,5 @@
+"""Counts of stats.json equal what lies in the rows."""
+
 import json
 
 import polars as pl
