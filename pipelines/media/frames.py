@@ -66,9 +66,11 @@ def frame_size(width: int, height: int, size: int) -> tuple[int, int]:
     return max(1, short + short % 2), size
 
 
-def upright_frame(frame: Any) -> Image.Image:
-    """The frame as RGB, as its display matrix shows it."""
-    image: Image.Image = frame.to_image(interpolation=EXACT)
+def upright_frame(frame: Any, converter: Any) -> Image.Image:
+    """The frame as RGB, as its display matrix shows it; `converter`: a VideoReformatter, which
+    takes a millisecond to set up, so that a clip's frames share one.
+    """
+    image: Image.Image = converter.reformat(frame, format="rgb24", interpolation=EXACT).to_image()
     turn = TURNS.get(quarter_turn(frame))
     return image if turn is None else image.transpose(turn)
 

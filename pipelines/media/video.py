@@ -334,14 +334,16 @@ def decoded_track(container: Any, seen: Probe) -> Any:
 
 def frames_by_seeking(container: Any, seen: Probe, wanted: list[int], size: int) -> Shown | None:
     """The frames, each from the keyframe before it; null where one is not to be found like that."""
-    track, found = decoded_track(container, seen), []
+    from av.video.reformatter import VideoReformatter
+
+    track, found, converter = decoded_track(container, seen), [], VideoReformatter()
     for stamp in wanted:
         container.seek(stamp, stream=track, backward=True)
         later = (f for f in container.decode(track) if f.pts is not None and f.pts >= stamp)
         frame = next(later, None)
         if frame is None or frame.pts != stamp:
             return None
-        found.append((stamp, fit_frame(upright_frame(frame), size)))
+        found.append((stamp, fit_frame(upright_frame(frame, converter), size)))
     return found
 
 
@@ -349,7 +351,9 @@ def frames_by_scanning(container: Any, seen: Probe, wanted: list[int], size: int
     """The first frame at or after each wanted stamp, in one pass; the last frame for stamps that
     decoding ends a little before. Raises Defect where it ends earlier.
     """
-    track = decoded_track(container, seen)
+    from av.video.reformatter import VideoReformatter
+
+    track, converter = decoded_track(container, seen), VideoReformatter()
     skips = track.codec_context.name in SKIPPING and seen.kind != "avi"
     needed, found, count, begun = set(wanted), Shown(), 0, seen.keyframes == 0
     last: tuple[int, Any] | None = None
@@ -367,7 +371,7 @@ def frames_by_scanning(container: Any, seen: Probe, wanted: list[int], size: int
             count, last = count + 1, (at, frame)
             due = [stamp for stamp in wanted[len(found) :] if stamp <= at]
             if due:
-                image, taken = fit_frame(upright_frame(frame), size), at
+                image, taken = fit_frame(upright_frame(frame, converter), size), at
                 found += [(stamp, image) for stamp in due]
             if len(found) == len(wanted):
                 return found
@@ -375,5 +379,5 @@ def frames_by_scanning(container: Any, seen: Probe, wanted: list[int], size: int
     if last is None or last[0] - first < TRUNCATED * (final - first):
         raise Defect("undecodable_video", f"{len(found)} of {len(wanted)} frames decode")
     if last[0] != taken:
-        found.append((last[0], fit_frame(upright_frame(last[1]), size)))
+        found.append((last[0], fit_frame(upright_frame(last[1], converter), size)))
     return found
