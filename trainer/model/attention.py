@@ -21,12 +21,13 @@ Shapes: H heads, K key heads, T tokens, D head size.
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 NAMES = ("loop", "sdpa", "flex", "varlen")
 
@@ -138,16 +139,14 @@ def _flex(
 ) -> tuple[torch.Tensor, None]:
     assert attention_mask is None
     query, key, value = _one_type(query, key, value)
-    output = _flex_kernel(query.device.type)(
-        query, key, value, block_mask=block_mask, scale=scaling, enable_gqa=True
-    )
+    alone = query.is_cuda and not torch.compiler.is_compiling()  # else its layer is compiled
+    kernel: Any = _compiled_flex() if alone else flex_attention
+    output = kernel(query, key, value, block_mask=block_mask, scale=scaling, enable_gqa=True)
     return output.transpose(1, 2), None
 
 
 def block_mask(ends: torch.Tensor, total: int) -> Any:
     """Which tokens of a batch see which, by blocks; made once for all layers, without waiting."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
     places = torch.arange(total, device=ends.device, dtype=ends.dtype)
     sample = torch.bucketize(places, ends[1:], right=True)  # [T]
 
@@ -159,12 +158,9 @@ def block_mask(ends: torch.Tensor, total: int) -> Any:
     return create_block_mask(same_and_before, None, None, total, total, device=str(ends.device))
 
 
-@lru_cache(maxsize=2)
-def _flex_kernel(device: str) -> Callable[..., torch.Tensor]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    kernel: Any = flex_attention
-    return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel
+@cache
+def _compiled_flex() -> Callable[..., Any]:
+    return torch.compile(flex_attention, dynamic=True)
 
 
 def _varlen(

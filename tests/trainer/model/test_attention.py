@@ -117,6 +117,7 @@ def test_no_number_is_asked_of_the_device_in_a_micro_batch(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:flex_attention called without")  # as the plain one is
 def test_layers_with_flex_are_compiled_whole_and_at_most_twice() -> None:
     """On the CPU without gradients, which flex has on CUDA alone."""
     from torch._dynamo.utils import counters
@@ -157,5 +158,6 @@ def test_layers_are_compiled_whole_and_once_for_all_batches() -> None:
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[-1] > 0
     for (name, p), q in zip(plain.named_parameters(), compiled.parameters(), strict=True):
-        assert apart(q.grad, p.grad) < BF16, name  # type: ignore[arg-type]
+        if not name.endswith("k_proj.bias"):  # softmax is blind to it: rounding alone
+            assert apart(q.grad, p.grad) < BF16, name  # type: ignore[arg-type]
     assert parallel.layers(compiled)
