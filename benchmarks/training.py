@@ -1,6 +1,6 @@
 """This trainer against `transformers.Trainer` and TRL's `SFTTrainer`, step by step on one data.
 
-    python -m benchmarks.training [data=out/quickstart] [configs=tiny,smolvlm_256m] [steps=2]
+    python -m benchmarks.training [data=out/quickstart] [configs=smolvlm_256m,tiny] [steps=2]
 
 All train the same model from the same random weights with the same rates and precision, in the same
 global batches, so their losses agree step by step (shown), and the time to the same loss is the
@@ -44,7 +44,7 @@ from trainer.monitoring.watch import peak_memory
 from trainer.parallel import World
 
 DEFAULTS = {
-    "data": "out/quickstart", "configs": "tiny,smolvlm_256m", "steps": "2", "batch": "4",
+    "data": "out/quickstart", "configs": "smolvlm_256m,tiny", "steps": "2", "batch": "4",
     "only": "",
 }  # fmt: skip
 SIDES = {
@@ -164,7 +164,8 @@ def ours(config: Config, folder: Path) -> dict[str, Any]:
 
     Loader.steps, Reporter.trained = begun, ended  # type: ignore[method-assign]
     run = loop.train(replace(config, output=str(folder / "run"))).parent
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    logged = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    lines = [line for line in logged if "loss" in line]
     done, seconds, waits = 0, [], []
     for line in lines:
         seconds.append((line["tokens"] - done) / line["tokens_per_second"])

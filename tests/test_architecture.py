@@ -54,6 +54,7 @@ FLOORS = {
     "trainer": [
         ("__main__",),
         ("api",),  # what Python programs call
+        ("ablation",),  # runs with identity, arms times seeds
         ("cluster",),
         ("loop", "average"),
         ("evaluation.measure",),  # a saved checkpoint is measured, and told of

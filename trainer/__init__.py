@@ -23,6 +23,7 @@ model, processor = trainer.load(run)       # of transformers
 | parallel.py  | one process, DDP or FSDP2; cluster.py: the same by Ray Train                      |
 | checkpoint.py | a `transformers` folder plus trainer state, atomic, exact to resume              |
 | evaluation/  | a checkpoint answers, is scored and compared                                      |
+| ablation/    | runs with identity; arms times seeds, and what their difference shows             |
 | monitoring/  | log, progress, trackers, the model card, RUN/run.html                             |
 
 Importing this imports nothing heavy.

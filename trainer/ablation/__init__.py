@@ -1,0 +1,1 @@
+"""Runs that are compared: their identity, arms times seeds, what a difference shows."""
