@@ -15,12 +15,13 @@ BUILD = (
 )
 """What a process that builds imports and loads first."""
 HUB = (
+    "import time; wait = time.sleep; time.sleep = lambda seconds: wait(seconds / 20); "
     "import sys, pipelines.main_path, pipelines.probing, pipelines.push, matplotlib.figure, "
     "aiohttp, dill, httpx, jinja2, multiprocess, pandas, pyarrow.dataset, pyarrow.parquet; "
     "assert not {'huggingface_hub', 'datasets', 'transformers'} & set(sys.modules)"
 )
 """What a process that speaks with a hub imports first: not its client, which reads HF_ENDPOINT,
-HF_TOKEN and HF_HOME as it is imported."""
+HF_TOKEN and HF_HOME as it is imported. What waits between two tries waits a twentieth of it."""
 
 # How long an example takes says something of the machine only, which may be busy with other work.
 settings.register_profile(
