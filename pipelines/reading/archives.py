@@ -48,6 +48,7 @@ from pipelines.reading.streams import (
     TailedStream,
     decompressed,
 )
+from pipelines.reading.stretches import Stretches, is_elsewhere
 from pipelines.sources.sample import Defect
 
 ARCHIVE = re.compile(
@@ -67,6 +68,9 @@ readers is the archive's: they raise struct.error, KeyError, UnicodeDecodeError,
 OverflowError and more for headers that nobody would write."""
 MAX_HEADER = 1 << 20
 """Bytes of a tar's header of names or attributes, at most: it is read into memory whole."""
+MOST_EXTRA = 64
+"""Bytes between a member's name and its data in a zip, about (times and owners of Unix are 28):
+where there are more, the end of the member is fetched by itself."""
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Compressions of which zipfile makes no more than it is asked for."""
 LONG = (
@@ -96,6 +100,11 @@ class Archive:
     def streams(self) -> bool:
         """Whether it can only be read in order (or so cheaply)."""
         return self.kind != "zip" and (self.kind != "tar" or is_url(self.files[0].url))
+
+    @property
+    def lies_elsewhere(self) -> bool:
+        """Whether it is one file on the hub."""
+        return len(self.files) == 1 and is_elsewhere(self.files[0].url, self.files[0].content)
 
     @property
     def disks(self) -> list[int]:
@@ -190,6 +199,8 @@ class Members:
         self.archives = archives
         self.readers: dict[int, zipfile.ZipFile | tarfile.TarFile] = {}
         self.open_files = OpenFiles()
+        self.stretches: dict[int, Stretches] = {}
+        """Of archives on the hub: the bytes of the member that is read."""
         self.broken: list[str] = []
         self.by_base: dict[str, list[tuple[int, Any]]] = {}
         self.by_folder: dict[str, dict[tuple[int, str], list[Any]]] | None = None
@@ -217,7 +228,9 @@ class Members:
         """The open archive."""
         if number not in self.readers:
             archive = self.archives[number]
-            stream = open_archive(archive, among=self.open_files)
+            stream: Any = open_archive(archive, among=self.open_files)
+            if archive.lies_elsewhere:
+                stream = self.stretches[number] = Stretches(stream, (), ())
             made: zipfile.ZipFile | tarfile.TarFile
             if archive.kind == "zip":
                 disks = archive.disks
@@ -295,6 +308,7 @@ class Members:
             raise Defect("too_many_bytes", f"{name}: {size}")
         with of_archive(name):
             if isinstance(reader, zipfile.ZipFile):
+                self.hold(number, member)
                 data = unzipped(reader, member, limit)
             else:
                 with cast(BinaryIO, reader.extractfile(member)) as stream:
@@ -304,6 +318,14 @@ class Members:
         if len(data) > limit:
             raise Defect("too_many_bytes", f"{name}: {len(data)}")
         return data
+
+    def hold(self, number: int, member: zipfile.ZipInfo) -> None:
+        """The member of a zip on the hub is at hand, in one request."""
+        if number in self.stretches:
+            [file] = self.archives[number].files
+            head = 30 + len(member.filename.encode()) + MOST_EXTRA  # the fixed part of a header
+            stop = min(file.size, member.header_offset + head + member.compress_size)
+            self.stretches[number].hold(file.url, member.header_offset, stop)
 
     def close(self) -> None:
         """Every archive is closed."""

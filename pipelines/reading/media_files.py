@@ -9,6 +9,7 @@ is `ambiguous_media`; a file without the right to read it `unreadable_media`.
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,12 +64,16 @@ class Media:
         self.at_hand: dict[int, bytes | Defect | Mapping[str, bytes]] = {}
         """By hash of the path: a file, why it is none, or the images of a folder by name."""
         self._members: Members | None = None
+        self.shared = False
+        """Whether other parts use the same members, so that they stay open."""
 
     @property
     def members(self) -> Members:
         """The members of the archives, listed when first asked for."""
         if self._members is None:
-            self._members = Members([a for a in self.archives if not a.streams])
+            random = tuple(archive for archive in self.archives if not archive.streams)
+            self.shared = bool(random) and all(archive.lies_elsewhere for archive in random)
+            self._members = (listed_once if self.shared else Members)(random)
         return self._members
 
     def on_disk(self, path: str) -> str | None:
@@ -154,9 +159,14 @@ class Media:
         )
 
     def close(self) -> None:
-        """Archives are closed."""
-        if self._members is not None:
+        """Archives are closed, but those of the hub."""
+        if self._members is not None and not self.shared:
             self._members.close()
+
+
+listed_once = lru_cache(maxsize=1)(Members)
+"""The members of archives on the hub, whose directories a process fetches once, not at every part:
+nothing is open of them but what was fetched last."""
 
 
 def folder_images(place: Path, limit: int) -> Folder | None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO, cast
 
+from pipelines.reading import stretches
 from pipelines.reading.arrow_rows import class_names, with_classes
 from pipelines.reading.content import WHOLE_BYTES
 from pipelines.reading.files import File, label_of, open_file
@@ -82,6 +83,8 @@ def parquet_metadata(file: File) -> Any:
     import pyarrow.parquet as pq
 
     try:
+        if stretches.is_elsewhere(file.url, file.content):
+            return stretches.footer(file.url, file.size, file.content)
         with open_file(file.url, file.size) as stream:
             return pq.ParquetFile(stream).metadata
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:  # the last of columns' names
@@ -106,15 +109,20 @@ def parquet_rows(
 
     with ExitStack() as stack:
         stream = stack.enter_context(open_file(url, size, content=content))
-        file = pq.ParquetFile(stream)
+        remote = stretches.is_elsewhere(url, content)
+        about = stretches.footer(url, size, content) if remote else None
+        file = pq.ParquetFile(stream, metadata=about)
         about = file.metadata
         columns = [name for name in file.schema_arrow.names if source.reads(name)]
         classes = class_names(file.schema_arrow) if source.by_config else {}
         if content and 0 <= size <= WHOLE_BYTES and len(groups) == about.num_row_groups:
             stream.seek(0)
-            stream = stack.enter_context(io.BytesIO(stream.read()))
+            stream, remote = stack.enter_context(io.BytesIO(stream.read())), False
         for group in groups:
-            for row in group_rows(stream, about, group, columns):
+            place = stream
+            if remote:
+                place = stretches.group_stream(url, stream, about.row_group(group), columns)
+            for row in group_rows(place, about, group, columns):
                 yield with_classes(row, classes)
 
 

@@ -29,10 +29,11 @@ PART_BYTES = 128 << 20
 PARTS, FEWEST = 256, 64
 """Parts of a subset where its rows allow it, and rows of a part, about a second of work on images;
 of sources with few rows a part (videos) a sixteenth of those, but 8."""
-MOST_RANGES, READ_AGAIN = 16, 512 << 20
-"""Into so many parts a row group is cut at most, and while its readings come to no more bytes than
-that: each reads the group up to its last row."""
-GROUPING = 2
+MOST_RANGES, READ_AGAIN = 16, 64 << 20
+"""Into so many parts a row group is cut at most, and while its readings come to no more stored
+bytes than that, since each reads all of its columns; of sources with few rows a part, whose rows
+cost more to decode than to fetch, eight times as many."""
+GROUPING = 3
 """Bumped when the same files would be cut into other parts."""
 
 
@@ -206,7 +207,7 @@ def cut_parquet(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
         sizes = zip(footer.rows, footer.stored, footer.num_bytes, strict=True)
         for group, (count, stored, size) in enumerate(sizes):
             read = [file.url, file.size, [group], first, file.content]
-            if (ranges := ranges_of(count, size, most)) > 1:
+            if (ranges := ranges_of(count, stored, most)) > 1:
                 for start, stop in pairwise(n * count // ranges for n in range(ranges + 1)):
                     place = {"reads": [read], "range": (start, stop)}
                     share = (stop - start) / count
@@ -265,10 +266,13 @@ def cut_arrow(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:
     return pieces
 
 
-def ranges_of(count: int, size: int, most: int) -> int:
-    """Into how many parts a row group of `count` rows and `size` bytes in memory is cut."""
-    bound = min(MOST_RANGES, max(1, READ_AGAIN // max(1, size)))
-    return min(bound, -(-count // most))
+def ranges_of(count: int, stored: int, most: int) -> int:
+    """Into how many parts a row group of `count` rows and `stored` bytes is cut, of about the
+    `most` rows that a part has, or more.
+    """
+    again = READ_AGAIN if most >= FEWEST else 8 * READ_AGAIN
+    bound = min(MOST_RANGES, max(1, again // max(1, stored)))
+    return min(bound, max(1, count // most))
 
 
 def cut_json(about: Source, files: Sequence[File]) -> list[dict[str, Any]]:

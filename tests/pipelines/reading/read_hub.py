@@ -8,12 +8,13 @@ import sys
 
 from pipelines.reading import annotations, hub, json_spans, splitting
 from pipelines.reading.ingest import ingest
-from pipelines.reading.parts import list_parts
+from pipelines.reading.parts import Part, list_parts
 
 
 def main(settings: dict) -> dict:
     """What was planned and read, or the error that a user would see."""
     first = settings.pop("parts", None)
+    wanted = settings.pop("wanted", None)
     splitting.PART_BYTES = settings.pop("part_bytes", splitting.PART_BYTES)
     for name, value in settings.pop("annotations", {}).items():
         setattr(json_spans if name == "AHEAD" else annotations, name, value)
@@ -21,7 +22,10 @@ def main(settings: dict) -> dict:
     hub.BLOCK = settings.pop("block", hub.BLOCK)
     try:
         parts = list_parts(**settings)
-        rows = [row for part in parts[:first] for row in ingest(part).to_pylist()]
+        rows = []
+        for part in in_order(parts, first=first, wanted=wanted):
+            if wanted is None or len(rows) < wanted:
+                rows += ingest(part).to_pylist()
     except (ValueError, FileNotFoundError, ConnectionError) as error:
         return {"error": type(error).__name__, "message": str(error)}
     return {
@@ -32,6 +36,13 @@ def main(settings: dict) -> dict:
         "share": [part.share for part in parts],
         "identity": parts[0].identity,
     }
+
+
+def in_order(parts: list[Part], *, first: int | None, wanted: int | None) -> list[Part]:
+    """The first of the parts, or all as a build reads them until it has as many rows as are
+    `wanted`.
+    """
+    return parts[:first] if wanted is None else sorted(parts, key=lambda part: part.turn)
 
 
 if __name__ == "__main__":
