@@ -1,12 +1,14 @@
 """What the driver does alone while workers wait, step by step, and the memory that it takes.
 
-`python -m benchmarks.driver [100000 250000 ...]`: the narrow files of N samples, made from those of
-some really ingested, judged and encoded (other ids, other hashes), are joined, picked, dealt, cut
-into tasks and accounted for. Each size runs in a process of its own.
+`python -m benchmarks.driver [1000000 3000000 ...] [components=8]`: the narrow files (verdicts,
+tokens) of N samples in so many components, made from those of some really ingested, judged and
+encoded (other ids, other hashes, one in a hundred a duplicate), are joined, compared, picked,
+dealt, cut into tasks and accounted for by a build's own code. Files are made by one process, each
+size is measured in another. Half of what is there is used, in shards of 32 MB.
 """
 
 import json
-import resource
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -21,55 +23,100 @@ import polars as pl
 import pyarrow as pa
 
 from benchmarks.scale import row, write
+from mixtures import draw
 from mixtures import pick as picking
-from mixtures.config import load
+from mixtures.config import Mixture, load
 from mixtures.pick import INDEX
 from pipelines import main_path
 from pipelines.engine import tables
 from pipelines.engine.runner import run_task
-from pipelines.index import picked_index
+from pipelines.engine.timings import peak_bytes, reset_peak
+from pipelines.index import index_of
 from pipelines.report.row_facts import FACTS_SCHEMA
 from pipelines.report.stats import stats
 from pipelines.survey import Piece, Place, Survey, survey
 from tokenization.schema import Encoding
 
 REAL = 2666
-"""Samples that are really made: a full part of images and one of text."""
+"""Samples that are really made: three of four with an image."""
+PART_ROWS = 2000
 SAMPLES_PER_ROW = 4
 HASHES = ("text_hash", "bytes_hash", "pixels_hash")
+DUPLICATES = 50
+"""Of so many two have the hashes of one sample."""
 
 
-def pieces_of(todo: Survey, count: int, root: Path) -> list[Piece]:
-    """Pieces of `count` samples whose verdicts and tokens are files."""
-    made: list[Piece] = []
-    real = [(p, *(tables.read(path) for path in (p.verdicts, p.tokens))) for p in todo.pieces]
-    for number in range(-(-count // REAL)):
-        for piece, verdicts, tokens in real:
-            rows = np.arange(len(verdicts)) + number * len(verdicts)
-            prefix = f"{piece.part.source}/{piece.part.subset}"
-            ids = pa.array([f"{prefix}/{n:08d}" for n in rows])
-            other = {"id": ids}
-            for name in HASHES:
-                hashes = pl.Series(verdicts[name]) ^ (number * 0x9E3779B97F4A7C15 % 2**64)
-                other[name] = hashes.to_arrow()
-            for name, column in other.items():
-                place = verdicts.schema.get_field_index(name)
-                verdicts = verdicts.set_column(place, verdicts.schema.field(place), column)
-            narrow = tokens.select(["id", "num_tokens", "num_learned", "num_crops", "problem",
-                                    "splittable"]).set_column(0, "id", ids)  # fmt: skip
-            stem = f"{root}/{piece.component}-{number:06d}"
-            tables.write(verdicts, f"{stem}-verdicts.arrow")
-            tables.write(narrow, f"{stem}-tokens.arrow")
-            part = replace(piece.part, name=f"{prefix}/{number:05d}", number=number)
-            made.append(
-                replace(
-                    piece,
-                    part=part,
-                    verdicts=f"{stem}-verdicts.arrow",
-                    tokens=f"{stem}-tokens.arrow",
-                )
-            )
-    return made
+def make(root: Path, count: int, components: int) -> None:
+    """The files of `count` samples in `root`, and what `measure` needs beside them."""
+    write(root / "data", REAL, longest=64)
+    mixture = load(str(root / "data" / "mix.yaml"), encoding=Encoding)
+    todo = survey(mixture, Place(output=f"{root}/mix", work=f"{root}/work", workers=0))
+    for task in main_path.tasks_of(todo.pieces):
+        run_task(task)
+    templates = [template(todo, name) for name in mixture.components]
+    (root / "narrow").mkdir()
+    pieces: list[Piece] = []
+    names = [f"{list(mixture.components)[n % 2]}{n}" for n in range(components)]
+    tokens = 0
+    for n, name in enumerate(names):
+        first, verdicts, narrow = templates[n % 2]
+        for number in range(-(-count // components // PART_ROWS)):
+            made = part(first, verdicts, narrow, name, number, root / "narrow")
+            tokens += int(np.sum(narrow["num_tokens"].to_numpy()))
+            pieces.append(made)
+    settings = {
+        name: replace(mixture.components[names[n % 2][:-1]], ratio=1 / components, max_epochs=2)
+        for n, name in enumerate(names)
+    }
+    many = replace(mixture, components=settings, tokens=tokens // 2, measure="tokens")
+    recipe = {**todo.recipe, "mixture": {**todo.recipe["mixture"], "components": {
+        name: {**todo.recipe["mixture"]["components"][names[n % 2][:-1]], "ratio": 1 / components}
+        for n, name in enumerate(names)}}}  # fmt: skip
+    recipe["sources"] = {name: recipe["sources"][names[n % 2][:-1]] for n, name in enumerate(names)}
+    made_of = replace(todo, pieces=pieces, recipe=recipe)
+    (root / "made").write_bytes(pickle.dumps((made_of, many)))
+
+
+def template(todo: Survey, component: str) -> tuple[Piece, pa.Table, pa.Table]:
+    """(A piece, verdicts, tokens) of PART_ROWS samples of a component."""
+    mine = [p for p in todo.pieces if p.component == component]
+    columns = ["id", "num_tokens", "num_learned", "num_crops", "problem", "splittable"]
+    verdicts = pa.concat_tables([tables.read(p.verdicts) for p in mine])
+    tokens = pa.concat_tables([tables.read(p.tokens, columns=columns) for p in mine])
+    rows = pa.array(np.arange(PART_ROWS) % len(verdicts))
+    return mine[0], verdicts.take(rows), tokens.take(rows)
+
+
+def part(
+    first: Piece, verdicts: pa.Table, tokens: pa.Table, component: str, number: int, root: Path
+) -> Piece:
+    """A piece of a component, its verdicts and tokens as files."""
+    rows = np.arange(PART_ROWS) + number * PART_ROWS
+    prefix = f"{first.part.source}/{component}"
+    ids = pa.array([f"{prefix}/{n:09d}" for n in rows])
+    other = {"id": ids}
+    same = np.where(rows % DUPLICATES == 0, rows // (2 * DUPLICATES) * 2 * DUPLICATES, rows)
+    keys = draw.sample_keys([f"{component}/{n}" for n in same], seed=0)
+    for name in HASHES:
+        there = pl.Series(verdicts[name]).is_not_null()
+        values = pl.DataFrame({"value": draw.rehash(keys, name), "there": there})
+        other[name] = values.select(pl.when("there").then("value")).to_series().to_arrow()
+    for name, column in other.items():
+        place = verdicts.schema.get_field_index(name)
+        verdicts = verdicts.set_column(place, verdicts.schema.field(place), column)
+    stem = f"{root}/{component}-{number:06d}"
+    tables.write(verdicts, f"{stem}-verdicts.arrow")
+    tables.write(tokens.set_column(0, "id", ids), f"{stem}-tokens.arrow")
+    return replace(
+        first,
+        component=component,
+        part=replace(
+            first.part, name=f"{prefix}/{number:05d}", subset=component, number=number, share=1.0,
+            component=component,
+        ),
+        verdicts=f"{stem}-verdicts.arrow",
+        tokens=f"{stem}-tokens.arrow",
+    )  # fmt: skip
 
 
 def facts_of(copies: pl.DataFrame, index: pl.DataFrame, components: list[str]) -> pl.DataFrame:
@@ -97,64 +144,74 @@ def facts_of(copies: pl.DataFrame, index: pl.DataFrame, components: list[str]) -
         sample_crops=pl.col("num_crops").alias("crops"),
         seconds=pl.col("duration"),
         grids=pl.lit("3x3", pl.Categorical).repeat_by(pl.len()),
-    ).select(FACTS_SCHEMA.names)
+    ).select([n for n in FACTS_SCHEMA.names if n not in ("bytes", "sha256")])
 
 
-def measure(count: int) -> dict[str, Any]:
-    """Step -> CPU seconds of one size; `peak` and `before`: resident bytes, highest so far."""
+def measure(root: Path) -> dict[str, Any]:
+    """Step -> CPU seconds and peak bytes above imports."""
+    todo, mixture = pickle.loads((root / "made").read_bytes())
+    place = Place(output=f"{root}/mix", work=f"{root}/work", workers=0)
     found: dict[str, Any] = {}
+    reset_peak()
+    before = peak_bytes()
 
     def timed(name: str, call: Callable[[], Any]) -> Any:
+        reset_peak()
         began = time.process_time()
         value = call()
-        found[name] = time.process_time() - began
+        found[name] = [time.process_time() - began, peak_bytes() - before]
         return value
 
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write(root / "data", REAL, longest=64)
-        mixture = load(str(root / "data" / "mix.yaml"), encoding=Encoding)
-        place = Place(output=f"{root}/mix", work=f"{root}/work", workers=0)
-        todo = survey(mixture, place)
-        for task in main_path.tasks_of(todo.pieces):
-            run_task(task)
-        (root / "narrow").mkdir()
-        pieces = pieces_of(todo, count, root / "narrow")
-        found["before"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        timed("tasks", lambda: main_path.tasks_of(pieces))
-        index = timed("index and pick", lambda: picked_index(pieces, mixture))
-        copies = timed("deal", lambda: picking.deal(index, mixture))
-        index = timed("shards of samples", lambda: picking.with_shards(index, copies))
-        many = replace(todo, pieces=pieces)
-        timed("pack tasks", lambda: main_path.pack_tasks(copies, index, many, mixture, place))
-        facts = facts_of(copies, index, list(mixture.components))
-        timed("stats", lambda: stats(index, facts, todo.recipe))
-        written = (picking.as_tables(index), INDEX, root / "index")
-        timed("index written", lambda: tables.write_pieces(*written, rows_per_batch=1 << 16))
-        found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        found["samples"] = len(index)
+    steps(todo, mixture, place, timed)
     return found
 
 
+def steps(
+    todo: Survey, mixture: Mixture, place: Place, timed: Callable[[str, Callable[[], Any]], Any]
+) -> None:
+    """A build's own steps, in its order."""
+    timed("tasks", lambda: main_path.tasks_of(todo.pieces))
+    index = timed("index", lambda: index_of(todo.pieces, mixture))
+    index = timed("pick", lambda: picking.pick(index, mixture))
+    copies = timed("deal", lambda: picking.deal(index, mixture))
+    index = timed("shards", lambda: picking.with_shards(index, copies))
+    tasks = timed("pack tasks", lambda: main_path.pack_tasks(copies, index, todo, mixture, place))
+    facts = facts_of(copies, index, list(mixture.components))
+    timed("stats", lambda: stats(index, facts, todo.recipe))
+    written = (picking.as_tables(index), INDEX, Path(place.output) / "index")
+    timed("write", lambda: tables.write_pieces(*written, rows_per_batch=1 << 16))
+    del tasks
+
+
+def child(*words: str) -> str:
+    """What this program prints with these words, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.driver", *words]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
 def main(words: list[str]) -> None:
-    """Prints a Markdown table; with `one=N`, the figures of that size as JSON."""
-    if words and words[0].startswith("one="):
-        print(json.dumps(measure(int(words[0][4:]))))
+    """Prints a Markdown table."""
+    said = dict(word.split("=", 1) for word in words if "=" in word)
+    if "make" in said:
+        make(Path(said["in"]), int(said["make"]), int(said["components"]))
         return
-    all_found = []
-    for count in [int(w) for w in words] or [100_000, 250_000]:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.driver", f"one={count}"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        all_found.append(json.loads(done.stdout.splitlines()[-1]))
-    steps = [name for name in all_found[0] if name not in ("before", "peak", "samples")]
-    print(row(["samples", *steps, "CPU s", "MB above imports"], rule=True))
-    for found in all_found:
-        cells = [f"{found[step]:.2f}" for step in steps]
-        total = sum(found[step] for step in steps)
-        more = (found["peak"] - found["before"]) / 1e6
-        print(row([f"{found['samples']:,}", *cells, f"{total:.2f}", f"{more:,.0f}"]))
+    if "in" in said:
+        print(json.dumps(measure(Path(said["in"]))))
+        return
+    head = True
+    for count in [int(w) for w in words if "=" not in w] or [1_000_000]:
+        with tempfile.TemporaryDirectory() as folder:
+            child(f"make={count}", f"in={folder}", f"components={said.get('components', 8)}")
+            found = json.loads(child(f"in={folder}").splitlines()[-1])
+        if head:
+            print(
+                row(["samples", *(f"{step}: µs, MB" for step in found), "µs", "peak MB"], rule=True)
+            )
+        head = False
+        cells = [f"{1e6 * cpu / count:.2f}, {peak / 1e6:,.0f}" for cpu, peak in found.values()]
+        total = 1e6 * sum(cpu for cpu, _ in found.values()) / count
+        most = max(peak for _, peak in found.values())
+        print(row([f"{count:,}", *cells, f"{total:.1f}", f"{most / 1e6:,.0f}"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mixtures.deal import BLOCK_ROWS
+from mixtures.places import BLOCK_ROWS
 from pipelines.engine import tables
 from pipelines.engine.runner import Stage, Task, ray_connection, run
 

@@ -17,8 +17,7 @@ A *stratum* is what is drawn from alike: the samples of one subset of one compon
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -103,13 +102,13 @@ def caps_of(mixture: Mixture, component: str, subset: str, *, rows: Rows) -> lis
 
 
 def allocate(
-    supply: pl.DataFrame, mixture: Mixture, *, gone: Mapping[str, str] = MappingProxyType({})
+    supply: pl.DataFrame, mixture: Mixture, *, gone: Callable[[], Mapping[str, str]] = dict
 ) -> pl.DataFrame:
     """`supply` with share, max_epochs, asked, target and epochs; a shortage is told or settled.
 
     Raises ValueError where `on_shortage` is `error` and a component cannot give its part, saying
-    what each can give, which one binds, and the ways out. `gone`: component -> a sentence on why
-    rows of it are gone; the message begins with those of the components that are short.
+    what each can give, which one binds, and the ways out. `gone` is asked
+    then: component -> a sentence on why rows of it are gone; the message begins with those.
     """
     units = supply["units"].to_numpy().astype(np.float64)
     names = supply["component"].to_list()
@@ -142,7 +141,7 @@ def allocate(
     elif mixture.tokens == "max" and largest == 0:
         short = shortages(frame, budget=1.0)
         told = _explained(short, frame, mixture, budget=0, tokens_per_unit=0)
-        raise ValueError(_led_by(gone, short, told, mixture))
+        raise ValueError(_led_by(gone(), short, told, mixture))
     if short.height and mixture.tokens != "max":
         if settled:
             target = redistributed(names, asked, units * most)
@@ -150,7 +149,7 @@ def allocate(
             target = ratio * share * largest
         else:
             told = _explained(short, frame, mixture, budget=budget, tokens_per_unit=tokens_per_unit)
-            raise ValueError(_led_by(gone, short, told, mixture))
+            raise ValueError(_led_by(gone(), short, told, mixture))
     target = np.minimum(target, units * most)
     epochs = np.divide(target, units, out=np.zeros(len(units)), where=units > 0)
     return frame.with_columns(

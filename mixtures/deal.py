@@ -14,68 +14,188 @@ and a group blocks from every range of mean sizes, by hash within a range; windo
 window and samples of a group follow each other so that every stretch has all ranges of sizes: the
 one of rank r among n lies at the fraction of r times the golden ratio, shifted by a hash.
 
+Only what is of parts (windows) is worked out of all at once; the samples of some windows at a time
+get their q, and the copies of some shards at a time their order.
+
 Shards are equal stretches. There are at least as many as any sample has copies, so no shard, and
 with it no packed row, holds a sample twice.
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from mixtures import draw
+from mixtures.columns import ROWS, Column, stretches
 from mixtures.config import Mixture
+from mixtures.draws import in_val
+from mixtures.places import some_windows, used_of, windows_of, write_places
+from mixtures.samples import Samples, samples_of
 
-BLOCK_ROWS = 16
-"""Rows of a part that stay near each other: a record batch of a samples file, so that a shard reads
-whole batches (an object store gives no less) and each batch is read by few shards."""
-BLOCKS_MIXED = 4
-"""Blocks whose samples are mixed with each other."""
-GOLDEN = (math.sqrt(5) - 1) / 2
-"""Multiples of it fill [0, 1) most evenly (Weyl; van Ravenstein 1988, The three gap theorem)."""
-READ = (
-    *("component", "subset", "split", "part", "row", "copies"),
-    *("num_tokens", "num_learned", "num_crops", "duration", "num_bytes"),
+SIDES = ("train", "val")
+COPY = np.dtype(
+    [("shard", np.int32), ("place", np.float64), ("key", np.uint64), ("sample", np.int64)]
 )
-"""Columns of the index that are read, beside the id."""
-TOKEN_BYTES = 5
-"""Bytes of a token in a shard: an int32 id and (one byte, rounded up) its bit of the loss mask."""
+"""Of a copy: where in the order of its split it lies."""
 
 
-def deal(index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4) -> pl.DataFrame:
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """The shards of one split."""
+
+    count: int
+    """Equal stretches."""
+    sizes: np.ndarray
+    """[count] copies in each."""
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """[count] the number of each: 0, 1, 2, ... where an empty stretch leaves no gap."""
+        return np.cumsum(self.sizes > 0) - 1
+
+    def of(self, place: np.ndarray) -> np.ndarray:
+        """The stretch in which each place lies."""
+        return np.minimum((place * self.count).astype(np.int64), self.count - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dealt:
+    """Where every copy of the samples of an index lies."""
+
+    samples: Samples
+    copies: Column
+    q: Column
+    """float64: where in its stream each sample lies."""
+    groups: list[tuple[int, list[Column]]]
+    """(Side, COPY of the copies of some consecutive shards) in the order of the shards."""
+    shards: tuple[Shards, Shards]
+    """Of train, of val."""
+    mixture: Mixture
+
+    def in_order(self) -> Iterator[tuple[str, int, np.ndarray]]:
+        """(Split, number, samples in deal order) of every shard, once: what it reads is cleared."""
+        for side, columns in self.groups:
+            numbers = self.shards[side].numbers
+            for column in columns:
+                some = column[:]
+                column.clear()
+                some = some[np.lexsort((some["key"], some["place"], some["shard"]))]
+                begins = np.flatnonzero(np.r_[True, some["shard"][1:] != some["shard"][:-1]])
+                for shard in np.split(some, begins[1:]) if len(some) else ():
+                    yield SIDES[side], int(numbers[shard["shard"][0]]), shard["sample"]
+
+    def shards_of(self, start: int, stop: int) -> pa.LargeListArray:
+        """Of each sample of a stretch the shards that hold it, ascending; empty where none."""
+        sample, place, side = _copies_of(self, start, stop)
+        number = np.empty(len(place), np.int32)
+        for which, shards in enumerate(self.shards):
+            mine = side == which
+            number[mine] = shards.numbers[shards.of(place[mine])]
+        ends = np.cumsum(np.bincount(sample - start, minlength=stop - start))
+        return pa.LargeListArray.from_arrays(pa.array(np.r_[0, ends]), pa.array(number))
+
+
+def _copies_of(dealt: Dealt, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(Sample, place, side) of every copy of a stretch of samples."""
+    copies, q = dealt.copies[start:stop], dealt.q[start:stop]
+    row = np.repeat(np.arange(stop - start), copies)
+    number = np.arange(len(row)) - np.repeat(np.cumsum(copies) - copies, copies)  # j of its copies
+    key = dealt.samples.columns["key"][start:stop]
+    side = in_val(key[row], dealt.mixture).astype(np.int8)
+    return row + start, place_of(q[row], number, copies[row]), side
+
+
+def place_of(q: np.ndarray, number: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """Where in the order of its split a copy lies, 0..1: number j of so many of a sample at q."""
+    return (q + number) / copies
+
+
+def deal_samples(
+    samples: Samples,
+    copies: Column,
+    mixture: Mixture,
+    *,
+    part_window: int = 4,
+    at_once: int = ROWS,
+) -> Dealt:
+    """Where every copy lies. `copies`: int32, how often each sample is used. `part_window`: parts
+    mixed at a time; `at_once`: samples in memory.
+    """
+    used = used_of(samples, copies, mixture, at_once=at_once)
+    q = samples.new(np.float64)
+    for start, stop in stretches(len(samples), rows=at_once):
+        q.append(np.zeros(stop - start))
+    windows = windows_of(samples, used, part_window=part_window)
+    reached = dict.fromkeys(used.units, 0.0)
+    for parts in some_windows(samples, windows, at_once=at_once):
+        write_places(samples, copies, q, parts, used, reached, mixture)
+    counts = [
+        max(math.ceil(used.bytes[side] / mixture.shard_bytes), used.most[side], 1)
+        for side in (0, 1)
+    ]
+    train, val = (Shards(count=n, sizes=np.zeros(n, np.int64)) for n in counts)
+    groups, each = [], []
+    for side in (0, 1):
+        of_one = max(1, used.copies[side] // counts[side])
+        each.append(max(1, at_once // of_one))
+        columns = [samples.new(COPY) for _ in range(math.ceil(counts[side] / each[side]))]
+        groups.append((side, columns if used.copies[side] else []))
+    dealt = Dealt(
+        samples=samples, copies=copies, q=q, groups=groups, shards=(train, val), mixture=mixture
+    )
+    for start, stop in stretches(len(samples), rows=at_once):
+        _scatter(dealt, start, stop, each)
+    return dealt
+
+
+def _scatter(dealt: Dealt, start: int, stop: int, each: list[int]) -> None:
+    """The copies of a stretch of samples are in the columns of their shards, and counted."""
+    sample, place, sides = _copies_of(dealt, start, stop)
+    key = dealt.samples.columns["key"][start:stop]
+    for (side, columns), shards in zip(dealt.groups, dealt.shards, strict=True):
+        mine = np.flatnonzero(sides == side)
+        some = np.empty(len(mine), COPY)
+        some["shard"], some["place"] = shards.of(place[mine]), place[mine]
+        some["sample"], some["key"] = sample[mine], key[sample[mine] - start]
+        shards.sizes[:] += np.bincount(some["shard"], minlength=shards.count)
+        group = some["shard"] // each[side]
+        order = np.argsort(group, kind="stable")
+        edges = np.searchsorted(group[order], np.arange(len(columns) + 1))
+        for column, a, b in zip(columns, edges[:-1], edges[1:], strict=True):
+            if b > a:
+                column.append(some[order[a:b]])
+
+
+def deal(
+    index: pl.DataFrame, mixture: Mixture, *, part_window: int = 4, at_once: int = ROWS
+) -> pl.DataFrame:
     """One row per copy: split, shard, order, index_row, sorted so; shards count from 0 per split.
 
-    Reads: id, component, subset, split, copies, num_tokens, num_learned, num_crops, duration,
-    num_bytes, part, row of a picked index. `order` is the place within the shard. `part_window`:
-    parts mixed at a time.
+    Reads: id, component, subset, copies, num_tokens, num_learned, num_crops, duration, num_bytes,
+    part, row of a picked index. `order` is the place within the shard. `part_window`: parts mixed
+    at a time; `at_once`: samples in memory besides the index.
     """
-    index_row = np.flatnonzero((index["copies"] > 0).to_numpy())
-    if not len(index_row):
-        return _dealt(*(np.zeros(0, np.int64) for _ in range(3)), val=np.zeros(0, bool))
-    keys = draw.sample_keys(index["id"].gather(index_row), seed=mixture.seed)
-    used = index.select(READ)[index_row]
-    copies = used["copies"].to_numpy().astype(np.int64)
-    unit = np.maximum(_units(used, mixture), 1e-9)  # what counts nothing still has a place
-    q = _places(used, unit, keys, part_window=part_window)
-
-    row = np.repeat(np.arange(used.height), copies)
-    number = np.arange(len(row)) - np.repeat(np.cumsum(copies) - copies, copies)  # j of its copies
-    place = (q[row] + number) / copies[row]
-    val = (used["split"] == "val").to_numpy()
-    size = (used["num_bytes"] + TOKEN_BYTES * used["num_tokens"]).to_numpy()
-    shard = np.zeros(len(row), np.int64)
-    for side in np.unique(val):
-        mine = val[row] == side
-        count = max(
-            math.ceil(size[row][mine].sum() / mixture.shard_bytes), int(copies[row][mine].max()), 1
+    licences = dict.fromkeys(mixture.components, "")  # nothing here is under a limit
+    samples, rows = samples_of(index, mixture, licences=licences)
+    copies = samples.new(np.int32)
+    copies.append(index["copies"].to_numpy()[rows])
+    dealt = deal_samples(samples, copies, mixture, part_window=part_window, at_once=at_once)
+    frames = [
+        pl.DataFrame(
+            {
+                "split": pl.Series([split] * len(found), dtype=pl.Categorical),
+                "shard": pl.repeat(number, len(found), dtype=pl.Int32, eager=True),
+                "order": np.arange(len(found), dtype=np.int32),
+                "index_row": rows[found],
+            }
         )
-        shard[mine] = np.minimum((place[mine] * count).astype(np.int64), count - 1)
-    order = np.lexsort((keys[row], place, shard, val[row]))
-    row, shard, sides = row[order], shard[order], val[row][order]
-    new = np.r_[True, (shard[1:] != shard[:-1]) | (sides[1:] != sides[:-1])]
-    start = np.maximum.accumulate(np.where(new, np.arange(len(row)), 0))
-    return _dealt(_gapless(sides, shard), np.arange(len(row)) - start, index_row[row], val=sides)
+        for split, number, found in dealt.in_order()
+    ]
+    schema = {"split": pl.Categorical, "shard": pl.Int32, "order": pl.Int32, "index_row": pl.Int64}
+    return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
 
 
 def with_shards(index: pl.DataFrame, dealt: pl.DataFrame) -> pl.DataFrame:
@@ -86,109 +206,3 @@ def with_shards(index: pl.DataFrame, dealt: pl.DataFrame) -> pl.DataFrame:
     starts = np.concatenate([[0], ends]).astype(np.int64)
     lists = pa.LargeListArray.from_arrays(pa.array(starts), pa.array(shard[order]))
     return index.with_columns(pl.Series("shard", lists))
-
-
-def _units(used: pl.DataFrame, mixture: Mixture) -> np.ndarray:
-    if mixture.measure == "samples":
-        return np.ones(used.height)
-    column = {"tokens": "num_tokens", "learned_tokens": "num_learned"}[mixture.measure]
-    return used[column].to_numpy().astype(np.float64)
-
-
-def _places(
-    used: pl.DataFrame, unit: np.ndarray, keys: np.ndarray, *, part_window: int
-) -> np.ndarray:
-    """[N] float64 in [0, 1): where in its stream each sample lies."""
-    of = ["component", "subset"]
-    size = pl.coalesce("duration", "num_crops").cast(pl.Float64) * 1000
-    block = (pl.col("row") // BLOCK_ROWS).cast(pl.Int32)
-    lines = used.select(*of, "part", block=block, size=size.cast(pl.Int64))
-    stream = used.select(pl.struct("split", *of, "copies").rank("dense")).to_series().to_numpy()
-    for within, what, name, count in (
-        (of, ["part"], "window", part_window),
-        ([*of, "window"], ["part", "block"], "group", BLOCKS_MIXED),
-    ):
-        together = _together(lines, within, what, count=count, name=name)
-        lines = lines.join(together, on=[*within, *what], how="left", maintain_order="left")
-        turns = _in_turn(lines, within, name)
-        lines = lines.join(turns, on=[*within, name], how="left", maintain_order="left")
-    window, group = lines["window_turn"].to_numpy(), lines["group_turn"].to_numpy()
-    key = draw.rehash(keys, "order")
-    cell = lines.select(pl.struct(*of, "window", "group").rank("dense")).to_series().to_numpy()
-    within = cell.astype(np.int64) * (int(stream.max()) + 1) + stream
-    turn = _turns(within, lines["size"].to_numpy(), key)
-    order = np.lexsort((key, turn, cell, group, window, stream))
-    sizes, streams = unit[order], stream[order]
-    total = np.bincount(streams, sizes)
-    through = np.cumsum(sizes)
-    begins = np.flatnonzero(np.r_[True, streams[1:] != streams[:-1]])
-    base = np.repeat((through - sizes)[begins], np.diff(np.r_[begins, len(order)]))
-    jitter = draw.unit_fractions(draw.rehash(keys[order], "jitter"))
-    q = np.empty(len(order))
-    q[order] = np.clip((through - sizes - base + jitter * sizes) / total[streams], 0, 1 - 1e-9)
-    return q
-
-
-def _turns(cell: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """[N] float64 in [0, 1): a place among those of the same `cell`, such that every stretch of
-    places has all ranks of size; equal sizes rank by key.
-    """
-    order = np.lexsort((key, size, cell))
-    new = np.r_[True, cell[order][1:] != cell[order][:-1]]
-    start = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
-    turn = np.empty(len(order))
-    shift = draw.unit_fractions(draw.rehash(key[order[start]], "shift"))
-    turn[order] = ((np.arange(len(order)) - start) * GOLDEN + shift) % 1.0
-    return turn
-
-
-def _sized(lines: pl.DataFrame, unit: list[str], *, name: str) -> pl.DataFrame:
-    """A line per `unit`, with the mean size of its samples and a hash of what it is."""
-    mean = pl.col("size").sum() / pl.len()  # a sum of integers: the same in any order
-    found = lines.group_by(unit).agg(mean.alias("mean")).sort(unit)
-    words = pl.concat_str([pl.col(column).cast(pl.String) for column in unit], separator="/")
-    keys = draw.sample_keys(found.select(words).to_series(), seed=0)
-    return found.with_columns(key=pl.Series(draw.rehash(keys, name)))
-
-
-def _in_turn(lines: pl.DataFrame, within: list[str], name: str) -> pl.DataFrame:
-    """A line per `name` with its place among those `within`."""
-    found = _sized(lines, [*within, name], name=f"{name} turn")
-    cell = found.select(pl.struct(within).rank("dense")).to_series().to_numpy()
-    turn = _turns(cell, found["mean"].to_numpy(), found["key"].to_numpy())
-    return found.select(*within, name, pl.Series(f"{name}_turn", turn))
-
-
-def _together(
-    lines: pl.DataFrame, within: list[str], unit: list[str], *, count: int, name: str
-) -> pl.DataFrame:
-    """A line per `unit` with the number of its `name`: at most `count` units `within` have the
-    same, one of each of `count` ranges of mean sizes.
-    """
-    rank = pl.struct("mean", "key").rank("ordinal").over(within).cast(pl.Int64) - 1
-    found = _sized(lines, [*within, *unit], name=name).with_columns(
-        range=rank // ((pl.len().over(within) + count - 1) // count)
-    )
-    place = pl.col("key").rank("ordinal").over(*within, "range").cast(pl.Int64) - 1
-    return found.select(*within, *unit, place.cast(pl.Int32).alias(name))
-
-
-def _gapless(val: np.ndarray, shard: np.ndarray) -> np.ndarray:
-    """Shards of each split numbered 0, 1, 2, ... where an empty stretch left a gap."""
-    out = np.empty(len(shard), np.int64)
-    for side in np.unique(val):
-        mine = val == side
-        out[mine] = np.unique(shard[mine], return_inverse=True)[1]
-    return out
-
-
-def _dealt(
-    shard: np.ndarray, order: np.ndarray, index_row: np.ndarray, *, val: np.ndarray
-) -> pl.DataFrame:
-    columns = {"val": val, "shard": shard, "order": order, "index_row": index_row}
-    split = pl.when("val").then(pl.lit("val")).otherwise(pl.lit("train")).cast(pl.Categorical)
-    return pl.DataFrame(columns).select(
-        split.alias("split"),
-        pl.col("shard", "order").cast(pl.Int32),
-        pl.col("index_row").cast(pl.Int64),
-    )

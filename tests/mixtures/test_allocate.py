@@ -150,7 +150,7 @@ def test_redistribute_shares_out_what_is_empty_also_where_all_is_asked_for():
     assert table["target"].to_list() == pytest.approx([0, 100, 0, 200])  # c to e stays 1 to 2
     nothing = supply_of({("c", "a"): 0, ("c", "b"): 0, ("d", "x"): 0, ("e", "y"): 0}, tokens_each=1)
     with pytest.raises(ValueError, match=r"made: c: why\. .*c .*can give nothing"):
-        allocate(nothing, mixture, gone={"c": "c: why."})
+        allocate(nothing, mixture, gone=lambda: {"c": "c: why."})
 
 
 def test_nothing_is_said_where_nothing_was_short():

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixtures.deal import BLOCK_ROWS, deal, with_shards
+from mixtures.deal import deal, with_shards
 from mixtures.pick import VERSION, pick
+from mixtures.places import BLOCK_ROWS
 from tests.mixtures.synthetic import index_of, mixture_of
 
 MODALITY = {"text": "text", "image": "image", "video": "video"}
