@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from trainer import checkpoint
-from trainer.config import load, split_pairs
+from trainer.arguments import split_pairs
+from trainer.config_file import load
 from trainer.data.shards import Mixture, Rows, open_mixture
 from trainer.evaluation.held_out import components, held_out
 from trainer.loop import train

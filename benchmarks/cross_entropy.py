@@ -29,7 +29,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer.config import load, split_pairs
+from trainer.arguments import split_pairs
+from trainer.config_file import load
 from trainer.model.smolvlm import chunked_losses
 
 DEFAULTS = {

@@ -25,7 +25,8 @@ import pyarrow as pa
 from benchmarks.scale import row, write
 from mixtures import draw
 from mixtures import pick as picking
-from mixtures.config import Mixture, load
+from mixtures.config import Mixture
+from mixtures.mixture_file import load
 from mixtures.pick import INDEX
 from pipelines import main_path
 from pipelines.engine import tables

@@ -24,7 +24,8 @@ import torch
 
 from tokenization.schema import Encoding
 from tokenization.vocab import load_tokenizer
-from trainer.config import load, split_pairs
+from trainer.arguments import split_pairs
+from trainer.config_file import load
 from trainer.evaluation.answer import Question, answers, prompts
 from trainer.model.smolvlm import count_parameters, random_model
 

@@ -24,7 +24,8 @@ from tokenization.encode import encode
 from tokenization.pack import pack
 from tokenization.schema import PACKED_WRITTEN, SAMPLE, Encoding
 from tokenization.vocab import load_tokenizer
-from trainer.config import load, split_pairs
+from trainer.arguments import split_pairs
+from trainer.config_file import load
 from trainer.evaluation.evaluate import evaluate_command
 from trainer.loop import train
 

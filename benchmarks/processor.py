@@ -46,7 +46,7 @@ def write(data: str, output: Path) -> None:
     import dataclasses
 
     from tokenization.images import crop_pixels as crops
-    from trainer.config import load
+    from trainer.config_file import load
     from trainer.evaluation.answer import Question, answers, open_checkpoint, prompts
     from trainer.loop import train
 
@@ -126,7 +126,7 @@ def compare(output: Path) -> bool:
 if __name__ == "__main__":
     if len(sys.argv) == 2 and "=" not in sys.argv[1]:
         sys.exit(0 if compare(Path(sys.argv[1])) else 1)
-    from trainer.config import split_pairs
+    from trainer.arguments import split_pairs
 
     options = {"data": "out/quickstart", "output": "out/processor"} | split_pairs(sys.argv[1:])
     write(options["data"], Path(options["output"]))

@@ -34,7 +34,9 @@ import torch
 from tokenization.fit import pack_rows
 from tokenization.schema import PACKED
 from trainer import loop
-from trainer.config import Config, load, split_pairs
+from trainer.arguments import split_pairs
+from trainer.config import Config
+from trainer.config_file import load
 from trainer.data.batches import Loader, collate
 from trainer.data.shards import Row, Rows, open_mixture
 from trainer.model import initial

@@ -2,11 +2,9 @@
 
     parts in turn, and what each yields --settle--> how many are used; how many to look at next
 
-Parts that are read together are a *queue*: a subset with a weight, or all subsets of a component
-without, one fraction of each. A queue is used from its start; how far depends on what its parts
-hold and on the mixture alone. Nothing beyond a stretch is looked at to find its end, so that the
-result is the same whatever was read before, by whom, in how many rounds, and however well the need
-was guessed.
+A queue (queues.py) is used from its start; how far depends on what its parts hold and on the
+mixture alone. Nothing beyond a stretch is looked at to find its end, so that the result is the same
+whatever was read before, by whom, in how many rounds, and however well the need was guessed.
 
 | YIELDS column                    | of a part, per set of `limits` that its samples are under     |
 |----------------------------------|---------------------------------------------------------------|
@@ -25,8 +23,9 @@ import numpy as np
 import polars as pl
 
 from mixtures.allocate import caps_of, epochs_of, redistributed
-from mixtures.config import Mixture, is_weighted, reads_all
+from mixtures.config import Mixture
 from mixtures.limits import kept_fractions
+from mixtures.queues import Key, Queue
 
 COUNTS = ("rows", "kept", "samples", "units", "tokens", "val_units")
 YIELDS = pl.Schema({"subset": pl.String, "limited": pl.UInt32, **dict.fromkeys(COUNTS, pl.Float64)})
@@ -36,71 +35,6 @@ limits), a stretch grows by this part of itself at a time, so that it ends near 
 AHEAD = 0.9
 """Of the parts that seem to be missing, how many are looked at in the next round: the rest is seen
 more clearly then."""
-Key = tuple[str, str]
-"""(component, subset)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Queue:
-    """Parts that are read together, in order."""
-
-    component: str
-    share: float
-    """Of the component's part of the mixture."""
-    subsets: tuple[str, ...]
-    """[parts] the subset of each part."""
-    turns: tuple[int, ...]
-    """[parts] which of its subset's parts it is, in the order of their turn."""
-    starts: tuple[float, ...]
-    """[parts] the fraction of its subset that lies before it, ascending."""
-    ends: tuple[float, ...]
-    """[parts] the fraction of its subset that it ends."""
-    whole: bool
-    """All of it is read, however little is used."""
-
-    @property
-    def least(self) -> int:
-        """Parts that are read in any case: the first of each subset."""
-        return self.starts.count(0.0)
-
-
-def queues_of(parts: Mapping[Key, Sequence[float]], mixture: Mixture) -> list[Queue]:
-    """The queues of a mixture, and in each the parts in the order of reading; `parts`: subset ->
-    the sizes of its parts in the order of their turn.
-    """
-    made = []
-    for name, component in mixture.components.items():
-        mine = [subset for (owner, subset) in parts if owner == name]
-        weight = {s: settings.weight for s, settings in component.subsets.items()}
-        weighted = is_weighted(component)
-        named = {s: 1.0 if w is None else w for s, w in weight.items()}
-        total = sum(named.get(s, 1.0) for s in dict.fromkeys([*named, *mine]))
-        for together in [[s] for s in mine] if weighted else [mine]:
-            lines = sorted(
-                (start, turn, end, subset)
-                for subset in together
-                for turn, (start, end) in enumerate(_stretches(parts[name, subset]))
-            )
-            made.append(
-                Queue(
-                    component=name,
-                    share=named.get(together[0], 1.0) / total if weighted else 1.0,
-                    subsets=tuple(subset for *_, subset in lines),
-                    turns=tuple(turn for _, turn, *_ in lines),
-                    starts=tuple(start for start, *_ in lines),
-                    ends=tuple(end for _, _, end, _ in lines),
-                    whole=reads_all(mixture, name),
-                )
-            )
-    return [queue for queue in made if queue.subsets]
-
-
-def _stretches(sizes: Sequence[float]) -> list[tuple[float, float]]:
-    """(start, end) of each part as fractions of all; by number where no size is known."""
-    known = np.asarray(sizes, float) if sum(sizes) else np.ones(len(sizes))
-    ends = np.cumsum(known) / known.sum()
-    ends[-1] = 1.0
-    return list(zip(np.r_[0.0, ends[:-1]].tolist(), ends.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

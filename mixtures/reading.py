@@ -6,6 +6,7 @@ Nothing here knows which keys a mixture may have; `config.py` does. A mixture fi
 people share: nothing in it is resolved or interpolated, and it is as large as a page.
 """
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -303,3 +304,13 @@ def _plain(config: Any) -> Any:
 
 def _mappings(block: object) -> list[dict[str, Any]]:
     return [c for c in block.values() if isinstance(c, dict)] if isinstance(block, dict) else []
+
+
+def explained(error: OmegaConfBaseException) -> str:
+    """What OmegaConf found wrong, as one sentence with the full key."""
+    key, kind = str(error.full_key or error.key), error.object_type
+    first = str(error).splitlines()[0]
+    if "not in" in first and dataclasses.is_dataclass(kind):
+        known = [f.name for f in dataclasses.fields(kind)]
+        return f"unknown key {key!r}.{did_you_mean(str(error.key), known)}"
+    return f"{key}: {first}."

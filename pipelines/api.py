@@ -44,7 +44,7 @@ class MixtureFile:
 
     def to_yaml(self) -> str:
         """Every setting, those by default too."""
-        from mixtures.config import to_yaml
+        from mixtures.mixture_file import to_yaml
 
         return to_yaml(self.mixture)
 

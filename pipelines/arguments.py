@@ -73,7 +73,7 @@ def mixture_of(settings: Mapping[str, str]) -> str:
 
 def load_mixture_of(name: str, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
     """The mixture of that name or file, with the overrides."""
-    from mixtures.config import load as load_mixture
+    from mixtures.mixture_file import load as load_mixture
     from mixtures.reading import find
     from tokenization.published import encoding_of
     from tokenization.schema import Encoding

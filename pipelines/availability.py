@@ -16,9 +16,8 @@ from mixtures.reading import variants_of
 from pipelines.engine import tables
 from pipelines.reading import hub
 from pipelines.reading.files import Tree, list_tree
-from pipelines.reading.locate import subset_files
+from pipelines.reading.locate import media_tree_of, subset_files
 from pipelines.reading.media_files import is_medium
-from pipelines.reading.parts import media_tree_of
 from pipelines.sources import Source
 from pipelines.survey import Place, source_of
 

@@ -17,8 +17,9 @@ import polars as pl
 from mixtures import pick as picking
 from mixtures.config import Mixture, reads_all
 from mixtures.draw import sample_keys
-from mixtures.enough import YIELDS, Queue, queues_of, settle
+from mixtures.enough import YIELDS, settle
 from mixtures.limits import limit_masks
+from mixtures.queues import Queue, queues_of
 from pipelines.engine import tables
 from pipelines.index import PARTS, index_lines, index_of, whole_rows
 from pipelines.near import Searching, compare_in_memory

@@ -19,7 +19,9 @@ import polars as pl
 from mixtures import pick as picking
 from mixtures import plan as costing
 from mixtures.allocate import binding, human_count
-from mixtures.config import Mixture, check_licences, load, reads_all
+from mixtures.checks import check_licences
+from mixtures.config import Mixture, reads_all
+from mixtures.mixture_file import load
 from mixtures.optional import LeftOut, differences
 from mixtures.reading import bundled_mixtures, variants_of
 from pipelines.availability import Lack, settled

@@ -28,7 +28,8 @@ import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
-from mixtures.config import Mixture, hash_lists, to_yaml
+from mixtures.config import Mixture, hash_lists
+from mixtures.mixture_file import to_yaml
 from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
 from pipelines import recipe

@@ -27,12 +27,9 @@ from pipelines.engine import tables
 from pipelines.reading import ingest, traffic
 from pipelines.reading.files import File, Tree, is_url
 from pipelines.reading.head import Head, MediumFound, find_medium, head_of
+from pipelines.reading.locate import find_files, media_tree_of
 from pipelines.reading.media_files import Media
 from pipelines.reading.member_paths import key_of
-from pipelines.reading.parts import (
-    find_files,
-    media_tree_of,
-)
 from pipelines.reading.sample_media import Reader
 from pipelines.reading.splitting import SubsetMedia, media_of
 from pipelines.sources import SOURCES, Defect, Sample, Source

@@ -11,7 +11,8 @@ from typing import Any
 
 import filters
 from mixtures import pick as picking
-from mixtures.config import Component, Mixture, check_licences, encoding_of, rules_of
+from mixtures.checks import check_licences
+from mixtures.config import Component, Mixture, encoding_of, rules_of
 from mixtures.optional import LeftOut
 from pipelines import plugins, recipe, sources
 from pipelines.engine import private, tables, versions

@@ -72,7 +72,7 @@ FLOORS = {
         ("model",),
         ("data",),
         ("parallel",),
-        ("config", "usage"),
+        ("config", "config_file", "arguments", "usage"),
     ],
 }
 """From the top down, by the longest name that fits."""

@@ -5,7 +5,7 @@ import base64
 import polars as pl
 import pytest
 
-from mixtures.config import load
+from mixtures.mixture_file import load
 from pipelines.__main__ import main
 from pipelines.engine import tables
 from tests.laid_out import hash_of, image, lay_out, sentence

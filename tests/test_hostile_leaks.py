@@ -107,7 +107,7 @@ def test_a_variable_of_the_environment_is_not_read(tmp_path, monkeypatch, capsys
 
 
 def test_a_trainers_config_is_not_interpolated(tmp_path, monkeypatch):
-    from trainer.config import load
+    from trainer.config_file import load
 
     monkeypatch.setenv("HF_TOKEN", "hf_pineapplepineapplepineapple")
     file = tmp_path / "c.yaml"

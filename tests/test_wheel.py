@@ -21,11 +21,11 @@ import sys
 from pathlib import Path
 
 import pipelines, mixtures, filters, tokenization, trainer
-from mixtures.config import load
+from mixtures.mixture_file import load
 from mixtures.reading import FOLDER
 from tokenization.schema import Encoding
 from tokenization.vocab import load_tokenizer
-from trainer import config
+from trainer import config_file
 
 for package in (pipelines, mixtures, filters, tokenization, trainer):
     assert Path(package.__file__).is_relative_to(sys.argv[1]), package.__file__
@@ -33,8 +33,8 @@ for file in sorted(FOLDER.rglob("*.yaml")):
     name = str(file.relative_to(FOLDER).with_suffix(""))
     assert load(name, encoding=Encoding).components
     print("mixture", name)
-for file in sorted(config.CONFIGS.glob("*.yaml")):
-    print("config", config.load(file.stem, {}).name)
+for file in sorted(config_file.CONFIGS.glob("*.yaml")):
+    print("config", config_file.load(file.stem, {}).name)
 print("tokens", len(load_tokenizer("builtin")))
 """
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 from tokenization import command_line
 from tokenization.command_line import PREEMPTED, Answer, Command, Program
 from trainer import usage
-from trainer.config import split_pairs
+from trainer.arguments import split_pairs
 
 
 def train(words: list[str]) -> Answer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.cluster import cluster_settings, launch
 from trainer.config import Config, Model
-from trainer.config import load as load_config
+from trainer.config_file import load as load_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin

@@ -15,8 +15,8 @@ import torch
 
 from tokenization.terminal import say
 from trainer import checkpoint
+from trainer.arguments import did_you_mean, split_pairs
 from trainer.checkpoint import ARRIVING
-from trainer.config import did_you_mean, split_pairs
 from trainer.data import integrity
 from trainer.saving import share
 

@@ -27,7 +27,8 @@ from torch import nn
 
 from tokenization.published import CONFIGS, WEIGHTS, fetch, is_hub_id, split_revision
 from tokenization.schema import Encoding
-from trainer.config import Config, changed_fields, load
+from trainer.config import Config, changed_fields
+from trainer.config_file import load
 from trainer.data import integrity
 from trainer.data.shards import Mixture
 from trainer.state import State

@@ -39,7 +39,8 @@ from trainer.checkpoint import (
     folder_name,
     said_encoding,
 )
-from trainer.config import Config, to_yaml
+from trainer.config import Config
+from trainer.config_file import to_yaml
 from trainer.data import integrity
 from trainer.data.shards import Mixture
 from trainer.model import adapter, layout

@@ -5,11 +5,12 @@ data: | MIRROR/ORG/NAME | hub --list--> Tree --globs of the source--> subset -> 
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pipelines.reading import hub
+from pipelines.reading.configs import config_files
 from pipelines.reading.files import (
     File,
     Tree,
@@ -21,6 +22,10 @@ from pipelines.reading.files import (
     matching_files,
 )
 from pipelines.reading.leftovers import sentences
+from pipelines.reading.media_files import is_medium
+from pipelines.reading.named import keys_in
+from pipelines.reading.schema import check_files
+from pipelines.reading.splitting import kind_of, media_of
 from pipelines.sources.sample import Source
 
 GLOB = re.compile(r"[*?]")
@@ -177,3 +182,67 @@ def discover_subsets(about: Source, tree: Tree) -> list[str]:
         if pairs and subset_files(about, tree, about.whole_name):
             return [about.whole_name]
     return [about.whole_name] if subset_files(about, tree, about.whole_name) else []
+
+
+def find_files(
+    about: Source,
+    names: list[str],
+    *,
+    data: str | None,
+    media: str | None,
+    mirror: str | None,
+    beside: str,
+    ours: Sequence[str],
+    where: str,
+) -> tuple[Tree, dict[str, list[File]], Tree | None]:
+    """(the tree, subset -> its annotation files, the tree of `media:` where it is named)."""
+    if data is not None:
+        data = placed(data, beside=beside, where=f"{where}.data")
+    tree, chosen = locate_files(about, data=data, mirror=mirror, where=where, ours=ours)
+    if chosen and about.split != "train":
+        raise ValueError(
+            f"{where}.split is {about.split!r}, but data: names files, which are read whatever "
+            "split they are of. Name the folder, or leave split out."
+        )
+    if chosen:
+        found = rename_subset(chosen, about, names, where=where)
+    elif about.by_config:
+        found = config_files(about, tree, names, where=where)
+    else:
+        found = subsets_of(about, tree, names, where=where)
+    for files in found.values():
+        check_files(about, files, where=where)
+    if media is not None:
+        place = placed(media, beside=beside, where=f"{where}.media")
+        return tree, found, list_tree(place, ours=ours)
+    if chosen and not tree.commit and names_media(about, found):
+        tree = replace(list_tree(tree.root, ours=ours), named=True, unread=tree.unread)
+    return tree, found, None
+
+
+def media_tree_of(
+    about: Source, tree: Tree, subset: str, files: Sequence[File], *, mirror: str | None
+) -> Tree | None:
+    """What another repository holds of the subset's media; null where none is known to, where they
+    lie beside the annotations after all, and where the mirror lacks that repository.
+    """
+    if subset not in about.media_hub:
+        return None
+    beside = media_of(about, tree, subset, files, None).listed or ()
+    if any(is_medium(file.name) for file in beside):
+        return None
+    repository, *globs = about.media_hub[subset]
+    root = f"{mirror.rstrip('/')}/{repository}" if mirror else hub.hub_url(repository, "main")
+    if mirror and not is_url(root) and not Path(root).is_dir():
+        return None
+    other = list_tree(root)
+    wanted = [glob_regex(pattern) for pattern in globs]
+    held = (file for file in other.files if any(glob.match(file.name) for glob in wanted))
+    return replace(other, files=tuple(held))
+
+
+def names_media(about: Source, found: Mapping[str, Sequence[File]]) -> bool:
+    """Whether rows of the files name media, as far as planning may know."""
+    keys = [keys_in(tuple(files), about, kind_of(files[0])) for files in found.values()]
+    inside = about.layout not in ("json", "folder")
+    return any(not inside if key is None else len(key) > 0 for key in keys)

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 import filters
-from mixtures.config import load, rules_of
+from mixtures.config import rules_of
+from mixtures.mixture_file import load
 from pipelines.reading.ingest import ingest
 from pipelines.reading.parts import list_parts
 from tokenization.schema import Encoding

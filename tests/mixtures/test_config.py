@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixtures.config import Licences, Mixture, check_licences, encoding_of, load, rules_of, to_yaml
+from mixtures.checks import check_licences
+from mixtures.config import Licences, Mixture, encoding_of, rules_of
+from mixtures.mixture_file import load, to_yaml
 from tests.mixtures.synthetic import mixture_of
 from tokenization.schema import Encoding
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtures.config import Component, Mixture, Subset
-from mixtures.enough import YIELDS, Look, Queue, Settled, needs_of, queues_of, settle
+from mixtures.enough import YIELDS, Look, Settled, needs_of, settle
+from mixtures.queues import Queue, queues_of
 from tokenization.schema import Encoding
 
 few = settings(max_examples=40)

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mixtures.config import Mixture, load
+from mixtures.config import Mixture
+from mixtures.mixture_file import load
 from mixtures.plan import RECORDED, by_modality, demand, recorded_supply, totals
 from mixtures.reading import FOLDER, bundled_mixtures, variants_of
 from pipelines.sources import SOURCES as SOURCES_OF_CODE

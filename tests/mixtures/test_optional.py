@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixtures.config import Component, Limit, Mixture, load
+from mixtures.config import Component, Limit, Mixture
+from mixtures.mixture_file import load
 from mixtures.optional import differences, without
 from tokenization.schema import Encoding
 

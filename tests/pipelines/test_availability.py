@@ -5,7 +5,7 @@ import json
 import pytest
 from huggingface_hub import constants
 
-from mixtures.config import load
+from mixtures.mixture_file import load
 from mixtures.reading import bundled_mixtures
 from pipelines.__main__ import main
 from pipelines.availability import lacks_of, refuse, settled

@@ -9,7 +9,7 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from mixtures.config import load
+from mixtures.mixture_file import load
 from pipelines import plugins
 from pipelines.__main__ import main
 from pipelines.engine import runner

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mixtures.config import load
+from mixtures.mixture_file import load
 from pipelines.__main__ import main
 from pipelines.probing import fails, probe
 from pipelines.readiness import ready

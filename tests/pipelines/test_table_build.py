@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mixtures.config import load, to_yaml
+from mixtures.mixture_file import load, to_yaml
 from pipelines.__main__ import main
 from pipelines.engine import tables
 from pipelines.survey import Place, survey

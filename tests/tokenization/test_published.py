@@ -11,7 +11,7 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from mixtures.config import load
+from mixtures.mixture_file import load
 from tokenization.published import CONFIGS, WEIGHTS, encoding_of, fetch, is_hub_id, split_revision
 from tokenization.schema import Encoding
 from tokenization.vocab import BUILTIN

@@ -8,7 +8,8 @@ import torch
 
 from tests.processes import Nursery
 from tests.trainer.shards import toy
-from trainer.config import Config, load
+from trainer.config import Config
+from trainer.config_file import load
 
 SMALL = {
     "model.vision.hidden_size": "32",

@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from trainer import parallel
-from trainer.config import load
+from trainer.config_file import load
 from trainer.data.shards import open_mixtures
 from trainer.model import initial
 

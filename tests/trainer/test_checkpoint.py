@@ -19,7 +19,8 @@ from tests.trainer.shards import ENCODING, toy
 from tokenization.inference import unsaid
 from tokenization.vocab import load_tokenizer, plain_tokenizer
 from trainer import checkpoint
-from trainer.config import Config, to_yaml
+from trainer.config import Config
+from trainer.config_file import to_yaml
 from trainer.data.batches import collate
 from trainer.data.shards import Rows, open_mixture
 from trainer.evaluation import measure

@@ -14,10 +14,10 @@ import yaml
 
 from tests.trainer.conftest import SMALL, Settings
 from tests.trainer.shards import toy, write
-from trainer import config as config_module
 from trainer import optim
 from trainer.__main__ import main
-from trainer.config import Config, Optim, find_config, load, to_yaml
+from trainer.config import MAY_CHANGE, Config, Optim
+from trainer.config_file import CONFIGS, find_config, load, to_yaml
 from trainer.evaluation.evaluate import OPTIONS
 from trainer.evaluation.metrics import METRICS
 from trainer.loop import train
@@ -273,7 +273,7 @@ def test_help_names_every_config_and_real_fields_only(capsys: pytest.CaptureFixt
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 100
-    for config in config_module.CONFIGS.glob("*.yaml"):
+    for config in CONFIGS.glob("*.yaml"):
         assert config.stem in shown
     for key, value in re.findall(r"^  ([a-z_.]+)=([0-9.]+|auto)(?=,? )", shown, re.MULTILINE):
         standing: object = Config()
@@ -297,7 +297,7 @@ def test_help_of_evaluate_names_every_option(capsys: pytest.CaptureFixture[str])
 
 
 def test_every_field_that_may_change_exists() -> None:
-    assert set(config_module.MAY_CHANGE) <= set(Config.__dataclass_fields__)
+    assert set(MAY_CHANGE) <= set(Config.__dataclass_fields__)
 
 
 # -- schedules ------------------------------------------------------------------------------------

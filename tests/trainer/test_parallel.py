@@ -15,7 +15,8 @@ from tests.trainer.conftest import Settings
 from tests.trainer.evaluation.conftest import write_tsv
 from trainer import checkpoint, optim
 from trainer.__main__ import main
-from trainer.config import Config, to_yaml
+from trainer.config import Config
+from trainer.config_file import to_yaml
 from trainer.data.shards import open_mixtures
 from trainer.loop import train
 from trainer.model.initial import initial_model, tokenizer_of

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from tokenization.schema import Encoding
-from trainer.config import Config, did_you_mean
+from trainer.arguments import did_you_mean
+from trainer.config import Config
 from trainer.data import cache as caching
 from trainer.data import integrity
 from trainer.data.cache import Remote

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.images import open_image
-from trainer.config import did_you_mean
+from trainer.arguments import did_you_mean
 from trainer.evaluation.answer import Question
 from trainer.evaluation.confidence import Interval, Scores, clusters_of, mean_interval
 from trainer.evaluation.metrics import METRICS

@@ -20,8 +20,8 @@ from typing import Any
 
 from tokenization.inference import plain_encoding
 from tokenization.terminal import say
+from trainer.arguments import did_you_mean, split_pairs
 from trainer.checkpoint import resolve_checkpoint
-from trainer.config import did_you_mean, split_pairs
 from trainer.evaluation import vlmevalkit
 from trainer.evaluation.answer import answers, open_checkpoint
 from trainer.evaluation.benchmark import (

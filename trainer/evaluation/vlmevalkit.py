@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.terminal import say
-from trainer.config import did_you_mean
+from trainer.arguments import did_you_mean
 from trainer.evaluation.benchmark import Case, default_metric
 
 TABLE = Path(__file__).with_name("vlmevalkit.csv")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mixtures.config import load
+from mixtures.mixture_file import load
 from pipelines.reading.ingest import ingest
 from pipelines.survey import Place, listing_of
 from tests.pipelines.sources.making import png, said, write

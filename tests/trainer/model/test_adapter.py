@@ -11,7 +11,8 @@ from tests.trainer.conftest import SMALL, Settings
 from tests.trainer.model.test_smolvlm import SAMPLES, batch_of
 from tokenization.vocab import load_tokenizer
 from trainer import optim
-from trainer.config import Adapter, load
+from trainer.config import Adapter
+from trainer.config_file import load
 from trainer.model import adapter
 from trainer.model.initial import initial_model
 from trainer.model.smolvlm import Objective, count_parameters, random_model, use_attention

@@ -15,9 +15,10 @@ from tests.processes import Nursery
 from tests.trainer.conftest import SMALL, TRAIN
 from tests.trainer.published import publish
 from tokenization.vocab import load_tokenizer
-from trainer import checkpoint, config
+from trainer import checkpoint, config_file
 from trainer.__main__ import main
-from trainer.config import load
+from trainer.config import Config, Rates
+from trainer.config_file import load
 from trainer.data.shards import open_mixture
 from trainer.loop import train
 from trainer.model.published import check_init, model_of
@@ -48,13 +49,13 @@ def published(trained: Path, tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def starting(init: Path | str, mixture: Path, name: str = "", **more: str) -> config.Config:
+def starting(init: Path | str, mixture: Path, name: str = "", **more: str) -> Config:
     pairs = RUN | STILL | {"data": str(mixture), "init": str(init)}
     pairs |= {key.replace("__", "."): value for key, value in more.items()}
     return load(name, pairs, model_of=model_of)
 
 
-def notes(config_: config.Config) -> list[str]:
+def notes(config_: Config) -> list[str]:
     mixtures = [open_mixture(folder) for folder in config_.data]
     return check_init(config_, mixtures, load_tokenizer("builtin"))
 
@@ -140,7 +141,7 @@ def test_what_a_shipped_config_writes_is_not_hers(
     published: Callable[..., Path], mixture: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sizes = {key: value for key, value in (SMALL | SIZES).items() if key.startswith("model.")}
-    monkeypatch.setattr(config, "CONFIGS", tmp_path)
+    monkeypatch.setattr(config_file, "CONFIGS", tmp_path)
     shipped = (ROOT / "trainer" / "tiny.yaml").read_text().replace("10000.0", "273768.0")
     (tmp_path / "stretched.yaml").write_text(shipped)
     config_ = starting(published(), mixture, "stretched", **sizes)
@@ -232,7 +233,7 @@ def test_one_number_is_the_rate_of_all_towers(tmp_path: Path) -> None:
         load("tiny", {"optim.lr": "1e-3", "optim.lr.vision": "2e-4", "optim.lr.language": "2e-4",
                       "optim.lr.connector": "2e-4"}),
     ):  # fmt: skip
-        assert config_.optim.lr == config.Rates(vision=2e-4, connector=2e-4, language=2e-4)
+        assert config_.optim.lr == Rates(vision=2e-4, connector=2e-4, language=2e-4)
     (tmp_path / "mine.yaml").write_text("optim: {lr: 3e-4, clip: 2}\n")
     mine = load(str(tmp_path / "mine.yaml"), {})
     assert (mine.optim.lr.vision, mine.optim.clip) == (3e-4, 2.0)
@@ -251,7 +252,7 @@ def test_a_config_of_the_checkpoints_sizes_says_the_rest(
         "language": {"hidden_size": 32},
     }
     (shipped / "small.yaml").write_text(json.dumps({"model": sizes, "save_dtype": "bfloat16"}))
-    monkeypatch.setattr(config, "CONFIGS", shipped)
+    monkeypatch.setattr(config_file, "CONFIGS", shipped)
     found = starting(folder, mixture)
     assert (found.save_dtype, found.name) == ("bfloat16", folder.name)
     assert found.model.language.intermediate_size == 64

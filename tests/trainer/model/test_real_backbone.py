@@ -13,7 +13,8 @@ import torch
 
 from tests.trainer.conftest import SMALL
 from trainer import checkpoint
-from trainer.config import Config, load
+from trainer.config import Config
+from trainer.config_file import load
 from trainer.loop import train
 from trainer.model.initial import initial_model
 

@@ -11,7 +11,7 @@ from tests.trainer.shards import ENCODING, KINDS, pack, sample
 from tokenization.schema import PACKED
 from tokenization.vocab import load_tokenizer
 from trainer import optim, parallel
-from trainer.config import load
+from trainer.config_file import load
 from trainer.data.batches import Batch, collate
 from trainer.data.shards import Row
 from trainer.model.smolvlm import (
