@@ -39,6 +39,8 @@ TEXT_BYTES = 4.2
 FILL = 0.99
 """Of a packed row, what packing reaches."""
 USED = ("samples", "tokens", "learned", "crops", "bytes")
+READ = ("samples", "crops", "bytes")
+"""Counts of what is read; in a recorded supply `all_samples`, ... are those before limits."""
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "L4": 121e12}
 """Dense bf16, FLOP/s: NVIDIA's data sheets (H100: SXM)."""
 
@@ -104,7 +106,8 @@ def recorded_supply(
     frame = pl.DataFrame(lines, schema=schema)
     frame = frame.with_columns(limited=limit_masks(frame, mixture, licences=licences or {}))
     stay = pl.Series(kept_fractions(frame, mixture))
-    return frame.with_columns(pl.col(counts) * stay).drop("duration", "tags")
+    whole = {f"all_{c}": pl.col(c) for c in READ}
+    return frame.with_columns(pl.col(counts) * stay, **whole).drop("duration", "tags")
 
 
 def _kept(rows: int, subset: Subset, mixture: Mixture) -> int:
@@ -165,21 +168,34 @@ def planned_use(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
 
 
 def what_is_read(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
-    """`planned_use` with samples, crops and bytes of what a build reads of each stratum: as much as
-    covers its needs once, of subsets without weights the same fraction (`mixtures/enough.py`). What
-    filters take, and that parts are read whole, comes on top.
+    """`supply` with samples, crops and bytes of what a build reads of each stratum: as much as
+    covers its needs once, of subsets without weights the same fraction (`mixtures/enough.py`), and
+    with it what `limits` take. What filters take, and that parts are read whole, comes on top.
     """
-    lines = planned_use(supply, mixture)
-    components = lines["component"].to_list()
-    alone = [is_weighted(mixture.components[name]) for name in components]
-    whole = [reads_all(mixture, name) for name in components]
-    together = lines.with_columns(
+    alone = [is_weighted(mixture.components[name]) for name in supply["component"]]
+    whole = [reads_all(mixture, name) for name in supply["component"]]
+    queued = supply.with_columns(
         queue=pl.when(pl.Series(alone, dtype=pl.Boolean)).then("subset"),
         whole=pl.Series(whole, dtype=pl.Boolean),
     )
-    enough = (pl.col("needs").sum() / pl.col("units").sum()).clip(upper_bound=1.0)
-    fraction = pl.when("whole").then(1.0).otherwise(enough.over("component", "queue"))
-    return together.with_columns(pl.col("samples", "crops", "bytes") * fraction)
+    fractions = (
+        planned_use(queued, mixture)
+        .group_by("component", "queue")
+        .agg(fraction=(pl.col("needs").sum() / pl.col("units").sum()).clip(upper_bound=1.0))
+    )
+    fraction = pl.when("whole").then(1.0).otherwise(pl.col("fraction").fill_null(0.0))
+    there = [
+        pl.coalesce(f"all_{c}", c) if f"all_{c}" in supply.columns else pl.col(c) for c in READ
+    ]
+    return queued.join(
+        fractions,
+        on=["component", "queue"],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    ).with_columns(
+        (all_of_it * fraction).alias(c) for c, all_of_it in zip(READ, there, strict=True)
+    )
 
 
 def demand(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
@@ -273,9 +289,9 @@ class BuildSpeed:
     and encode, 100,000 samples of some 50 words); packing is assumed.
     """
 
-    stills_per_second: float = 55.0
+    stills_per_second: float = 211.0
     """Images read, decoded and hashed by ingest."""
-    frames_per_second: float = 43.0
+    frames_per_second: float = 46.0
     """Video frames chosen, decoded and kept by ingest."""
     samples_per_second: float = 1400.0
     """Samples judged and encoded."""

@@ -28,6 +28,14 @@ from pipelines.unpublished import pick_or_keep
 
 Key = tuple[str, str]
 """(component, subset)."""
+READ_WHOLE = {
+    "archive": "an archive that is read in order",
+    "tar": "a tar",
+    "compressed": "compressed lines",
+}
+"""Kinds of parts that are one file each, however large: nothing tells where a row in it begins."""
+NOTABLE = 0.05
+"""Of its subset, from which on a file that is only read whole is named."""
 
 
 class Read(Protocol):
@@ -239,3 +247,27 @@ def ranges(read: set[int], count: int) -> str:
         else:
             out.append([number, number])
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in out)
+
+
+def read_whole(pieces: Sequence[Piece]) -> str:
+    """The largest file of a component that is read whole or not at all and is much of its subset,
+    with its size; empty where there is none.
+    """
+    bytes_of: dict[str, int] = {}
+    for p in pieces:
+        bytes_of[p.part.subset] = bytes_of.get(p.part.subset, 0) + (p.part.num_bytes or 0)
+    found = [
+        p.part
+        for p in pieces
+        if p.part.inputs["kind"] in READ_WHOLE
+        and (p.part.num_bytes or 0) >= NOTABLE * bytes_of[p.part.subset] > 0
+    ]
+    if not found:
+        return ""
+    largest = max(found, key=lambda part: part.num_bytes or 0)
+    inputs, more = largest.inputs, f", and {len(found) - 1} more" if found[1:] else ""
+    file = inputs["archive"].name if "archive" in inputs else inputs["url"].rpartition("/")[2]
+    return (
+        f"{file} ({tables.human_bytes(largest.num_bytes or 0)}, "
+        f"{READ_WHOLE[inputs['kind']]}{more}) is read whole, however little of it is needed"
+    )

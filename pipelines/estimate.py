@@ -26,6 +26,7 @@ from mixtures.optional import LeftOut, differences
 from mixtures.reading import bundled_mixtures, variants_of
 from pipelines.availability import Lack, settled
 from pipelines.engine import tables
+from pipelines.enough import read_whole
 from pipelines.index import index_of, whole_rows
 from pipelines.main_path import finished_recipe
 from pipelines.survey import (
@@ -367,6 +368,9 @@ def work_lines(pieces: dict[str, list[Piece]], mixture: Mixture) -> list[str]:
             f"would run     {len(todo):,} of {len(found):,} parts; would read {size} of files"
             + ("" if every else ", less where fewer cover the budget")
         )
+    for name, mine in pieces.items():
+        if (sentence := read_whole(mine)) and not reads_all(mixture, name):
+            lines += paragraph("", f"read whole    {name}: {sentence}")
     unknown = [name for name in mixture.components if name not in pieces]
     if unknown:
         lines.append(

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from mixtures.allocate import allocate
-from mixtures.config import Component, Frames
+from mixtures.config import Component, Frames, Limit
 from mixtures.pick import pick, supply
 from mixtures.plan import (
     MODELS,
@@ -211,6 +211,23 @@ def test_as_much_is_read_as_covers_what_is_used(stated, of_b, read):
     assert found["crops"].to_list() == pytest.approx((found["samples"] * 2).to_list())
     more = what_is_read(table, dataclasses.replace(mixture, tokens=400_000, on_shortage="shrink"))
     assert (more["samples"] <= [800.0, 200.0, 1000.0, 250.0]).all(), "no row is read twice"
+
+
+def test_what_limits_take_is_read_with_the_rest(tmp_path):
+    sizes = tmp_path / "sizes.csv"
+    sizes.write_text(
+        HEAD
+        + "source_of_a,x,image,1000,1,0,500,300,recorded,https://x\n"
+        + "source_of_a,x,video,500,0,60,500,300,recorded,https://x\n"
+    )
+    none = Limit(component="a", modality="video", max_ratio=0)
+    made = mixture_of({"a": 1.0}, subsets={"a": {"x": {}}}, val_fraction=0, measure="samples")
+    mixture = dataclasses.replace(made, limits={"no_videos": none}, on_shortage="shrink")
+    supply = recorded_supply(mixture, recorded=sizes)
+    assert supply["samples"].to_list() == [1000, 0]
+    some = dataclasses.replace(mixture, tokens=int(supply["tokens"].sum() / 4))
+    assert what_is_read(supply, some)["samples"].to_list() == pytest.approx([250, 125], rel=0.01)
+    assert what_is_read(supply, some)["crops"][1] == pytest.approx(125 * 60, rel=0.01)
 
 
 SLOW = BuildSpeed(stills_per_second=25.0, frames_per_second=40.0)

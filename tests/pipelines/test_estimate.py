@@ -1,5 +1,8 @@
 """The plan says what is measured and what recorded, and runs nothing."""
 
+import gzip
+import json
+
 from pipelines.__main__ import main
 from tests.building import digests
 
@@ -40,3 +43,30 @@ def test_a_forbidden_licence_is_refused_before_anything_runs(world, tmp_path, ca
     said = capsys.readouterr().err
     assert "text (Apache-2.0" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_read_whole_or_not_at_all_is_named_with_its_size(tmp_path, capsys):
+    text = "".join(json.dumps({"text": f"One of {n}."}) + "\n" for n in range(2000)).encode()
+    packed = tmp_path / "data/train.jsonl.gz"
+    packed.parent.mkdir()
+    packed.write_bytes(gzip.compress(text))
+    plain = tmp_path / "plain/train.jsonl"
+    plain.parent.mkdir()
+    plain.write_bytes(text)
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"""
+tokens: 1000
+components:
+  packed: {{source: documents, data: {tmp_path}/data, ratio: 0.5}}
+  plain: {{source: documents, data: {tmp_path}/plain, ratio: 0.5}}
+"""
+    )
+    words = ["plan", f"mixture={file}", f"output={tmp_path}/x", f"work={tmp_path}/w"]
+    assert main(words) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "read whole" in line]
+    assert len(said) == 1
+    assert "packed: train.jsonl.gz (" in said[0]
+    assert "kB, compressed lines) is read whole" in said[0]
+    assert main([*words, "read=all"]) == 0
+    assert "read whole" not in capsys.readouterr().out
