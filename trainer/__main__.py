@@ -36,6 +36,13 @@ def evaluate(words: list[str]) -> int:
     return evaluate_command(_named_first(words, "checkpoint"))
 
 
+def score(words: list[str]) -> int:
+    """`score CHECKPOINT data=DIR`."""
+    from trainer.evaluation.score import score_command
+
+    return score_command(_named_first(words, "checkpoint"))
+
+
 def average(words: list[str]) -> int:
     """`average RUN last=5`."""
     from trainer.average import average_command
@@ -67,6 +74,15 @@ COMMANDS = {
         usage.EVALUATE,
         example="evaluate out/runs/sft bench=DocVQA_VAL.tsv metric=anls",
         takes=("checkpoint", "bench"),
+        slow=True,
+    ),
+    "score": Command(
+        score,
+        "score CHECKPOINT data=DIR [key=value ...]",
+        "what its images are worth to every sample of a mixture, as seen by a checkpoint",
+        usage.SCORE,
+        example="score out/runs/sft data=out/mine",
+        takes=("checkpoint", "data"),
         slow=True,
     ),
     "average": Command(

@@ -53,6 +53,24 @@ Intervals and tests count images, not questions: questions about one image are n
                      MMMU_DEV_VAL,Video-MME; `paper`: those of SmolVLM's paper
 """
 
+SCORE = """\
+Three passes over every packed row: with the samples' own images, with none, and with images of
+other samples that have the same grid. Per sample, mean losses per learned token:
+
+  visual_gain   loss without images - loss with its own: near 0, no look is needed; below 0, the
+                images mislead
+  image_match   loss with another sample's images - loss with its own: near 0, any image would do
+
+  data=DIR      a finished mixture, built for this checkpoint's crops and tokens
+  split=all     train, val or all
+  output=FILE   (default: CHECKPOINT/scores/MIXTURE.parquet) a line per sample id
+  device=auto   auto, cpu or cuda
+  threads=0     of torch on CPUs; 0: its own choice
+
+A mixture whose component names the file under `annotations` has these columns as facts, for rules
+and `weight_by`: docs/scores.md. Stopped, the same command goes on after the last whole shard.
+"""
+
 AVERAGE = """\
 Keep enough of them: keep_last=5 in the run.
 

@@ -1,0 +1,205 @@
+"""Scores of samples equal what `transformers` says to each sample alone."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.shards import ENCODING, KINDS, pack, sample, write
+from tokenization.images import crop_pixels
+from tokenization.vocab import load_tokenizer, vocab
+from trainer.__main__ import main
+from trainer.data.shards import Row, Rows, open_mixture
+from trainer.evaluation.answer import open_checkpoint
+from trainer.evaluation.score import score
+from trainer.evaluation.visual_gain import exchange, without_images
+from trainer.model.smolvlm import normalize_pixels
+
+
+@pytest.fixture(scope="module")
+def marks():
+    return vocab(load_tokenizer("builtin"), ENCODING)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    samples = [sample(number, KINDS[number % len(KINDS)]) for number in range(30)]
+    folder = tmp_path_factory.mktemp("scored") / "toy"
+    return write(folder, pack(samples), val=pack(samples[:3]))  # val repeats: a copy is one line
+
+
+def rows_of(folder: Path, split: str = "train") -> list[Row]:
+    rows = Rows(open_mixture(str(folder)), split)
+    return [rows[number] for number in range(len(rows))]
+
+
+def single(row: Row, number: int, images: list[bytes]) -> Row:
+    """Sample `number` of the row alone."""
+    ends = np.cumsum([0, *row.seq_lengths])
+    own = slice(ends[number], ends[number + 1])
+    return dataclasses.replace(
+        row, input_ids=row.input_ids[own], loss_mask=row.loss_mask[own],
+        seq_lengths=row.seq_lengths[number : number + 1], images=images,
+        sample_ids=[row.sample_ids[number]],
+    )  # fmt: skip
+
+
+def loss_alone(model, row: Row) -> float:
+    """By `transformers`, without packing, through its own loss."""
+    ids = torch.tensor(row.input_ids.astype(np.int64))[None]
+    labels = torch.where(torch.tensor(row.loss_mask)[None], ids, -100)
+    pixels = {}
+    if row.images:
+        crops = [
+            torch.from_numpy(crop_pixels(image, *grid, encoding=row.encoding))
+            for image, grid in zip(row.images, row.grids, strict=True)
+        ]
+        pixels = {"pixel_values": normalize_pixels(torch.cat(crops), torch.float32)}
+    with torch.no_grad():
+        return model(input_ids=ids, labels=labels, **pixels).loss.item()
+
+
+def test_scores_equal_the_losses_of_transformers_sample_by_sample(
+    checkpoint: Path, scored: Path, marks, tmp_path: Path
+) -> None:
+    file = score(str(checkpoint), data=str(scored), output=str(tmp_path / "s.parquet"))
+    table = pl.read_parquet(file)
+    assert table["id"].to_list() == sorted({i for row in rows_of(scored) for i in row.sample_ids})
+    found = {line["id"]: line for line in table.iter_rows(named=True)}
+    model, _, _, _ = open_checkpoint(str(checkpoint), device="cpu")
+    for row in rows_of(scored):
+        left, grids = list(row.images), list(row.grids)
+        ends = np.cumsum([0, *row.seq_lengths])
+        for number, name in enumerate(row.sample_ids):
+            crops = (row.input_ids[ends[number] : ends[number + 1]] == marks.image).sum() // 16
+            own, of = [], []
+            while crops:
+                rows, cols = grids.pop(0)
+                own.append(left.pop(0))
+                of.append((rows, cols))
+                crops -= rows * cols + 1
+            alone = dataclasses.replace(single(row, number, own), grids=of)
+            line = found[name]
+            assert line["loss"] == pytest.approx(loss_alone(model, alone), abs=2e-5), name
+            assert line["learned"] == alone.loss_mask.sum()
+            assert line["answer_loss"] == pytest.approx([line["loss"]], abs=1e-6)
+            if not own:
+                assert line["visual_gain"] is line["image_match"] is None
+                continue
+            bare = without_images(alone, fake=marks.fake)
+            assert not np.isin(bare.input_ids, [marks.image, marks.fake]).any()
+            gain = loss_alone(model, bare) - line["loss"]
+            assert line["visual_gain"] == pytest.approx(gain, abs=4e-5)
+
+
+def test_another_samples_images_are_what_image_match_compares_with(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Two samples of one grid: each is scored with the other's image."""
+    first, *others = (sample(number, "image") for number in range(0, 60, 5))
+    both = [first, next(s for s in others if s["grids"] == first["grids"])]
+    rows = pack(both)
+    folder = write(tmp_path / "toy", rows, shards=1)
+    file = score(str(checkpoint), data=str(folder), output=str(tmp_path / "s.parquet"))
+    table = pl.read_parquet(file)
+    model, _, _, _ = open_checkpoint(str(checkpoint), device="cpu")
+    (row,) = rows_of(folder)
+    for number, line in enumerate(table.iter_rows(named=True)):
+        swapped = single(row, number, [row.images[1 - number]])
+        swapped = dataclasses.replace(swapped, grids=[row.grids[number]])
+        match = loss_alone(model, swapped) - line["loss"]
+        assert line["image_match"] == pytest.approx(match, abs=4e-5)
+        assert abs(match) > 1e-6
+
+
+def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
+    checkpoint: Path, scored: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from trainer.evaluation import score as module
+
+    whole = score(str(checkpoint), data=str(scored), output=str(tmp_path / "whole.parquet"))
+    seen, true = [], module.write
+
+    def stopping(path, *rest):
+        true(path, *rest)
+        seen.append(path.name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write", stopping)
+    words = {"data": str(scored), "output": str(tmp_path / "parts.parquet")}
+    with pytest.raises(KeyboardInterrupt):
+        score(str(checkpoint), **words)
+    assert not (tmp_path / "parts.parquet").exists()
+    again = score(str(checkpoint), **words)
+    assert seen == ["train-00000.parquet", "train-00001.parquet", "val-00000.parquet", again.name]
+    assert again.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "parts.parquet.parts").exists()
+    capsys.readouterr()
+    score(str(checkpoint), **words)
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "expected a checkpoint"),
+        (["{run}"], "data is not set"),
+        (["{run}", "data={data}", "splitt=val"], "Did you mean 'split'?"),
+        (["{run}", "data={data}", "split=test"], "split=test: expected one of"),
+        (["{run}", "data={run}"], "no recipe.json"),
+    ],
+)
+def test_mistakes_are_one_message(checkpoint, scored, words, message, capsys) -> None:
+    words = [word.format(run=checkpoint, data=scored) for word in words]
+    assert main(["score", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_crops_than_the_checkpoints_are_refused(checkpoint, tmp_path, capsys) -> None:
+    small = dataclasses.replace(ENCODING, crop_size=32, longest_edge=64, tokens_per_crop=4)
+    folder = write(
+        tmp_path / "toy", pack([sample(0, "image", small)], small), encoding=small, shards=1
+    )
+    assert main(["score", str(checkpoint), f"data={folder}"]) == 2
+    assert "crop_size: 32" in capsys.readouterr().err
+
+
+@given(st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3), max_size=6))
+def test_images_are_exchanged_within_their_grid_and_never_with_their_like(samples) -> None:
+    rows, owners = [], []
+    for images in samples:
+        grids = [(1, 1) if image < "c" else (0, 0) for image in images]
+        rows.append(
+            Row("m", 0, ENCODING, np.empty(0), np.empty(0), np.empty(0),
+                [image.encode() for image in images], grids, ["x"])
+        )  # fmt: skip
+        owners.append([0] * len(images))
+    found = exchange(rows, owners)
+    for number, (row, places) in enumerate(zip(rows, found, strict=True)):
+        for image, place in enumerate(places):
+            others = [
+                other.images[k]
+                for n, other in enumerate(rows)
+                for k in range(len(other.images))
+                if n != number and other.grids[k] == row.grids[image]
+            ]
+            if place is not None:
+                assert place[0] != number
+                assert rows[place[0]].grids[place[1]] == row.grids[image]
+                assert rows[place[0]].images[place[1]] != row.images[image]
+            elif len(set(row.images)) == 1:
+                assert all(other == row.images[image] for other in others)
+
+
+def test_no_line_is_lost_between_parts_and_the_file(checkpoint, scored, tmp_path) -> None:
+    file = score(str(checkpoint), data=str(scored), split="val", output=str(tmp_path / "v.parquet"))
+    assert pq.read_table(file)["id"].to_pylist() == sorted(
+        {name for row in rows_of(scored, "val") for name in row.sample_ids}
+    )

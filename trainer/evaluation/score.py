@@ -1,0 +1,299 @@
+"""A finished mixture's samples, scored by a checkpoint: one line per sample in a Parquet file.
+
+```
+shards --> windows of rows --> answer losses --> OUTPUT.parts/SHARD.parquet --> OUTPUT
+```
+
+The file is an annotation: a mixture that names it under `annotations` has its columns as facts, for
+rules and `weight_by`. A shard that is scored is not scored again; a stopped command goes on.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokenization.terminal import log, say
+from tokenization.vocab import vocab
+from trainer.config import did_you_mean, split_pairs
+from trainer.data import integrity
+from trainer.data.batches import Batch, collate, cores, made_ahead
+from trainer.data.shards import Mixture, Row, Rows, open_mixture
+from trainer.evaluation import held_out
+from trainer.evaluation.answer import open_checkpoint
+from trainer.evaluation.visual_gain import AnswerLosses, answer_losses
+
+OPTIONS = {"data": "", "output": "", "split": "all", "device": "auto", "threads": "0"}
+SPLITS = {"train": ("train",), "val": ("val",), "all": ("train", "val")}
+WINDOW = 8
+"""Rows whose images are exchanged with each other; their crops are in memory together (82 MB a row
+of a hundred crops)."""
+SCORES = pa.schema(
+    {
+        "id": pa.string(),
+        "learned": pa.int32(),  # tokens, of all its answers
+        "loss": pa.float32(),  # mean per learned token, natural logarithm
+        "loss_without_images": pa.float32(),
+        "loss_other_images": pa.float32(),
+        "visual_gain": pa.float32(),  # loss_without_images - loss
+        "image_match": pa.float32(),  # loss_other_images - loss
+        "answer_loss": pa.list_(pa.float32()),
+        "answer_visual_gain": pa.list_(pa.float32()),
+    }
+)
+"""A line per sample; null where the sample has no image, or no other one to compare it with."""
+LOGITS_CHUNK = 512
+
+
+def score_command(arguments: Sequence[str]) -> int:
+    """`score CHECKPOINT ...`; the exit status."""
+    if not arguments or "=" in arguments[0]:
+        raise ValueError("score: expected a checkpoint: python -m trainer score RUN data=DIR")
+    pairs = split_pairs(arguments[1:])
+    for key in pairs:
+        if key not in OPTIONS:
+            raise ValueError(f"score: unknown key '{key}'. {did_you_mean(key, list(OPTIONS))}")
+    options = OPTIONS | pairs
+    if options["split"] not in SPLITS:
+        raise ValueError(f"score: split={options['split']}: expected one of {', '.join(SPLITS)}.")
+    if not options["threads"].isdigit():
+        raise ValueError(f"score: threads={options['threads']}: expected a whole number.")
+    if not options["data"]:
+        raise ValueError("score: data is not set. Expected data=DIR, a finished mixture.")
+    say(f"scores {score(arguments[0], **options)}")
+    return 0
+
+
+def score(
+    checkpoint: str,
+    *,
+    data: str,
+    output: str = "",
+    split: str = "all",
+    device: str = "auto",
+    threads: str = "0",
+) -> Path:
+    """The Parquet file of SCORES of the mixture's samples; written, or there already.
+
+    Raises:
+        ValueError: the mixture is not made for this checkpoint (crops, tokens per crop, ids).
+    """
+    import torch
+
+    from trainer.model.attention import choose_attention
+    from trainer.model.smolvlm import Objective, use_attention
+
+    if int(threads):
+        torch.set_num_threads(int(threads))
+    mixture = open_mixture(data)
+    model, tokenizer, encoding, folder = open_checkpoint(checkpoint, device=device)
+    refuse_other_encoding(mixture, encoding, tokenizer, where=folder)
+    final = Path(output or folder / "scores" / f"{mixture.name}.parquet")
+    weights = sorted(folder.glob("*.safetensors"))
+    identity = {
+        "mixture": mixture.fingerprint,
+        "weights": " ".join(integrity.sha256_of(path) for path in weights),
+        "split": split,
+    }
+    if is_of(final, identity):
+        log(f"{final} is there already: nothing to do.")
+        return final
+    where = model.device
+    dtype = "bfloat16" if where.type == "cuda" else "float32"
+    use_attention(model, choose_attention("auto", where, dtype))
+    objective = Objective(model, logits_chunk=LOGITS_CHUNK, neftune=0.0).eval()
+    parts = final.with_name(f"{final.name}.parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    marks = vocab(tokenizer, mixture.encoding)
+    for name in SPLITS[split]:
+        _score_split(objective, Rows(mixture, name), marks, parts=parts, identity=identity)
+    tables = [
+        pq.read_table(part) for part in sorted(parts.glob("*.parquet")) if is_of(part, identity)
+    ]
+    scores = once_each(pa.concat_tables(tables))
+    write(final, scores, identity)
+    shutil.rmtree(parts)
+    for line in summary(scores, held_out.components(mixture)):
+        say(line)
+    return final
+
+
+def _score_split(
+    objective: Any, rows: Rows, marks: Any, *, parts: Path, identity: Mapping[str, str]
+) -> None:
+    """Every shard of the split has its file in `parts`."""
+    for shard, numbers in shards_of(rows):
+        part = parts / f"{shard}.parquet"
+        if is_of(part, identity):
+            continue
+        found = [
+            losses
+            for window, batches in windows(rows, numbers, image_token=marks.image)
+            for losses in answer_losses(
+                objective, window, batches,
+                image_token=marks.image, fake_token=marks.fake, device=objective.model.device,
+            )
+        ]  # fmt: skip
+        write(part, table_of(found), identity)
+        log(f"scored {shard}: {len(found)} samples of {len(numbers)} rows")
+
+
+def refuse_other_encoding(mixture: Mixture, encoding: Any, tokenizer: Any, *, where: Path) -> None:
+    """Raises ValueError where the shards hold other crops or ids than the checkpoint reads."""
+    for name in ("crop_size", "tokens_per_crop"):
+        ours, theirs = getattr(mixture.encoding, name), getattr(encoding, name)
+        if ours != theirs:
+            raise ValueError(
+                f"{name}: {ours} in the shards of {mixture.folder}, {theirs} in {where}.\n"
+                "way out: score a mixture that was built for this checkpoint "
+                f"(encoding: {{like: {where}}})."
+            )
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(str(mixture.folder / "tokenizer"), trust_remote_code=False)
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"vocabulary: the tokenizer in {mixture.folder} gives other ids than that of {where}.\n"
+            f"way out: build the mixture with encoding.tokenizer={where}."
+        )
+
+
+def shards_of(rows: Rows) -> Iterator[tuple[str, range]]:
+    """(name without ending, numbers of its rows) of each shard, in order."""
+    first = 0
+    for name, count in zip(rows.shards, rows.shard_rows, strict=True):
+        yield Path(name).stem, range(first, first + count)
+        first += count
+
+
+def windows(
+    rows: Rows, numbers: Sequence[int], *, image_token: int
+) -> Iterator[tuple[list[Row], list[Batch]]]:
+    """WINDOW rows at a time, and each one collated."""
+
+    def make(row: Row) -> tuple[Row, Batch]:
+        return row, collate([row], image_token=image_token)
+
+    held: list[tuple[Row, Batch]] = []
+    read = (rows[number] for number in numbers)
+    for made in made_ahead(read, make, workers=cores(), ahead=WINDOW):
+        held.append(made)
+        if len(held) == WINDOW:
+            yield [row for row, _ in held], [batch for _, batch in held]
+            held = []
+    if held:
+        yield [row for row, _ in held], [batch for _, batch in held]
+
+
+def table_of(found: Sequence[AnswerLosses]) -> pa.Table:
+    """SCORES, a line per sample of a packed row."""
+    lines = []
+    for sample in found:
+        total = int(sample.learned.sum())
+        own, without, other = (
+            float((values * sample.learned).sum() / total) if total else float("nan")
+            for values in (sample.own, sample.without, sample.other)
+        )
+        lines.append(
+            {
+                "id": sample.id,
+                "learned": total,
+                "loss": own,
+                "loss_without_images": without,
+                "loss_other_images": other,
+                "visual_gain": without - own,
+                "image_match": other - own,
+                "answer_loss": sample.own,
+                "answer_visual_gain": sample.without - sample.own,
+            }
+        )
+    columns = {}
+    for field in SCORES:
+        values = [line[field.name] for line in lines]
+        if pa.types.is_floating(field.type):
+            columns[field.name] = pa.array(values, field.type, from_pandas=True)  # NaN: null
+        elif pa.types.is_list(field.type):
+            flat = np.concatenate([np.empty(0), *values])
+            ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+            columns[field.name] = pa.ListArray.from_arrays(
+                ends, pa.array(flat, pa.float32(), from_pandas=True)
+            )
+        else:
+            columns[field.name] = pa.array(values, field.type)
+    return pa.table(columns, schema=SCORES)
+
+
+def once_each(table: pa.Table) -> pa.Table:
+    """A line per id, in order of ids: a copy of a sample is scored beside other images, and the
+    pieces of a long document are one sample; means are by learned tokens.
+    """
+    import polars as pl
+
+    frame = pl.DataFrame(pl.from_arrow(table))
+    means = [field.name for field in SCORES if pa.types.is_floating(field.type)]
+    lists = [field.name for field in SCORES if pa.types.is_list(field.type)]
+    known = {name: pl.col("learned").filter(pl.col(name).is_not_null()).sum() for name in means}
+    return (
+        frame.group_by("id", maintain_order=True)
+        .agg(
+            pl.col("learned").max(),
+            *(
+                ((pl.col(name) * pl.col("learned")).sum() / known[name]).alias(name)
+                for name in means
+            ),
+            *(pl.col(name).first() for name in lists),
+        )
+        .with_columns(pl.col(means).fill_nan(None))
+        .sort("id")
+        .to_arrow()
+        .cast(SCORES)
+    )
+
+
+def is_of(path: Path, identity: Mapping[str, str]) -> bool:
+    """The file is there, and of these weights and this mixture."""
+    if not path.is_file():
+        return False
+    held = pq.read_schema(path).metadata or {}
+    return bool(held.get(b"scored") == json.dumps(identity).encode())
+
+
+def write(path: Path, table: pa.Table, identity: Mapping[str, str]) -> None:
+    """The file appears whole."""
+    arriving = path.with_name(f".{path.name}.arriving")
+    pq.write_table(table.replace_schema_metadata({"scored": json.dumps(identity)}), arriving)
+    arriving.rename(path)
+
+
+def summary(scores: pa.Table, components: Mapping[str, str]) -> list[str]:
+    """A line per component: what its images are worth."""
+    import polars as pl
+
+    prefix = pl.col("id").str.replace("/[^/]*$", "")
+    frame = (
+        pl.DataFrame(pl.from_arrow(scores))
+        .with_columns(component=prefix.replace_strict(components, default=prefix))
+        .group_by("component")
+        .agg(
+            pl.len().alias("samples"),
+            pl.col("loss", "visual_gain", "image_match").mean(),
+            misled=(pl.col("visual_gain") < 0).mean(),
+        )
+        .sort("component")
+    )
+    head = f"{'component':<24}{'samples':>9}{'loss':>9}{'visual gain':>13}{'image match':>13}"
+    head += f"{'below 0':>9}"
+    lines = [head, "-" * len(head)]
+    for line in frame.iter_rows(named=True):
+        numbers = [line["loss"], line["visual_gain"], line["image_match"]]
+        loss, gain, match = ("-" if n is None else f"{n:.3f}" for n in numbers)
+        misled = "-" if line["misled"] is None else f"{line['misled']:.0%}"
+        lines.append(
+            f"{line['component'][:23]:<24}{line['samples']:>9}{loss:>9}{gain:>13}{match:>13}{misled:>9}"
+        )
+    return lines
