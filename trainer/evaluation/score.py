@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from tokenization.terminal import log, say
 from tokenization.vocab import vocab
-from trainer.config import did_you_mean, split_pairs
+from trainer.arguments import did_you_mean, split_pairs
 from trainer.data import integrity
 from trainer.data.batches import Batch, collate, cores, made_ahead
 from trainer.data.shards import Mixture, Row, Rows, open_mixture
