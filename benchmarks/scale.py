@@ -48,23 +48,28 @@ ROWS_PER_FILE = 20_000
 STAGES = ("ingest", "judge", "encode", "pack", "facts")
 
 DRIVER = (
-    *("survey", "run", "picked", "deal", "with_shards", "pack_tasks", "accounted", "publish"),
+    *("survey", "read_enough", "run", "pick_or_keep", "deal", "with_shards", "pack_tasks"),
+    *("write_index", "publish"),
 )
-"""Steps of `pipelines.main_path` whose time is taken; `run` is when Ray has the work."""
+"""Steps of `pipelines.main_path` whose own time is taken, without that of those within; `run` is
+when Ray has the work."""
 BUILDER = """
 import json, sys, time
 from pipelines import main_path
 from pipelines.__main__ import main
-spent = {}
+spent, within = {}, [[0, 0]]
 def timed(name, call):
     def wrapped(*args, **kwargs):
         wall, cpu = time.monotonic(), time.process_time()
+        within.append([0, 0])
         try:
             return call(*args, **kwargs)
         finally:
+            took = time.monotonic() - wall, time.process_time() - cpu
+            inner = within.pop()
+            within[-1] = [a + b for a, b in zip(within[-1], took)]
             before = spent.get(name, [0, 0])
-            now = time.monotonic() - wall, time.process_time() - cpu
-            spent[name] = [before[0] + now[0], before[1] + now[1]]
+            spent[name] = [a + b - c for a, b, c in zip(before, took, inner)]
     return wrapped
 for name in sys.argv[1].split(","):
     home = main_path if hasattr(main_path, name) else main_path.picking
