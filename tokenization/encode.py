@@ -1,16 +1,17 @@
 """SAMPLE -> TOKENS: ids, loss mask and crop grids of every sample, in the same order.
 
 Reads `id source subset messages images.{width,height,seconds} duration defect tags`; never a pixel.
-What cannot be encoded becomes a row with a `problem` and no ids; no row is left out. All text of a
-batch goes through the tokenizer in one call, image ids are spliced in, and the mask is built on the
-way. Choices are hashes of the sample id, so the result does not depend on order or batching.
+What cannot be encoded becomes a row with a `problem` and no ids; no row is left out. What a batch
+says goes through the tokenizer in one call, by words (words.py); image ids are spliced in, and the
+mask is built on the way. Choices are hashes of the sample id, so the result does not depend on
+order or batching.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,15 +23,12 @@ from tokenization.prompts import Conversation
 from tokenization.schema import TOKENS, Encoding
 from tokenization.vocab import (
     Vocab,
-    encode_plain,
     image_ids,
     load_tokenizer,
     plain_tokenizer,
     vocab,
 )
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from tokenization.words import Words, words_of
 
 _READS = ["id", "source", "subset", "messages", "images", "duration", "defect", "tags"]
 
@@ -196,11 +194,9 @@ class EncodingTools:
 
     encoding: Encoding
     vocab: Vocab
-    plain: "Tokenizer"
+    words: Words
     template: str
     """A Jinja template, or "" for SmolVLM's own rendering."""
-    known: dict[str, list[int]] = field(default_factory=dict)
-    """Ids of the pipeline's own words, which return all the time."""
 
 
 @lru_cache(maxsize=8)
@@ -218,17 +214,9 @@ def encoding_tools(encoding: Encoding) -> EncodingTools:
     return EncodingTools(
         encoding=encoding,
         vocab=vocab(tokenizer, encoding),
-        plain=plain_tokenizer(encoding.tokenizer),
+        words=words_of(plain_tokenizer(encoding.tokenizer)),
         template=templates.template_of(tokenizer, encoding=encoding),
     )
-
-
-def _ids_of(texts: list[str], tools: EncodingTools) -> list[list[int]]:
-    """Ids of each text; each different text is encoded once."""
-    fresh = list({text for text in texts if text not in tools.known})
-    found = dict(zip(fresh, encode_plain(tools.plain, fresh), strict=True))
-    found |= {text: tools.known[text] for text in texts if text in tools.known}
-    return [found[text] for text in texts]
 
 
 def _pieces(row: Row, conversation: Conversation, tools: EncodingTools) -> list[chat.Piece]:
@@ -242,7 +230,7 @@ def _pieces(row: Row, conversation: Conversation, tools: EncodingTools) -> list[
 def _num_tokens(
     pieces: list[chat.Piece], grids: list[tuple[int, int]], tools: EncodingTools
 ) -> int:
-    number = sum(map(len, _ids_of([what for what, _ in pieces if isinstance(what, str)], tools)))
+    number = sum(map(len, tools.words.ids([what for what, _ in pieces if isinstance(what, str)])))
     for what, _ in pieces:
         if isinstance(what, int):
             number += len(image_ids(tools.vocab, *grids[what]))
@@ -363,7 +351,7 @@ def _encoded(batch: pa.RecordBatch, tools: EncodingTools) -> pa.RecordBatch:
             lost[n] = _lost_bytes(texts, missing)
             if lost[n] and encoding.unrepresentable == "reject":
                 plans[n], texts_of[n] = Plan(problem="unrepresentable_text"), []
-    ids_of = iter(_ids_of([text for texts in texts_of for text in texts], tools))
+    ids_of = iter(tools.words.ids([text for texts in texts_of for text in texts]))
     rows = [_assembled(p, ids_of, tools) for p in plans]
     number = np.array([len(ids) for ids, _, _ in rows], dtype=np.int32)
     offsets = pa.array(np.concatenate([[0], np.cumsum(number)]), pa.int32())
