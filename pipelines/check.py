@@ -8,7 +8,8 @@
 |             | images                                                                        |
 | lineage     | every sample in a row is in the index, as often as `copies`, where `shard`    |
 |             | says, with as many tokens, learned tokens and crops                           |
-| index       | ids unique; a rejected sample is never used; the numbers of stats.json        |
+| index       | ids unique; a rejected sample is never used; the numbers of stats.json; no    |
+|             | sample of a part that is said not to have been read                           |
 | ratios      | within one sample of the target, unless a shortage was settled otherwise      |
 
 What cannot be read is a fault as well, not an exception: a damaged file can raise anything.
@@ -125,6 +126,36 @@ def _index(mixture: Finished) -> Iterator[str]:
     for what, number in counted.items():
         if mixture.stats[what] != number:
             yield f"stats.json: {what} is {mixture.stats[what]}, the index has {number}"
+    yield from _reading(mixture)
+
+
+def _reading(mixture: Finished) -> Iterator[str]:
+    parts: dict[tuple[str, str], set[int]] = {}
+    found = mixture.index.select(pl.col("component", "subset", "part").cast(pl.String)).unique()
+    for component, subset, part in found.iter_rows():
+        parts.setdefault((component, subset), set()).add(int(part.rpartition("/")[2]))
+    for component, about in mixture.stats.get("reading", {}).items():
+        for subset, told in about["subsets"].items():
+            mine = parts.get((component, subset), set())
+            if both := sorted(mine & numbers_in(told["unread"])):
+                yield (
+                    f"stats.json: part {both[0]} of {component}, subset {subset}, was not read, "
+                    "but the index has samples of it"
+                )
+            if len(mine) > told["parts"]:
+                yield (
+                    f"stats.json: {told['parts']} parts of {component}, subset {subset}, were "
+                    f"read, the index has samples of {len(mine)}"
+                )
+
+
+def numbers_in(ranges: str) -> set[int]:
+    """The numbers of `0-3, 7`, as stats.json names parts that were not read."""
+    found: set[int] = set()
+    for stretch in filter(None, ranges.split(", ")):
+        first, _, last = stretch.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 def _lineage(mixture: Finished) -> Iterator[str]:

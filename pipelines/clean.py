@@ -6,8 +6,9 @@
 | builds/RECIPE-OUTPUT.json     | the same, and when it began     | until it ends; after a kill    |
 |                               |                                 | until `unfinished=true`        |
 
-Folders that none names are free. Where an output cannot be looked at (another machine's disk, a
-store that does not answer), what it needs is kept.
+A folder holds every part of a subset that was read, used or not: what a mixture read ahead stays
+for a changed ratio as long as the mixture stands. Folders that none names are free. Where an output
+cannot be looked at (another machine's disk, a store that does not answer), what it needs is kept.
 """
 
 import fcntl

@@ -1,5 +1,6 @@
 """Parts are read until the budget is covered: which ones depends on data and mixture alone."""
 
+import json
 import random
 import signal
 import time
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import check
 from pipelines.__main__ import main
+from pipelines.report.finished import open_finished
 from tests.building import digests
 
 ROWS = 2000
@@ -131,6 +134,42 @@ def test_kills_in_every_round_change_nothing(talks, tmp_path, python):
     assert kills
     assert built(talks, tmp_path / "a", "tokens=60000").equals(whole)
     assert digests(tmp_path / "a" / "mix") == digests(tmp_path / "whole" / "a" / "mix")
+
+
+def test_what_was_not_read_is_told_by_every_command(talks, tmp_path, capsys):
+    some = built(talks, tmp_path / "a")
+    built(talks, tmp_path / "b", "tokens=45000")
+    first, second = str(tmp_path / "a" / "mix"), str(tmp_path / "b" / "mix")
+    capsys.readouterr()
+    assert main(["show", first, "component=text"]) == 0
+    shown = capsys.readouterr().out
+    stats = json.loads((tmp_path / "a" / "mix" / "stats.json").read_text())
+    told = stats["reading"]["text"]
+    assert f"read {told['parts']} of {told['of']} parts" in shown
+    unread = told["subsets"]["everyday-conversations"]["unread"]
+    assert f"everyday-conversations: {unread[:20]}" in shown
+    assert main(["diff", first, second]) in (0, 1)
+    line = next(line for line in capsys.readouterr().out.splitlines() if " parts > " in line)
+    assert f"{told['parts']} of {told['of']} parts > " in line
+    assert "systemchats-30k" in line
+    parts = set(some.filter(subset="everyday-conversations")["part"])
+    number = next(n for n in range(16) if f"smoltalk/everyday-conversations/{n:05d}" not in parts)
+    ids = [f"id=smoltalk/everyday-conversations/{number * ROWS // 16 + 3:06d}"]
+    assert main(["show", first, *ids]) == 2
+    assert "of text only some parts were read" in capsys.readouterr().err
+    assert main(["check", first]) == 0
+    assert list(check._reading(open_finished(first))) == []
+    found = open_finished(first)
+    found.stats["reading"]["text"]["subsets"]["everyday-conversations"]["unread"] = "0-15"
+    assert "was not read, but the index has samples" in next(check._reading(found))
+
+
+def test_clean_keeps_the_parts_that_a_changed_ratio_could_use(talks, tmp_path):
+    built(talks, tmp_path / "a", "tokens=45000")
+    before = samples(tmp_path)
+    built(talks, tmp_path / "a", "tokens=10000")
+    assert main(["clean", f"work={tmp_path}/work", "remove=true"]) == 0
+    assert samples(tmp_path) == before
 
 
 @pytest.mark.slow

@@ -135,11 +135,7 @@ def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
         text
         for name, part in stats.get("reading", {}).items()
         if part["share"] < 1
-        for text in _wrapped(
-            "  ",
-            f"{name}: read {part['parts']} of {part['of']} parts ({percent(part['share'])}); all "
-            f"of it would give about {human_amount(part['supply'])} samples",
-        )
+        for text in _wrapped("  ", f"{name}: {how_much_is_read(part)}")
     ]
     lines += ["", "rejected, by the first rule that fired"]
     lines += [
@@ -186,6 +182,14 @@ def table_data(stats: Mapping[str, Any]) -> dict[str, Any]:
 
 def _clip(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
+
+
+def how_much_is_read(part: Mapping[str, Any]) -> str:
+    """Of a component of which not all is read: how much is."""
+    return (
+        f"read {part['parts']:,} of {part['of']:,} parts ({percent(part['share'])}); all of it "
+        f"would give about {human_amount(part['supply'])} samples"
+    )
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -33,6 +33,8 @@ class Diff:
     """Rule -> samples that it removed in the first, in the second."""
     packing: dict[str, dict[str, list[float]]]
     """Split -> rows, tokens, learned_share, fill -> of the first, of the second."""
+    reading: list[str]
+    """A sentence per component of which other parts were read."""
     samples: list[str]
     """Sentences: only in one of them, moved between train and val."""
     text: str = field(default="", repr=False)
@@ -43,7 +45,8 @@ class Diff:
 
     def __bool__(self) -> bool:
         """Whether anything differs."""
-        return bool(self.recipe or self.components or self.rejected or self.packing or self.samples)
+        found = (self.recipe, self.components, self.rejected, self.packing, self.reading)
+        return any([*found, self.samples])
 
     def data(self) -> dict[str, Any]:
         """What JSON can hold of it: all but the text."""
@@ -63,11 +66,13 @@ def diff(first: str, second: str) -> Diff:
     a, b = open_finished(first), open_finished(second)
     title = f"{a.folder} ({a.stats['fingerprint']}) and {b.folder} ({b.stats['fingerprint']})"
     recipe, samples = recipe_lines(a, b), sample_lines(a, b)
+    reading = reading_lines(a.stats, b.stats)
     parts = [
         section("recipe", recipe),
         section("shares of the train split", share_lines(a.stats, b.stats)),
         section("rejected, by the first rule that fired", rejected_lines(a.stats, b.stats)),
         section("packed", packing_lines(a.stats, b.stats)),
+        section("read", reading),
         section("samples", samples),
     ]
     found = [part for part in parts if part]
@@ -75,7 +80,7 @@ def diff(first: str, second: str) -> Diff:
         first=a.folder, second=b.folder, recipe=recipe,
         components=differing_components(a.stats, b.stats),
         rejected=differing_rejections(a.stats, b.stats),
-        packing=differing_packing(a.stats, b.stats), samples=samples,
+        packing=differing_packing(a.stats, b.stats), reading=reading, samples=samples,
         text="\n\n".join([title, *(found or ["no difference"])]),
     )  # fmt: skip
 
@@ -178,6 +183,25 @@ def packing_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
             first, second = (show(side.get(key, 0)) for side in sides)
             if first != second:
                 lines.append(f"{split:<7}{key.replace('_', ' '):<23}{first:>12} > {second}")
+    return lines
+
+
+def reading_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Per component of which other parts were read: how many in each, and of which subsets.
+
+    What only one of them read is no difference of filters: the other never saw it.
+    """
+    lines = []
+    for name in ordered_union(a["components"], b["components"]):
+        sides = [side.get("reading", {}).get(name) for side in (a, b)]
+        if None in sides:
+            continue
+        unread = [{s: part["unread"] for s, part in side["subsets"].items()} for side in sides]
+        if unread[0] != unread[1]:
+            which = [s for s in ordered_union(*unread) if unread[0].get(s) != unread[1].get(s)]
+            parts = both_sides(sides, lambda side: f"{side['parts']:,} of {side['of']:,} parts")
+            more = f" and {len(which) - 3} more" if which[3:] else ""
+            lines.append(f"{name:<22}{parts} ({', '.join(which[:3])}{more})")
     return lines
 
 

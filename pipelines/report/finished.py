@@ -96,8 +96,20 @@ class Finished:
             raise ValueError(
                 f"{self.folder}/index.arrow: no sample '{sample}' among {len(self.index):,} "
                 f"(an id reads like '{self.index['id'][0] if len(self.index) else ''}').{hint}"
+                f"{self.unread_note}"
             )
         return found.row(0, named=True)
+
+    @property
+    def unread_note(self) -> str:
+        """That not all rows were read, where that is so."""
+        some = [name for name, part in self.stats.get("reading", {}).items() if part["share"] < 1]
+        if not some:
+            return ""
+        return (
+            f"\nof {', '.join(some)} only some parts were read (stats.json names the others): "
+            "rows of those have no line. read=all reads every one"
+        )
 
     def sample(self, sample: str, *, work: str) -> dict[str, Any] | None:
         """The sample as it was read (SAMPLE), out of `work`; None where that was cleaned away."""

@@ -9,18 +9,27 @@
 Without colours learned text stands between >> and <<.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
 from pipelines.engine import private
-from pipelines.report.card import human_amount, human_epochs, percent, rule_meaning
+from pipelines.report.card import (
+    how_much_is_read,
+    human_amount,
+    human_epochs,
+    percent,
+    rule_meaning,
+)
 from pipelines.report.finished import Finished, did_you_mean, open_finished
 from pipelines.report.row_view import SampleView, sample_views, visible_text
 
 EXAMPLES = 5
 """Samples shown of a rule or component."""
 
+MOST_NUMBERS = 60
+"""Characters of the numbers of parts that were not read, on a line."""
 CODES = {"learned": "32", "special": "2;36", "image": "35", "border": "1", "reason": "33"}
 
 
@@ -294,8 +303,22 @@ def component_samples(mixture: Finished, component: str, *, work: str, color: bo
         f"{human_amount(account['kept'])} kept of "
         f"{human_amount(account['read'])} read",
         f"  rejected   {reasons or 'none'}",
+        *reading_lines(mixture.stats, component),
         "",
     ]
     used = mixture.index.filter((pl.col("component") == component) & (pl.col("copies") > 0))
     ids = used["id"].head(EXAMPLES).to_list()
     return "\n".join(head + [sample_story(mixture, i, work=work, color=color) + "\n" for i in ids])
+
+
+def reading_lines(stats: Mapping[str, Any], component: str) -> list[str]:
+    """How much of a component was read where that is not all, and which parts were not."""
+    part = stats.get("reading", {}).get(component)
+    if part is None or part["share"] == 1:
+        return []
+    lines = [f"  parts      {how_much_is_read(part)}"]
+    for name, subset in part["subsets"].items():
+        numbers = subset["unread"]
+        shown = numbers if len(numbers) <= MOST_NUMBERS else f"{numbers[:MOST_NUMBERS]}..."
+        lines.append(f"  unread     {name}: {shown}")
+    return lines
