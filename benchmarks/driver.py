@@ -30,7 +30,7 @@ from mixtures.mixture_file import load
 from mixtures.pick import INDEX
 from pipelines import main_path
 from pipelines.engine import tables
-from pipelines.engine.runner import run_task
+from pipelines.engine.tasks import run_task
 from pipelines.engine.timings import peak_bytes, reset_peak
 from pipelines.index import index_of
 from pipelines.report.row_facts import FACTS_SCHEMA

@@ -31,7 +31,8 @@ from PIL import Image
 
 from mixtures.places import BLOCK_ROWS
 from pipelines.engine import tables
-from pipelines.engine.runner import Stage, Task, ray_connection, run
+from pipelines.engine.runner import ray_connection, run
+from pipelines.engine.tasks import Stage, Task
 
 MIXTURE = """
 tokens: max

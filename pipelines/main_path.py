@@ -36,7 +36,8 @@ from pipelines import recipe
 from pipelines.clean import keep_referenced, needed
 from pipelines.contamination import contamination
 from pipelines.engine import ownership, private, tables
-from pipelines.engine.runner import File, Needs, Task, ray_connection, run
+from pipelines.engine.runner import ray_connection, run
+from pipelines.engine.tasks import File, Needs, Task
 from pipelines.engine.timings import Report, timings
 from pipelines.enough import read_enough, reading_of
 from pipelines.index import whole_rows

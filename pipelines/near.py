@@ -21,7 +21,8 @@ import pyarrow as pa
 import filters
 from pipelines import recipe
 from pipelines.engine import tables
-from pipelines.engine.runner import File, Needs, Stage, Task, run
+from pipelines.engine.runner import run
+from pipelines.engine.tasks import File, Needs, Stage, Task
 from pipelines.engine.timings import Report
 from pipelines.survey import Piece
 

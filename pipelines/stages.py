@@ -21,7 +21,7 @@ import pyarrow as pa
 import filters
 from filters.facts import VERDICTS
 from pipelines.engine import tables
-from pipelines.engine.runner import STAGES, AgainError, Needs, Stage, stage
+from pipelines.engine.tasks import STAGES, AgainError, Needs, Stage, stage
 from pipelines.reading.archive_order import SeveralFit
 from pipelines.reading.ingest import ingest_batches, knowing
 from pipelines.reading.parts import Part

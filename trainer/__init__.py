@@ -16,7 +16,7 @@ model, processor = trainer.load(run)       # of transformers
 
 | room         | what it does                                                                      |
 |--------------|-----------------------------------------------------------------------------------|
-| config_file.py | settings: YAML + `key=value` -> the frozen dataclasses of config.py             |
+| config.py    | settings as frozen dataclasses; config_file.py: of YAML and `key=value`           |
 | loop.py      | the training loop; step.py, optim.py: one step of it                              |
 | data/        | memory-mapped shards -> micro-batches, in an order that is a pure function        |
 | model/       | a SmolVLM of `transformers`, what a run starts from, attention, adapters          |

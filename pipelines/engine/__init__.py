@@ -2,7 +2,8 @@
 
 | file         | what it holds                                                          |
 |--------------|------------------------------------------------------------------------|
-| runner.py    | tasks, in this process or on Ray: the only file here that knows Ray    |
+| tasks.py     | a stage, a task of it, and how one is done: whole, under its name      |
+| runner.py    | many tasks, here or on Ray: the only file here that knows Ray          |
 | tables.py    | the only Arrow IO: a table becomes a file whole or not at all          |
 | progress.py  | how far a run is                                                       |
 | timings.py   | what it took                                                           |

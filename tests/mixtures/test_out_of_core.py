@@ -11,7 +11,7 @@ from mixtures.columns import in_folder, in_memory
 from mixtures.deal import deal_samples
 from mixtures.pick import pick_samples
 from mixtures.samples import samples_of
-from tests.mixtures import reference
+from tests.mixtures import reference, reference_deal
 from tests.mixtures.synthetic import index_of, mixture_of
 
 SETS = {
@@ -116,7 +116,7 @@ def test_picked_and_dealt_as_in_memory(mixture, seed, part_rows, at_once, in_fil
             for split, number, dealt_rows in dealt.in_order()
             for order, row in enumerate(rows[dealt_rows])
         ]
-    whole = reference.deal(expected, mixture)
+    whole = reference_deal.deal(expected, mixture)
     assert (
         found == whole.select(pl.col("split").cast(pl.String), "shard", "order", "index_row").rows()
     )

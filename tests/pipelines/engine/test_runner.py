@@ -10,16 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.engine import tables, versions
-from pipelines.engine.runner import (
-    File,
-    Needs,
-    Stage,
-    Task,
-    ray_connection,
-    require_listening,
-    run,
-    task_labels,
-)
+from pipelines.engine.runner import ray_connection, require_listening, run, task_labels
+from pipelines.engine.tasks import File, Needs, Stage, Task
 
 NUMBERS = pa.schema([("n", pa.int64())])
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.engine import tables
-from pipelines.engine.runner import Task, run_task
+from pipelines.engine.tasks import Task, run_task
 from pipelines.reading.parts import list_parts
 from pipelines.stages import STAGES
 from tests.pipelines.sources.making import png, write, write_lines
