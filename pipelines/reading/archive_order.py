@@ -189,7 +189,8 @@ def with_folders(
 def rows_in_no_archive(
     archives: Sequence[Archive], first: np.ndarray, number: int, count: int
 ) -> Iterator[int]:
-    """The rows whose first medium is in none of the archives: the `number`-th share of `count`.
+    """The rows that name media, whose first is in none of the archives: the `number`-th share of
+    `count`.
 
     Raises FileError where a wanted path names members of two archives, which would be read twice.
     """
@@ -202,11 +203,15 @@ def rows_in_no_archive(
                 "archive too. Leave one of the two out, or name them by longer paths"
             )
         found |= here
-    rest = np.flatnonzero(~found)
-    share = np.where(first[rest] == 0, rest.astype(np.uint64), first[rest]) % np.uint64(count)
-    mine = rest[share == number]
+    rest = np.flatnonzero(~found & (first != 0))
+    mine = rest[first[rest] % np.uint64(count) == number]
     order = np.lexsort((mine, first[mine]))
     yield from mine[order].tolist()
+
+
+def rows_without_media(first: np.ndarray, number: int, count: int) -> Iterator[int]:
+    """The rows that name no medium, in order: the `number`-th share of `count`."""
+    yield from np.flatnonzero(first == 0)[number::count].tolist()
 
 
 def webdataset_samples(archive: Archive) -> Iterator[dict[str, Any] | Defect]:

@@ -42,6 +42,7 @@ from pipelines.reading.archive_order import (
     SeveralFit,
     rows_in_archive_order,
     rows_in_no_archive,
+    rows_without_media,
     webdataset_samples,
 )
 from pipelines.reading.arrow_rows import arrow_rows
@@ -145,7 +146,7 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
             inputs["url"], inputs["size"], part.about, *inputs["batches"], count=part.rows
         )
         yield from number_rows(found, f"{inputs['file']:05d}-", inputs["first"])
-    elif kind in ("json", "archive", "loose"):
+    elif kind in ("json", "archive", "bare", "loose"):
         yield from annotation_rows(part, media)
     elif kind == "block":
         yield from block_rows(part)
@@ -178,6 +179,8 @@ def annotation_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
             known = inputs.get("knowing", {})
             about = found.first, found.keys, found.owners
             order = rows_in_archive_order(inputs["archive"], *about, media, knowing=known)
+        elif inputs["kind"] == "bare":
+            order = rows_without_media(found.first, *inputs["share"])
         else:
             order = rows_in_no_archive(inputs["streams"], found.first, *inputs["share"])
         reader = LineReader(inputs["files"], found.spool)

@@ -280,8 +280,8 @@ def files_identity(tree: Tree, files: Sequence[File]) -> dict[str, Any]:
 
 
 def in_turn(parts: list[Part], *, seed: int) -> list[Part]:
-    """The parts, each with its `turn`; parts whose rows are in no archive come last, since they are
-    found only when every archive is read.
+    """The parts, each with its `turn`; parts whose rows name media that are in no archive come
+    last, since they are found only when every archive is read.
     """
     if not parts:
         return parts

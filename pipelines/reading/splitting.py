@@ -33,7 +33,7 @@ MOST_RANGES, READ_AGAIN = 16, 64 << 20
 """Into so many parts a row group is cut at most, and while its readings come to no more stored
 bytes than that, since each reads all of its columns; of sources with few rows a part, whose rows
 cost more to decode than to fetch, eight times as many."""
-GROUPING = 3
+GROUPING = 4
 """Bumped when the same files would be cut into other parts."""
 
 
@@ -149,18 +149,30 @@ def rows_of_a_part(about: Source, total: float) -> int:
 
 
 def cut_archives(about: Source, files: Sequence[File], media: SubsetMedia) -> list[dict[str, Any]]:
-    """A piece per archive that must be read in order, then the rows that are in none."""
+    """A piece per archive that must be read in order, then the rows that name no medium, then those
+    whose medium is in none.
+    """
     small = annotations.is_small(files, about)
     shared = {"files": tuple(files), "small": small, "every": BlockSelection()}
     if small:
-        total: float = sum(len(annotations.scan_file(file, about).offsets) for file in files)
+        firsts = [annotations.scan_file(file, about).first_keys for file in files]
+        total: float = sum(map(len, firsts))
+        bare = sum(int((first == 0).sum()) for first in firsts)
     else:
         total = sum(annotations.estimate_rows(files, about))
+        seen = [
+            annotations.media_keys(row, about) for file in files for row in annotations.head(file)
+        ]
+        bare = round(total * seen.count([]) / max(1, len(seen)))
     size = sum(archive.size for archive in media.streams)
     pieces = []
     for archive in media.streams:
         piece = piece_of("archive", None, archive.size, archive=archive, **shared)
-        pieces.append({**piece, "about_rows": round(total * archive.size / max(1, size))})
+        pieces.append({**piece, "about_rows": round((total - bare) * archive.size / max(1, size))})
+    count = -(-bare // rows_of_a_part(about, total))
+    for number in range(count):
+        piece = piece_of("bare", None, 0, **shared, share=(number, count))
+        pieces.append({**piece, "about_rows": bare // count})
     loose = sum(f.size for f in media.listed or ()) - size
     count = 1 + loose // PART_BYTES
     for number in range(count):
