@@ -139,8 +139,9 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     if kind == "parquet":
         start, stop = inputs.get("range", (0, None))
         for url, size, groups, first, content in inputs["reads"]:
-            found = rows.parquet_rows(url, size, groups, part.about, content)
-            yield from number_rows(islice(found, start, stop), "", first + start)
+            found = rows.parquet_rows(url, size, groups, part.about, content, start=start)
+            count = None if stop is None else stop - start
+            yield from number_rows(islice(found, count), "", first + start)
     elif kind == "arrow":
         found = arrow_rows(
             inputs["url"], inputs["size"], part.about, *inputs["batches"], count=part.rows

@@ -99,11 +99,17 @@ def parquet_schema(file: File) -> Any:
 
 
 def parquet_rows(
-    url: str, size: int, groups: Sequence[int], source: Source, content: str = ""
+    url: str,
+    size: int,
+    groups: Sequence[int],
+    source: Source,
+    content: str = "",
+    *,
+    start: int = 0,
 ) -> Iterator[object]:
-    """The rows of the row groups, in order, a few in memory at a time: the columns that the source
-    reads. Of a group that cannot be decoded, what is left of its rows are Defects, as is a row that
-    would take more than ROW_BYTES.
+    """The rows of the row groups from the `start`th of each, in order, a few in memory at a time:
+    the columns that the source reads. Of a group that cannot be decoded, what is left of its rows
+    are Defects, as is a row that would take more than ROW_BYTES.
     """
     import pyarrow.parquet as pq
 
@@ -122,14 +128,16 @@ def parquet_rows(
             place = stream
             if remote:
                 place = stretches.group_stream(url, stream, about.row_group(group), columns)
-            for row in group_rows(place, about, group, columns):
+            for row in group_rows(place, about, group, columns, start=start):
                 yield with_classes(row, classes)
 
 
 def group_rows(
-    stream: BinaryIO, about: Any, group: int, columns: Sequence[str]
+    stream: BinaryIO, about: Any, group: int, columns: Sequence[str], *, start: int = 0
 ) -> Iterator[object]:
-    """These columns of the rows of one row group, of which there are as many as the footer says."""
+    """These columns of the rows of one row group from the `start`th, of which there are as many as
+    the footer says.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -142,7 +150,7 @@ def group_rows(
         row_bytes = rows.total_byte_size // max(1, rows.num_rows)
         at_once = max(1, min(256, BATCH_BYTES // max(1, row_bytes)))
         if stored := next(filter(None, map(too_expansive, read)), ""):
-            given, why = rows.num_rows - 1, stored  # one line stands for all
+            given, why = rows.num_rows - (start == 0), stored  # one line stands for all
         else:
             file = pq.ParquetFile(
                 stream,
@@ -156,7 +164,9 @@ def group_rows(
             for batch in file.iter_batches(
                 batch_size=at_once, row_groups=[group], columns=columns, use_threads=False
             ):
-                for row in batch_rows(batch, one_by_one=bool(repeating)):
+                passed = min(len(batch), max(0, start - given))
+                given += passed  # before they become values of Python's
+                for row in batch_rows(batch.slice(passed), one_by_one=bool(repeating)):
                     if given < rows.num_rows:
                         given += 1
                         yield row
@@ -164,7 +174,7 @@ def group_rows(
         if getattr(error, "errno", None) is not None or is_network(error):
             raise
         why = str(error).splitlines()[0]
-    for _ in range(min(rows.num_rows - given, MOST_LOST)):
+    for _ in range(max(0, start - given), min(rows.num_rows - given, MOST_LOST)):
         yield Defect("broken_rows", f"row group {group} does not decode: {why}"[:200])
 
 
