@@ -7,12 +7,22 @@ the order of the shards), component, units (in the unit of `measure`), seconds (
 null), crops.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import polars as pl
 
+from mixtures.schedule import Points, passed
 
-def balance(samples: pl.DataFrame, *, window: int = 1000) -> pl.DataFrame:
-    """A line per component (and for `seconds` and `crops`): how far windows of rows stray.
+NO_SCHEDULES: Mapping[str, Points] = MappingProxyType({})
+
+
+def balance(
+    samples: pl.DataFrame, *, window: int = 1000, schedules: Mapping[str, Points] = NO_SCHEDULES
+) -> pl.DataFrame:
+    """A line per component (and for `seconds` and `crops`): how far windows of rows stray, those of
+    `schedules` from what their schedule says of the window.
 
     Columns: what, whole (share of units, 0..1; for `seconds` the mean of a video, for `crops` the
     mean of a row), worst and p95 (largest and 95th percentile distance of a window of `window`
@@ -25,13 +35,16 @@ def balance(samples: pl.DataFrame, *, window: int = 1000) -> pl.DataFrame:
     window = min(window, count)
     place = samples["place"].to_numpy()
     units = samples["units"].to_numpy().astype(np.float64)
-    total = _windows(np.bincount(place, units, count), window)
+    row_units = np.bincount(place, units, count)
+    total = _windows(row_units, window)
     lines = []
     for name in samples["component"].unique(maintain_order=True).sort():
         mine = (samples["component"] == name).to_numpy()
         part = _windows(np.bincount(place[mine], units[mine], count), window)
         share = np.divide(part, total, out=np.zeros(len(total)), where=total > 0)
-        lines.append(_line(name, share, whole=float(units[mine].sum() / max(units.sum(), 1e-12))))
+        whole = float(units[mine].sum() / max(units.sum(), 1e-12))
+        asked = _asked(schedules[name], row_units, window) if name in schedules else whole
+        lines.append(_line(name, share, whole=whole, asked=asked))
     video = samples["seconds"].is_not_null().to_numpy()
     if video.any():
         seconds = samples["seconds"].to_numpy()[video].astype(np.float64)
@@ -52,10 +65,27 @@ def _windows(values: np.ndarray, window: int) -> np.ndarray:
     return through[window:] - through[:-window]
 
 
+def _asked(points: Points, row_units: np.ndarray, window: int) -> np.ndarray:
+    """[rows - window + 1] the mean share that a schedule asks of every window."""
+    through = np.concatenate([[0.0], np.cumsum(row_units)]) / max(row_units.sum(), 1e-12)
+    part = passed(points, through)
+    length = through[window:] - through[:-window]
+    return np.divide(
+        part[window:] - part[:-window], length, out=np.zeros(len(length)), where=length > 0
+    )
+
+
 def _line(
-    what: str, found: np.ndarray, *, whole: float, relative: bool = False
+    what: str,
+    found: np.ndarray,
+    *,
+    whole: float,
+    asked: float | np.ndarray | None = None,
+    relative: bool = False,
 ) -> tuple[str, float, float, float, int]:
-    away = np.abs(found - whole) / (whole if relative and whole else 1.0)
+    away = np.abs(found - (whole if asked is None else asked)) / (
+        whole if relative and whole else 1.0
+    )
     return what, whole, float(away.max()), float(np.percentile(away, 95)), len(found)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mixtures.config import Mixture
+from mixtures.config import Mixture, schedules_of
 from mixtures.names import check_component, check_name, check_subset
 from mixtures.reading import explained
+from mixtures.schedule import constant, require_sums
 
 SHARED_ENCODING = (
     "tokenizer",
@@ -107,6 +108,20 @@ def check(mixture: Mixture, *, encoding: type, where: str) -> None:
                 settings.grade is None or not mixture.grades or settings.grade in mixture.grades
             )
             expect(graded, f"{inner}.grade", settings.grade, f"one of {sorted(mixture.grades)}")
+    _check_ratios(mixture, where=where)
+
+
+def _check_ratios(mixture: Mixture, *, where: str) -> None:
+    """Ratios sum to 1, those with a schedule at every point of the run."""
+    if schedules := schedules_of(mixture):
+        if mixture.on_shortage == "redistribute":
+            raise ValueError(
+                f"{where}: on_shortage is redistribute, but {', '.join(schedules)} "
+                "has a schedule, which no longer holds where others fill a gap.\nway out: "
+                "on_shortage: shrink keeps every ratio at every point; or state constant ratios."
+            )
+        every = {n: c.schedule or constant(c.ratio) for n, c in mixture.components.items()}
+        require_sums(every, where=where)
     total = sum(component.ratio for component in mixture.components.values())
     if abs(total - 1) > 1e-6:
         ratios = ", ".join(f"{name} {c.ratio:g}" for name, c in mixture.components.items())

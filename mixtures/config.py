@@ -61,7 +61,12 @@ class Component:
     source: str
     """A name of `python -m pipelines sources`."""
     ratio: float
-    """Its share of the mixture, in the unit of `measure`. 0 leaves the component out."""
+    """Its share of the mixture, in the unit of `measure`. 0 leaves the component out. A schedule,
+    `{0: 0.3, 0.7: 0.3, 1: 0.05}` or a list of such pairs: the share after so much of the train
+    split, linear between, a step where a position stands twice; the ratio is then its mean. `rest`
+    (in one component): what the others leave, at every point."""
+    schedule: list[list[float]] = field(default_factory=list, metadata=LATER)
+    """Filled in where `ratio` states a schedule: its points. Not to be written."""
     subsets: dict[str, Subset] = field(default_factory=dict)
     """A list of names, or name -> settings. Empty: every subset of the source."""
     max_epochs: float = 1.0
@@ -195,6 +200,11 @@ class Mixture:
     hold, or let the others fill the gap."""
     shard_bytes: int = 536_870_912
     """Bytes of media and ids that a shard aims at (512 MiB)."""
+
+
+def schedules_of(mixture: Mixture) -> dict[str, list[list[float]]]:
+    """Component -> the points of its ratio's schedule, of those that have one."""
+    return {name: c.schedule for name, c in mixture.components.items() if c.schedule}
 
 
 def rules_of(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]:

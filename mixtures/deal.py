@@ -17,23 +17,27 @@ one of rank r among n lies at the fraction of r times the golden ratio, shifted 
 Only what is of parts (windows) is worked out of all at once; the samples of some windows at a time
 get their q, and the copies of some shards at a time their order.
 
+Where a component's ratio is a schedule, places of its train split are moved to where so much of it
+has passed (`schedule.position_of`): every stretch then holds what the schedule says of it.
+
 Shards are equal stretches. There are at least as many as any sample has copies, so no shard, and
 with it no packed row, holds a sample twice.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from mixtures.columns import ROWS, Column, stretches
-from mixtures.config import Mixture
+from mixtures.config import Mixture, schedules_of
 from mixtures.draws import in_val
-from mixtures.places import some_windows, used_of, windows_of, write_places
+from mixtures.places import TOKEN_BYTES, Used, some_windows, used_of, windows_of, write_places
 from mixtures.samples import Samples, samples_of
+from mixtures.schedule import crowding, position_of
 
 SIDES = ("train", "val")
 COPY = np.dtype(
@@ -105,7 +109,14 @@ def _copies_of(dealt: Dealt, start: int, stop: int) -> tuple[np.ndarray, np.ndar
     number = np.arange(len(row)) - np.repeat(np.cumsum(copies) - copies, copies)  # j of its copies
     key = dealt.samples.columns["key"][start:stop]
     side = in_val(key[row], dealt.mixture).astype(np.int8)
-    return row + start, place_of(q[row], number, copies[row]), side
+    place = place_of(q[row], number, copies[row])
+    if schedules := schedules_of(dealt.mixture):
+        for subset, where in dealt.samples.runs(start, stop):
+            if points := schedules.get(dealt.samples.subsets[subset][0]):
+                first, last = np.searchsorted(row, (where.start, where.stop))
+                mine = np.flatnonzero(side[first:last] == 0) + first
+                place[mine] = position_of(points, place[mine])
+    return row + start, place, side
 
 
 def place_of(q: np.ndarray, number: np.ndarray, copies: np.ndarray) -> np.ndarray:
@@ -136,19 +147,46 @@ def deal_samples(
         max(math.ceil(used.bytes[side] / mixture.shard_bytes), used.most[side], 1)
         for side in (0, 1)
     ]
-    train, val = (Shards(count=n, sizes=np.zeros(n, np.int64)) for n in counts)
-    groups, each = [], []
+    dealt = Dealt(
+        samples=samples, copies=copies, q=q, groups=[], shards=_shards(counts), mixture=mixture
+    )
+    if schedules_of(mixture):
+        counts[0] = _uneven_count(dealt, used, counts[0], at_once=at_once)
+        dealt = replace(dealt, shards=_shards(counts))
+    each = []
     for side in (0, 1):
         of_one = max(1, used.copies[side] // counts[side])
         each.append(max(1, at_once // of_one))
         columns = [samples.new(COPY) for _ in range(math.ceil(counts[side] / each[side]))]
-        groups.append((side, columns if used.copies[side] else []))
-    dealt = Dealt(
-        samples=samples, copies=copies, q=q, groups=groups, shards=(train, val), mixture=mixture
-    )
+        dealt.groups.append((side, columns if used.copies[side] else []))
     for start, stop in stretches(len(samples), rows=at_once):
         _scatter(dealt, start, stop, each)
     return dealt
+
+
+def _shards(counts: list[int]) -> tuple[Shards, Shards]:
+    train, val = (Shards(count=n, sizes=np.zeros(n, np.int64)) for n in counts)
+    return train, val
+
+
+def _uneven_count(dealt: Dealt, used: Used, count: int, *, at_once: int) -> int:
+    """How many shards of train, at least `count`, keep copies apart where a schedule crowds them,
+    and the fullest one near its size.
+    """
+    schedules = schedules_of(dealt.mixture)
+    for stream in used.units:
+        copies, subset, val = stream & 0xFFFF_FFFF, stream >> 33, (stream >> 32) & 1
+        points = schedules.get(dealt.samples.subsets[subset][0])
+        if points and copies > 1 and not val:
+            count = max(count, math.ceil(copies * crowding(points) * (1 + 1e-9)))
+    held, shards = np.zeros(count), Shards(count=count, sizes=np.zeros(0))
+    for start, stop in stretches(len(dealt.samples), rows=at_once):
+        sample, place, side = _copies_of(dealt, start, stop)
+        num_bytes, tokens = dealt.samples.read(("num_bytes", "num_tokens"), start, stop)
+        size = num_bytes + TOKEN_BYTES * tokens.astype(np.int64)
+        mine = side == 0
+        held += np.bincount(shards.of(place[mine]), size[sample[mine] - start], count)
+    return max(count, math.ceil(count * held.max() / dealt.mixture.shard_bytes))
 
 
 def _scatter(dealt: Dealt, start: int, stop: int, each: list[int]) -> None:

@@ -20,6 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from mixtures.checks import check
 from mixtures.config import Mixture
 from mixtures.reading import explained, find, override, read, with_base, write_out_short_forms
+from mixtures.schedule import settle
 
 
 def load(
@@ -48,6 +49,7 @@ def load(
     name = str(raw.get("name") or Path(path).stem)
     components = raw.get("components")
     if isinstance(components, dict):
+        settle(components, where=path)
         for key in [
             k for k, c in components.items() if isinstance(c, dict) and c.get("ratio") == 0
         ]:
@@ -81,9 +83,10 @@ def _filled(
 
 def to_yaml(mixture: Mixture) -> str:
     """The resolved mixture as YAML that `load` reads back to an equal one."""
-    return yaml.safe_dump(
-        dataclasses.asdict(mixture), sort_keys=False, allow_unicode=True, width=100
-    )
+    stated = dataclasses.asdict(mixture)
+    for component in stated["components"].values():
+        component["ratio"] = component.pop("schedule") or component["ratio"]
+    return yaml.safe_dump(stated, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _typed(raw: dict[str, Any], *, encoding: type, where: str) -> Mixture:

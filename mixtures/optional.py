@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mixtures.config import Mixture
+from mixtures.config import Component, Mixture
+from mixtures.schedule import added, constant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +57,18 @@ def without(mixture: Mixture, absent: Mapping[str, str]) -> tuple[Mixture, list[
         left.append(LeftOut(component=name, ratio=component.ratio, reason=reason, given=given))
         del components[name]
         for heir, part in given.items():
-            grown = components[heir].ratio + part
-            components[heir] = dataclasses.replace(components[heir], ratio=grown)
+            components[heir] = _with_share(components[heir], component, part)
     limits = {n: limit for n, limit in mixture.limits.items() if limit.component not in absent}
     return dataclasses.replace(mixture, components=components, limits=limits), left
+
+
+def _with_share(heir: Component, gone: Component, part: float) -> Component:
+    """The heir with so much more, at every point where the one that is gone had it."""
+    grown = dataclasses.replace(heir, ratio=heir.ratio + part)
+    if not (heir.schedule or gone.schedule):
+        return grown
+    own, more = (c.schedule or constant(c.ratio) for c in (heir, gone))
+    return dataclasses.replace(grown, schedule=added(own, more, factor=part / gone.ratio))
 
 
 def differences(mixture: Mixture, other: Mixture) -> dict[str, tuple[float, float]]:

@@ -114,6 +114,8 @@ def _quote_names(node: yaml.Node) -> None:
             _quote_names(value)
     if not isinstance(node, yaml.MappingNode):
         return
+    node.value = [(key, _as_pairs(value) if key.value == "ratio" else value)
+                  for key, value in node.value]  # fmt: skip
     for key, value in node.value:
         if key.value in ("columns", "config", "split"):
             _quote_all(value)
@@ -126,6 +128,14 @@ def _quote_names(node: yaml.Node) -> None:
         for name in named:
             _quote(name)
         _quote_names(value)
+
+
+def _as_pairs(node: yaml.Node) -> yaml.Node:
+    """A mapping as a list of its pairs, so that a key may stand twice: a step of a schedule."""
+    if not isinstance(node, yaml.MappingNode):
+        return node
+    pairs = [yaml.SequenceNode("tag:yaml.org,2002:seq", list(pair)) for pair in node.value]
+    return yaml.SequenceNode("tag:yaml.org,2002:seq", pairs)
 
 
 def _quote(node: yaml.Node) -> None:

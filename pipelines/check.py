@@ -11,6 +11,7 @@
 | index       | ids unique; a rejected sample is never used; the numbers of stats.json; no    |
 |             | sample of a part that is said not to have been read                           |
 | ratios      | within one sample of the target, unless a shortage was settled otherwise      |
+| schedule    | where ratios follow one: so much of each component so far, at every train row |
 
 What cannot be read is a fault as well, not an exception: a damaged file can raise anything.
 """
@@ -26,8 +27,10 @@ from mixtures.pick import INDEX
 from pipelines import recipe
 from pipelines.engine import tables
 from pipelines.report import digests
+from pipelines.report.evenness import asked_along, schedules_in
 from pipelines.report.finished import Finished, open_finished
 from tokenization import check as rows_check
+from tokenization.pack import stretch_rows
 from tokenization.schema import Encoding
 
 SHOWN = 5
@@ -60,6 +63,7 @@ def faults(mixture: Finished, *, rows: int) -> Iterator[str]:
         ("index.arrow", lambda: _index(mixture)),
         ("lineage", lambda: _lineage(mixture)),
         ("ratios", lambda: _ratios(mixture)),
+        ("schedule", lambda: _schedule(mixture)),
     ]
     for split in mixture.shards.values():
         for name in split:
@@ -248,4 +252,48 @@ def _ratios(mixture: Finished) -> Iterator[str]:
             yield (
                 f"component {name}: {got:,} {settings['measure']}, its ratio {component['ratio']} "
                 f"of {whole:,} is {target:,.0f}; off by more than a sample ({largest:,})"
+            )
+
+
+def _schedule(mixture: Finished) -> Iterator[str]:
+    """Until every train row each component has given what its ratio asks until there, to a few
+    samples, and to the rows that are packed together.
+    """
+    settings = mixture.recipe["mixture"]
+    if not schedules_in(settings):
+        return
+    column = {"tokens": "tokens", "learned_tokens": "learned"}.get(settings["measure"])
+    used = mixture.index.filter((pl.col("split") == "train") & (pl.col("copies") > 0))
+    of = used.select("id", "component", "subset", "copies", pl.col("num_tokens", "num_learned"))
+    rows, start, together = [], 0, 1
+    for name in mixture.shards.get("train", []):
+        table = tables.read(mixture.path(name), columns=COUNTED)
+        lines, _ = _sequences(table)
+        rows.append(lines.with_columns(pl.col("row").cast(pl.Int64) + start))
+        start += len(table)
+        together = max(together, stretch_rows(len(table)) + 1)
+    lines = pl.concat(rows).join(of.select("id", "component"), on="id", how="left")
+    unit = lines[column].cast(pl.Float64) if column else pl.repeat(1.0, len(lines), eager=True)
+    amounts = {
+        name: np.bincount(
+            lines["row"].to_numpy(), np.where((lines["component"] == name).to_numpy(), unit, 0)
+        )
+        for name in settings["components"]
+    }
+    total = np.sum(list(amounts.values()), axis=0)
+    through = np.cumsum(total)
+    largest = 1 if column is None else int(used[f"num_{column}"].max() or 0)  # type: ignore[arg-type]
+    streams = used.select(pl.struct("component", "subset", "copies").n_unique()).item()
+    mixed = float(np.convolve(total, np.ones(min(together, len(total)))).max())
+    slack = 2 * streams * largest + mixed
+    asked = asked_along(settings, through / through[-1])
+    for name, amount in amounts.items():
+        off = np.abs(np.cumsum(amount) - asked[name] * through[-1])
+        if off.max() > slack:
+            row = int(off.argmax())
+            got, due = int(np.cumsum(amount)[row]), asked[name][row] * through[-1]
+            yield (
+                f"component {name}: {got:,} {settings['measure']} until train row {row}, its "
+                f"schedule asks for {due:,.0f}; off by more than {slack:,.0f}: what {together} "
+                "rows that are packed together hold, and a few samples"
             )

@@ -20,7 +20,7 @@ from mixtures import pick as picking
 from mixtures import plan as costing
 from mixtures.allocate import binding, human_count
 from mixtures.checks import check_licences
-from mixtures.config import Mixture, reads_all
+from mixtures.config import Mixture, reads_all, schedules_of
 from mixtures.mixture_file import load
 from mixtures.optional import LeftOut, differences
 from mixtures.reading import bundled_mixtures, variants_of
@@ -282,6 +282,9 @@ def table(needs: pl.DataFrame, mixture: Mixture, pieces: dict[str, list[Piece]])
         )
     unit = {"samples": "samples"}.get(mixture.measure, mixture.measure.replace("_", " "))
     lines.append(f"(needs and gives in {unit}; cached: parts of those that are known)")
+    for name, points in schedules_of(mixture).items():
+        told = ", ".join(f"{100 * share:.4g} % at {place:g}" for place, share in points)
+        lines.append(f"{name} follows a schedule over the run, its ratio is the mean: {told}")
     return lines
 
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
-from mixtures.config import Mixture, hash_lists
+from mixtures.config import Mixture, hash_lists, schedules_of
 from mixtures.mixture_file import to_yaml
 from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
@@ -310,6 +310,7 @@ def pack_tasks(
                 "parts": [(p.samples, p.tokens) for p in parts],
                 "encoding": mixture.encoding,
                 "seed": mixture.seed + int(shard),
+                "in_order": split == "train" and bool(schedules_of(mixture)),
             },
             out=tables.join(place.output, "shards", f"{name}.arrow"),
             needs=Needs(memory=PACK_COPIES * mixture.shard_bytes),

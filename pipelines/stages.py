@@ -65,9 +65,14 @@ def encode(samples: pa.Table, encoding: Encoding, rewriting: list[tuple[str, dic
 
 @stage(writes=PACKED_WRITTEN, version=3, rows_per_batch=16)
 def pack(
-    picks: pa.Table, parts: Sequence[tuple[str, str]], encoding: Encoding, seed: int
+    picks: pa.Table,
+    parts: Sequence[tuple[str, str]],
+    encoding: Encoding,
+    seed: int,
+    *,
+    in_order: bool = False,
 ) -> pa.Table:
-    """The picked copies, packed into rows.
+    """The picked copies, packed into rows, which follow the deal `in_order` of a schedule.
 
     Reads: `picks` with columns part (index into `parts`) and row, in deal order; the samples and
     tokens files of `parts`, only the rows picked. Writes: PACKED.
@@ -86,7 +91,7 @@ def pack(
         place[here] = start + inverse
         start += len(rows)
     pieces = pa.concat_tables(gathered).combine_chunks().take(pa.array(place))
-    return packing.pack(pieces, encoding=encoding, seed=seed)
+    return packing.pack(pieces, encoding=encoding, seed=seed, in_order=in_order)
 
 
 def cost(samples: str, rules: list[tuple[str, dict]]) -> pa.Table:

@@ -10,6 +10,7 @@
 What stays together is a sample, or one sequence of a splittable one.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -26,6 +27,14 @@ __all__ = ["fill_bound", "least_rows", "pack", "pack_rows", "row_flops", "sequen
 
 ROWS_PER_BATCH = 64
 """Packed rows per record batch: keeps image bytes of a batch below Arrow's 2 GiB."""
+
+STRETCH_ROWS = (8, 32)
+"""Rows that are packed and mixed with each other where the order of samples is kept: fewer could
+not be filled, more would blur the order."""
+STRETCHES = 20
+"""Stretches of a shard that has too few rows for the longest ones."""
+FULL = 0.985
+"""Of the rows of a stretch, what is given to them, so that it fits."""
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
@@ -185,28 +194,64 @@ def _parts_of(pieces: pa.Table, encoding: Encoding) -> _Parts:
     return parts
 
 
-def pack(pieces: pa.Table, *, encoding: Encoding, seed: int) -> pa.Table:
+def stretch_rows(rows: int) -> int:
+    """Rows that are packed and mixed with each other where so many keep the order of samples."""
+    least, most = STRETCH_ROWS
+    return min(most, max(least, rows // STRETCHES))
+
+
+def _stretches(parts: _Parts, encoding: Encoding) -> Iterator[np.ndarray]:
+    """Runs of parts that fill STRETCH_ROWS rows each, or the fewer where all fill few; the last
+    what is left.
+    """
+    shares = np.stack([parts.length / encoding.seq_len, parts.crops / encoding.max_crops])
+    through = np.concatenate([np.zeros((2, 1)), np.cumsum(shares, axis=1)], axis=1)  # [2, parts+1]
+    rows, start = stretch_rows(int(through[:, -1].max())), 0
+    while start < len(parts.sample):
+        full = through[:, start] + rows * FULL
+        ends = [
+            int(np.searchsorted(t, f, side="right")) - 1 for t, f in zip(through, full, strict=True)
+        ]
+        end = max(start + 1, min(ends))
+        yield np.arange(start, end)
+        start = end
+
+
+def _rows_of(
+    parts: _Parts, members: np.ndarray, ids: list[str], *, encoding: Encoding, seed: int
+) -> list[np.ndarray]:
+    """These parts in rows, as `pack` orders them."""
+    limits = {"seq_len": encoding.seq_len, "max_crops": encoding.max_crops}
+    length, crops = parts.length[members], parts.crops[members]
+    rows = pack_rows(length, crops, seed=seed, **limits)
+    names = [ids[s] for s in parts.sample[members]]
+    _apart(rows, names, np.stack([length, crops], axis=1), np.array(list(limits.values())))
+    if rows:
+        features = features_of(rows, strata_of(names, length), length, crops)
+        rows = [rows[n] for n in even_order(features, rng=np.random.default_rng(seed))]
+    return [members[row] for row in rows]
+
+
+def pack(pieces: pa.Table, *, encoding: Encoding, seed: int, in_order: bool = False) -> pa.Table:
     """PACKED rows of these samples, one row of `pieces` per copy, in an order in which every
     stretch holds all subsets and crops evenly, else random.
 
-    Under `pack: none` each sample (each sequence of a splittable one) is a row, in the order given.
-    No row holds a sample twice. Raises ValueError where one piece is above `seq_len` or
-    `max_crops`, and where images and grids do not go together.
+    `in_order`: rows follow the order of `pieces`, but for the few samples that share a stretch of
+    rows (`_stretches`). Under `pack: none` each sample (each sequence of a splittable one) is a
+    row, in the order given. No row holds a sample twice. Raises ValueError where one piece is above
+    `seq_len` or `max_crops`, and where images and grids do not go together.
     """
     parts = _parts_of(pieces, encoding)
     ids = pieces["id"].to_pylist()
+    every = np.arange(len(parts.sample))
     if encoding.pack == "none":
-        rows = [np.array([part]) for part in range(len(parts.sample))]
+        rows = [np.array([part]) for part in every]
+    elif in_order:
+        rows = []
+        for number, stretch in enumerate(_stretches(parts, encoding)):
+            rows += _rows_of(parts, stretch, ids, encoding=encoding, seed=seed + number)
     else:
-        limits = {"seq_len": encoding.seq_len, "max_crops": encoding.max_crops}
-        rows = pack_rows(parts.length, parts.crops, seed=seed, **limits)
-        sizes = np.stack([parts.length, parts.crops], axis=1)
-        names = [ids[s] for s in parts.sample]
-        _apart(rows, names, sizes, np.array(list(limits.values())))
-        if rows:
-            strata = strata_of(names, parts.length)
-            features = features_of(rows, strata, parts.length, parts.crops)
-            rows = [rows[n] for n in even_order(features, rng=np.random.default_rng(seed))]
+        rows = _rows_of(parts, every, ids, encoding=encoding, seed=seed)
     token, token_starts = _flat(pieces["input_ids"])
     mask, _ = _flat(pieces["loss_mask"])
     grids = pieces["grids"].to_pylist()

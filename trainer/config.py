@@ -186,6 +186,9 @@ class Config:
     shuffle_shards: int = 0
     """Shards whose rows are shuffled with each other, a few after a few in an order of each epoch's
     own, so that only these need to be at hand; 0: all."""
+    shuffle_rows: int = 0
+    """Of a mixture whose ratios follow a schedule the order of rows is kept: rows in a row that are
+    shuffled with each other; 0: a hundredth of all."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """What is multiplied in; weights and optimizer stay float32."""
 
@@ -311,6 +314,7 @@ def check(config: Config, *, where: str) -> None:
         ("workers", config.workers),
         ("prefetch", config.prefetch),
         ("shuffle_shards", config.shuffle_shards),
+        ("shuffle_rows", config.shuffle_rows),
         ("cache_bytes", config.cache_bytes),
     ):
         if value < 0:

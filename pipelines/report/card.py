@@ -14,6 +14,7 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,25 @@ def human_amount(number: float) -> str:
 def percent(share: float) -> str:
     """The share with two decimals of a percent; more where it would show as nothing."""
     return f"{100 * share:.2f} %" if share == 0 or abs(share) >= 1e-4 else f"{100 * share:.2g} %"
+
+
+def schedule_steps(along: Mapping[str, Any], *, most: int = 8) -> list[dict[str, Any]]:
+    """At most so many stretches of the run: `at` its middle, mean shares `asked` and `got`."""
+    at = along["at"]
+    cuts = [len(at) * k // most for k in range(most + 1)]
+    stretches = [(a, b) for a, b in pairwise(cuts) if a < b]
+
+    def mean_of(values: Sequence[float], a: int, b: int) -> float:
+        return sum(values[a:b]) / (b - a)
+
+    return [
+        {
+            "at": mean_of(at, a, b),
+            "asked": {name: mean_of(values, a, b) for name, values in along["asked"].items()},
+            "got": {name: mean_of(values, a, b) for name, values in along["got"].items()},
+        }
+        for a, b in stretches
+    ]
 
 
 def human_epochs(number: float) -> str:
@@ -248,6 +268,7 @@ def card(
         stats=stats,
         recipe=recipe,
         measures=MEASURES,
+        schedule_steps=schedule_steps(stats.get("schedule", {"at": []})),
         home=home,
         format=format,
     )

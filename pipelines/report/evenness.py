@@ -1,17 +1,20 @@
 """How even the packed rows of the train split are, along their order and in what they cost.
 
-| function  | says                                                                        |
-|-----------|-----------------------------------------------------------------------------|
-| windows   | how far any WINDOW rows in a row stray from the whole: shares, seconds, crops |
-| imbalance | how much longer the dearest row takes than the mean one                     |
+| function    | says                                                                          |
+|-------------|-------------------------------------------------------------------------------|
+| windows     | how far any WINDOW rows in a row stray from the whole: shares, seconds, crops |
+| asked_along | how much of each component the ratios, or their schedules, ask so far         |
+| imbalance   | how much longer the dearest row takes than the mean one                       |
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from mixtures.balance import balance
+from mixtures.schedule import Points, constant, passed
 
 WINDOW = 1000
 RANKS = 8
@@ -36,9 +39,24 @@ def windows(packed: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
     if mixture["measure"] == "samples":
         pieces = pieces.with_columns(units=pl.lit(1))
     names = pl.Series(list(mixture["components"]), dtype=pl.Categorical)
-    found = balance(pieces.with_columns(component=names[pieces["component"]]), window=WINDOW)
+    named = pieces.with_columns(component=names[pieces["component"]])
+    found = balance(named, window=WINDOW, schedules=schedules_in(mixture))
     strays = {line.pop("what"): line for line in found.to_dicts()}
     return {"rows": min(WINDOW, len(rows)), "strays": strays}
+
+
+def schedules_in(mixture: Mapping[str, Any]) -> dict[str, Points]:
+    """Component -> its schedule, of the components of a recipe's mixture that have one."""
+    components = mixture["components"].items()
+    return {name: stated["schedule"] for name, stated in components if stated.get("schedule")}
+
+
+def asked_along(mixture: Mapping[str, Any], through: np.ndarray) -> dict[str, np.ndarray]:
+    """Component -> [points] its part of the whole that the ratios ask until each part of it."""
+    return {
+        name: passed(stated.get("schedule") or constant(stated["ratio"]), through)
+        for name, stated in mixture["components"].items()
+    }
 
 
 def imbalance(packed: pl.DataFrame) -> dict[str, float]:

@@ -166,7 +166,11 @@ def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
             drawn = plots.histogram(histograms[key], title=title, unit=unit)
             note = "rows" if key == "fill" else "samples in the train split, each once"
             yield {"title": title, "note": note, "svg": drawn}
-    if len(mixture.stats["prefix"]["at"]) > 1:
+    if "schedule" in mixture.stats:
+        title = "Ratios along the run"
+        drawn = plots.schedule(mixture.stats["schedule"], title=title)
+        yield {"title": title, "note": "asked: lines; got: points", "svg": drawn}
+    elif len(mixture.stats["prefix"]["at"]) > 1:
         title = "Every prefix is the mixture"
         drawn = plots.prefix(mixture.stats["prefix"], title=title)
         note = f"shares so far, in {mixture.stats['measure'].replace('_', ' ')}"

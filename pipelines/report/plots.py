@@ -55,6 +55,23 @@ def prefix(balance: Mapping[str, Any], *, title: str) -> str:
     return svg(figure, label=title)
 
 
+def schedule(along: Mapping[str, Any], *, title: str) -> str:
+    """Each component's share along the run: asked as thin lines, got as points."""
+    figure, axes = bare_axes(4.4, 2.6)
+    at = [100 * place for place in along["at"]]
+    styles = place_styles([list(along["got"])])
+    for name, shares in along["got"].items():
+        ink = styles[name].ink
+        asked = [100 * share for share in along["asked"][name]]
+        axes.plot(at, asked, color=ink, linestyle=styles[name].line, linewidth=1.2)
+        got = [100 * share for share in shares]
+        axes.plot(at, got, color=ink, linestyle="none", marker="o", ms=2.5, label=name)
+    axes.set_xlabel("% of the run", color=INK, fontsize=9)
+    axes.set_ylabel("% there", color=INK, fontsize=9)
+    axes.set_ylim(bottom=0)
+    return svg(figure, label=title)
+
+
 def sizes(widths: Sequence[int], heights: Sequence[int], *, title: str) -> str:
     """Images as points, width against height in px, both on log scales."""
     figure, axes = bare_axes(4.4, 2.6)

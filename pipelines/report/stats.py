@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipelines.report.evenness import imbalance, windows
+from pipelines.report.evenness import asked_along, imbalance, schedules_in, windows
 
 Shares = dict[str, dict[str, float]]  # value -> measure -> share
 MEASURES = ("tokens", "learned_tokens", "samples")
@@ -41,6 +41,7 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         name: _component(name, settings, accounted, totals, mixture["measure"])
         for name, settings in mixture["components"].items()
     }
+    amounts = _amounts_along(packed, mixture)
     return {
         "name": recipe["name"],
         "fingerprint": recipe["fingerprint"],
@@ -61,7 +62,8 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         },
         "videos": _videos(used),
         "grids": _grids(packed),
-        "prefix": _prefix(packed, mixture),
+        "prefix": _prefix(amounts, mixture),
+        **({"schedule": _along(amounts, mixture)} if schedules_in(mixture) else {}),
         "windows": windows(packed, mixture),
         "histograms": _histograms(used, packed, seq_len=encoding["seq_len"]),
         "sources": {
@@ -287,18 +289,18 @@ def _grids(packed: pl.DataFrame) -> dict[str, int]:
     return dict(counts.head(20).iter_rows())
 
 
-def _prefix(packed: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
-    """Each component's share of everything up to each of PREFIX_POINTS places in the train rows.
-
-    `worst` is the largest distance from the final share at any place past the first tenth.
+def _amounts_along(packed: pl.DataFrame, mixture: Mapping[str, Any]) -> np.ndarray:
+    """[points, components] amounts, in the unit of `measure`, of each of PREFIX_POINTS stretches of
+    the train rows; no point where there are no rows.
     """
     rows = packed.filter(pl.col("split") == "train").select(
         "components", tokens="sample_tokens", learned_tokens="sample_learned"
     )
-    empty = {"at": [], "components": {}, "worst": 0.0}
-    if rows.is_empty():
-        return empty
+    names = list(mixture["components"])
     points = min(PREFIX_POINTS, len(rows))
+    amounts = np.zeros((points, len(names)))
+    if not points:
+        return amounts
     point = (pl.int_range(pl.len()) * points // pl.len()).cast(pl.Int16)
     pieces = rows.with_columns(point=point).explode(rows.columns, empty_as_null=True)
     weight = (
@@ -307,17 +309,50 @@ def _prefix(packed: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
         else pl.col(mixture["measure"]).cast(pl.Int64).sum()
     )
     sums = pieces.group_by("point", "components").agg(weight.cast(pl.Float64).alias("weight"))
-    names = list(mixture["components"])
-    amounts = np.zeros((points, len(names)))
     for point, component, value in sums.iter_rows():
         amounts[point, component] += value
+    return amounts
+
+
+def _prefix(amounts: np.ndarray, mixture: Mapping[str, Any]) -> dict[str, Any]:
+    """Each component's share of everything up to each of the points in the train rows.
+
+    `worst` is the largest distance at any place past the first tenth from the final share, or from
+    what schedules ask until there.
+    """
+    points = len(amounts)
+    if not points:
+        return {"at": [], "components": {}, "worst": 0.0}
     running = np.cumsum(amounts, axis=0)
-    shares = running / np.maximum(running.sum(axis=1, keepdims=True), 1)
-    late = shares[points // 10 :]
+    through = running.sum(axis=1, keepdims=True)
+    shares = running / np.maximum(through, 1)
+    asked = shares[-1]
+    if schedules_in(mixture):
+        part = through[:, 0] / max(through[-1, 0], 1)
+        asked = np.stack(list(asked_along(mixture, part).values()), axis=1)
+        asked = (asked / np.maximum(part[:, None], 1e-12))[points // 10 :]
     return {
         "at": [(point + 1) / points for point in range(points)],
-        "components": {name: shares[:, k].round(6).tolist() for k, name in enumerate(names)},
-        "worst": float(np.abs(late - shares[-1]).max()),
+        "components": {
+            name: shares[:, k].round(6).tolist() for k, name in enumerate(mixture["components"])
+        },
+        "worst": float(np.abs(shares[points // 10 :] - asked).max()),
+    }
+
+
+def _along(amounts: np.ndarray, mixture: Mapping[str, Any]) -> dict[str, Any]:
+    """Where ratios follow a schedule: `at` of the run (the middle of each stretch), the shares that
+    were asked and got there, per component.
+    """
+    through = np.concatenate([[0.0], np.cumsum(amounts.sum(axis=1))])
+    through /= max(through[-1], 1.0)
+    length = np.maximum(np.diff(through), 1e-12)
+    got = amounts / np.maximum(amounts.sum(axis=1, keepdims=True), 1)
+    asked = {n: np.diff(part) / length for n, part in asked_along(mixture, through).items()}
+    return {
+        "at": ((through[1:] + through[:-1]) / 2).round(6).tolist(),
+        "asked": {name: values.round(6).tolist() for name, values in asked.items()},
+        "got": {name: got[:, k].round(6).tolist() for k, name in enumerate(mixture["components"])},
     }
 
 

@@ -23,7 +23,14 @@ from tests.tokenization.rows import (
 )
 from tokenization.check import violations
 from tokenization.encode import encode
-from tokenization.pack import fill_bound, least_rows, pack, pack_rows, row_flops
+from tokenization.pack import (
+    fill_bound,
+    least_rows,
+    pack,
+    pack_rows,
+    row_flops,
+    stretch_rows,
+)
 from tokenization.patterns import least_by_patterns, rows_of_patterns
 from tokenization.schema import FEATURES, PACKED, PACKED_WRITTEN
 
@@ -281,6 +288,26 @@ def test_order_depends_on_the_seed_alone() -> None:
     first = pack(given_, encoding=SMALL, seed=1)
     assert first.equals(pack(given_.combine_chunks(), encoding=SMALL, seed=1))
     assert not first.equals(pack(given_, encoding=SMALL, seed=2))
+
+
+def test_rows_in_order_follow_the_pieces_but_for_a_stretch_of_rows() -> None:
+    given_ = pieces(400)
+    place = {name: n for n, name in enumerate(given_["id"].to_pylist()) if name != "doc"}
+    packed = pack(given_, encoding=SMALL, seed=3, in_order=True)
+    assert violations(packed, encoding=SMALL, decode=True) == []
+    names = [[place[i] for i in row if i in place] for row in packed["sample_ids"].to_pylist()]
+    assert sorted(i for row in names for i in row) == list(range(len(place)))
+    stretch = stretch_rows(len(packed))
+    assert stretch == 8
+    so_far = np.maximum.accumulate([max(row, default=0) for row in names])
+    for n, row in enumerate(names):  # no row holds what comes before what was done long ago
+        if row and n >= 2 * stretch:
+            assert min(row) > so_far[n - 2 * stretch]
+    loose = pack(given_, encoding=SMALL, seed=3)
+    assert sorted(i for r in loose["sample_ids"].to_pylist() for i in r) == sorted(
+        i for r in packed["sample_ids"].to_pylist() for i in r
+    )
+    assert len(packed) <= 1.2 * len(loose)
 
 
 def test_an_empty_table_packs_to_an_empty_table() -> None:

@@ -151,6 +151,10 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
     )
 
 
+ALONG = 2
+"""Shards at hand of a mixture whose rows keep their order: a run of rows may lie in two."""
+
+
 def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
     """Positions ahead of the step at which shards at URLs are asked for; 0: not before the step.
 
@@ -165,8 +169,13 @@ def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
     most = max(len(rows.shards) for rows in remote)
     window = min(config.shuffle_shards or most, most)
 
+    at_once = [ALONG if rows.mixture.on_schedule else window for rows in remote]
+
     def held(windows: int) -> int:
-        sizes = [sorted(rows.shard_bytes)[-windows * window :] for rows in remote]
+        sizes = [
+            sorted(rows.shard_bytes)[-windows * count :]
+            for rows, count in zip(remote, at_once, strict=True)
+        ]
         return sum(map(sum, sizes))
 
     if config.cache_bytes and held(1) > config.cache_bytes:
@@ -178,8 +187,8 @@ def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
         )
     if config.cache_bytes and held(2) > config.cache_bytes:
         return 0
-    rows_of_window = min(sum(rows.shard_rows[:window]) for rows in remote)
-    return max(config.batch_rows, rows_of_window // 2)
+    rows_at_hand = [sum(rows.shard_rows[:n]) for rows, n in zip(remote, at_once, strict=True)]
+    return max(config.batch_rows, min(rows_at_hand) // 2)
 
 
 def cores() -> int:
@@ -277,7 +286,8 @@ class Loader:
         self.weights = list(config.data.values())
         self.order = Order(
             [rows.shard_rows for rows in self.splits], self.weights, config.seed,
-            window=config.shuffle_shards,
+            window=config.shuffle_shards, rows_mixed=config.shuffle_rows,
+            on_schedule=[rows.mixture.on_schedule for rows in self.splits],
         )  # fmt: skip
         self.config, self.image_token, self.cost, self.pin = config, image_token, cost, pin
         self.rank, self.ranks = rank, ranks

@@ -44,6 +44,12 @@ class Mixture:
     recipe: dict[str, Any]
     remote: Remote | None = None
 
+    @property
+    def on_schedule(self) -> bool:
+        """A component's ratio is a schedule over the rows, so that their order is kept."""
+        components = self.recipe["mixture"].get("components", {})
+        return any(settings.get("schedule") for settings in components.values())
+
 
 @dataclass(frozen=True)
 class Row:

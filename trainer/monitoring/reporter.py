@@ -98,6 +98,15 @@ def waiting_for_data(config: Config, share: float, *, fitted: bool) -> str:
     )
 
 
+def schedule_note(epochs: float) -> str:
+    """What becomes of a schedule of ratios that the run passes so often."""
+    passes = round(epochs, 2)
+    if passes < 1:
+        return f"         its ratios follow a schedule, of which the run ends after {epochs:.0%}"
+    again = f", {passes:g} times: epochs=1 passes it once" if passes > 1.01 else ""
+    return f"         its ratios follow a schedule, so its rows keep their order{again}"
+
+
 class Reporter:
     """Everything that is told of one run; open inside `with`."""
 
@@ -160,6 +169,8 @@ class Reporter:
         for mixture, epochs in zip(self.inputs.mixtures, self.loader.epochs(), strict=True):
             fingerprint = mixture.fingerprint[:12]
             self.print(f"data     {mixture.name} ({fingerprint}), {epochs:.2f} epochs")
+            if mixture.on_schedule:
+                self.print(schedule_note(epochs))
         for note in self.inputs.notes:
             self.print(note)
         if resumed:

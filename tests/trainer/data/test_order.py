@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from trainer.data.order import (
     CHEAP_ROWS,
     MIX_BLOCK,
+    SCHEDULE_RUNS,
     Order,
     order,
     rows_in_order,
+    rows_on_schedule,
     share_out,
     shares,
 )
@@ -142,3 +144,23 @@ def test_an_order_of_many_mixtures_makes_each_permutation_once(
     assert len(made) == 12
     alone = Order([(1000,)] * 12, [1.0] * 12, 17)
     assert [alone.row_at(p) for p in (6399, 0, 100)] == [drawn[-1][-1], drawn[0][0], drawn[1][36]]
+
+
+@given(st.integers(1, 700), st.integers(0, 2**63), st.integers(0, 3), st.integers(0, 90))
+def test_rows_on_a_schedule_are_shuffled_only_within_runs(
+    rows: int, seed: int, epoch: int, mixed: int
+) -> None:
+    found = rows_on_schedule(rows, seed, epoch, mixed)
+    assert sorted(found) == list(range(rows))
+    run = mixed or max(1, rows // SCHEDULE_RUNS)
+    assert (found // run == np.arange(rows) // run).all()
+    if run >= 20 and rows > 50:
+        assert (found != rows_on_schedule(rows, seed, epoch + 1, mixed)).any()
+
+
+def test_each_mixture_keeps_its_own_order_or_none() -> None:
+    drawn = Order([(300,), (300,)], [1.0, 1.0], 17, on_schedule=[True, False]).rows(0, 500)
+    kept, mixed = ([row for which, row in drawn if which == n] for n in (0, 1))
+    assert [row // 3 for row in kept] == sorted(row // 3 for row in kept)
+    assert len(set(mixed)) == len(mixed)
+    assert mixed != sorted(mixed)
