@@ -1,3 +1,5 @@
+"""Schedules of ratios: stated, settled, refused, and dealt to a sample at every point."""
+
 from pathlib import Path
 
 import numpy as np

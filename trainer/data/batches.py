@@ -30,6 +30,8 @@ from trainer.data.shards import SIZES, Row, Rows, open_mixtures, predicted_mask
 
 FETCHERS = 4
 """Shards that are read from URLs at a time."""
+ALONG = 2
+"""Shards at hand of a mixture whose rows keep their order: a run of rows may lie in two."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +151,6 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
         sample_images=sample_images.tolist(),
         sample_learned=np.bincount(owners[targets], minlength=len(seq_lengths)).tolist(),
     )
-
-
-ALONG = 2
-"""Shards at hand of a mixture whose rows keep their order: a run of rows may lie in two."""
 
 
 def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
