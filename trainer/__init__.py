@@ -13,6 +13,7 @@ model, processor = trainer.load(run)       # of transformers
 | `train`    | `Run`: its folder, its last checkpoint, its log                                     |
 | `load`     | a checkpoint's model and processor, on the device                                   |
 | `evaluate` | scores on a benchmark, with their intervals, and paired comparisons                 |
+| `score`    | what its images are worth to every sample of a mixture                              |
 
 | room         | what it does                                                                      |
 |--------------|-----------------------------------------------------------------------------------|
@@ -34,9 +35,9 @@ from typing import TYPE_CHECKING, Any
 from tokenization.version import __version__
 
 if TYPE_CHECKING:
-    from trainer.api import Run, evaluate, load, train
+    from trainer.api import Run, evaluate, load, score, train
 
-__all__ = ["Run", "__version__", "evaluate", "load", "train"]
+__all__ = ["Run", "__version__", "evaluate", "load", "score", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -166,3 +166,16 @@ def evaluate(checkpoint: Where, bench: Where, **options: Any) -> list[dict[str, 
 
     words = [f"{key}={fspath(v) if isinstance(v, PathLike) else v}" for key, v in options.items()]
     return evaluated([fspath(checkpoint), f"bench={fspath(bench)}", *words])
+
+
+def score(checkpoint: Where, data: Where, **options: Any) -> Path:
+    """A Parquet file with a line per sample of a finished mixture: its loss with its own images,
+    without, and with another sample's, as the checkpoint sees them (docs/scores.md).
+
+    `options` are those of `smolvlm-trainer score`: output, split, device, threads. A file that is
+    there already, of these weights and this mixture, is not made again.
+    """
+    from trainer.evaluation.score import score as scored
+
+    words = {key: fspath(v) if isinstance(v, PathLike) else str(v) for key, v in options.items()}
+    return scored(fspath(checkpoint), data=fspath(data), **words)
