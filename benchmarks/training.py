@@ -144,8 +144,11 @@ def text_only(data: str, output: Path, rows: int) -> str:
         for row in packed[:rows]
     ]  # fmt: skip
     (output / "shards").mkdir(parents=True)
-    for name in ("recipe.json", "index.arrow", "tokenizer"):
+    for name in ("index.arrow", "tokenizer"):
         (output / name).symlink_to((mixture.folder / name).absolute())
+    # Its shards are others than those that `files` holds the hashes of.
+    recipe = {key: value for key, value in mixture.recipe.items() if key != "files"}
+    (output / "recipe.json").write_text(json.dumps(recipe))
     with pa.ipc.new_file(str(output / "shards" / "train-00000.arrow"), PACKED) as writer:
         writer.write_table(pa.Table.from_pylist(cells, schema=PACKED))
     return str(output)

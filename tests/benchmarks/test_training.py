@@ -1,5 +1,6 @@
 """The benchmark of training: its side of ours runs, and theirs are given the same samples."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from benchmarks import training
 from tests.trainer.shards import toy
+from trainer.data.integrity import sha256_of
 from trainer.data.shards import Rows, open_mixture
 
 
@@ -39,3 +41,15 @@ def test_a_row_is_the_samples_that_it_is_cut_into(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate([each.input_ids for each in alone]), row.input_ids)
     assert [image for each in alone for image in each.images] == row.images
     assert [name for each in alone for name in each.sample_ids] == row.sample_ids
+
+
+def test_rows_of_text_are_a_mixture_of_the_samples_without_images(tmp_path: Path) -> None:
+    data = toy(tmp_path / "toy")
+    recipe = json.loads((data / "recipe.json").read_text())
+    name = "shards/train-00000.arrow"
+    recipe["files"] = {name: {"sha256": sha256_of(data / name)}}
+    (data / "recipe.json").write_text(json.dumps(recipe))
+    texts = Rows(open_mixture(training.text_only(str(data), tmp_path / "text", 2)), "train")
+    assert 1 <= len(texts) <= 2
+    assert all("/text/" in name for name in texts[0].sample_ids)  # reading compares the hash
+    assert texts[0].images == []
