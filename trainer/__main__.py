@@ -50,6 +50,13 @@ def average(words: list[str]) -> int:
     return average_command(_named_first(words, "run"))
 
 
+def sweep(words: list[str]) -> Answer:
+    """`sweep FILE.yaml`."""
+    from trainer.ablation.command import sweep_command
+
+    return sweep_command(words)
+
+
 def _named_first(words: list[str], key: str) -> list[str]:
     """The value of `key` first, then the other words."""
     first = [word.removeprefix(f"{key}=") for word in words if word.startswith(f"{key}=")]
@@ -83,6 +90,16 @@ COMMANDS = {
         usage.SCORE,
         example="score out/runs/sft data=out/mine",
         takes=("checkpoint", "data"),
+        slow=True,
+    ),
+    "sweep": Command(
+        sweep,
+        "sweep FILE.yaml [seeds=N] [output=DIR] [key=value ...]",
+        "train arms that differ in their data or settings, over seeds, and say what that shows",
+        usage.SWEEP,
+        example="sweep examples/sweeps/positions.yaml seeds=5",
+        takes=("sweep",),
+        json=True,
         slow=True,
     ),
     "average": Command(

@@ -10,6 +10,7 @@ three times all start again from the newest checkpoint.
 """
 
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +41,10 @@ def cluster_settings(pairs: dict[str, str]) -> dict[str, Any]:
 def launch(config: Config, *, address: str, ranks: int, failures: int) -> Path:
     """The last checkpoint of the run, trained by `ranks` processes of a Ray cluster."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line comes twice
-    try:
-        import ray
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-    except ImportError as error:
-        raise ValueError("ray= needs Ray Train: pip install 'ray[train]'.") from error
-    quiet: dict[str, Any] = {"logging_level": "ERROR"}
-    if address == "local":
-        ray.init(address="local", num_cpus=ranks, **quiet)  # Ray Train asks its dashboard
-    else:
-        # A submitted job brings its code by its own runtime environment (or the image).
-        code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
-        try:
-            ray.init(address=address, runtime_env=code, **quiet)
-        except ConnectionError as error:
-            raise ValueError(
-                f"ray={address}: no Ray cluster answers there. Start one (ray start --head), or "
-                "use ray=local."
-            ) from error
+    ray = _connected(address, cpus=ranks)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
     try:
         work: Any = _work
         gpus = ray.cluster_resources().get("GPU", 0) > 0
@@ -77,6 +63,68 @@ def launch(config: Config, *, address: str, ranks: int, failures: int) -> Path:
         return Path(str(_result(trainer)))
     finally:
         ray.shutdown()
+
+
+def run_tasks(
+    function: Callable[[Any], None], given: Sequence[Any], *, address: str, gpus: float
+) -> Iterator[tuple[int, Exception | None]]:
+    """`function` of each as a task with so many GPUs: its number and what it raised, as they end.
+
+    Plain tasks, not Ray Tune: what a trial needs of Tune (schedulers, checkpoints of its own) the
+    runs' own folders give. A task whose node dies is said to have failed, and tried again by the
+    next start.
+    """
+    ray = _connected(address, cpus=os.cpu_count() or 1)
+    try:
+        task = ray.remote(_at_home).options(num_gpus=gpus, num_cpus=1, max_retries=0)
+        folder = os.getcwd()  # noqa: PTH109
+        waiting = {task.remote(function, each, folder): n for n, each in enumerate(given)}
+        while waiting:
+            (done, *_), _ = ray.wait(list(waiting), num_returns=1)
+            number = waiting.pop(done)
+            try:
+                ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                yield number, _cause(error)
+            except ray.exceptions.RayError as error:
+                yield number, error
+            else:
+                yield number, None
+    finally:
+        ray.shutdown()
+
+
+def _cause(error: Any) -> Exception:
+    """What the task raised, where it could be sent."""
+    return error.cause if isinstance(error.cause, Exception) else error
+
+
+def _at_home(function: Callable[[Any], None], each: Any, folder: str) -> None:
+    _enter(folder)
+    function(each)
+
+
+def _connected(address: str, *, cpus: int) -> Any:
+    """Ray, joined with the cluster at this address or begun here; ValueError where it is not."""
+    try:
+        import ray
+        import ray.train
+    except ImportError as error:
+        raise ValueError("ray= needs Ray Train: pip install 'ray[train]'.") from error
+    quiet: dict[str, Any] = {"logging_level": "ERROR"}
+    if address == "local":
+        ray.init(address="local", num_cpus=cpus, **quiet)  # Ray Train asks its dashboard
+        return ray
+    # A submitted job brings its code by its own runtime environment (or the image).
+    code = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": _packages()}
+    try:
+        ray.init(address=address, runtime_env=code, **quiet)
+    except ConnectionError as error:
+        raise ValueError(
+            f"ray={address}: no Ray cluster answers there. Start one (ray start --head), or "
+            "use ray=local."
+        ) from error
+    return ray
 
 
 def _result(trainer: Any) -> str:
@@ -100,13 +148,17 @@ def _packages() -> list[str]:
 
 def _work(given: dict[str, Any]) -> str:
     """One process; Ray has set its rank and joined it with the others."""
-    folder = Path(given["folder"])
-    if not folder.is_dir():
+    _enter(given["folder"])
+    from trainer.loop import train  # PyTorch comes in where it runs
+
+    return str(train(given["config"]).absolute())
+
+
+def _enter(folder: str) -> None:
+    """This process works in the folder that the command was given in."""
+    if not Path(folder).is_dir():
         raise FileNotFoundError(
             f"{folder} is not on the node {os.uname().nodename}: start the run from a folder that "
             "all nodes of the cluster share."
         )
     os.chdir(folder)
-    from trainer.loop import train  # PyTorch comes in where it runs
-
-    return str(train(given["config"]).absolute())

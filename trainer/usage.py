@@ -77,3 +77,19 @@ Keep enough of them: keep_last=5 in the run.
   last=5      so many checkpoints, the newest
   output=DIR  (default: RUN/average-<first step>-<last step>)
 """
+
+SWEEP = """\
+FILE.yaml names arms, each a set of changes of the mixture (`build`) and of the trainer (`train`).
+Every arm is trained with every seed and judged on the same held-out samples; the table has means,
+spread, differences to the baseline with 95 % intervals, and a verdict: better, worse, not shown.
+
+  seeds=N        1 to N, or a list: [3, 5, 8]   (default: as the file says, else 3)
+  output=DIR     mixtures/, runs/, table.json, sweep.html (default: out/sweeps/<file's name>)
+  runs=DIR       where runs are kept: sweeps that share it train nothing twice
+  data=DIR work=DIR workers=N      of `pipelines build`, for mixtures that are not finished
+  ranks=N        each run on N processes of this machine
+  ray=auto gpus=1                  each run a task of a Ray cluster with so many GPUs
+
+The same command goes on where it was killed, tries again what failed, and ends with the same
+table. Exit status 1 where a run failed; the others are not ended by it. docs/ablations.md.
+"""

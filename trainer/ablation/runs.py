@@ -130,13 +130,13 @@ def train_run(run: Run, train: Callable[[Config], Path], *, devices: int = 1) ->
     finally:
         if run.folder.is_dir():
             earlier = json.loads(spent.read_text()) if spent.is_file() else 0.0
-            _write(spent, earlier + _cpu_seconds() - before)
+            write_json(spent, earlier + _cpu_seconds() - before)
     state = checkpoint.read_state(last)
     cost = Cost(
         tokens=state.tokens, learned_tokens=state.learned_tokens, seconds=state.seconds,
         cpu_seconds=json.loads(spent.read_text()), devices=devices, device=_device(run.config),
     )  # fmt: skip
-    _write(
+    write_json(
         run.folder / "run.json",
         {"fingerprint": run.fingerprint, "identity": run.identity, "checkpoint": last.name,
          "step": state.step, "cost": dataclasses.asdict(cost)},
@@ -159,7 +159,7 @@ def judge_run(run: Run, judge: Mixture) -> dict[str, SampleScore]:
         last = finished(run)
         assert last is not None
         found = sample_scores(run.config, last, judge)
-        _write(file, {name: dataclasses.astuple(score) for name, score in found.items()})
+        write_json(file, {name: dataclasses.astuple(score) for name, score in found.items()})
     return {name: SampleScore(*score) for name, score in json.loads(file.read_text()).items()}
 
 
@@ -199,7 +199,7 @@ def _device(config: Config) -> str:
     return torch.cuda.get_device_name() if cuda else "CPU"
 
 
-def _write(file: Path, value: Any) -> None:
+def write_json(file: Path, value: Any) -> None:
     """The file holds the value as JSON, whole or not at all."""
     arriving = file.with_name(f"{checkpoint.ARRIVING}{file.name}")
     arriving.write_text(json.dumps(value, indent=1) + "\n")

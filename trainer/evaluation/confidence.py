@@ -98,7 +98,7 @@ def _spread(strata: Sequence[Scores]) -> tuple[float, float, int]:
     return value, variance, freedom
 
 
-def _critical(freedom: int) -> float:
+def critical_t(freedom: int) -> float:
     """Standard errors from the mean to the end of an interval: Student's t."""
     from scipy.special import stdtrit
 
@@ -116,7 +116,7 @@ def mean_interval(strata: Sequence[Scores]) -> Interval:
         return Interval(mean, 0.0, 1.0)
     clusters = freedom + len(strata)
     number = mean * (1 - mean) / variance if variance > 0 else clusters
-    critical = _critical(freedom) ** 2 / number
+    critical = critical_t(freedom) ** 2 / number
     centre = (mean + critical / 2) / (1 + critical)
     half = np.sqrt(critical * mean * (1 - mean) + critical**2 / 4) / (1 + critical)
     return Interval(mean, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
@@ -133,7 +133,7 @@ def compare(first: Sequence[Scores], second: Sequence[Scores]) -> Comparison:
         for a, b in zip(first, second, strict=True)
     ]
     mean, variance, freedom = _spread(both)
-    half = _critical(freedom) * np.sqrt(variance) if np.isfinite(variance) else np.inf
+    half = critical_t(freedom) * np.sqrt(variance) if np.isfinite(variance) else np.inf
     low, high = max(-1.0, float(mean - half)), min(1.0, float(mean + half))
     sums = np.concatenate(
         [
