@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mixtures.config import Mixture, load
+from mixtures.config import Mixture
+from mixtures.mixture_file import load
 from tokenization.schema import Encoding
 from trainer.ablation.sweep import MixtureSpec, read_sweep, run_config
 

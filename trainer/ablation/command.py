@@ -16,7 +16,8 @@ from trainer.ablation.execute import How, Job, complete_all
 from trainer.ablation.mixtures import Prepared, prepare
 from trainer.ablation.runs import plan_run, write_json
 from trainer.ablation.sweep import Sweep, read_sweep, run_config
-from trainer.config import Config, did_you_mean, split_pairs
+from trainer.arguments import did_you_mean, split_pairs
+from trainer.config import Config
 from trainer.data.shards import open_mixture, refuse_mismatch
 from trainer.evaluation.held_out import components
 from trainer.model.initial import tokenizer_of

@@ -19,7 +19,8 @@ from pathlib import Path
 from tokenization.terminal import log
 from trainer import checkpoint
 from trainer.ablation.runs import Run, finished, judge_run, train_run, write_json
-from trainer.config import Benchmark, Config, to_yaml
+from trainer.config import Benchmark, Config
+from trainer.config_file import to_yaml
 from trainer.data.shards import open_mixture
 
 

@@ -16,7 +16,7 @@ from trainer.ablation.execute import Job, benchmark_score
 from trainer.ablation.mixtures import Prepared
 from trainer.ablation.runs import Cost, cost_of, held_out_losses, judge_run
 from trainer.ablation.sweep import Sweep
-from trainer.config import did_you_mean
+from trainer.arguments import did_you_mean
 from trainer.data.shards import open_mixture
 from trainer.monitoring.watch import human_count
 

@@ -25,14 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.config import (
-    Benchmark,
-    Config,
-    did_you_mean,
-    find_config,
-    load,
-    refuse_interpolation,
-)
+from trainer.arguments import did_you_mean
+from trainer.config import Benchmark, Config
+from trainer.config_file import find_config, load, refuse_interpolation
 
 KEYS = ("description", "mixture", "build", "config", "train", "seeds", "baseline", "arms", "metric",
         "held_out", "benchmarks")  # fmt: skip
