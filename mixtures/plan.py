@@ -184,18 +184,18 @@ def what_is_read(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
         .agg(fraction=(pl.col("needs").sum() / pl.col("units").sum()).clip(upper_bound=1.0))
     )
     fraction = pl.when("whole").then(1.0).otherwise(pl.col("fraction").fill_null(0.0))
-    there = [
-        pl.coalesce(f"all_{c}", c) if f"all_{c}" in supply.columns else pl.col(c) for c in READ
-    ]
     return queued.join(
         fractions,
         on=["component", "queue"],
         how="left",
         nulls_equal=True,
         maintain_order="left",
-    ).with_columns(
-        (all_of_it * fraction).alias(c) for c, all_of_it in zip(READ, there, strict=True)
-    )
+    ).with_columns((before_limits(supply, c) * fraction).alias(c) for c in READ)
+
+
+def before_limits(supply: pl.DataFrame, count: str) -> pl.Expr:
+    """One of READ as it is before `limits` take of it, where that is recorded."""
+    return pl.coalesce(f"all_{count}", count) if f"all_{count}" in supply.columns else pl.col(count)
 
 
 def demand(supply: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:

@@ -339,13 +339,14 @@ def cost_lines(
     cores = os.cpu_count() or 1
     known = supply.with_columns(pl.col("modality").fill_null("image"))
     read = costing.what_is_read(known, mixture)
+    there = known.select(costing.before_limits(known, "samples").sum())
     hours = costing.build_hours(read, expected, mixture, cores=cores, speed=costing.BuildSpeed())
     parts = ", ".join(f"{stage} {h:.2g} h" for stage, h in hours.items() if stage != "all")
     lines = [
         f"build         about {hours['all']:.2g} h on {cores} cores from nothing",
         f"              {parts}",
         f"              reads about {human_count(float(read['samples'].sum()))} of "
-        f"{human_count(float(known['samples'].sum()))} samples",
+        f"{human_count(float(there.item()))} samples",
     ]
     for name, flops, spent in (
         costing.training_cost(expected, gpu=gpu, mfu=mfu)
