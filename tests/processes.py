@@ -83,6 +83,10 @@ class Child:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def told(self) -> str:
+        """What it wrote to its output, then to its errors."""
+        return "".join(path.read_text() for path in (self.out, self.err) if path.exists())
+
     def _status(self, how: int) -> int | None:
         ended = self.nursery.ended
         if self.pid not in ended:

@@ -5,6 +5,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,12 +88,22 @@ PRINTING = ("print", "sys.stdout.write", "sys.stderr.write", "warnings.warn")
 HEAVY = ("torch", "ray", "datasets", "transformers", "av", "datatrove", "pandas", "scipy")
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The file's tree, the same every time."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """The modules that a file imports."""
+    names: list[str] = []
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module or ""
+            names.append(node.module or "")
+    return tuple(names)
 
 
 def files(room: str) -> list[Path]:
@@ -142,7 +153,7 @@ def module(path: Path) -> str:
 
 def modules_imported(path: Path) -> Iterator[str]:
     """The modules of ours that a file imports, `from room import module` as the module."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ROOMS:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
@@ -184,7 +195,7 @@ def test_one_function_prints():
         str(path.relative_to(ROOT))
         for room in ROOMS
         for path in files(room)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in PRINTING
     }
     assert found == {"tokenization/terminal.py"}
@@ -217,7 +228,7 @@ def test_every_file_says_what_it_is(room):
 
 
 def docstring(path: Path) -> str | None:
-    return ast.get_docstring(ast.parse(path.read_text()))
+    return ast.get_docstring(tree_of(path))
 
 
 def test_no_file_of_ours_names_a_path_of_a_machine():
@@ -243,7 +254,7 @@ def test_no_file_of_ours_names_a_path_of_a_machine():
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/[a-z]*.py")), ids=lambda p: p.stem)
 def test_benchmarks_use_names_that_exist(path):
     """They run by hand alone; what they import from the project is looked up here."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ROOMS:
             module = importlib.import_module(node.module)
             for alias in node.names:

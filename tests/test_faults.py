@@ -6,7 +6,6 @@ test_cluster.py; what is slow here starts many processes, each a few seconds.
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from tests import faulty
 from tests.building import build, digests
 from tests.building import words as build_words
 from tests.pipelines.sources.making import encoded_video, write_lines
+from tests.processes import Child
 
 LATE = 90_000_000
 """us."""
@@ -54,7 +54,7 @@ def drafts(out: Path) -> list[Path]:
     return [p for p in out.rglob("*") if p.name.endswith(".tmp")]
 
 
-def wait_for(out: Path, files: int, process: subprocess.Popen) -> None:
+def wait_for(out: Path, files: int, process: subprocess.Popen | Child) -> None:
     deadline = time.monotonic() + WHOLE
     while made(out) < files and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -67,20 +67,21 @@ def ray2():
         yield slots
 
 
-def test_two_builds_of_one_mixture_at_once_are_both_right(world, mix, tmp_path):
-    both = [start(world, tmp_path, "workers=0") for _ in range(2)]
-    said = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+def test_two_builds_of_one_mixture_at_once_are_both_right(world, mix, tmp_path, python):
+    both = [python.start("-m", "pipelines", *build_words(world, tmp_path)) for _ in range(2)]
+    ended = [process.wait() for process in both]
+    said = [process.told() for process in both]
+    assert ended == [0, 0], said
     assert digests(tmp_path / "mix") == digests(mix)
     assert any("nothing to do" in text or "waiting for it to end" in text for text in said)
 
 
-def test_ctrl_c_stops_before_the_end_and_resumes(world, mix, tmp_path):
-    process = start(world, tmp_path, "workers=0")
+def test_ctrl_c_stops_before_the_end_and_resumes(world, mix, tmp_path, python):
+    process = python.start("-m", "pipelines", *build_words(world, tmp_path))
     wait_for(tmp_path, 3, process)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=WHOLE)[0]
-    assert process.returncode == 130, said
+    ended, said = process.wait(), process.told()
+    assert ended == 130, said
     assert not (tmp_path / "mix" / "recipe.json").exists()  # it did not go on to the end
     assert "the same command goes on from there" in said
     assert resumed(world, tmp_path) == digests(mix)
@@ -151,14 +152,18 @@ def test_a_decoder_that_hangs_costs_one_sample_its_verdict(tmp_path, monkeypatch
     assert [s for s in samples[1] if s["defect"] is None] == samples[0][:5] + samples[0][6:]
 
 
-def test_a_file_that_may_not_grow_is_said_and_the_build_goes_on_later(world, mix, tmp_path):
-    def limited() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+LIMITED = """
+import resource, runpy, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+runpy.run_module("pipelines", run_name="__main__", alter_sys=True)
+"""
 
-    process = start(world, tmp_path, "workers=0", preexec_fn=limited)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 1, said
+
+def test_a_file_that_may_not_grow_is_said_and_the_build_goes_on_later(world, mix, tmp_path, python):
+    process = python.start("-c", LIMITED, *build_words(world, tmp_path))
+    ended, said = process.wait(), process.told()
+    assert ended == 1, said
     assert "nothing was left under that name" in said
     assert "stage ingest, part" in said
     assert not drafts(tmp_path)
@@ -190,10 +195,10 @@ def test_a_full_disk_is_said_and_the_build_goes_on_later(world, mix, tmp_path, k
     assert resumed(world, disk) == digests(mix)
 
 
-def test_a_clock_that_runs_backwards_changes_nothing(world, mix, tmp_path):
-    process = start(world, tmp_path, "workers=0")
+def test_a_clock_that_runs_backwards_changes_nothing(world, mix, tmp_path, python):
+    process = python.start("-m", "pipelines", *build_words(world, tmp_path))
     wait_for(tmp_path, 5, process)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     for path in tmp_path.rglob("*.arrow"):
         os.utime(path, (2_000_000_000, 2_000_000_000))  # from the future

@@ -108,16 +108,27 @@ def copy_of(mix: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(mix, tmp_path / "mix", ignore=shutil.ignore_patterns(".lock")))
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Where each copy is damaged in turn: a process loads the tokenizer of a path once."""
+    return tmp_path_factory.mktemp("damaged")
+
+
+@pytest.fixture
+def folder(mix, place) -> Path:
+    """A copy of the mixture, to be damaged."""
+    shutil.rmtree(place / "mix", ignore_errors=True)
+    return copy_of(mix, place)
+
+
 @pytest.mark.parametrize("what", AS_THEY_LIE)
-def test_damage_is_a_fault(mix, tmp_path, what):
-    folder = copy_of(mix, tmp_path)
+def test_damage_is_a_fault(folder, what):
     AS_THEY_LIE[what](folder)
     assert list(folder_faults(str(folder), rows=1))
 
 
 @pytest.mark.parametrize("what", RESEALED)
-def test_damage_under_fresh_hashes_is_a_fault(mix, tmp_path, what):
-    folder = copy_of(mix, tmp_path)
+def test_damage_under_fresh_hashes_is_a_fault(folder, what):
     RESEALED[what](folder)
     recipe = json.loads((folder / "recipe.json").read_text())
     there = [name for name in recipe["files"] if (folder / name).exists()]

@@ -4,6 +4,7 @@ one screen each.
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ REASON = "# Longer than a screen:"
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
+@cache
 def parsed(path: Path) -> tuple[str, ast.Module]:
     text = path.read_text()
     return text, ast.parse(text)

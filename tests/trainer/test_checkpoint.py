@@ -135,7 +135,7 @@ def test_sigterm_saves_and_leaves_and_the_run_goes_on(
     log = Path(stopped.output) / "log.jsonl"
     wait_for(lambda: log.is_file() and len(log.read_text().splitlines()) >= 3, process)
     process.send_signal(signal.SIGTERM)
-    status, told = process.wait(), process.out.read_text() + process.err.read_text()
+    status, told = process.wait(), process.told()
     assert status == 143, told
     assert "SIGTERM: saved" in told
     (folder,) = checkpoint.checkpoint_folders(Path(stopped.output))
@@ -383,8 +383,15 @@ def test_another_models_checkpoint_is_refused(settings: Settings, tmp_path: Path
         train(settings(init=tmp_path / "none", output=tmp_path / "y"))
 
 
-@pytest.mark.parametrize("quantize", ["", "nf4"])
-@pytest.mark.parametrize("dora", [True, False])
+@pytest.mark.parametrize(
+    ("dora", "quantize"),
+    [
+        (True, "nf4"),
+        (False, ""),
+        pytest.param(True, "", marks=pytest.mark.slow),
+        pytest.param(False, "nf4", marks=pytest.mark.slow),
+    ],
+)
 def test_adapters_train_and_are_merged(
     settings: Settings, tmp_path: Path, dora: bool, quantize: str
 ) -> None:
