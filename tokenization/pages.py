@@ -138,13 +138,44 @@ def bare_axes(width: float, height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0.15, 0.5 / height, 0.83, 1 - 0.62 / height))
+    _strip(axes)
+    return figure, axes
+
+
+def stacked_axes(width: float, height: float, *, lines: int) -> tuple[Any, list[Any]]:
+    """As `bare_axes`, and `lines` more axes without a scale below, a third of an inch each; what
+    stands along the bottom belongs to the last.
+    """
+    from matplotlib.figure import Figure
+
+    whole, high = height + LINE * lines, height - 0.62
+    figure = Figure(figsize=(width, whole))
+    boxes = [(0.5 + LINE * lines, high)]
+    boxes += [(0.5 + LINE * k, LINE - 0.2) for k in reversed(range(lines))]
+    found = []
+    for bottom, high in boxes:
+        axes = figure.add_axes((0.15, bottom / whole, 0.83, high / whole))
+        _strip(axes)
+        found.append(axes)
+    for axes in found[:-1]:
+        axes.set_xticks([])
+    for axes in found[1:]:
+        axes.set_yticks([])
+    return figure, found
+
+
+LINE = 0.36
+"""Inches of a line of `stacked_axes`."""
+
+
+def _strip(axes: Any) -> None:
+    """No frame but a bottom line and a faint grid."""
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9, length=0)
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def short_number(number: float) -> str:

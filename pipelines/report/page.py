@@ -69,7 +69,10 @@ def report(mixture: Finished, *, work: str = "") -> str:
         rows=rows,
         refused=refused,
         budget=budget,
-        flow=plots.flow(stats, title="Samples from the components to the shards"),
+        flow=[
+            plots.flow(stats, title="Samples from the components to the shards", narrow=narrow)
+            for narrow in (False, True)
+        ],
         plots=list(stat_plots(mixture)),
     )
 
@@ -103,7 +106,7 @@ def page_of(
         shard, within, _ = mixture.row(row, split=split)
         places = [(shard, within)]
     rows = [row_view(mixture, *place, budget=budget) for place in places[:ROWS]]
-    return render(mixture, rows=rows, refused=refused, budget=budget, flow="", plots=[])
+    return render(mixture, rows=rows, refused=refused, budget=budget, flow=[], plots=[])
 
 
 @cache
@@ -138,6 +141,7 @@ def render(mixture: Finished, **parts: Any) -> str:
         recipe=mixture.recipe,
         measures=MEASURES,
         most=largest_share(mixture.stats),
+        held_out=mixture.stats.get("held_out"),
         style=pages.css() + (folder / "page.css").read_text(),
         styles=pages.place_styles([list(mixture.stats["components"])]),
         script=script,
@@ -147,9 +151,17 @@ def render(mixture: Finished, **parts: Any) -> str:
 
 
 def largest_share(stats: Mapping[str, Any]) -> float:
-    """The largest share asked or got of any component in any measure: the length of a full bar."""
-    parts = stats["components"].values()
-    return max((max(part["asked"], *part["got"].values()) for part in parts), default=1.0) or 1.0
+    """The largest share asked or got of any component in any measure, in train or val: the length
+    of a full bar.
+    """
+    shares = [stats["components"][name]["got"] for name in stats["components"]]
+    shares += [part["share"] for part in stats.get("held_out", NO_VAL)["components"].values()]
+    asked = [part["asked"] for part in stats["components"].values()]
+    return max([*asked, *(max(share.values()) for share in shares)], default=1.0) or 1.0
+
+
+NO_VAL: Mapping[str, Any] = {"components": {}}
+"""Of a mixture built before val was counted beside train."""
 
 
 def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
@@ -163,7 +175,8 @@ def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
         ("fill", "Fill of the packed rows", "tokens / seq_len"),
     ):
         if sum(histograms[key]["counts"]):
-            drawn = plots.histogram(histograms[key], title=title, unit=unit)
+            names = list(mixture.stats["components"])
+            drawn = plots.histogram(histograms[key], title=title, unit=unit, components=names)
             note = "rows" if key == "fill" else "samples in the train split, each once"
             yield {"title": title, "note": note, "svg": drawn}
     if "schedule" in mixture.stats:

@@ -7,26 +7,59 @@ and dark. A component has the colour of its place in the mixture; what is of all
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenization.pages import INK, PLAIN, bare_axes, place_styles, short_number, svg
+from tokenization.pages import (
+    INK,
+    PLAIN,
+    bare_axes,
+    place_styles,
+    short_number,
+    stacked_axes,
+    svg,
+)
 
 RULES_SHOWN = 9
 
 
-def histogram(counts: Mapping[str, Sequence[float]], *, title: str, unit: str) -> str:
-    """Counts between edges as bars of equal width, each edge named under its bar's start."""
-    edges, values = counts["edges"], counts["counts"]
-    last = max((k for k, v in enumerate(values) if v), default=0) + 1
-    first = min((k for k, v in enumerate(values) if v), default=0)
-    edges, values = edges[first : last + 1], values[first:last]
-    figure, axes = bare_axes(4.4, 2.3)
-    axes.bar(range(len(values)), values, width=0.92, align="edge", color=PLAIN)
+def histogram(
+    counts: Mapping[str, Any], *, title: str, unit: str, components: Sequence[str] = ()
+) -> str:
+    """Counts between edges as bars of equal width, each edge named under its bar's start.
+
+    With `components`, those of the mixture, each that has any has a line of its own below, in its
+    colour, as tall as its own highest bar, and how many it counts.
+    """
+    of_parts = counts.get("components") or {}
+    parts = [name for name in components if name in of_parts] if len(components) > 1 else []
+    first, last = _filled([counts["counts"], *(of_parts[name] for name in parts)])
+    edges, values = counts["edges"][first : last + 1], counts["counts"][first:last]
+    figure, axes = stacked_axes(4.4, 2.3, lines=len(parts))
+    axes[0].bar(range(len(values)), values, width=0.92, align="edge", color=PLAIN)
+    axes[0].yaxis.set_major_locator(_whole_numbers())
+    axes[0].yaxis.set_major_formatter(lambda value, _: short_number(value))
+    styles = place_styles([list(components)])
+    for name, line in zip(parts, axes[1:], strict=True):
+        own = of_parts[name][first:last]
+        heights = [value / max(*own, 1) for value in own]
+        line.bar(range(len(own)), heights, width=0.92, align="edge", color=styles[name].ink)
+        line.set(ylim=(0, 1.05), xlim=axes[0].get_xlim())
+        said = f"{shorten(name, 26)}  {short_number(sum(own))}"
+        line.text(0, 1.08, said, transform=line.transAxes, fontsize=8, color=INK, parse_math=False)
     step = max(1, len(edges) // 7)
     places = range(0, len(edges), step)
-    axes.set_xticks(list(places), [_edge(edges[k]) for k in places])
-    axes.set_xlabel(unit, color=INK, fontsize=9)
-    axes.yaxis.set_major_locator(_whole_numbers())
-    axes.yaxis.set_major_formatter(lambda value, _: short_number(value))
+    axes[-1].set_xticks(list(places), [_edge(edges[k]) for k in places])
+    axes[-1].set_xlabel(unit, color=INK, fontsize=9)
     return svg(figure, label=title)
+
+
+def _filled(several: Sequence[Sequence[float]]) -> tuple[int, int]:
+    """The first bin that any of them fills, and the one after the last."""
+    filled = [k for values in several for k, value in enumerate(values) if value]
+    return min(filled, default=0), max(filled, default=0) + 1
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, or its beginning and an ellipsis: `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
 
 
 def _whole_numbers() -> Any:
@@ -88,8 +121,11 @@ def sizes(widths: Sequence[int], heights: Sequence[int], *, title: str) -> str:
     return svg(figure, label=title)
 
 
-def flow(stats: Mapping[str, Any], *, title: str) -> str:
-    """Samples from components (left) through the rules that took them to the shards (right)."""
+def flow(stats: Mapping[str, Any], *, title: str, narrow: bool = False) -> str:
+    """Samples from components (left) through the rules that took them to the shards (right).
+
+    Names stand beside the bands; where it is to be `narrow`, as on a phone, above them.
+    """
     from matplotlib.figure import Figure
 
     links = flow_links(stats)
@@ -98,10 +134,14 @@ def flow(stats: Mapping[str, Any], *, title: str) -> str:
         sorted({target for _, target, _ in links}, key=ends_of(stats).index),
     ]
     total = sum(count for *_, count in links) or 1
-    gap = 0.055
-    figure = Figure(figsize=(6.4, 0.9 + 0.34 * max(map(len, columns))))
+    most = max(map(len, columns))
+    gap = (0.16 if narrow else 0.055) * (1 if most < 6 else 6 / most + 0.35)
+    height = 0.9 + (0.44 if narrow else 0.34) * most
+    figure = Figure(figsize=(3.6 if narrow else 6.4, height))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-0.55, 1.7), ylim=(-1 - gap * max(map(len, columns)), 0.02))
+    above = 0.3 * gap if narrow else 0
+    across = (-0.02, 1.02) if narrow else (-0.55, 1.7)
+    axes.set(xlim=across, ylim=(-1 - gap * most, 0.02 + 3 * above))
     axes.axis("off")
     styles = place_styles([list(stats["components"])])
     tops: list[dict[str, float]] = []
@@ -111,14 +151,13 @@ def flow(stats: Mapping[str, Any], *, title: str) -> str:
             size = sum(count for *ends, count in links if ends[side] == name)
             heights[name] = place
             place -= size / total + gap
-            text = f"{name}  {size:,}"
             axes.text(
-                (-0.03, 1.03)[side],
-                heights[name] - size / total / 2,
-                text,
-                ha=("right", "left")[side],
-                va="center",
-                fontsize=9,
+                (0, 1)[side] if narrow else (-0.03, 1.03)[side],
+                heights[name] + above if narrow else heights[name] - size / total / 2,
+                f"{shorten(name, 20 if narrow else 30)}  {size:,}",
+                ha=("left", "right")[side] if narrow else ("right", "left")[side],
+                va="bottom" if narrow else "center",
+                fontsize=8 if narrow else 9,
                 color=INK,
                 parse_math=False,
             )

@@ -4,7 +4,7 @@ Shares are of the `train` split unless a key says `val`. A ratio is asked for in
 (`mixture.measure`) and reported in all three: tokens, learned_tokens, samples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,8 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         "prefix": _prefix(amounts, mixture),
         **({"schedule": _along(amounts, mixture)} if schedules_in(mixture) else {}),
         "windows": windows(packed, mixture),
-        "histograms": _histograms(used, packed, seq_len=encoding["seq_len"]),
+        "histograms": _histograms(used, packed, mixture, seq_len=encoding["seq_len"]),
+        "held_out": _held_out(accounted, mixture),
         "sources": {
             name: {**source, "own_files": bool(mixture["components"][name].get("data"))}
             for name, source in recipe["sources"].items()
@@ -356,29 +357,76 @@ def _along(amounts: np.ndarray, mixture: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _histograms(
-    used: pl.DataFrame, packed: pl.DataFrame, *, seq_len: int
-) -> dict[str, dict[str, list[float]]]:
-    """Counts in fixed bins: tokens, learned share, crops, seconds of each sample used; row fill."""
-    learned = used.select(pl.col("num_learned") / pl.col("num_tokens"))["num_learned"]
+def _held_out(index: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
+    """What val holds beside train: per component its share of val in each measure and its samples;
+    `empty` names the "component/subset" that train has samples of and val none, all of them.
+    """
+    used = index.filter(pl.col("copies") > 0)
+    val = used.filter(pl.col("split") == "val")
+    totals = _amounts(val)
+    components = {}
+    for name in mixture["components"]:
+        amounts = _amounts(val.filter(pl.col("component") == name))
+        shares = {m: _ratio(amounts[m], totals[m]) for m in MEASURES}
+        components[name] = {"share": shares, "samples": amounts["samples"]}
+    strata = used.group_by("component", "subset").agg(held=(pl.col("split") == "val").any())
+    empty = strata.filter(~pl.col("held")).select("component", "subset").rows()
     return {
-        "tokens": _histogram(used["num_tokens"], _doubling(used["num_tokens"], start=16)),
-        "learned_share": _histogram(learned, [k / 20 for k in range(21)]),
-        "crops": _histogram(used["num_crops"], [0, 1, 2, 4, 8, 13, 17, 24, 32, 64, 128, 256]),
-        "seconds": _histogram(
-            used["duration"].drop_nulls(), [0, 2, 5, 10, 20, 30, 60, 120, 180, 600, 3600]
-        ),
-        "fill": _histogram(packed["num_tokens"] / seq_len, [k / 20 for k in range(21)]),
+        "components": components,
+        "empty": sorted(f"{component}/{subset}" for component, subset in empty),
     }
 
 
-def _doubling(values: pl.Series, *, start: int) -> list[float]:
-    top = max(int(values.max() or 0), start) + 1  # type: ignore[arg-type]
+CROPS = (0, 1, 2, 4, 8, 13, 17, 24, 32, 64, 128, 256)
+SECONDS = (0, 2, 5, 10, 20, 30, 60, 120, 180, 600, 3600)
+TWENTIETHS = tuple(k / 20 for k in range(21))
+
+
+def _histograms(
+    used: pl.DataFrame, packed: pl.DataFrame, mixture: Mapping[str, Any], *, seq_len: int
+) -> dict[str, dict[str, Any]]:
+    """Counts in fixed bins: tokens, learned share, crops, seconds of each sample used, of all and
+    of each component; row fill.
+    """
+    names = list(mixture["components"])
+    rows = used.select(
+        "component",
+        "num_crops",
+        "duration",
+        tokens="num_tokens",
+        learned=pl.col("num_learned") / pl.col("num_tokens"),
+    )
+    doubling = doubling_edges(rows["tokens"].max(), start=16)
+    return {
+        "tokens": histogram(rows, "tokens", doubling, names=names),
+        "learned_share": histogram(rows, "learned", TWENTIETHS, names=names),
+        "crops": histogram(rows, "num_crops", CROPS, names=names),
+        "seconds": histogram(rows.drop_nulls("duration"), "duration", SECONDS, names=names),
+        "fill": histogram(packed.select(fill=pl.col("num_tokens") / seq_len), "fill", TWENTIETHS),
+    }
+
+
+def doubling_edges(most: Any, *, start: int) -> list[float]:
+    """0, `start`, twice as much, ... up to beyond `most`."""
+    top = max(int(most or 0), start) + 1
     return [0.0] + [float(start * 2**k) for k in range(int(np.ceil(np.log2(top / start))) + 1)]
 
 
-def _histogram(values: pl.Series, edges: list[float]) -> dict[str, list[float]]:
-    """Counts between edges; the last bin takes everything above."""
+def histogram(
+    rows: pl.DataFrame, column: str, edges: Sequence[float], *, names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """`counts` of the values between `edges`, the last bin takes everything above; `components`:
+    the same of each of `names` that has any, by the column `component`.
+    """
+    found: dict[str, Any] = {"edges": [float(edge) for edge in edges]}
+    found["counts"] = _counts(rows[column], edges)
+    if names:
+        parts = {str(name): part[column] for (name,), part in rows.group_by("component")}
+        found["components"] = {n: _counts(parts[n], edges) for n in names if n in parts}
+    return found
+
+
+def _counts(values: pl.Series, edges: Sequence[float]) -> list[int]:
     numbers = values.to_numpy().astype(np.float64)
-    counts, _ = np.histogram(np.minimum(numbers, edges[-1]), bins=edges)
-    return {"edges": [float(edge) for edge in edges], "counts": counts.tolist()}
+    counts, _ = np.histogram(np.minimum(numbers, edges[-1]), bins=np.asarray(edges, np.float64))
+    return counts.tolist()

@@ -245,3 +245,30 @@ def test_thousands_of_millions_of_tokens_are_counted():
     assert told["train"]["tokens"] == told["packing"]["train"]["tokens"] == 2**33
     assert told["packing"]["train"]["learned_tokens"] == 2**33
     assert told["prefix"]["components"]["words"] == [1.0] * 8
+
+
+def test_histograms_of_components_are_of_what_train_uses():
+    found = counted()
+    used = index(LINES).filter((pl.col("copies") > 0) & (pl.col("split") == "train"))
+    for key in ("tokens", "learned_share", "crops"):
+        parts = found["histograms"][key]["components"]
+        assert {name: sum(counts) for name, counts in parts.items()} == dict(
+            used.group_by("component").len().iter_rows()
+        )
+        together = [sum(counts) for counts in zip(*parts.values(), strict=True)]
+        assert together == found["histograms"][key]["counts"]
+    crops = found["histograms"]["crops"]
+    one, five = (crops["edges"].index(edge) for edge in (1, 4))
+    assert (crops["components"]["images"][one], crops["components"]["images"][five]) == (1, 1)
+
+
+def test_val_is_counted_beside_train_and_what_it_lacks_is_named():
+    found = counted()["held_out"]
+    val = index(LINES).filter((pl.col("copies") > 0) & (pl.col("split") == "val"))
+    assert found["components"]["words"]["samples"] == val["copies"].sum() == 1
+    assert found["components"]["words"]["share"]["tokens"] == 1
+    assert found["components"]["images"] == {
+        "samples": 0,
+        "share": {"tokens": 0, "learned_tokens": 0, "samples": 0},
+    }
+    assert found["empty"] == ["images/ai2d"]
