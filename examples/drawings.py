@@ -2,9 +2,9 @@
 
 | component | an image shows                | questions, with how many answers there are |
 |-----------|-------------------------------|--------------------------------------------|
-| shapes    | one shape somewhere           | which shape (4), colour (6), corner (4)    |
-| digits    | one digit in one of ten fonts | which digit (10), colour (6)               |
-| dots      | one to five dots              | how many (5), colour (6)                   |
+| shapes    | one shape in a corner         | which shape (4), colour (6), corner (4)    |
+| digits    | one digit, in three fonts     | which digit (10), colour (6)               |
+| dots      | one to five dots, nine places | how many (5), colour (6)                   |
 
 Every answer is drawn evenly and apart from the others, so that no question, and no answer to
 another one, gives it away. No two images of a set are equal.
@@ -14,7 +14,6 @@ import base64
 import csv
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -37,10 +36,7 @@ COLOURS = {
     "orange": (240, 125, 20),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-FONTS = (
-    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif"),
-    *("DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "cmr10"),
-)
+FONTS = ("DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif-Bold")
 """Of matplotlib."""
 
 
@@ -76,11 +72,10 @@ def draw_shape(rng: Random) -> Drawn:
     image, draw = _canvas(rng)
     shape, (colour, ink) = rng.choice(SHAPES), _colour(rng)
     down, right = rng.choice(("top", "bottom")), rng.choice(("left", "right"))
-    radius = rng.uniform(9, 14)
-    # The centre keeps 4 px from the middle lines, so that the corner is beyond doubt.
-    low, high = (radius + 1, SIDE / 2 - 4), (SIDE / 2 + 4, SIDE - radius - 1)
-    x = rng.uniform(*(low if right == "left" else high)) * FINER
-    y = rng.uniform(*(low if down == "top" else high)) * FINER
+    radius = rng.uniform(12, 14)
+    # The middle of the corner, or a little beside it: the shape stays clear of the middle lines.
+    x = (SIDE * (0.25 if right == "left" else 0.75) + rng.uniform(-1.5, 1.5)) * FINER
+    y = (SIDE * (0.25 if down == "top" else 0.75) + rng.uniform(-1.5, 1.5)) * FINER
     r = radius * FINER
     if shape == "circle":
         draw.ellipse((x - r, y - r, x + r, y + r), fill=ink)
@@ -97,34 +92,30 @@ def draw_shape(rng: Random) -> Drawn:
 
 
 def draw_digit(rng: Random) -> Drawn:
-    """One digit, slightly turned."""
+    """One large digit, slightly turned."""
     import matplotlib
 
     image, draw = _canvas(rng)
     digit, (colour, ink) = str(rng.randrange(10)), _colour(rng)
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    size = rng.randint(38, 54) * FINER
+    size = rng.randint(56, 62) * FINER
     font = ImageFont.truetype(str(folder / f"{rng.choice(FONTS)}.ttf"), size)
     middle = SIDE * FINER / 2
-    place = (middle + rng.uniform(-6, 6) * FINER, middle + rng.uniform(-5, 5) * FINER)
+    place = (middle + rng.uniform(-2, 2) * FINER, middle + rng.uniform(-2, 2) * FINER)
     draw.text(place, digit, fill=ink, font=font, anchor="mm")
     turned = image.rotate(
-        rng.uniform(-8, 8), Image.Resampling.BICUBIC, fillcolor=image.getpixel((0, 0))
+        rng.uniform(-3, 3), Image.Resampling.BICUBIC, fillcolor=image.getpixel((0, 0))
     )
     return Drawn(_png(turned), [("Which digit is it?", digit), ("Which colour is it?", colour)])
 
 
 def draw_dots(rng: Random) -> Drawn:
-    """One to five dots that do not touch."""
+    """One to five dots, in as many of nine places."""
     image, draw = _canvas(rng)
     count, (colour, ink) = rng.randint(1, 5), _colour(rng)
-    dots: list[tuple[float, float, float]] = []
-    while len(dots) < count:
-        radius = rng.uniform(5, 8)
-        x, y = (rng.uniform(radius + 1, SIDE - radius - 1) for _ in range(2))
-        if all(math.dist((x, y), other[:2]) > radius + other[2] + 4 for other in dots):
-            dots.append((x, y, radius))
-    for x, y, radius in dots:
+    for place in rng.sample(range(9), count):
+        radius = rng.uniform(7, 8)
+        x, y = (SIDE * (k + 0.5) / 3 + rng.uniform(-2, 2) for k in divmod(place, 3))
         box = [FINER * edge for edge in (x - radius, y - radius, x + radius, y + radius)]
         draw.ellipse(box, fill=ink)
     return Drawn(

@@ -32,6 +32,9 @@ _OTHERS = {
 DASHES = ("-", "--", ":", "-.")
 """Of lines whose colour is taken: matplotlib's signs."""
 
+LINE = 0.36
+"""Inches of a line of `stacked_axes`."""
+
 INK, FAINT, PLAIN = "#010101", "#020202", "#030303"
 SERIES = tuple(f"#0a00{k:02x}" for k in range(len(LIGHT)))
 """Stand-ins in which figures are drawn, until `svg` puts the page's variables in their place."""
@@ -162,10 +165,6 @@ def stacked_axes(width: float, height: float, *, lines: int) -> tuple[Any, list[
     for axes in found[1:]:
         axes.set_yticks([])
     return figure, found
-
-
-LINE = 0.36
-"""Inches of a line of `stacked_axes`."""
 
 
 def _strip(axes: Any) -> None:

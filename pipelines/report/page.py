@@ -40,6 +40,8 @@ TURNS, CHARACTERS, IMAGES = 12, 2000, 6
 """Of a rejected sample, at most: turns, characters of each, images."""
 STILL, FRAME = 512, 192
 """px, longer side of an image's copy; a video frame's."""
+NO_VAL: Mapping[str, Any] = {"components": {}}
+"""Of a mixture built before val was counted beside train."""
 MEASURED = 600
 """Images whose sizes are plotted."""
 
@@ -158,10 +160,6 @@ def largest_share(stats: Mapping[str, Any]) -> float:
     shares += [part["share"] for part in stats.get("held_out", NO_VAL)["components"].values()]
     asked = [part["asked"] for part in stats["components"].values()]
     return max([*asked, *(max(share.values()) for share in shares)], default=1.0) or 1.0
-
-
-NO_VAL: Mapping[str, Any] = {"components": {}}
-"""Of a mixture built before val was counted beside train."""
 
 
 def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:

@@ -15,6 +15,11 @@ from pipelines.report.evenness import asked_along, imbalance, schedules_in, wind
 Shares = dict[str, dict[str, float]]  # value -> measure -> share
 MEASURES = ("tokens", "learned_tokens", "samples")
 
+CROPS = (0, 1, 2, 4, 8, 13, 17, 24, 32, 64, 128, 256)
+SECONDS = (0, 2, 5, 10, 20, 30, 60, 120, 180, 600, 3600)
+TWENTIETHS = tuple(k / 20 for k in range(21))
+"""Edges of histograms."""
+
 PREFIX_POINTS = 50
 """Places along the train rows at which the balance so far is taken."""
 AMOUNTS = ("copies", "num_tokens", "num_learned", "num_crops")
@@ -375,11 +380,6 @@ def _held_out(index: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]
         "components": components,
         "empty": sorted(f"{component}/{subset}" for component, subset in empty),
     }
-
-
-CROPS = (0, 1, 2, 4, 8, 13, 17, 24, 32, 64, 128, 256)
-SECONDS = (0, 2, 5, 10, 20, 30, 60, 120, 180, 600, 3600)
-TWENTIETHS = tuple(k / 20 for k in range(21))
 
 
 def _histograms(
