@@ -40,7 +40,7 @@ def from_mixture(folder: Path, tokenizer: Any) -> tuple[bytes, str, str]:
                     answer = tokenizer.decode(ids[begin:end], skip_special_tokens=True).strip()
                     return row.images[images], question.strip(), answer
                 start, images = start + length, images + count
-    raise ValueError(f"{folder}: no sample with one picture in it.")
+    raise ValueError(f"{folder}: no sample with one image in it.")
 
 
 def main(arguments: list[str]) -> int:
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         expected = ""
         if "image" in pairs:
             image_record = Path(pairs["image"]).read_bytes()
-            question = pairs.get("question", "What is in this picture?")
+            question = pairs.get("question", "What is in this image?")
         else:
             image_record, question, expected = from_mixture(Path(pairs["data"]), tokenizer)
     except (FileNotFoundError, ValueError) as error:
@@ -73,11 +73,11 @@ def main(arguments: list[str]) -> int:
         batch_size=1,
     )[0]
     if "image" in pairs:
-        print(f"picture     {pairs['image']}")
+        print(f"image       {pairs['image']}")
     else:
         shown = Path(tempfile.gettempdir()) / "asked.png"
         shown.write_bytes(image_record)
-        print(f"picture     {shown}")
+        print(f"image       {shown}")
     print(f"question    {question}")
     if expected:
         print(f"data says   {expected}")

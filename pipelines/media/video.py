@@ -6,7 +6,7 @@
 * **Opening.** FFmpeg gets a stream of bytes, never a path; the container by its first bytes
   (container.py), so that it guesses nothing; and an empty list of protocols, so that nothing in the
   bytes opens anything else.
-* **Track.** The one that plays: cover pictures and thumbnails are passed over (`track_that_plays`).
+* **Track.** The one that plays: cover images and thumbnails are passed over (`track_that_plays`).
 * **Clock.** Times are those of the packets, so a wrong frame rate or duration in the header and a
   variable frame rate do no harm. Where the clock starts again (joined recordings), the next part
   follows the one before (`continuous_packets`).
@@ -167,7 +167,7 @@ def probe(stream: Encoded) -> Probe:
         raise
     promised = 0.0 if layout.complete else TRUNCATED * (seen.stated or 0.0)
     if seen.duration < promised:
-        with open_container(stream, kind) as container:  # a sound track may outlast the pictures
+        with open_container(stream, kind) as container:  # a sound track may outlast the images
             lasts = last_second(container) - float(seen.stamps[0] * seen.base)
         if max(seen.duration, lasts) < promised:
             raise Defect("truncated_video", f"{seen.duration:.1f} of {seen.stated:.1f} s")
@@ -176,7 +176,7 @@ def probe(stream: Encoded) -> Probe:
 
 def track_that_plays(stream: Encoded, kind: str) -> int:
     """The index of the video stream that a player shows: of those with at least half as many
-    packets as the richest, the default one, else the first. Cover pictures are none.
+    packets as the richest, the default one, else the first. Cover images are none.
 
     Raises Defect("joined_video") where one film ends and another begins in a track of its own.
     """

@@ -170,7 +170,7 @@ nothing is open of them but what was fetched last."""
 
 
 def folder_images(place: Path, limit: int) -> Folder | None:
-    """The pictures right below a folder on disk, if there are any; each at most `limit` bytes."""
+    """The images right below a folder on disk, if there are any; each at most `limit` bytes."""
     try:
         found = [path for path in place.iterdir() if IMAGE.match(path.name) and path.is_file()]
     except OSError as error:
