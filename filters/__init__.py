@@ -13,6 +13,7 @@ A rule is a function in one of the files below; importing this package registers
 | video.py        | duration, frames                                |
 | cot.py          | sections and conclusions of chains of thought   |
 | ratings.py      | ratings per turn                                |
+| bounds.py       | any number that is known of a sample            |
 | scores.py       | what a model says of images and text            |
 | decontamination | images and questions of test sets               |
 | duplicates      | samples that others repeat (mixture level)      |
@@ -21,7 +22,14 @@ A mixture states the rules it wants under `filters:`; none applies unless it is 
 a sample which ingest found defective is always rejected, with the defect as the reason.
 """
 
-from filters import conversation, cot, datatrove, image, ratings, scores, text, video
+from filters import bounds, conversation, cot, datatrove, image, ratings, scores, text, video
+from filters.bounds import (
+    VALUE,
+    bounded_facts,
+    quantile_facts,
+    validate_facts,
+    verdict_columns,
+)
 from filters.decontamination import rules as benchmarks
 from filters.duplicates.near import Compare
 from filters.duplicates.rules import mixture_rules, perhaps_repeated
@@ -40,12 +48,15 @@ from filters.verdicts import judge, rewrite, rewriting, seconds_per_sample, vali
 __all__ = [
     "PAIRS",
     "RULES",
+    "VALUE",
     "VERDICTS",
     "Compare",
     "Rule",
     "Run",
     "Search",
     "benchmarks",
+    "bounded_facts",
+    "bounds",
     "candidates",
     "comparison_of_candidates",
     "conversation",
@@ -58,6 +69,7 @@ __all__ = [
     "mixture_rules",
     "pairs_of_band",
     "perhaps_repeated",
+    "quantile_facts",
     "ratings",
     "rewrite",
     "rewriting",
@@ -67,6 +79,8 @@ __all__ = [
     "settings_of",
     "text",
     "validate",
+    "validate_facts",
     "validate_weight",
+    "verdict_columns",
     "video",
 ]

@@ -59,6 +59,8 @@ VERDICTS = pa.schema(
 )
 # fmt: on
 
+RATED = ("relevance", "image_correspondence", "visual_dependency", "formatting")
+"""What FineVision rates of every turn, 1 to 5."""
 _message = pl.element().struct
 _image = pl.element().struct
 
@@ -67,6 +69,15 @@ _SHOWS_REASONING = (
     r"(?i)<think(?:ing)?>|<reasoning>|<thought>|<\|begin_of_thought\|>"
     r"|let'?s think (?:about (?:it|this) )?step[ -]by[ -]step|chain[ -]of[ -]thought"
 )
+
+
+NUMBERS = (
+    *("num_images", "num_placeholders", "num_turns", "num_bytes", "duration", "header_seconds"),
+    *("min_side", "max_side", "max_aspect", "max_pixels"),
+    *("min_contrast", "min_sharpness", "min_edges", "max_edges"),
+    *(f"{name}_{of}" for name in RATED for of in ("mean", "min")),
+)
+"""The facts that are a number of a sample: what bounds and quantiles may be stated of."""
 
 
 def _texts_of(*roles: str) -> pl.Expr:
@@ -133,7 +144,7 @@ FACTS: dict[str, pl.Expr] = {
         f"{name}_{of}": getattr(
             pl.col("ratings").list.eval(_image.field(name).cast(pl.Float32)).list, of
         )()
-        for name in ("relevance", "image_correspondence", "visual_dependency", "formatting")
+        for name in RATED
         for of in ("mean", "min")
     },
 }

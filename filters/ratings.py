@@ -3,7 +3,8 @@
 FineVision found that training on all its turns beat every threshold on these four
 (https://arxiv.org/abs/2510.17269), so nothing is dropped unless a mixture asks. `mode: rewrite`
 drops the low turns and keeps the sample; `mode: mark` only counts; `weight_by: relevance_mean` lets
-a rating weigh the chance of being picked instead.
+a rating weigh the chance of being picked instead. Of whole samples, `relevance_mean` and the like
+are facts for the rules of bounds.py.
 """
 
 from typing import Any, Literal
@@ -11,9 +12,8 @@ from typing import Any, Literal
 import polars as pl
 import pyarrow as pa
 
+from filters.facts import RATED
 from filters.rules import rule
-
-RATED = ("relevance", "image_correspondence", "visual_dependency", "formatting")
 
 
 def _low(minimum: dict[str, int]) -> pl.Expr:

@@ -195,7 +195,8 @@ def _spelled(hint: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if get_origin(hint) is tuple:
         return f"a list of {_spelled(get_args(hint)[0])}"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return {**words, dict: "`fact: {...}` pairs"}[hint]
 
 
 def _check_setting(rule: Rule, name: str, value: Any, *, at: str) -> None:

@@ -7,13 +7,14 @@ A defect of ingest always rejects and is the reason, before any rule. Rows in = 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from filters.bounds import VALUE, quantile_facts, verdict_columns
 from filters.duplicates import hashes
 from filters.facts import FACTS, VERDICTS, facts
 from filters.rules import RULES, SLICE, did_you_mean, settings_of
@@ -83,7 +84,8 @@ def _needs(rules: Rules) -> set[str]:
 
 
 def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
-    """VERDICTS of `samples`: same rows, same order; every rule that fires is in `fired`.
+    """VERDICTS of `samples` and, for `beyond_quantile`, the facts that it names as columns beside
+    them: same rows, same order; every rule that fires is in `fired`.
 
     `rule` is the sample's defect, else the first rule in the order of `rules` whose mode is `drop`,
     else null. `weight_by` names a fact (or "RULE.score") that is written to `weight`. Mixture-level
@@ -101,6 +103,8 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
     read |= _ALWAYS | ({weight_by} if weight_by else set())
     details = {name: RULES[name] for name in rules if RULES[name].detail is not None}
     read |= {fact for rule in details.values() for fact in rule.reads}
+    values = quantile_facts(rules)
+    read |= set(values)
     read -= {f"{name}.detail" for name in details}
     frame = facts(samples, names=read - set(scores)).with_columns(**scores)
     for name, rule in details.items():
@@ -143,11 +147,13 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
             columns[column] = pl.Series(column, score(samples, **own), dtype=pl.Binary)
     if "bytes_hash" in needs:
         columns["bytes_hash"] = hashes.bytes_hash(samples)
+    columns |= {f"{fact}{VALUE}": frame[fact].cast(pl.Float64) for fact in values}
     absent = [field.name for field in VERDICTS if field.name not in {*verdicts.columns, *columns}]
     table = verdicts.with_columns(**columns).to_arrow()
     for name in absent:
         table = table.append_column(name, pa.nulls(len(table), VERDICTS.field(name).type))
-    return table.select(VERDICTS.names).cast(VERDICTS)
+    written = verdict_columns(rules)
+    return table.select(written.names).cast(written)
 
 
 def rewriting(rules: Rules) -> dict[str, Mapping[str, Any]]:
@@ -183,9 +189,12 @@ def rewrite(samples: pa.Table, *, rules: Rules) -> pa.Table:
     return samples
 
 
-def validate_weight(weight_by: str, *, rules: Rules, where: str) -> None:
-    """`weight_by` names a fact, or the score of one of `rules`; else ValueError."""
-    known = [*FACTS, *(f"{name}.score" for name in rules if RULES[name].score)]
+def validate_weight(
+    weight_by: str, *, rules: Rules, where: str, annotated: Iterable[str] = ()
+) -> None:
+    """`weight_by` names a fact, an annotated one, or a score of `rules`; else ValueError."""
+    scores = (f"{name}.score" for name in rules if RULES[name].score)
+    known = [*FACTS, *annotated, *scores]
     if weight_by and weight_by not in known:
         raise ValueError(
             f"{where}: unknown fact {weight_by!r} in weight_by. {did_you_mean(weight_by, known)}"

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mixtures.annotated import check_annotations
 from mixtures.config import Mixture, schedules_of
 from mixtures.names import check_component, check_name, check_subset
 from mixtures.reading import explained
@@ -67,6 +68,7 @@ def check(mixture: Mixture, *, encoding: type, where: str) -> None:
         bool(mixture.components), "components", "empty", "at least one, with a source and a ratio"
     )
     _check_rules(mixture.filters, key="filters", off=False, where=where)
+    check_annotations(mixture.annotations, key="annotations", where=where)
     for grade, most in mixture.grades.items():
         expect(most >= 0, f"grades.{grade}", most, "a number of samples, 0 or more")
     for name, limit in mixture.limits.items():
@@ -90,6 +92,8 @@ def check(mixture: Mixture, *, encoding: type, where: str) -> None:
         expect(frames.fps > 0, f"{key}.frames.fps", frames.fps, "more than 0")
         expect(frames.max_frames > 0, f"{key}.frames.max_frames", frames.max_frames, "1 or more")
         _check_rules(component.filters, key=f"{key}.filters", off=True, where=where)
+        if component.annotations is not None:
+            check_annotations(component.annotations, key=f"{key}.annotations", where=where)
         _check_encoding(component.encoding, encoding=encoding, key=f"{key}.encoding", where=where)
         edge = component.encoding.get("longest_edge")
         crop = getattr(mixture.encoding, "crop_size", 1)

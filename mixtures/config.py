@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mixtures.annotated import Annotations
 from mixtures.benchmark_sets import SETS, list_path
 
 Measure = Literal["tokens", "samples", "learned_tokens"]
@@ -112,6 +113,9 @@ class Component:
     """Of two duplicates in different components, the one of the higher priority stays."""
     read: Read | None = None
     """How much of it is read, in place of the mixture's. null: as there."""
+    annotations: Annotations | None = field(default=None, metadata=LATER)
+    """Facts of its samples from files beside them, in place of the mixture's. null: as there; `{}`:
+    none."""
     optional: bool = False
     """Where it cannot be read (media elsewhere, a closed gate) it is left out instead of refused,
     and its share goes to the components of `instead`."""
@@ -183,6 +187,8 @@ class Mixture:
     benchmarks: list[str] = field(default_factory=list)
     """Names of hash lists, or of a set of them (`smolvlm`), whose questions and images are kept
     out."""
+    annotations: Annotations = field(default_factory=Annotations, metadata=LATER)
+    """Facts of every component's samples from files beside them, for rules and `weight_by`."""
     components: dict[str, Component] = field(default_factory=dict)
     """Name -> component; ratios sum to 1."""
     read: Read = "enough"
@@ -249,6 +255,18 @@ def reads_all(mixture: Mixture, component: str) -> bool:
     stated = mixture.components[component].read or mixture.read
     all_decides = mixture.tokens == "max" and mixture.on_shortage == "redistribute"
     return stated == "all" or bool(mixture.weight_by) or all_decides
+
+
+def annotations_of(mixture: Mixture, component: str) -> Annotations:
+    """The annotations of the samples of `component`; without `files`: none."""
+    own = mixture.components[component].annotations
+    return mixture.annotations if own is None else own
+
+
+def annotated_facts(mixture: Mixture) -> list[str]:
+    """The facts that annotations give to samples of any component."""
+    found = [annotations_of(mixture, name).fields for name in mixture.components]
+    return list(dict.fromkeys(fact for fields in found for fact in fields))
 
 
 def is_weighted(component: Component) -> bool:

@@ -20,7 +20,7 @@ from mixtures import pick as picking
 from mixtures import plan as costing
 from mixtures.allocate import binding, human_count
 from mixtures.checks import check_licences
-from mixtures.config import Mixture, reads_all, schedules_of
+from mixtures.config import Mixture, annotations_of, reads_all, schedules_of
 from mixtures.mixture_file import load
 from mixtures.optional import LeftOut, differences
 from mixtures.reading import bundled_mixtures, variants_of
@@ -213,6 +213,8 @@ def gone(data: str) -> bool:
 def is_local(mixture: Mixture, name: str, place: Place) -> bool:
     """True where the component's files can be listed without the hub."""
     component = mixture.components[name]
+    if annotations_of(mixture, name).files.startswith("hf://") and not place.data:
+        return False
     if component.data is not None:
         return True
     repository = source_of(component).hub

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
-from mixtures.config import Mixture
+from mixtures.config import Mixture, rules_of
 from pipelines.engine import tables
 from pipelines.near import Searching, compare_in_memory
 from pipelines.survey import Piece, licences_of
@@ -74,14 +74,16 @@ def index_of(
         components={name: c.filters for name, c in mixture.components.items()},
         run=searching(pieces),
     )
-    return with_mixture_rules(index.drop(HASHES), taken)
+    values = [name for name in index.columns if name.endswith(filters.VALUE)]
+    return with_mixture_rules(index.drop(*HASHES, *values), taken)
 
 
 def index_lines(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.DataFrame:
     """The lines of some parts, with the reasons that each sample alone decides; `first` is the
     `piece` of the first of them.
     """
-    judged = [tables.read(p.verdicts, columns=JUDGED) for p in pieces]
+    values = values_of(mixture)
+    judged = [with_values(p, values) for p in pieces]
     counted = [tables.read(p.tokens, columns=["id", *COUNTED, *ENCODED]) for p in pieces]
     for p, one, other in zip(pieces, judged, counted, strict=True):
         if not one["id"].equals(other["id"]):
@@ -120,6 +122,23 @@ def index_lines(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.
     )
     unread = [*ENCODED, "own", "seq_len", "max_crops", *([] if mixture.weight_by else ["weight"])]
     return picking.categorical(lines.drop(unread))
+
+
+def values_of(mixture: Mixture) -> list[str]:
+    """The columns of facts of which rules of any component take quantiles."""
+    rules = [rules_of(mixture, name) for name in mixture.components]
+    facts = dict.fromkeys(fact for one in rules for fact in filters.quantile_facts(one))
+    return [f"{fact}{filters.VALUE}" for fact in facts]
+
+
+def with_values(piece: Piece, values: Sequence[str]) -> pa.Table:
+    """JUDGED of a part and `values`, null where none of its rules asks for one."""
+    own = [f"{fact}{filters.VALUE}" for fact in filters.quantile_facts(dict(piece.rules))]
+    table = tables.read(piece.verdicts, columns=[*JUDGED, *own])
+    for name in values:
+        if name not in own:
+            table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+    return table.select([*JUDGED, *values])
 
 
 def by_tokens(pieces: Sequence[Piece]) -> tuple[list[pl.Expr], list[pl.Expr]]:

@@ -33,6 +33,7 @@ from mixtures.mixture_file import to_yaml
 from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
 from pipelines import recipe
+from pipelines.annotation_counts import annotation_counts
 from pipelines.clean import keep_referenced, needed
 from pipelines.contamination import contamination
 from pipelines.engine import ownership, private, tables
@@ -42,7 +43,7 @@ from pipelines.engine.timings import Report, timings
 from pipelines.enough import read_enough, reading_of
 from pipelines.index import whole_rows
 from pipelines.near import compare_by_tasks
-from pipelines.preconditions import require_all
+from pipelines.preconditions import require_all, require_fields
 from pipelines.readiness import ready
 from pipelines.report import card, digests
 from pipelines.report.finished import finished_of
@@ -50,7 +51,7 @@ from pipelines.report.page import report
 from pipelines.report.row_facts import dealt_samples, narrow_facts
 from pipelines.report.stats import stats as stats_of
 from pipelines.sources import SOURCES
-from pipelines.stages import COST, FACTS, STAGES
+from pipelines.stages import COST, FACTS, STAGES, stage_of
 from pipelines.survey import Piece, Place, Survey, licences_of, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
@@ -129,6 +130,7 @@ def build(mixture: Mixture, place: Place) -> dict[str, Any]:
     if done and not place.overwrite:
         refuse_drift(done, todo.recipe, place)
     require_all(mixture, place)
+    require_fields(todo, mixture)
     for path, found_sound in can.probed.items():
         tables.write_json(path, found_sound)
     with folder_lock(place.output):
@@ -204,19 +206,20 @@ def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
     for p in interleave_components(pieces):
         part = p.part.name
         samples = File(p.samples)
+        facts = {} if p.facts is None else {"facts": p.facts}
         judging = Needs(num_gpus=max((s.get("num_gpus", 0) for _, s in p.rules), default=0))
         for task in (
             Task(
-                stage=STAGES["ingest"],
+                stage=stage_of("ingest", p.part, p.rules),
                 part=part,
                 settings={"part": p.part},
                 out=p.samples,
                 needs=VIDEO if SOURCES[p.part.source].layout in MAY_HOLD_VIDEOS else None,
             ),
             Task(
-                stage=STAGES["judge"],
+                stage=stage_of("judge", p.part, p.rules),
                 part=part,
-                settings={"samples": samples, "rules": p.rules, "weight_by": p.weight_by},
+                settings={"samples": samples, "rules": p.rules, "weight_by": p.weight_by, **facts},
                 out=p.verdicts,
                 after=(p.samples,),
                 needs=judging,
@@ -235,7 +238,7 @@ def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
             Task(
                 stage=COST,
                 part=part,
-                settings={"samples": p.samples, "rules": p.rules},
+                settings={"samples": p.samples, "rules": p.rules, **facts},
                 out=costs_file(p),
                 after=(p.samples,),
                 needs=judging,
@@ -357,6 +360,7 @@ def write_index(
     )
     found["reading"] = reading_of(todo, index, mixture)
     found["contamination"] = contamination(todo.pieces, mixture)
+    found |= annotation_counts(todo.pieces)
     found["unread"] = todo.unread
     path = tables.join(place.output, "index.arrow")
     tables.write_pieces(picking.as_tables(index), INDEX, path, rows_per_batch=INDEX_ROWS)

@@ -4,6 +4,7 @@
 |--------------------------------------------------|-------------------------------------------|
 | the tokenizer, and every setting of the encoding | making the tools that encode with them    |
 | models and hash lists of the rules               | judging no samples with them              |
+| the fields of annotations                        | the first lines of one file of a subset   |
 | that `output` and `work` can be written          | writing a small file there, and taking it |
 |                                                  | away                                      |
 
@@ -14,9 +15,10 @@ import uuid
 from collections.abc import Callable
 
 import filters
-from mixtures.config import Mixture, encoding_of
+from mixtures.config import Mixture, annotated_facts, encoding_of
 from pipelines.engine import ownership, tables
-from pipelines.survey import Place, checked_rules
+from pipelines.reading.joining import FactFiles, check_fields, with_absent
+from pipelines.survey import Place, Survey, checked_rules
 from tokenization.encode import encoding_tools
 from tokenization.schema import SAMPLE
 
@@ -47,8 +49,9 @@ def require_all(mixture: Mixture, place: Place) -> None:
 def require_models(mixture: Mixture, name: str) -> None:
     """Models and lists of the component's rules load; raises ValueError where one does not."""
     rules = checked_rules(mixture, name)
+    nothing = with_absent(SAMPLE.empty_table(), annotated_facts(mixture))
     try:
-        filters.judge(SAMPLE.empty_table(), rules=rules, weight_by=mixture.weight_by)
+        filters.judge(nothing, rules=rules, weight_by=mixture.weight_by)
     except (ValueError, OSError):
         raise
     except Exception as error:  # what onnxruntime and tokenizers raise for a damaged file
@@ -62,6 +65,17 @@ def require_models(mixture: Mixture, name: str) -> None:
             f"components.{name}.filters: a model cannot be read ({short(error)}); one of "
             f"{', '.join(models) or ', '.join(rules)}."
         ) from error
+
+
+def require_fields(todo: Survey, mixture: Mixture) -> None:
+    """The fields of annotations are in their files; raises ValueError as `check_fields` does."""
+    first: dict[tuple[str, str], tuple[str, FactFiles]] = {}
+    for p in todo.pieces:
+        if p.facts is not None and p.facts.fields:
+            own = mixture.components[p.component].annotations is not None
+            at = f"components.{p.component}.annotations" if own else "annotations"
+            first.setdefault((p.component, p.part.subset), (f"{mixture.name}: {at}", p.facts))
+    check_fields(list(first.values()))
 
 
 def require_writable(folder: str, *, key: str, claim: Callable[[str], None]) -> None:

@@ -66,12 +66,23 @@ def identity(content: Mapping[str, Any]) -> dict[str, Any]:
     }
     mixture = _without(mixture, "num_gpus")
     mixture["components"] = _unplaced(mixture["components"])
+    mixture = _without_files(mixture)
     return {"mixture": mixture, "inputs": content["inputs"], "versions": content["versions"]}
+
+
+def _without_files(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without the place of annotations: `inputs` says what lies there."""
+    found = dict(settings)
+    if found.get("annotations"):
+        found["annotations"] = {**found["annotations"], "files": None}
+    return found
 
 
 def _unplaced(components: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The components without the paths of their files: `inputs` says what lies there."""
-    return {name: {**c, "data": None, "media": None} for name, c in components.items()}
+    return {
+        name: _without_files({**c, "data": None, "media": None}) for name, c in components.items()
+    }
 
 
 def _without(value: Any, key: str) -> Any:

@@ -13,6 +13,7 @@ Each but the last, which measures, is a pure function on tables, made of what li
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -24,6 +25,8 @@ from pipelines.engine import tables
 from pipelines.engine.tasks import STAGES, AgainError, Needs, Stage, stage
 from pipelines.reading.archive_order import SeveralFit
 from pipelines.reading.ingest import ingest_batches, knowing
+from pipelines.reading.joining import MISSING, FactFiles, joined
+from pipelines.reading.keys import KEYED
 from pipelines.reading.parts import Part
 from pipelines.report import digests
 from pipelines.report.row_facts import FACTS_READ, FACTS_SCHEMA, row_facts
@@ -50,9 +53,31 @@ def ingest(part: Part) -> Iterator[pa.Table]:
 
 
 @stage(writes=VERDICTS, version=2)
-def judge(samples: pa.Table, rules: list[tuple[str, dict]], weight_by: str) -> pa.Table:
-    """Every sample has a verdict: the first rule that rejects it, and all that fire."""
-    return filters.judge(samples, rules=dict(rules), weight_by=weight_by)
+def judge(
+    samples: pa.Table,
+    rules: list[tuple[str, dict]],
+    weight_by: str,
+    facts: FactFiles | None = None,
+) -> pa.Table:
+    """Every sample has a verdict: the first rule that rejects it, and all that fire; of annotated
+    ones what is missing stands beside it.
+    """
+    if facts is None:
+        return filters.judge(samples, rules=dict(rules), weight_by=weight_by)
+    samples, missing = joined(samples, facts)
+    made = filters.judge(samples, rules=dict(rules), weight_by=weight_by)
+    return made.append_column(MISSING, missing) if facts.fields else made
+
+
+def stage_of(name: str, part: Part, rules: list[tuple[str, dict]]) -> Stage:
+    """Ingest or judge, writing the columns that annotations and quantiles of facts ask for."""
+    plain = STAGES[name]
+    if name == "ingest":
+        return replace(plain, writes=KEYED) if part.key else plain
+    written = filters.verdict_columns(dict(rules))
+    if part.key:
+        written = written.append(MISSING)
+    return plain if written is VERDICTS else replace(plain, writes=written)
 
 
 @stage(writes=TOKENS, version=1)
@@ -94,12 +119,14 @@ def pack(
     return packing.pack(pieces, encoding=encoding, seed=seed, in_order=in_order)
 
 
-def cost(samples: str, rules: list[tuple[str, dict]]) -> pa.Table:
+def cost(samples: str, rules: list[tuple[str, dict]], facts: FactFiles | None = None) -> pa.Table:
     """CPU seconds that each rule adds to judging one sample, measured on the first of the file."""
     found: dict[str, float] = {}
     for count in COST_ROWS:
         if sum(found.values()) * count < COST_SECONDS:
-            found = filters.seconds_per_sample(tables.head(samples, count), rules=dict(rules))
+            some = tables.head(samples, count)
+            some = some if facts is None else joined(some, facts)[0]
+            found = filters.seconds_per_sample(some, rules=dict(rules))
     return pa.table({"rule": list(found), "seconds": list(found.values())}, schema=COSTS)
 
 

@@ -12,11 +12,22 @@ from typing import Any
 import filters
 from mixtures import pick as picking
 from mixtures.checks import check_licences
-from mixtures.config import Component, Mixture, encoding_of, rules_of
+from mixtures.config import (
+    Component,
+    Mixture,
+    annotated_facts,
+    annotations_of,
+    encoding_of,
+    rules_of,
+)
 from mixtures.optional import LeftOut
 from pipelines import plugins, recipe, sources
 from pipelines.engine import private, tables, versions
 from pipelines.ids import names_in_ids, renamed
+from pipelines.reading import identity
+from pipelines.reading.files import File
+from pipelines.reading.joining import FactFiles, fact_files_of
+from pipelines.reading.keys import shards_of
 from pipelines.reading.leftovers import sentences
 from pipelines.reading.parts import Listing, Part, list_component
 from pipelines.sources.mapping import configured
@@ -56,6 +67,8 @@ class Piece:
     rules: list[tuple[str, dict[str, Any]]]
     weight_by: str
     encoding: Encoding
+    facts: FactFiles | None = None
+    """The annotations that its rules or `weight_by` may read; null: there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +110,27 @@ def survey(mixture: Mixture, place: Place, *, left_out: Sequence[LeftOut] = ()) 
     check_decoders(mixture)
     listings = {name: listing_of(mixture, name, place) for name in mixture.components}
     pieces = [p for found in pieces_of(mixture, listings, place).values() for p in found]
-    inputs = {f"{p.component}/{p.part.subset}": p.part.identity for p in pieces}
+    inputs = inputs_of(pieces)
     made = recipe_of(mixture, inputs)
     return Survey(
         pieces=pieces,
         recipe={**made, "left_out": [asdict(left) for left in left_out]},
         unread=told(listings),
     )
+
+
+def inputs_of(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """COMPONENT/SUBSET -> what determines its samples, and what is annotated of them."""
+    found: dict[str, Any] = {}
+    joined: dict[str, list[Any]] = {}
+    for p in pieces:
+        key = f"{p.component}/{p.part.subset}"
+        found[key] = p.part.identity
+        if p.facts is not None and p.facts.fields:
+            joined.setdefault(key, []).append(p.facts.identity)
+    for key, identities in joined.items():
+        found[key] = {**found[key], "annotations": identity.digest(identities)}
+    return found
 
 
 def told(listings: dict[str, Listing]) -> dict[str, list[str]]:
@@ -131,6 +158,7 @@ def listing_of(mixture: Mixture, name: str, place: Place) -> Listing:
         columns=component.columns,
         repo=component.repo,
         split=component.split,
+        key=found.key if (found := annotations_of(mixture, name)).files else "",
         seed=mixture.seed,
         beside=place.beside,
         ours=(place.output, place.work),
@@ -147,14 +175,59 @@ def pieces_of(
     """
     of = {name: component.source for name, component in mixture.components.items()}
     called = names_in_ids(listings, of)
+    trees: dict[str, dict[str, File]] = {}
     return {
-        name: pieces_of_one(mixture, name, [renamed(p, called) for p in listing.parts], place)
+        name: pieces_of_one(
+            mixture, name, [renamed(p, called) for p in listing.parts], place, trees=trees
+        )
         for name, listing in listings.items()
     }
 
 
-def pieces_of_one(mixture: Mixture, name: str, parts: list[Part], place: Place) -> list[Piece]:
+def facts_of(
+    mixture: Mixture,
+    name: str,
+    parts: Sequence[Part],
+    place: Place,
+    *,
+    trees: dict[str, dict[str, File]],
+) -> dict[str, FactFiles]:
+    """Subset -> the annotations of its selected parts; nothing where the mixture has none."""
+    names = annotated_facts(mixture)
+    found = annotations_of(mixture, name)
+    if not names:
+        return {}
+    shards: dict[str, dict[str, None]] = {}
+    for part in parts:
+        mine = shards_of(part.inputs) if found.files else []
+        shards.setdefault(part.subset, {}).update(dict.fromkeys(mine))
+    own = mixture.components[name].annotations is not None
+    where = f"{mixture.name}: " + (f"components.{name}.annotations" if own else "annotations")
+    return {
+        subset: fact_files_of(
+            found,
+            subset,
+            list(of_subset),
+            mirror=place.data,
+            beside=place.beside,
+            where=where,
+            trees=trees,
+            absent=names,
+        )
+        for subset, of_subset in shards.items()
+    }
+
+
+def pieces_of_one(
+    mixture: Mixture,
+    name: str,
+    parts: list[Part],
+    place: Place,
+    *,
+    trees: dict[str, dict[str, File]],
+) -> list[Piece]:
     """The parts of one component, and the files they become."""
+    facts = facts_of(mixture, name, parts, place, trees=trees)
     rules = list(checked_rules(mixture, name).items())
     encoding = encoding_of(mixture, name)
     repairs = filters.identity(filters.rewriting(dict(rules)))
@@ -163,6 +236,8 @@ def pieces_of_one(mixture: Mixture, name: str, parts: list[Part], place: Place) 
     pieces = []
     for part in parts:
         read = recipe.fingerprint("ingest", STAGES["ingest"].identity, part.identity)
+        mine = facts[part.subset].of(shards_of(part.inputs)) if facts else None
+        joined = f"-{recipe.fingerprint(mine.identity)}" if mine is not None and mine.fields else ""
         judged = recipe.fingerprint(read, "judge", STAGES["judge"].identity, judging)
         encoded = recipe.fingerprint(
             read, "encode", STAGES["encode"].identity, encoding, repairs, *words
@@ -173,11 +248,14 @@ def pieces_of_one(mixture: Mixture, name: str, parts: list[Part], place: Place) 
                 component=name,
                 part=part,
                 samples=tables.join(place.work, "samples", read, file),
-                verdicts=tables.join(place.work, "verdicts", judged, file),
+                verdicts=tables.join(
+                    place.work, "verdicts", judged, f"{part.number:05d}{joined}.arrow"
+                ),
                 tokens=tables.join(place.work, "tokens", encoded, file),
                 rules=rules,
                 weight_by=mixture.weight_by,
                 encoding=encoding,
+                facts=mine,
             )
         )
     return pieces
@@ -187,8 +265,11 @@ def checked_rules(mixture: Mixture, component: str) -> dict[str, dict[str, Any]]
     """The component's rules in order, each known and each setting of its type; else ValueError."""
     filters.validate(mixture.filters, where=f"{mixture.name}: filters")
     rules = rules_of(mixture, component)
-    filters.validate_weight(mixture.weight_by, rules=rules, where=mixture.name)
-    filters.validate(rules, where=f"{mixture.name}: components.{component}.filters")
+    where = f"{mixture.name}: components.{component}.filters"
+    names = annotated_facts(mixture)
+    filters.validate_weight(mixture.weight_by, rules=rules, where=mixture.name, annotated=names)
+    filters.validate(rules, where=where)
+    filters.validate_facts(rules, annotated=names, where=where)
     return rules
 
 

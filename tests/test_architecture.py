@@ -34,6 +34,7 @@ FLOORS = {
         ("enough",),  # which parts are read
         ("unpublished",),
         (
+            "annotation_counts",
             "availability",
             "clean",
             "contamination",

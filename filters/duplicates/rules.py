@@ -42,7 +42,7 @@ from filters.rules import RULES, check_nearness, rule, settings_of
 Within = Literal["subset", "component", "mixture"]
 Same = Literal["bytes", "pixels"]
 
-_SCOPES: dict[str, list[str]] = {
+SCOPES: dict[str, list[str]] = {
     "subset": ["component", "subset"],
     "component": ["component"],
     "mixture": [],
@@ -75,7 +75,7 @@ def perhaps_repeated(frame: pl.DataFrame) -> pl.Series:
 
 def _later_of_equals(verdicts: pl.DataFrame, keys: list[str], within: str) -> pl.DataFrame:
     """`id` and `detail` of every sample but the first of each group of equal, non-null keys."""
-    groups = [*_SCOPES[within], *keys]
+    groups = [*SCOPES[within], *keys]
     verdicts = _subset(verdicts)
     some = verdicts.filter(perhaps_repeated(verdicts.select(groups)))
     candidates = some.filter(pl.all_horizontal(pl.col(keys).is_not_null()))
@@ -119,7 +119,7 @@ def duplicate_images(
 
 def _near(verdicts: pl.DataFrame, search: Search, *, within: Within, run: Run) -> pl.DataFrame:
     """`id` and `detail` of every row in whose place a near one of the same scope stays."""
-    scope = pl.struct(_SCOPES[within]).rank("dense") if _SCOPES[within] else pl.lit(0)
+    scope = pl.struct(SCOPES[within]).rank("dense") if SCOPES[within] else pl.lit(0)
     ids = verdicts.select("priority", "id", row=pl.int_range(pl.len()))
     ordered = ids.sort("priority", "id").select("id", "row").with_row_index("rank")
     ranks = ordered.sort("row").select(pl.col("rank").cast(pl.Int32))
@@ -215,7 +215,7 @@ def mixture_rules(
     nor take others along. `run` says where near rows are compared, with the same answer.
     """
     left = verdicts.filter(pl.col("rule").is_null()).select(
-        name for name in verdicts.columns if name in _COMPARED
+        name for name in verdicts.columns if name in _COMPARED or name.endswith(".value")
     )
     own: list[tuple[pl.Expr | None, str, Any]] = [
         (pl.col("component") == component, name, {**(settings.get(name) or {}), **(given or {})})

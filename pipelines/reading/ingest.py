@@ -26,9 +26,9 @@ is an exception, with the part and the row in its note.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -46,6 +46,7 @@ from pipelines.reading.archive_order import (
     webdataset_samples,
 )
 from pipelines.reading.arrow_rows import arrow_rows
+from pipelines.reading.keys import KEYED, files_of_part, key_of, shard_of
 from pipelines.reading.media_files import Media
 from pipelines.reading.parts import Part
 from pipelines.reading.sample_media import (
@@ -86,9 +87,14 @@ SHOWN = 200
 def ingest(part: Part) -> pa.Table:
     """The samples of the part, one per row, in the part's order. Writes: SAMPLE."""
     try:
-        return pa.Table.from_batches(ingest_batches(part), schema=SAMPLE)
+        return pa.Table.from_batches(ingest_batches(part), schema=schema_of(part))
     except SeveralFit as found:
         return ingest(knowing(part, found))
+
+
+def schema_of(part: Part) -> pa.Schema:
+    """What its samples are: SAMPLE, and where annotations are joined to them KEYED."""
+    return KEYED if part.key else SAMPLE
 
 
 def knowing(part: Part, found: SeveralFit) -> Part:
@@ -103,6 +109,7 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
         SeveralFit: what was given is void; `knowing` the part, it must be read anew.
     """
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
+    schema = schema_of(part)
     waiting: list[dict[str, Any]] = []
     num_bytes = 0
     try:
@@ -111,10 +118,10 @@ def ingest_batches(part: Part) -> Iterator[pa.RecordBatch]:
             num_bytes += sum(len(image["bytes"] or b"") for image in line["images"])
             num_bytes += sum(len(c["text"] or "") for m in line["messages"] for c in m["content"])
             if len(waiting) >= BATCH_ROWS or num_bytes >= BATCH_BYTES:
-                yield pa.RecordBatch.from_pylist(waiting, schema=SAMPLE)
+                yield pa.RecordBatch.from_pylist(waiting, schema=schema)
                 waiting, num_bytes = [], 0
         if waiting:
-            yield pa.RecordBatch.from_pylist(waiting, schema=SAMPLE)
+            yield pa.RecordBatch.from_pylist(waiting, schema=schema)
     finally:
         reader.media.close()
 
@@ -123,7 +130,7 @@ def peek(part: Part) -> dict[str, Any] | None:
     """The part's first whole sample, as a mapping; null where none is whole."""
     reader = Reader(Media(part.inputs["media"]), part.inputs["frames"])
     try:
-        for label, row in part_rows(part, reader.media):
+        for label, row, _ in part_rows(part, reader.media):
             line = sample_row(part, label, row, part.about, reader)
             if line["defect"] is None:
                 return line
@@ -132,16 +139,18 @@ def peek(part: Part) -> dict[str, Any] | None:
     return None
 
 
-def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
-    """(label, row) of every row of the part; the label is unique within the subset."""
+def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object, int]]:
+    """(label, row, number of its file among `files_of_part`) of every row of the part; the label is
+    unique within the subset.
+    """
     inputs = part.inputs
     kind = inputs["kind"]
     if kind == "parquet":
         start, stop = inputs.get("range", (0, None))
-        for url, size, groups, first, content in inputs["reads"]:
+        for file, (url, size, groups, first, content) in enumerate(inputs["reads"]):
             found = rows.parquet_rows(url, size, groups, part.about, content, start=start)
             count = None if stop is None else stop - start
-            yield from number_rows(islice(found, count), "", first + start)
+            yield from number_rows(islice(found, count), "", first + start, file)
     elif kind == "arrow":
         found = arrow_rows(
             inputs["url"], inputs["size"], part.about, *inputs["batches"], count=part.rows
@@ -162,13 +171,14 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
         yield from number_rows(lines, f"{inputs['file']:05d}-", first)
     elif kind in ("document", "labelled"):
         one = rows.document_row if kind == "document" else rows.labelled_row
-        yield from number_rows(map(one, inputs["files"]), "", inputs["first"])
+        for number, file in enumerate(inputs["files"]):
+            yield from number_rows([one(file)], "", inputs["first"] + number, number)
     else:
         raise AssertionError(f"a part of kind {kind!r}")
 
 
-def annotation_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
-    """(label, value) of the rows of annotation files that are this part's."""
+def annotation_rows(part: Part, media: Media) -> Iterator[tuple[str, object, int]]:
+    """(label, value, file) of the rows of annotation files that are this part's."""
     inputs = part.inputs
     chosen: Iterable[np.ndarray]
     if inputs["kind"] == "json":
@@ -189,26 +199,28 @@ def annotation_rows(part: Part, media: Media) -> Iterator[tuple[str, object]]:
     try:
         for refs in chosen:
             for file, number, row in reader.read(refs):
-                yield row_label(file, number, small=small), row
+                yield row_label(file, number, small=small), row, file
     finally:
         reader.close()
 
 
-def block_rows(part: Part) -> Iterator[tuple[str, object]]:
-    """(label, value) of the rows of a block of bytes, those that share a medium together."""
+def block_rows(part: Part) -> Iterator[tuple[str, object, int]]:
+    """(label, value, 0) of the rows of a block of bytes, those that share a medium together."""
     inputs = part.inputs
     number, source = inputs["file"], part.about
     found = list(annotations.read_block(inputs["files"][number], source, *inputs["bytes"]))
     keys = [(annotations.media_keys(row, source) or [0])[0] for _, _, row in found]
     for place in splitting.order_by_medium(np.array(keys, np.uint64)):
         offset, _, row = found[place]
-        yield row_label(number, offset, small=False), row
+        yield row_label(number, offset, small=False), row, 0
 
 
-def number_rows(values: Iterable[object], prefix: str, first: int) -> Iterator[tuple[str, object]]:
-    """(label, value) of each, numbered from `first`."""
+def number_rows(
+    values: Iterable[object], prefix: str, first: int, file: int = 0
+) -> Iterator[tuple[str, object, int]]:
+    """(label, value, file) of each, numbered from `first`."""
     for number, value in enumerate(values, first):
-        yield f"{prefix}{number:06d}", value
+        yield f"{prefix}{number:06d}", value, file
 
 
 def sample_rows(part: Part, reader: Reader) -> Iterator[dict[str, Any]]:
@@ -218,9 +230,13 @@ def sample_rows(part: Part, reader: Reader) -> Iterator[dict[str, Any]]:
     """
     waiting: list[Row] = []
     num_bytes = 0
-    for label, given in part_rows(part, reader.media):
+    shards = [shard_of(url) for url in files_of_part(part.inputs)] if part.key else []
+    for label, given, file in part_rows(part, reader.media):
         with noted(part, label):
             row = read_row(label, given, part.about, part, reader)
+            if part.key:
+                key = key_of(given, part.key) if isinstance(given, Mapping) else None
+                row = replace(row, place={"shard": shards[file], "key": key})
         waiting.append(row)
         num_bytes += sum(map(held_bytes, row.media))
         if len(waiting) >= AHEAD_ROWS or num_bytes >= AHEAD_BYTES:
@@ -247,6 +263,8 @@ class Row:
     sample: Sample | Defect
     media: Sequence[Found]
     """Of the sample, in order."""
+    place: Mapping[str, str | None] = field(default_factory=dict)
+    """Where annotations are joined: its shard and key."""
 
 
 def read_row(label: str, given: object, source: Source, part: Part, reader: Reader) -> Row:
@@ -275,7 +293,8 @@ def sample_lines(rows: Sequence[Row], part: Part) -> Iterator[dict[str, Any]]:
 
 def sample_line(row: Row, part: Part) -> dict[str, Any]:
     """The SAMPLE row that it becomes."""
-    identity = {"id": f"{part.prefix}{row.label}", "source": part.source, "subset": part.subset}
+    called = f"{part.prefix}{row.label}"
+    identity = {"id": called, "source": part.source, "subset": part.subset, **row.place}
     if isinstance(row.sample, Defect):
         reason, detail = row.sample.reason, safe_detail(row.sample.detail)
         return {**identity, **NOTHING, "defect": reason, "detail": detail}

@@ -31,6 +31,7 @@ DECODER = json.JSONDecoder(
     parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 )
 SPACE = re.compile(r"[\s,]*")
+COLON = re.compile(r"\s*:\s*")
 NESTING = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 """Strings, and what opens and closes."""
 BEFORE = 64
@@ -132,7 +133,8 @@ def array_spans(stream: BinaryIO, url: str, *, start: int = 0, first: int = 0) -
     The buffer is latin-1 text, one character per byte, so that positions are byte offsets; JSON's
     own syntax is ASCII, and each row is decoded as UTF-8 afterwards.
     """
-    stream.seek(start)
+    if start or stream.seekable():
+        stream.seek(start)
     base, size = start, first or CHUNK
     buffer = stream.read(size).decode("latin-1")
     position = 0 if start else buffer.index("[") + 1
@@ -207,3 +209,42 @@ def first_row(stream: BinaryIO, start: int, stop: int, whole: Whole) -> int | No
         if not more:
             position = buffer.find("{", position + 1)
     return None
+
+
+def members(stream: BinaryIO, url: str) -> Iterator[tuple[str, object]]:
+    """(name, value) of every member of the JSON object that the file is, in order, a chunk in
+    memory at a time; raises ValueError where it is broken.
+    """
+    buffer = stream.read(CHUNK).decode("latin-1")
+    base, position, ended = 0, buffer.index("{") + 1, False
+    while True:
+        space = SPACE.match(buffer, position)
+        position = space.end() if space else position
+        if buffer[position : position + 1] == "}":
+            return
+        try:
+            name, value, end = decode_member(buffer, position)
+            cut = not isinstance(value, str | dict | list) and end > len(buffer) - CUT
+            problem = ""
+        except json.JSONDecodeError as error:
+            cut = is_truncated(error, buffer, position)
+            problem = f"{url}: broken JSON at byte {base + error.pos}: {error.msg}"
+        if cut and not ended:
+            more = stream.read(max(CHUNK, len(buffer) - position))
+            ended = not more
+            base += position
+            buffer, position = buffer[position:] + more.decode("latin-1"), 0
+        elif problem:
+            raise ValueError(problem)
+        else:
+            yield name, value
+            position = end
+
+
+def decode_member(buffer: str, position: int) -> tuple[str, object, int]:
+    """(name, value, where it ends) of the member at `position`; raises JSONDecodeError."""
+    name, end = decode_value(buffer, position)
+    between = COLON.match(buffer, end)
+    if not isinstance(name, str) or between is None:
+        raise json.JSONDecodeError("Expecting a name and ':'", buffer, end)
+    return name, *decode_value(buffer, between.end())

@@ -28,6 +28,7 @@ from pipelines.reading.files import (
     Tree,
     is_url,
 )
+from pipelines.reading.keys import check_key, keyed, shard_of
 from pipelines.reading.leftovers import leftovers
 from pipelines.reading.locate import find_files, media_tree_of
 from pipelines.reading.splitting import (
@@ -83,11 +84,15 @@ class Part:
     """Parts of the whole subset."""
     called: str = ""
     """What ids call the subset, where other files of the mixture have its own name already."""
+    key: str = ""
+    """The column by which annotations are joined; empty: there are none."""
 
     @property
     def about(self) -> Source:
         """How its rows are read."""
-        return configured(self.source, columns=self.columns, where=f"components.{self.component}")
+        where = f"components.{self.component}"
+        about = configured(self.source, columns=self.columns, where=where)
+        return keyed(about, self.key) if self.key else about
 
     @property
     def size(self) -> float:
@@ -130,6 +135,7 @@ def list_component(
     columns: Mapping[str, Any] | None = None,
     repo: str = "",
     split: str = "",
+    key: str = "",
     seed: int = 0,
     beside: str = "",
     ours: Sequence[str] = (),
@@ -140,7 +146,8 @@ def list_component(
     MIRROR/ORG/NAME where `mirror` names a folder of checkouts. `subsets`: names (a mapping's keys);
     none: the source's own, or every one found. `select`: subset -> {keep, max_samples}.
     `placeholders`: `places` of media in the rows' texts, or `literal`. `columns`, `repo`, `split`:
-    as the component states them (sources/mapping.py). A relative `data` or `media`
+    as the component states them (sources/mapping.py); `key`: the column by which annotations are
+    joined, where there are any. A relative `data` or `media`
     is looked for from the current folder, then from `beside`, the mixture's. `ours`: folders that
     the build itself writes, which are nobody's data.
 
@@ -151,6 +158,9 @@ def list_component(
     # Longer than a screen: every setting of a component enters here, once.
     where = f"components.{component}" if component else f"source {source}"
     about = configured(source, columns=columns, repo=repo, split=split, where=where)
+    if key:
+        check_key(about, key, where=where)
+        about = keyed(about, key)
     names = list(subsets)
     tree, found, media_tree = find_files(
         about, names, data=data, media=media, mirror=mirror, beside=beside, ours=ours, where=where
@@ -173,6 +183,8 @@ def list_component(
         )
         if placeholders == "literal":
             whole = [with_literal_placeholders(part) for part in whole]
+        if key:
+            whole = with_keys(whole, key, [shard_of(file.name) for file in files])
         wanted = (select or {}).get(subset, {})
         selected = select_parts(whole, seed=seed, **wanted)
         hub.require_cached([(file.url, file.content) for file in archives_read(selected, here)])
@@ -196,6 +208,12 @@ def archives_read(parts: Sequence[Part], media: SubsetMedia) -> list[File]:
     streamed = [part.inputs["archive"] for part in parts if "archive" in part.inputs]
     random = [archive for archive in media.archives if not archive.streams]
     return [file for archive in [*streamed, *random] for file in archive.files]
+
+
+def with_keys(parts: list[Part], key: str, shards: Sequence[str]) -> list[Part]:
+    """The parts, of whose rows it is known what file they are of and what names them there."""
+    known = {"key": key, "shards": identity.digest(list(shards))}
+    return [replace(part, key=key, identity={**part.identity, **known}) for part in parts]
 
 
 def with_literal_placeholders(part: Part) -> Part:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.sources import (  # importing an adapter registers it
     cauldron,  # noqa: F401
+    dcvlm,  # noqa: F401
     docmatix,  # noqa: F401
     documents,  # noqa: F401
     finevideo,  # noqa: F401

@@ -14,6 +14,7 @@ order mark says which. `image_seconds` of the JSON is as in messages.py.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.sources import cells
@@ -43,6 +44,39 @@ WORDS = ("txt", "caption", "text")
 )
 def webdataset(row: Mapping[str, Any]) -> Sample:
     """The members of one key as a conversation or a captioned medium."""
+    found = members_of(row)
+    about, waiting = found.about, found.media
+    if "conversations" in about:
+        return Sample(turns=turns_of_record(about), waiting=waiting)
+    if "texts" in about:
+        return Sample(turns=conversation(about["texts"]), waiting=waiting)
+    if "messages" in about or "completion" in about:
+        return Sample(turns=turns_of(about), waiting=waiting)
+    words = found.words
+    if words is None:
+        name = "text" if about.get("caption") is None else "caption"
+        words = cells.text(about.get(name), name)
+    if not waiting:
+        raise Defect("missing_media", "no image or video of this key")
+    questions = VIDEO if isinstance(waiting[0], Video) else IMAGE
+    ask = Turn("user", (*waiting, choose_question(questions, str(row.get("__key__")))))
+    return Sample(turns=(ask, Turn("assistant", (words,))), tags=("caption",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Members:
+    """What the members of one key hold."""
+
+    media: tuple[Medium, ...]
+    """In order."""
+    about: Mapping[str, Any]
+    """The JSON."""
+    words: str | None
+    """The text beside it; null: there is none."""
+
+
+def members_of(row: Mapping[str, Any]) -> Members:
+    """The members of one key, read; raises the Defect that one of them is."""
     key = str(row.get("__key__"))
     media: list[Medium] = []
     about: Mapping[str, Any] = {}
@@ -61,21 +95,7 @@ def webdataset(row: Mapping[str, Any]) -> Sample:
             about = found if isinstance(found, Mapping) else {"text": found}
         elif last in WORDS:
             words = cells.decoded(data, last).strip()
-    waiting = timed(as_named(media, about), about)
-    if "conversations" in about:
-        return Sample(turns=turns_of_record(about), waiting=waiting)
-    if "texts" in about:
-        return Sample(turns=conversation(about["texts"]), waiting=waiting)
-    if "messages" in about or "completion" in about:
-        return Sample(turns=turns_of(about), waiting=waiting)
-    if words is None:
-        name = "text" if about.get("caption") is None else "caption"
-        words = cells.text(about.get(name), name)
-    if not media:
-        raise Defect("missing_media", "no image or video of this key")
-    questions = VIDEO if isinstance(media[0], Video) else IMAGE
-    ask = Turn("user", (*waiting, choose_question(questions, key)))
-    return Sample(turns=(ask, Turn("assistant", (words,))), tags=("caption",))
+    return Members(media=timed(as_named(media, about), about), about=about, words=words)
 
 
 def place_of(extension: str) -> tuple[Any, ...]:

@@ -143,6 +143,8 @@ CASES = [
     ("low_rating", {"min_relevance": 3, "turns": "all"}, rated(2, 1), rated(2, 3)),
     ("low_rating", {"min_relevance": 3}, rated(2, None), rated(None, None)),
     ("low_rating", {}, rated(0), said("unrated")),
+    ("out_of_bounds", {"facts": {"relevance_min": {"min": 3}}}, rated(5, 2), rated(5, 3)),
+    ("out_of_bounds", {"facts": {"num_turns": {"max": 1}}}, rated(5, 2), rated(None)),
     ("language", {}, said("Das ist ein ganz normaler deutscher Satz über das Wetter."),
      said(PROSE)),
     ("language", {"languages": ["de"]}, said(PROSE),

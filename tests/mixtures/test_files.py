@@ -21,6 +21,7 @@ SOURCES = {
     *("llava_video", "m4_instruct", "mammoth_vl", "video_star", "vista_400k", "sharegpt4video"),
     *("llava_cot", "vript", "moviechat", "finevideo", "smoltalk", "magpie", "messages"),
     *("documents", "webdataset", "imagefolder"),
+    "dcvlm",  # beyond it: DataComp-VLM's pool
     # beyond it: the text corpora of SmolLM2's stages
     *("fineweb_edu", "dclm", "finemath", "open_web_math", "smollm_corpus", "dolma_books"),
     *("the_stack", "starcoderdata", "stack_edu", "codeparrot_clean"),
