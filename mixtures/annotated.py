@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 KEY = "__key__"
 """What WebDataset calls the name that the members of a sample share."""
+SAMPLE_ID = "__id__"
+"""The sample's own id, as the index of a mixture has it and `trainer score` writes it."""
 PLACES = ("subset", "shard")
 PLACE = re.compile(r"\{([^{}]*)\}")
 NAME = re.compile(r"[A-Za-z_]\w*\Z")
@@ -21,7 +23,8 @@ class Annotations:
     ending: `{subset}/{shard}.json` is `ai2d/000000.json` of `ai2d/000000.tar`. JSON (key -> fields,
     or rows), JSON lines, CSV, Parquet; compressed too. Empty: none."""
     key: str = "__key__"
-    """The column that names a sample in the rows; of tars, what its members share."""
+    """The column that names a sample in the rows; of tars, what its members share. `__id__`: the
+    sample's id in the index, for one file of a whole mixture (`trainer score`)."""
     file_key: str = ""
     """The column that names it in the files, where they are rows. Empty: as `key`."""
     fields: dict[str, str] = field(default_factory=dict)
@@ -37,6 +40,11 @@ def check_annotations(found: Annotations, *, key: str, where: str) -> None:
             raise ValueError(f"{where}: {key}.files is missing. Say where the annotations lie.")
         return
     for place in PLACE.findall(found.files):
+        if place == "shard" and found.key == SAMPLE_ID:
+            raise ValueError(
+                f"{where}: {key}.files holds {{shard}}, and {key}.key is {SAMPLE_ID}: an id says "
+                "nothing of a shard. Leave {shard} out."
+            )
         if place not in PLACES:
             close = difflib.get_close_matches(place, PLACES, 1, cutoff=0)
             raise ValueError(

@@ -217,7 +217,7 @@ def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
                 needs=VIDEO if SOURCES[p.part.source].layout in MAY_HOLD_VIDEOS else None,
             ),
             Task(
-                stage=stage_of("judge", p.part, p.rules),
+                stage=stage_of("judge", p.part, p.rules, p.facts),
                 part=part,
                 settings={"samples": samples, "rules": p.rules, "weight_by": p.weight_by, **facts},
                 out=p.verdicts,

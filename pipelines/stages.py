@@ -69,13 +69,15 @@ def judge(
     return made.append_column(MISSING, missing) if facts.fields else made
 
 
-def stage_of(name: str, part: Part, rules: list[tuple[str, dict]]) -> Stage:
+def stage_of(
+    name: str, part: Part, rules: list[tuple[str, dict]], facts: FactFiles | None = None
+) -> Stage:
     """Ingest or judge, writing the columns that annotations and quantiles of facts ask for."""
     plain = STAGES[name]
     if name == "ingest":
         return replace(plain, writes=KEYED) if part.key else plain
     written = filters.verdict_columns(dict(rules))
-    if part.key:
+    if facts is not None and facts.fields:
         written = written.append(MISSING)
     return plain if written is VERDICTS else replace(plain, writes=written)
 

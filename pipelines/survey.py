@@ -27,7 +27,7 @@ from pipelines.ids import names_in_ids, renamed
 from pipelines.reading import identity
 from pipelines.reading.files import File
 from pipelines.reading.joining import FactFiles, fact_files_of
-from pipelines.reading.keys import shards_of
+from pipelines.reading.keys import column_of, shards_of
 from pipelines.reading.leftovers import sentences
 from pipelines.reading.parts import Listing, Part, list_component
 from pipelines.sources.mapping import configured
@@ -158,7 +158,7 @@ def listing_of(mixture: Mixture, name: str, place: Place) -> Listing:
         columns=component.columns,
         repo=component.repo,
         split=component.split,
-        key=found.key if (found := annotations_of(mixture, name)).files else "",
+        key=column_of(annotations_of(mixture, name)),
         seed=mixture.seed,
         beside=place.beside,
         ours=(place.output, place.work),

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from mixtures.annotated import Annotations
+from mixtures.annotated import SAMPLE_ID, Annotations
 from pipelines.reading import fact_files, identity
 from pipelines.reading.configs import near
 from pipelines.reading.fact_files import REASONS, Wanted, fact_file
@@ -43,6 +43,8 @@ class FactFiles:
     key: str
     """Of the rows in the files."""
     fields: Wanted
+    by_id: bool = False
+    """Samples are named by their ids; one file serves all shards."""
     absent: tuple[str, ...] = ()
     """Facts of other components, which these samples do not have: null."""
 
@@ -56,7 +58,8 @@ class FactFiles:
         shards = sorted(self.files)
         found = [self.files[shard] for shard in shards]
         held = list(zip(shards, identity.contents(found), strict=True))
-        return [VERSION, identity.digest([held, identity.changed(found)]), self.key, *self.fields]
+        key = f"{SAMPLE_ID} {self.key}" if self.by_id else self.key
+        return [VERSION, identity.digest([held, identity.changed(found)]), key, *self.fields]
 
 
 # ------------------------------------------------------------------ which file is whose
@@ -105,7 +108,9 @@ def fact_files_of(
         ValueError: a shard has no file, and `incomplete` does not say that one may have none.
         FileNotFoundError: no such folder in a store.
     """
-    key, fields = found.file_key or found.key, tuple(found.fields.items())
+    by_id = found.key == SAMPLE_ID
+    key = found.file_key or ("id" if by_id else found.key)
+    fields = tuple(found.fields.items())
     others = tuple(name for name in absent if name not in found.fields)
     if not found.files:
         return FactFiles(files={}, key=key, fields=(), absent=others)
@@ -126,7 +131,7 @@ def fact_files_of(
         )
     for file in files.values():
         fact_files.kind_of(file)
-    return FactFiles(files=files, key=key, fields=fields, absent=others)
+    return FactFiles(files=files, key=key, fields=fields, by_id=by_id, absent=others)
 
 
 def check_fields(found: Sequence[tuple[str, FactFiles]]) -> None:
@@ -181,9 +186,13 @@ def joined(samples: pa.Table, facts: FactFiles) -> tuple[pa.Table, pa.Array]:
     if not names:
         nothing = pa.array([[]] * len(samples), MISSING.type)
         return with_absent(samples, facts.absent), nothing
-    ids = pl.DataFrame(pl.from_arrow(samples.select(["shard", "key"]))).with_row_index("row")
+    whole = next(iter(facts.files.values()), None) if facts.by_id else None
+    named = {"key": samples["id"]} if facts.by_id else samples.select(["shard", "key"])
+    ids = pl.DataFrame(pl.from_arrow(pa.table(named))).with_row_index("row")
+    if facts.by_id:
+        ids = ids.with_columns(shard=pl.lit(""))
     parts = [
-        with_facts(rows, facts.files.get(str(shard)), facts)
+        with_facts(rows, whole or facts.files.get(str(shard)), facts)
         for (shard,), rows in ids.group_by("shard", maintain_order=True)
     ]
     empty = with_facts(ids.clear(), None, facts)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mixtures.annotated import KEY
+from mixtures.annotated import KEY, SAMPLE_ID, Annotations
 from pipelines.sources import cells
 from pipelines.sources.paths import value_at
 from pipelines.sources.sample import Defect, Source
@@ -30,6 +30,13 @@ def keyed(about: Source, key: str) -> Source:
     if about.layout == "tar":
         return about
     return replace(about, columns=(*about.columns, glob.escape(key.partition(".")[0])))
+
+
+def column_of(found: Annotations) -> str:
+    """The column that is kept beside samples to join by; empty where there is nothing to join, or
+    by their ids alone.
+    """
+    return found.key if found.files and found.key != SAMPLE_ID else ""
 
 
 def check_key(about: Source, key: str, *, where: str) -> None:

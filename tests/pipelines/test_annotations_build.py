@@ -254,3 +254,29 @@ components:
     assert all(not about["missing"] for about in stats_of(mix)["annotations"].values())
     index = index_of(mix)
     assert index.filter(pl.col("rule").cast(pl.String) == "out_of_bounds").height == 4
+
+
+def test_scores_by_the_ids_of_the_index_are_joined_and_nothing_is_read_again(tmp_path):
+    """As `trainer score` writes them: one file, a line per id, nulls; some ids may be absent."""
+    folder = pool(tmp_path)
+    plain = SMALL.partition("annotations:")[0] + SMALL[SMALL.index("components:") :]
+    write(folder / "mix.yaml", plain)
+    before = index_of(build(folder / "mix.yaml", folder / "out"))
+    ids = sorted(before["id"])
+    gains = {name: None if n == 1 else n - 2.0 for n, name in enumerate(ids[:-1])}
+    scores = {"id": list(gains), "visual_gain": pa.array(gains.values(), pa.float32())}
+    pq.write_table(pa.table(scores), folder / "scores.parquet")
+    written = "annotations: {files: ./scores.parquet, key: __id__, fields: {gain: visual_gain}}\n"
+    rule = "filters: {out_of_bounds: {facts: {gain: {min: 0}}}}\n"
+    write(folder / "mix.yaml", plain.replace("components:", f"{written}{rule}components:"))
+    samples = sorted((folder / "out" / "work" / "samples").rglob("*.arrow"))
+    mix = build(folder / "mix.yaml", folder / "out", "overwrite=true")
+    assert sorted((folder / "out" / "work" / "samples").rglob("*.arrow")) == samples
+    gone = index_of(mix).filter(pl.col("rule").cast(pl.String) == "out_of_bounds")["id"].to_list()
+    assert gone == [name for name, gain in gains.items() if gain is not None and gain < 0]
+    missing = stats_of(mix)["annotations"]["text"]["missing"]
+    assert missing["key"] == 1
+    assert sum(missing.values()) == 2
+    write(folder / "mix.yaml", plain.replace("components:", written.replace(
+        "./scores", "./{shard}") + "components:"))  # fmt: skip
+    assert main(words(folder / "mix.yaml", folder / "out", "overwrite=true")) == 2
