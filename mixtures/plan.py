@@ -334,6 +334,9 @@ class Model:
     vision_hidden: int
     patches: int
     """Patches of one crop: what the vision tower attends over."""
+    crop_size: int
+    """px: what its crops are, and what a mixture's must be to train it."""
+    tokens_per_crop: int
 
 
 MODELS = {
@@ -342,14 +345,17 @@ MODELS = {
     "256M": Model(
         text_parameters=135e6, text_layers=30, text_hidden=576,
         vision_parameters=93e6, vision_layers=12, vision_hidden=768, patches=1024,
+        crop_size=512, tokens_per_crop=64,
     ),
     "500M": Model(
         text_parameters=360e6, text_layers=32, text_hidden=960,
         vision_parameters=93e6, vision_layers=12, vision_hidden=768, patches=1024,
+        crop_size=512, tokens_per_crop=64,
     ),
     "2.2B": Model(
         text_parameters=1.7e9, text_layers=24, text_hidden=2048,
         vision_parameters=428e6, vision_layers=27, vision_hidden=1152, patches=729,
+        crop_size=384, tokens_per_crop=81,
     ),
 }  # fmt: skip
 

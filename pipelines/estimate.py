@@ -39,6 +39,7 @@ from pipelines.survey import (
     source_of,
     told,
 )
+from tokenization.terminal import human_time
 
 WIDTH = 100
 """Characters of a line."""
@@ -107,7 +108,7 @@ def plan(mixture: Mixture, place: Place, *, hub: bool, gpu: str, mfu: float) -> 
     lines += finish_lines(mixture, left_out, lacks, shortage_lines(needs))
     lines += paragraph("", *binding(costing.planned_use(supply, mixture), mixture))
     expected = costing.totals(needs, mixture)
-    training = costing.training_cost(expected, gpu=gpu, mfu=mfu)
+    training = training_of(expected, mixture, gpu=gpu, mfu=mfu)
     if expected["rows"]:
         lines += size_lines(expected, mixture, supply)
         lines += cost_lines(supply, expected, mixture, gpu=gpu, mfu=mfu)
@@ -276,11 +277,16 @@ def table(needs: pl.DataFrame, mixture: Mixture, pieces: dict[str, list[Piece]])
         found = pieces.get(line["component"])
         done = f"{sum(map(is_cached, found))}/{len(found)}" if found else "-"
         mark = " binds" if line["binds"] else ""
+        unread = line["basis"] == "not recorded"
+        amounts = {
+            name: "unknown" if unread else human_count(line[name])
+            for name in ("samples", "gives", "used_tokens")
+        }
         epochs = f"{line['epochs']:.2f}" if line["epochs"] is not None else "-"
         lines.append(
             f"{line['component'][:19]:<20}{100 * line['ratio']:>7.4g} %"
-            f"{human_count(line['samples']):>10}{human_count(line['needs']):>9}{human_count(line['gives']):>9}{epochs:>8}"
-            f"{human_count(line['used_tokens']):>9}{done:>9}  {line['basis'][:11]}{mark}"
+            f"{amounts['samples']:>10}{human_count(line['needs']):>9}{amounts['gives']:>9}{epochs:>8}"
+            f"{amounts['used_tokens']:>9}{done:>9}  {line['basis'][:11]}{mark}"
         )
     unit = {"samples": "samples"}.get(mixture.measure, mixture.measure.replace("_", " "))
     lines.append(f"(needs and gives in {unit}; cached: parts of those that are known)")
@@ -343,22 +349,41 @@ def cost_lines(
     read = costing.what_is_read(known, mixture)
     there = known.select(costing.before_limits(known, "samples").sum())
     hours = costing.build_hours(read, expected, mixture, cores=cores, speed=costing.BuildSpeed())
-    parts = ", ".join(f"{stage} {h:.2g} h" for stage, h in hours.items() if stage != "all")
+    parts = ", ".join(
+        f"{stage} {human_time(3600 * h)}" for stage, h in hours.items() if stage != "all"
+    )
     lines = [
-        f"build         about {hours['all']:.2g} h on {cores} cores from nothing",
+        f"build         about {human_time(3600 * hours['all'])} on {cores} cores from nothing",
         f"              {parts}",
         f"              reads about {human_count(float(read['samples'].sum()))} of "
         f"{human_count(float(there.item()))} samples",
     ]
-    for name, flops, spent in (
-        costing.training_cost(expected, gpu=gpu, mfu=mfu)
-        .select("model", "flops", "gpu_hours")
-        .iter_rows()
-    ):
+    training = training_of(expected, mixture, gpu=gpu, mfu=mfu)
+    if training.is_empty():
+        e = mixture.encoding
         lines.append(
-            f"train {name:<8}{flops:.2e} FLOPs, {spent:,.3g} {gpu} hours at {100 * mfu:.0f} % MFU"
+            f"train         no cost is known: crops of {e.crop_size} px and {e.tokens_per_crop} "
+            "tokens are no published SmolVLM's"
+        )
+    for name, flops, spent in training.select("model", "flops", "gpu_hours").iter_rows():
+        lines.append(
+            f"train {name:<8}{flops:.2e} FLOPs, {human_time(3600 * spent)} of one {gpu} at "
+            f"{100 * mfu:.0f} % MFU"
         )
     return lines
+
+
+def training_of(
+    expected: dict[str, float], mixture: Mixture, *, gpu: str, mfu: float
+) -> pl.DataFrame:
+    """The cost of training each model whose crops the mixture's are."""
+    e = mixture.encoding
+    whose = [
+        name
+        for name, model in costing.MODELS.items()
+        if (model.crop_size, model.tokens_per_crop) == (e.crop_size, e.tokens_per_crop)
+    ]
+    return costing.training_cost(expected, gpu=gpu, mfu=mfu).filter(pl.col("model").is_in(whose))
 
 
 def work_lines(pieces: dict[str, list[Piece]], mixture: Mixture) -> list[str]:

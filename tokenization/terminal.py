@@ -160,3 +160,15 @@ def say_traceback(
 ) -> None:
     """A sys.excepthook: the traceback as Python prints it, but for what `say` leaves out."""
     say("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), error=True)
+
+
+def human_time(seconds: float) -> str:
+    """45 -> 45 s; 700 -> 12 min; 5000 -> 1 h 23 min; 200,000 -> 2 d 8 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

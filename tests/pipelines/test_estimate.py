@@ -2,8 +2,10 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 from pipelines.__main__ import main
+from pipelines.estimate import training_of
 from tests.building import digests
 
 
@@ -70,3 +72,27 @@ components:
     assert "kB, compressed lines) is read whole" in said[0]
     assert main([*words, "read=all"]) == 0
     assert "read whole" not in capsys.readouterr().out
+
+
+def test_costs_are_of_the_models_whose_crops_the_mixture_has():
+    expected = {"tokens": 1e9, "samples": 1e6, "crops": 1e6}
+    of_crops = {
+        (512, 64): ["256M", "500M"],
+        (384, 81): ["2.2B"],
+        (64, 16): [],
+    }
+    for (size, tokens), names in of_crops.items():
+        encoding = SimpleNamespace(crop_size=size, tokens_per_crop=tokens)
+        asked = SimpleNamespace(encoding=encoding)
+        found = training_of(expected, asked, gpu="H100", mfu=0.3)
+        assert found["model"].to_list() == names
+
+
+def test_what_was_never_read_is_unknown_and_not_nothing(world, tmp_path, capsys):
+    assert main(["plan", f"mixture={world}", f"work={tmp_path}/w", f"output={tmp_path}/o"]) == 0
+    said = capsys.readouterr().out
+    unread = [line for line in said.splitlines() if line.endswith("not recorde")]
+    assert unread
+    for line in unread:
+        words = line.replace(" %", "").split()
+        assert [words[2], words[4], words[6]] == ["unknown"] * 3

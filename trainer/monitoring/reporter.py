@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from tokenization.terminal import log
+from tokenization.terminal import human_time, log
 from trainer import parallel
 from trainer.config import Config
 from trainer.data.batches import Loader, cores, threads
@@ -29,7 +29,6 @@ from trainer.monitoring.watch import (
     device_name,
     human_count,
     human_list,
-    human_time,
     numbers_of,
     open_log,
     peak_memory,

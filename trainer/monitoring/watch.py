@@ -44,18 +44,6 @@ def human_count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def human_time(seconds: float) -> str:
-    """45 -> 45 s; 700 -> 12 min; 5000 -> 1 h 23 min; 200,000 -> 2 d 8 h."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
-
-
 def write_line(log: TextIO, line: dict[str, Any]) -> None:
     """One more line of JSON, on disk."""
     log.write(json.dumps(line) + "\n")

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.trainer.conftest import Settings
+from tokenization.terminal import human_time
 from trainer.monitoring.reporter import waiting_for_data
-from trainer.monitoring.watch import human_time
 
 
 def test_waiting_is_told_with_what_to_raise(
