@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format parity bench proof llama-cpp clean
+.PHONY: help demo test test-all check format parity bench proof proof-search llama-cpp clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -48,6 +48,9 @@ parity: $(STAMP)  ## the trainer's parity tests on the lowest and the newest tra
 bench: $(STAMP)  ## the comparisons with peers of benchmarks/README.md
 	@for name in $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))); do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+proof-search: $(STAMP)  ## search the ratios of small made data with planted noise, by three methods
+	$(BIN)/python -m benchmarks.search out/proof-search
 
 proof: $(STAMP)  ## train on easy-vqa through the whole pipeline and judge it (half an hour)
 	$(BIN)/python examples/proof.py

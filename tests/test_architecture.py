@@ -56,6 +56,7 @@ FLOORS = {
     "trainer": [
         ("__main__",),
         ("api",),  # what Python programs call
+        ("search",),  # which ratios are tried, and what they show
         ("ablation",),  # runs with identity, arms times seeds
         ("cluster",),
         ("loop", "average"),

@@ -57,6 +57,13 @@ def sweep(words: list[str]) -> Answer:
     return sweep_command(words)
 
 
+def search(words: list[str]) -> int:
+    """`search mixture=FILE.yaml target='{COMPONENT: 1}'`."""
+    from trainer.search.command import search_command
+
+    return search_command(words)
+
+
 def _named_first(words: list[str], key: str) -> list[str]:
     """The value of `key` first, then the other words."""
     first = [word.removeprefix(f"{key}=") for word in words if word.startswith(f"{key}=")]
@@ -109,6 +116,15 @@ COMMANDS = {
         usage.AVERAGE,
         example="average out/runs/sft last=5",
         takes=("run",),
+        slow=True,
+    ),
+    "search": Command(
+        search,
+        "search mixture=FILE.yaml target='{COMPONENT: 1}' [key=value ...]",
+        "the ratios of a mixture that small runs do best with; said again, it goes on",
+        usage.SEARCH,
+        example="search mine.yaml target='{charts: 1, pages: 2}' runs=24 tokens=200000",
+        takes=("mixture",),
         slow=True,
     ),
 }

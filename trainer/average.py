@@ -51,10 +51,16 @@ def average(run: Path, *, last: int, output: str = "") -> Path:
     final = Path(output or run / f"average-{steps[0]:06d}-{steps[-1]:06d}")
     if final.exists():
         raise ValueError(f"average: {final} is there already. Remove it, or name another output=.")
+    return weighted(folders, [1 / last] * last, output=final)
+
+
+def weighted(folders: Sequence[Path], shares: Sequence[float], *, output: Path) -> Path:
+    """The checkpoint `output`, whose weights are those of these times their shares, summed."""
+    final, steps = output, [checkpoint.read_state(folder).step for folder in folders]
     mean: dict[str, torch.Tensor] = {}
-    for folder in folders:
+    for folder, part in zip(folders, shares, strict=True):
         for name, weight in checkpoint.load_weights(folder).items():
-            share = weight.float() / len(folders)
+            share = weight.float() * part
             mean[name] = mean[name] + share if name in mean else share
     final.parent.mkdir(parents=True, exist_ok=True)
     arriving = final.with_name(f"{ARRIVING}{final.name}")

@@ -93,3 +93,22 @@ spread, differences to the baseline with 95 % intervals, and a verdict: better, 
 The same command goes on where it was killed, tries again what failed, and ends with the same
 table. Exit status 1 where a run failed; the others are not ended by it. docs/ablations.md.
 """
+
+SEARCH = """\
+  mixture=FILE.yaml   whose ratios are the prior; it is built, small, once for every trial
+  target='{A: 1, B: 2}'  components whose held-out loss is to be low, with their weights
+  method=regression   designs beforehand and a log-linear model of them;
+                      bayes: one after the other by a Gaussian process;
+                      merge: one expert per component, whose weights are averaged
+  runs=16             trainings of the search; train_tokens=N instead: as many as that allows
+  tokens=100000       of each trial's mixture, which is seen once
+  seeds=5             of the verification: proposal, prior, uniform, by supply; 0: none
+  bounds='{noise: [0, 0.3]}'  fixed='{text: 0.2}'  groups='[[charts, tables]]'
+  config=tiny         of the trainer; train.KEY=VALUE sets any key of it
+  output=DIR          mixtures, runs, result.json, page.html, proposal.yaml
+                      (default: out/search/<mixture>)
+  work=DIR            the cache of the builds (default: inside output)
+
+components.*, encoding.*, filters.*, val_fraction (0.1), data, workers, ray go to the builds.
+Said again it goes on where it stopped and ends the same. docs/search.md
+"""

@@ -1,0 +1,239 @@
+"""The search finds what is planted in known losses, keeps all bounds and says mistakes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.pipelines.sources.making import write_lines
+from trainer.__main__ import main
+from trainer.search.command import settings_of
+from trainer.search.methods import bayes, merged, regression, require_varying
+from trainer.search.models import expected_improvement, fit_gaussian, fit_linear
+from trainer.search.search import compared, target_of
+from trainer.search.space import Space, space_of
+
+PRIOR = {"a": 0.4, "b": 0.3, "noise": 0.3}
+FREE: dict = {"bounds": {}, "groups": [], "fixed": {}, "most": {}}
+
+
+def space(**changes) -> Space:
+    return space_of(PRIOR, **(FREE | changes))
+
+
+def planted(point: np.ndarray) -> float:
+    """Best at a: 2/3, b: 1/3 of what is not noise."""
+    a, b, _ = point
+    return float(3 - 0.2 * np.log(a + 0.02) - 0.1 * np.log(b + 0.02))
+
+
+@st.composite
+def spaces(draw) -> Space:
+    names = [f"c{n}" for n in range(draw(st.integers(2, 6)))]
+    amounts = draw(st.lists(st.integers(1, 20), min_size=len(names), max_size=len(names)))
+    prior = {n: a / sum(amounts) for n, a in zip(names, amounts, strict=True)}
+    part = st.floats(0, 1)
+    bounds = {
+        n: [own * draw(part), own + (1 - own) * draw(part)]
+        for n, own in prior.items()
+        if draw(st.booleans())
+    }
+    return space_of(prior, **(FREE | {"bounds": bounds}))
+
+
+@given(spaces(), st.integers(0, 99))
+def test_every_point_keeps_its_bounds_and_ratios_sum_to_one(made: Space, seed: int) -> None:
+    for point in made.design(5, random=np.random.default_rng(seed)):
+        assert point.sum() == pytest.approx(1)
+        assert (point >= made.low - 1e-9).all()
+        assert (point <= made.high + 1e-9).all()
+        ratios = made.ratios(point)
+        assert sum(ratios.values()) == pytest.approx(1, abs=1e-9)
+        assert min(ratios.values()) >= -1e-9
+
+
+def test_groups_stay_together_and_the_fixed_stay() -> None:
+    made = space_of({"a": 0.2, "b": 0.4, "c": 0.1, "d": 0.3}, bounds={}, most={},
+                    groups=[["a", "b"]], fixed={"c": 0.1})  # fmt: skip
+    assert made.names == ["a + b", "d"]
+    for point in made.design(4, random=np.random.default_rng(0)):
+        ratios = made.ratios(point)
+        assert ratios["c"] == 0.1
+        assert ratios["b"] == pytest.approx(2 * ratios["a"], abs=1e-5)
+        assert list(ratios) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bounds": {"nois": [0, 1]}}, "no component 'nois'"),
+        ({"bounds": {"a": [0.6, 0.4]}}, r"bounds.a is \[0.6, 0.4\]"),
+        ({"bounds": {"a": [0.6, 1], "b": [0.6, 1]}}, "bounds contradict: together"),
+        ({"bounds": {"a": [0, 0.2], "b": [0, 0.2], "noise": [0, 0.2]}}, "are 0 to 0.6"),
+        ({"bounds": {"a": [0.5, 1]}, "most": {"a": 0.3}}, "at most 0.3 .its supply"),
+        ({"most": {"a": 0.3, "b": 0.3, "noise": 0.3}}, "raise max_epochs where supply binds"),
+        ({"fixed": {"a": 0.4, "b": 0.3}}, "nothing to choose"),
+        ({"fixed": {"a": 0.4}, "groups": [["a", "b"]]}, "a is in two groups, or fixed"),
+    ],
+)
+def test_contradictions_are_said(changes, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        space(**changes)
+
+
+@pytest.mark.parametrize("method", [regression, bayes, merged])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_planted_noise_goes_and_the_rest_is_shared_out(method, seed) -> None:
+    tried = []
+
+    def evaluate(point: np.ndarray) -> float:
+        tried.append(point)
+        return planted(point)
+
+    made = space()
+    found = method(made, evaluate, runs=16, random=np.random.default_rng(seed))
+    a, _, noise = found.best
+    assert noise < 0.05
+    assert a == pytest.approx(2 / 3, abs=0.13)
+    assert planted(found.best) < planted(made.prior) - 0.05
+    assert found.model.rank_correlation > 0.9
+    assert len(found.points) == len(tried) == (24 if method is merged else 16)
+    again = method(made, planted, runs=16, random=np.random.default_rng(seed))
+    assert (again.best == found.best).all()
+
+
+def test_a_search_that_goes_on_takes_the_same_way() -> None:
+    known: dict[bytes, float] = {}
+    trained = []
+
+    def evaluate(point: np.ndarray) -> float:
+        if point.tobytes() not in known:
+            if len(known) == 9 and len(trained) < 10:
+                trained.append(-1)
+                raise KeyboardInterrupt
+            trained.append(len(trained))
+            known[point.tobytes()] = planted(point)
+        return known[point.tobytes()]
+
+    with pytest.raises(KeyboardInterrupt):
+        bayes(space(), evaluate, runs=14, random=np.random.default_rng(3))
+    found = bayes(space(), evaluate, runs=14, random=np.random.default_rng(3))
+    whole = bayes(space(), planted, runs=14, random=np.random.default_rng(3))
+    assert (found.points == whole.points).all()
+    assert len(trained) == 15
+
+
+def test_models_know_how_sure_they_are() -> None:
+    random = np.random.default_rng(0)
+    points = space().design(20, random=random)
+    losses = np.array([planted(p) for p in points])
+    noisy = losses * np.exp(0.02 * random.standard_normal(20))
+    for fit in (lambda y: fit_linear(points, y, random=random), lambda y: fit_gaussian(points, y)):
+        sharp, blurred = fit(losses), fit(noisy)
+        assert sharp.error < 0.005 < blurred.error
+        at = points[:5]
+        assert sharp.predict(at)[1].mean() < blurred.predict(at)[1].mean()
+        assert np.exp(sharp.predict(at)[0]) == pytest.approx(losses[:5], rel=0.01)
+    assert expected_improvement(np.array([0.0, 1.0]), np.array([1e-9, 1e-9]), 0.5) == pytest.approx(
+        [0.5, 0], abs=1e-6
+    )
+
+
+def test_a_target_that_is_the_same_everywhere_is_said() -> None:
+    calls = []
+
+    def constant(point: np.ndarray) -> float:
+        calls.append(point)
+        return 2.5
+
+    with pytest.raises(ValueError, match=r"the target is 2.5 in all of 3 runs"):
+        regression(space(), constant, runs=12, random=np.random.default_rng(0))
+    assert len(calls) == 3
+    require_varying(np.array([1.0, 1.1]))
+
+
+def test_a_difference_is_shown_only_beyond_the_spread_of_seeds() -> None:
+    prior = [2.0, 2.1, 1.9, 2.05, 1.95]
+    assert compared([1.8, 1.9, 1.7, 1.85, 1.76], prior)["verdict"] == "better"
+    assert compared([2.3, 2.4, 2.21, 2.3, 2.2], prior)["verdict"] == "worse"
+    assert compared([2.1, 1.9, 2.0, 1.9, 2.1], prior)["verdict"] == "not shown"
+    assert compared(prior, prior)["interval"] is None
+    assert target_of({"component/a": 1.0, "component/b": 4.0}, {"a": 2, "b": 1}) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({}, "mixture is not set"),
+        ({"mixture": "m.yaml"}, "target is not set"),
+        ({"mixture": "m.yaml", "target": "{a: lots}"}, "expected {COMPONENT: weight}"),
+        ({"mixture": "m.yaml", "target": "{a: 0}"}, "weights above 0"),
+        ({"mixture": "m.yaml", "target": "a", "runs": "2"}, "4 at least"),
+        ({"mixture": "m.yaml", "target": "a", "method": "magic"}, "expected regression, bayes"),
+        ({"mixture": "m.yaml", "target": "a", "rnus": "9"}, "Did you mean 'runs'"),
+    ],
+)
+def test_mistakes_in_the_words_are_said(words, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        settings_of(words)
+
+
+def test_words_become_settings() -> None:
+    words = {
+        "mixture": "m.yaml",
+        "target": "a",
+        "train_tokens": "1_000_000",
+        "tokens": "50_000",
+        "train.batch_rows": "2",
+        "components.a.max_epochs": "4",
+        "bounds": "{b: [0, .2]}",
+    }
+    made = settings_of(words)
+    assert (made.runs, made.tokens, made.target) == (20, 50_000, {"a": 1.0})
+    assert made.settings == {"batch_rows": "2"}
+    assert made.overrides == ("components.a.max_epochs=4",)
+    assert made.bounds == {"b": [0, 0.2]}
+
+
+MIXTURE = """
+encoding: {tokenizer: builtin, seq_len: 128, crop_size: 64, tokens_per_crop: 16, max_crops: 16,
+           longest_edge: 64, system_prompts: none}
+components:
+  a: {source: messages, data: DIR/a.jsonl, ratio: 0.5}
+  b: {source: messages, data: DIR/b.jsonl, ratio: 0.5, max_epochs: 2}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["regression", "merge"])
+def test_a_small_search_ends_with_a_mixture_that_can_be_built(method: str, tmp_path: Path) -> None:
+    for name in "ab":
+        rows = []
+        for n in range(300):
+            asked = {"role": "user", "content": f"Say {name} {n}."}
+            told = {"role": "assistant", "content": f"{name} {n} {n % 7}"}
+            rows.append({"messages": [asked, told]})
+        write_lines(tmp_path / f"{name}.jsonl", rows)
+    mixture = tmp_path / "m.yaml"
+    mixture.write_text(MIXTURE.replace("DIR", str(tmp_path)))
+    out = tmp_path / "out"
+    words = ["search", str(mixture), "target={a: 1, b: 2}", f"method={method}", "runs=4", "seeds=2",
+             "tokens=2000", f"output={out}", "workers=0", "bounds={a: [0.2, 0.8]}"]  # fmt: skip
+    assert main(words) == 0
+    before = (out / "result.json").read_bytes()
+    result = json.loads(before)
+    assert sum(result["proposal"].values()) == pytest.approx(1)
+    assert 0.2 <= result["proposal"]["a"] <= 0.8
+    assert set(result["verified"]) == {"proposal", "prior", "uniform", "supply"}
+    assert "<h1>Search of ratios" in (out / "page.html").read_text()
+    assert main(words) == 0
+    assert (out / "result.json").read_bytes() == before  # nothing was trained again
+    from trainer.search.mixing import Kitchen
+
+    kitchen = Kitchen(mixture=str(out / "proposal.yaml"), output=tmp_path / "again",
+                      work=str(out / "work"), overrides=("tokens=2000", "workers=0"))  # fmt: skip
+    assert (kitchen.build(None) / "recipe.json").is_file()
+    assert main([*words[:2], "target={a: 1, nobody: 1}", *words[3:]]) == 2

@@ -1,0 +1,1 @@
+"""The search for a mixture's ratios: small runs, a model of them, a proposal that is verified."""

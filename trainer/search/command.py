@@ -1,0 +1,103 @@
+"""`python -m trainer search`: its words, the search, and the three files that it ends with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tokenization.terminal import log, say
+from trainer.arguments import did_you_mean, split_pairs
+from trainer.search.mixing import Kitchen, proposal_yaml
+from trainer.search.page import conclusion, page
+from trainer.search.search import Settings, searched
+
+METHODS = ("regression", "bayes", "merge")
+NUMBERS = ("train_tokens", "runs", "seeds", "tokens", "seed")
+WORDS = ("mixture", "config", "method", "output", "work")
+PARSED = {"target": dict, "bounds": dict, "fixed": dict, "groups": list}
+MIXTURE_KEYS = ("val_fraction", "shard_bytes", "data", "workers", "ray")
+"""Passed on to the build besides `components.*`, `encoding.*` and `filters.*`."""
+OF_THE_MIXTURE = ("components.", "encoding.", "filters.", "limits.")
+
+
+def search_command(words: Sequence[str]) -> int:
+    """`search mixture=... target=...`; the exit status."""
+    chosen = settings_of(split_pairs(words))
+    output = Path(chosen.output)
+    output.mkdir(parents=True, exist_ok=True)
+    result = searched(chosen, say=log)
+    told = conclusion(result)
+    kitchen = Kitchen(mixture=chosen.mixture, output=output, work="", overrides=())
+    text = json.dumps(result, indent=1) + "\n"
+    for name, content in (
+        ("result.json", text),
+        ("page.html", page(result, name=Path(chosen.mixture).stem)),
+        ("proposal.yaml", proposal_yaml(kitchen, result["proposal"], why=told)),
+    ):
+        arriving = output / f".arriving-{name}"
+        arriving.write_text(content)
+        arriving.replace(output / name)
+    say(told)
+    say(f"proposal {output / 'proposal.yaml'}\npage     {output / 'page.html'}")
+    return 0
+
+
+def settings_of(pairs: Mapping[str, str]) -> Settings:
+    """The settings that these words state; ValueError for one that is wrong."""
+    given: dict[str, Any] = {"settings": {}}
+    overrides = []
+    for key, value in pairs.items():
+        if key in WORDS:
+            given[key] = value
+        elif key in NUMBERS:
+            if not value.replace("_", "").isdigit():
+                raise ValueError(f"search: {key}={value}: expected a whole number.")
+            given[key] = int(value)
+        elif key in PARSED:
+            given[key] = _parsed(key, value)
+        elif key in MIXTURE_KEYS or key.startswith(OF_THE_MIXTURE):
+            overrides.append(f"{key}={value}")
+        elif key.startswith("train."):
+            given["settings"][key.removeprefix("train.")] = value
+        else:
+            known = [*WORDS, *NUMBERS, *PARSED, *MIXTURE_KEYS, "train."]
+            raise ValueError(f"search: unknown key '{key}'. {did_you_mean(key, known)}")
+    for key in ("mixture", "target"):
+        if not given.get(key):
+            raise ValueError(
+                f"search: {key} is not set. Expected mixture=FILE.yaml target='{{COMPONENT: 1}}', "
+                "the components whose held-out loss is to be low, with their weights."
+            )
+    if given.get("method", METHODS[0]) not in METHODS:
+        raise ValueError(f"search: method={given['method']}: expected {', '.join(METHODS)}.")
+    if (budget := given.pop("train_tokens", 0)) and "runs" not in given:
+        given["runs"] = budget // given.get("tokens", Settings.tokens)
+    if given.get("runs", Settings.runs) < 4:
+        raise ValueError(
+            f"search: {given['runs']} runs; expected 4 at least, of which a model is fitted."
+        )
+    given.setdefault("output", f"out/search/{Path(given['mixture']).stem}")
+    return Settings(**given, overrides=tuple(overrides))
+
+
+def _parsed(key: str, value: str) -> Any:
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"search: {key}={value}: not readable as YAML: {error}") from error
+    if key == "target" and isinstance(found, str):
+        found = {found: 1.0}
+    numbers = found.values() if isinstance(found, dict) and key in ("target", "fixed") else []
+    right = isinstance(found, PARSED[key]) and all(
+        isinstance(n, int | float) and not isinstance(n, bool) for n in numbers
+    )
+    if not right or (key == "target" and not sum(numbers) > 0):
+        raise ValueError(
+            f"search: {key}={value}: expected "
+            + {"target": "{COMPONENT: weight}, weights above 0", "bounds":
+               "{COMPONENT: [least, most]}", "fixed": "{COMPONENT: ratio}",
+               "groups": "[[COMPONENT, COMPONENT], ...]"}[key] + "."
+        )  # fmt: skip
+    return found
