@@ -31,6 +31,15 @@ def test_a_split_without_rows_is_not_named():
     assert "val" not in header(found)
 
 
+def test_subsets_of_which_val_has_nothing_are_named():
+    found = counted()
+    assert "Val has no sample of 1 of the subsets that train has: images/ai2d." in card(
+        found, recipe()
+    )
+    found["held_out"]["empty"] = []
+    assert "Val has no sample" not in card(found, recipe())
+
+
 def test_own_files_are_not_said_to_be_the_repository_whose_layout_they_have():
     found = counted()
     assert front(card(found, recipe()))["source_datasets"] == [
