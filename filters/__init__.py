@@ -32,7 +32,7 @@ from filters.bounds import (
 )
 from filters.decontamination import rules as benchmarks
 from filters.duplicates.near import Compare
-from filters.duplicates.rules import mixture_rules, perhaps_repeated
+from filters.duplicates.rules import Application, mixture_applications, mixture_rules
 from filters.duplicates.search import (
     PAIRS,
     Run,
@@ -50,6 +50,7 @@ __all__ = [
     "RULES",
     "VALUE",
     "VERDICTS",
+    "Application",
     "Compare",
     "Rule",
     "Run",
@@ -66,9 +67,9 @@ __all__ = [
     "identity",
     "image",
     "judge",
+    "mixture_applications",
     "mixture_rules",
     "pairs_of_band",
-    "perhaps_repeated",
     "quantile_facts",
     "ratings",
     "rewrite",

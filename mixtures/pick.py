@@ -21,23 +21,27 @@ from mixtures.allocate import allocate, shortage_notes
 from mixtures.columns import Column, stretches
 from mixtures.config import Mixture
 from mixtures.copies import Use, unit_of, uses
-from mixtures.deal import deal, with_shards
+from mixtures.deal import Dealt, deal, deal_samples, with_shards
 from mixtures.draws import SORTED_ROWS, Cut, Drawn, Draws, draws_of, in_val
 from mixtures.limits import kept_fractions
-from mixtures.samples import Samples, ranks, samples_of
+from mixtures.samples import Samples, component_places, ranks, samples_of
 from mixtures.supply import CHOSEN, Fractions, Rows, parts_read, supply, supply_of, why_gone
 
 __all__ = [
     "INDEX",
+    "Dealt",
     "apply_caps",
     "as_tables",
     "budgets",
     "categorical",
+    "component_places",
     "deal",
+    "deal_samples",
     "in_val",
     "pick",
     "pick_notes",
     "pick_samples",
+    "shortage_notes",
     "supply",
     "unit_of",
     "why_gone",

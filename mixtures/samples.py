@@ -68,6 +68,10 @@ class Samples:
         inside = np.clip(self.starts[first : last + 1], start, stop)
         return np.repeat(np.arange(first, last), np.diff(inside))
 
+    def part_at(self, rows: np.ndarray) -> np.ndarray:
+        """The part of each of these samples."""
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
     def runs(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
         """The stretches of one subset each, relative to `start`: (which, where)."""
         first, last = self._parts_in(start, stop)
@@ -178,3 +182,9 @@ def samples_of(
         new=new,
     )
     return samples, order
+
+
+def component_places(samples: Samples, mixture: Mixture) -> np.ndarray:
+    """[subsets] int16: the place of its component in the mixture."""
+    names = list(mixture.components)
+    return np.array([names.index(component) for component, _ in samples.subsets], np.int16)

@@ -8,7 +8,8 @@ from the first part on, whatever else lies in `work`. Parts that were read and a
 there, for a build that needs them.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from mixtures.enough import YIELDS, settle
 from mixtures.limits import limit_masks
 from mixtures.queues import Queue, queues_of
 from pipelines.engine import tables
-from pipelines.index import PARTS, index_lines, index_of, whole_rows
+from pipelines.index import PARTS, Index, index_in, index_lines, whole_rows
 from pipelines.near import Searching, compare_in_memory
 from pipelines.survey import Piece, Place, Survey, licences_of
 from pipelines.unpublished import pick_or_keep
@@ -53,9 +54,12 @@ def read_enough(
     place: Place,
     *,
     read: Read,
+    folder: str,
     searching: Searching = compare_in_memory,
-) -> tuple[Survey, pl.DataFrame]:
-    """(The survey with the pieces that are used, in their order; their index, nothing picked)."""
+) -> tuple[Survey, Index]:
+    """(The survey with the pieces that are used, in their order; their index, nothing picked, which
+    lies in `folder`).
+    """
     queues, pieces = in_queues(todo, mixture)
     universe = {(p.component, p.part.subset): p.part.share for p in todo.pieces}
     least = [queue.least for queue in queues]
@@ -65,7 +69,7 @@ def read_enough(
     survival: dict[tuple[str, str, int], float] = {}
     accepted: frozenset[int] = frozenset()
     lengths: list[int] = []
-    used, index = todo, pl.DataFrame()
+    used, index = todo, index_in(folder, [], mixture)
     while True:
         first = not any(yields)
         new = [
@@ -92,8 +96,8 @@ def read_enough(
         if found.lengths != lengths:
             lengths = found.lengths
             used = chosen(todo, queues, pieces, lengths)
-            index = index_of(used.pieces, mixture, searching=searching)
-            left = survival_of(index, yields, queues, lengths, mixture)
+            index = index_in(folder, used.pieces, mixture, searching=searching)
+            left = survival_of(index, yields, queues, lengths)
             if left != survival:
                 survival, least = left, lengths
                 continue
@@ -173,19 +177,15 @@ def yields_of(pieces: Sequence[Piece], mixture: Mixture) -> list[pl.DataFrame]:
 
 
 def survival_of(
-    index: pl.DataFrame,
+    index: Index,
     yields: Sequence[Sequence[pl.DataFrame]],
     queues: Sequence[Queue],
     lengths: Sequence[int],
-    mixture: Mixture,
 ) -> dict[tuple[str, str, int], float]:
     """(component, subset, limited) -> what the rules on the whole mixture leave of the samples that
     no rule of their own takes, where that is not all.
     """
-    masks = limit_masks(index, mixture, licences=licences_of(mixture))
-    left = index.with_columns(limited=masks).filter(pl.col("rule").is_null())
-    counts = left.group_by("component", "subset", "limited").len()
-    after = {(str(c), str(s), limited): count for c, s, limited, count in counts.iter_rows()}
+    after = index.live_counts()
     before: dict[tuple[str, str, int], float] = {}
     for queue, have, length in zip(queues, yields, lengths, strict=True):
         for frame in have[:length]:
@@ -199,14 +199,18 @@ def survival_of(
     }
 
 
-def reading_of(todo: Survey, index: pl.DataFrame, mixture: Mixture) -> dict[str, Any]:
+def reading_of(
+    todo: Survey, live: Mapping[tuple[str, str, int], int], mixture: Mixture
+) -> dict[str, Any]:
     """Component -> what of it was read: `read` (enough or all), `parts` `of` all, `share` of its
     rows, `supply` (samples of train and val that all of it would give, as estimated from those),
-    and for each subset that was not read whole the same, with the parts that were not read.
+    and for each subset that was not read whole the same, with the parts that were not read. `live`:
+    (component, subset, limited) -> samples that are left.
     """
     found: dict[str, Any] = {}
-    kept = index.filter(pl.col("rule").is_null()).group_by("component", "subset").len()
-    live = {(str(c), str(s)): count for c, s, count in kept.iter_rows()}
+    left = Counter[Key]()
+    for (component, subset, _), count in live.items():
+        left[component, subset] += count
     rows = whole_rows(todo.pieces)
     by: dict[str, dict[str, list[Piece]]] = {}
     for p in todo.pieces:
@@ -222,7 +226,7 @@ def reading_of(todo: Survey, index: pl.DataFrame, mixture: Mixture) -> dict[str,
                 "parts": len(mine),
                 "of": mine[0].part.of,
                 "share": mine[0].part.share,
-                "supply": round(live.get((name, subset), 0) / todo.read.get((name, subset), 1.0)),
+                "supply": round(left[name, subset] / todo.read.get((name, subset), 1.0)),
                 "unread": ranges({p.part.number for p in mine}, mine[0].part.of),
             }
         found[name] = {

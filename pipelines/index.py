@@ -1,10 +1,17 @@
 """The index: verdicts and token counts of every part, joined; one line per sample ever read.
 
-verdicts + counts --index_of--> rule of the sample, its encoding, the whole mixture
---picked----> split, copies
+verdicts + counts --index_in--> numbers in columns, lines in files, some parts at a time
+                  --whole_mixture--> what the rules on the whole mixture take of it
+
+Neither is in memory: numbers are what picking and dealing read (mixtures/samples.py), lines what is
+written and told. Whatever is asked of all lines is asked of those of some parts after the other.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -12,13 +19,14 @@ import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
+from mixtures.columns import Column, in_folder, stretches
 from mixtures.config import Mixture, rules_of
+from mixtures.samples import Samples, numbers, types_of
 from pipelines.engine import tables
 from pipelines.near import Searching, compare_in_memory
 from pipelines.survey import Piece, licences_of
+from pipelines.whole_mixture import HASHES, Taken, refuse_repeats, taken_of
 
-HASHES = ("text_hash", "bytes_hash", "pixels_hash")
-"""What equal rows are compared by: known until the rules on the whole mixture have been applied."""
 JUDGED = (
     *("id", "modality", "duration", "num_bytes", "tags", "rule", "fired", "detail", "weight"),
     *HASHES,
@@ -30,12 +38,54 @@ PARTS = 64
 """Parts whose lines are made at a time: what does not depend on rows costs little then."""
 
 
-def picked_index(
-    pieces: Sequence[Piece], mixture: Mixture, *, searching: Searching = compare_in_memory
-) -> pl.DataFrame:
-    """The index with the reason, split and number of copies of every sample read."""
-    index = index_of(pieces, mixture, searching=searching)
-    return picking.pick(index, mixture, rows=whole_rows(pieces), licences=licences_of(mixture))
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """One line per sample read, before anything is picked."""
+
+    samples: Samples
+    """Its numbers, a part for each of the pieces."""
+    seconds: Column
+    """float32: of a video, else nan."""
+    files: list[tuple[int, str]]
+    """(Samples before it, a file of lines as `index_lines` makes them)."""
+    taken: list[Taken]
+    """What rules on the whole mixture take or mark."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def lines(self) -> Iterator[tuple[int, pl.DataFrame]]:
+        """(Samples before them, the lines of some parts) with the first reason each must go."""
+        for start, path in self.files:
+            lines = pl.read_ipc(path)
+            yield start, with_mixture_rules(lines, self.taken, start)
+
+    def picked_lines(self, picked: picking.Picked, mixture: Mixture) -> Iterator[pl.DataFrame]:
+        """All lines with what was picked of them, those of some parts at a time."""
+        for start, lines in self.lines():
+            here = slice(start, start + len(lines))
+            yield picking.with_picks(
+                lines,
+                self.samples.columns["key"][here],
+                picked.reason[here],
+                picked.copies[here],
+                reasons=picked.reasons,
+                mixture=mixture,
+            )
+
+    def live_counts(self, reason: Column | None = None) -> dict[tuple[str, str, int], int]:
+        """(component, subset, limited) -> samples that no rule took and, with `reason`, no cap."""
+        found: dict[tuple[str, str, int], int] = {}
+        for start, stop in stretches(len(self)):
+            live, limited = self.samples.read(("live", "limited"), start, stop)
+            if reason is not None:
+                live &= reason[start:stop] == 0
+            for subset, here in self.samples.runs(start, stop):
+                values, counts = np.unique(limited[here][live[here]], return_counts=True)
+                for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+                    key = *self.samples.subsets[subset], value
+                    found[key] = found.get(key, 0) + count
+        return found
 
 
 def whole_rows(pieces: Sequence[Piece]) -> dict[tuple[str, str], int]:
@@ -51,31 +101,77 @@ def whole_rows(pieces: Sequence[Piece]) -> dict[tuple[str, str], int]:
 def index_of(
     pieces: Sequence[Piece], mixture: Mixture, *, searching: Searching = compare_in_memory
 ) -> pl.DataFrame:
-    """One line per sample read, with the first reason it must go, before anything is picked.
+    """The lines of a few parts in memory, as `index_in` has them."""
+    with TemporaryDirectory() as folder:
+        found = index_in(folder, pieces, mixture, searching=searching)
+        return pl.concat([lines for _, lines in found.lines()])
+
+
+def index_in(
+    folder: str,
+    pieces: Sequence[Piece],
+    mixture: Mixture,
+    *,
+    searching: Searching = compare_in_memory,
+) -> Index:
+    """One line per sample read, with the first reason it must go, before anything is picked; what
+    it holds lies in `folder`, and nothing else.
 
     The order of reasons: the defect or rule of the sample itself, then what prevents its encoding,
     `too_long`, then the rules on the whole mixture. What near rows are compared by (112 bytes a
     sample, 8 an image) is not read here, but by `searching`, where they are compared.
-
-    Lines are narrow, since the index of all samples is in memory: names are categories, nothing is
-    kept that nobody reads again, and no file stays mapped.
     """
-    columns: dict[str, list[pl.Series]] = {}
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(folder).mkdir(parents=True)
+    new = in_folder(folder)
+    columns = {name: new(kind) for name, kind in types_of(mixture).items()}
+    hashes = {name: new(np.uint64) for name in HASHES}
+    seconds, licences = new(np.float32), licences_of(mixture) if mixture.limits else {}
+    files: list[tuple[int, str]] = []
+    sizes: list[int] = []
     for first in range(0, len(pieces), PARTS):
-        some = pieces[first : first + PARTS]
-        for column in index_lines(some, mixture, first=first):
-            columns.setdefault(column.name, []).append(column)
-    # One by one, so that no more than one column is in memory twice.
-    index = pl.DataFrame([pl.concat(columns.pop(name), rechunk=True) for name in list(columns)])
-    refuse_repeats(index)
-    taken = filters.mixture_rules(
-        index.with_columns(priority=priorities(mixture)),
-        settings=mixture.filters,
-        components={name: c.filters for name, c in mixture.components.items()},
-        run=searching(pieces),
+        lines = index_lines(pieces[first : first + PARTS], mixture, first=first)
+        for name, values in numbers(lines, mixture, licences=licences).items():
+            columns[name].append(values)
+        for name in HASHES:
+            hashes[name].append(lines[name].fill_null(0).to_numpy())
+        seconds.append(lines["duration"].fill_null(float("nan")).to_numpy())
+        some = lines["piece"].to_numpy() - first
+        path = f"{folder}/lines-{first:07d}.arrow"
+        lines.drop(HASHES).write_ipc(path)
+        files.append((sum(sizes), path))
+        sizes += np.bincount(some, minlength=len(pieces[first : first + PARTS])).tolist()
+    samples = samples_of_pieces(pieces, sizes, columns, folder)
+    found = Index(samples=samples, seconds=seconds, files=files, taken=[])
+    refuse_repeats(samples, files)
+    facts = values_of(mixture)
+    taken = taken_of(samples, files, hashes, facts, mixture, run=searching(pieces))
+    for column in hashes.values():
+        column.clear()
+    for each in taken:
+        if each.mode == "drop":
+            for start, stop in stretches(len(samples)):
+                live = columns["live"][start:stop]
+                columns["live"].write(start, live & ~each.flags[start:stop])
+    return Index(samples=found.samples, seconds=seconds, files=files, taken=taken)
+
+
+def samples_of_pieces(
+    pieces: Sequence[Piece], sizes: Sequence[int], columns: dict[str, Column], folder: str
+) -> Samples:
+    """The numbers of these pieces, of so many samples each."""
+    subsets = sorted({(p.component, p.part.subset) for p in pieces})
+    place = {subset: i for i, subset in enumerate(subsets)}
+    inside = Path(folder) / "made"
+    inside.mkdir()
+    return Samples(
+        subsets=subsets,
+        parts=[p.part.name for p in pieces],
+        subset_of=np.array([place[p.component, p.part.subset] for p in pieces], np.int64),
+        starts=np.r_[0, np.cumsum(sizes)].astype(np.int64),
+        columns=columns,
+        new=in_folder(inside),
     )
-    values = [name for name in index.columns if name.endswith(filters.VALUE)]
-    return with_mixture_rules(index.drop(*HASHES, *values), taken)
 
 
 def index_lines(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.DataFrame:
@@ -160,42 +256,19 @@ def by_tokens(pieces: Sequence[Piece]) -> tuple[list[pl.Expr], list[pl.Expr]]:
     return dropped, fired
 
 
-def priorities(mixture: Mixture) -> pl.Expr:
-    """Of two duplicates the one of the smaller number stays: by `priority`, then as in the file."""
-    names = sorted(mixture.components, key=lambda name: -mixture.components[name].priority)
-    order = {name: i for i, name in enumerate(names)}
-    return pl.col("component").replace_strict(order, return_dtype=pl.Int16)
-
-
-def with_mixture_rules(index: pl.DataFrame, taken: pl.DataFrame) -> pl.DataFrame:
-    """The index with what the rules on the whole mixture took (`mode` drop) or marked."""
-    dropped = pl.col("rule").filter(mode="drop").first()
-    of_sample = (
-        taken.group_by("id")
-        .agg(later=dropped, also=pl.col("rule"))
-        .with_columns(
-            pl.col("later").cast(pl.Categorical), pl.col("also").cast(pl.List(pl.Categorical))
-        )
+def with_mixture_rules(lines: pl.DataFrame, taken: Sequence[Taken], start: int) -> pl.DataFrame:
+    """The lines with what the rules on the whole mixture took (`mode` drop) or marked."""
+    stop = start + len(lines)
+    lines = lines.drop([name for name in lines.columns if name.endswith(filters.VALUE)])
+    flags = [pl.Series(each.flags[start:stop]) for each in taken]
+    fires = [
+        pl.when(flag).then(pl.lit(each.rule)).cast(pl.Categorical)
+        for each, flag in zip(taken, flags, strict=True)
+    ]
+    drops = [fire for each, fire in zip(taken, fires, strict=True) if each.mode == "drop"]
+    if not any(flag.any() for flag in flags):
+        return lines
+    return lines.with_columns(
+        rule=pl.coalesce("rule", *drops),
+        fired=pl.concat_list("fired", *fires).list.drop_nulls(),
     )
-    return (
-        index.join(of_sample, on="id", how="left", maintain_order="left")
-        .with_columns(
-            rule=pl.coalesce("rule", "later"),
-            fired=pl.concat_list("fired", pl.col("also").fill_null([])),
-        )
-        .drop("later", "also")
-    )
-
-
-def refuse_repeats(index: pl.DataFrame) -> None:
-    """Raises ValueError where two components read the same sample: it would be counted twice."""
-    some = index.select("id", "component").filter(filters.perhaps_repeated(index.select("id")))
-    twice = some.filter(pl.col("id").is_duplicated())
-    if len(twice):
-        first = twice["id"][0]
-        names = twice.filter(pl.col("id") == first)["component"].to_list()
-        raise ValueError(
-            f"components {', '.join(dict.fromkeys(names))} read the same samples ({first} and "
-            f"{twice['id'].n_unique() - 1:,} more). A subset belongs to one component: name other "
-            "subsets in one of them."
-        )

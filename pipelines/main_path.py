@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -41,18 +42,18 @@ from pipelines.engine.runner import ray_connection, run
 from pipelines.engine.tasks import File, Needs, Task
 from pipelines.engine.timings import Report, timings
 from pipelines.enough import read_enough, reading_of
-from pipelines.index import whole_rows
+from pipelines.index import Index
 from pipelines.near import compare_by_tasks
 from pipelines.preconditions import require_all, require_fields
 from pipelines.readiness import ready
 from pipelines.report import card, digests
-from pipelines.report.finished import finished_of
+from pipelines.report.finished import finished_of, lines_of
 from pipelines.report.page import report
-from pipelines.report.row_facts import dealt_samples, narrow_facts
+from pipelines.report.row_facts import DEALT, narrow_facts
 from pipelines.report.stats import stats as stats_of
 from pipelines.sources import SOURCES
 from pipelines.stages import COST, FACTS, STAGES, stage_of
-from pipelines.survey import Piece, Place, Survey, licences_of, survey
+from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
 from tokenization.terminal import log
@@ -62,6 +63,8 @@ VIDEO = Needs(memory=2 << 30, max_calls=8)
 """Of parts in these layouts: a decoder's peak (2.1 GB measured), and memory given back often."""
 INDEX_ROWS = 1 << 16
 """Of a record batch of index.arrow."""
+PICKS = pa.schema([("part", pa.int32()), ("row", pa.int32()), *DEALT])
+"""Of each copy in a shard, in deal order: where it is gathered from, and DEALT."""
 PACK_COPIES = 3
 """A shard in memory while it is packed: rows gathered, in deal order, and as packed."""
 
@@ -158,21 +161,32 @@ def made(
     def read(pieces: Sequence[Piece], *, measuring: bool) -> None:
         reports.extend(run(tasks_of(pieces, measuring=measuring), slots=slots))
 
-    todo, lines = read_enough(todo, mixture, place, read=read, searching=searching)
-    index = pick_or_keep(lines, todo, mixture, place)
-    del lines
-    copies = picking.deal(index, mixture)
-    index = picking.with_shards(index, copies)
-    ownership.clear(place.output, todo.fingerprint)
-    tasks = pack_tasks(copies, index, todo, mixture, place)
-    del copies
-    reports += run(tasks, slots=slots)
-    require_same_recipe(place, todo.fingerprint)
-    seconds = time.monotonic() - begun
-    took = timings(reports, seconds=seconds, rules=rule_costs(todo.pieces))
-    found = write_index(index, todo, mixture, place)
-    del index  # the report reads what it needs
+    with scratch(place) as folder:
+        todo, index = read_enough(
+            todo, mixture, place, read=read, folder=f"{folder}/index", searching=searching
+        )
+        picked = pick_or_keep(index, todo, mixture, place)
+        dealt = picking.deal_samples(index.samples, picked.copies, mixture)
+        ownership.clear(place.output, todo.fingerprint)
+        tasks = pack_tasks(dealt, index, todo, mixture, place)
+        reports += run(tasks, slots=slots)
+        require_same_recipe(place, todo.fingerprint)
+        seconds = time.monotonic() - begun
+        took = timings(reports, seconds=seconds, rules=rule_costs(todo.pieces))
+        found = write_index(index, picked, dealt, todo, mixture, place)
+    tables.remove(picks_folder(todo, place))
     return publish(found, todo, mixture, place, took=took)
+
+
+@contextmanager
+def scratch(place: Place) -> Iterator[str]:
+    """A folder of this build alone, on this machine: in `work` where that is on a disk of it."""
+    work = place.work.removeprefix("file://").removeprefix("local://")
+    inside = None if tables.is_remote(place.work) else work
+    if inside:
+        Path(inside).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".driver.", suffix=".tmp", dir=inside) as folder:
+        yield folder
 
 
 def healing(build: Callable[[], dict[str, Any]], place: Place) -> dict[str, Any]:
@@ -294,25 +308,37 @@ def require_same_recipe(place: Place, fingerprint: str) -> None:
 
 
 def pack_tasks(
-    copies: pl.DataFrame, index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place
+    dealt: picking.Dealt, index: Index, todo: Survey, mixture: Mixture, place: Place
 ) -> list[Task]:
     """Two tasks per shard: one packs it, with the rows it must gather in deal order; one takes from
-    it what the card says. `copies` as `deal` gives them.
+    it what the card says. Both read those rows from a file, so that none is held here.
     """
     packing, counting = [], []
-    for (split, shard), group in copies.group_by(["split", "shard"], maintain_order=True):
-        lines, name = index[group["index_row"]], f"{split}-{shard:05d}"
-        used, part = np.unique(lines["piece"].to_numpy(), return_inverse=True)
-        picks = pa.table({"part": part.astype(np.int32), "row": lines["row"].to_numpy()})
-        parts = [todo.pieces[i] for i in used]
+    component_of = picking.component_places(index.samples, mixture)
+    for split, shard, rows in dealt.in_order():
+        name, piece = f"{split}-{shard:05d}", index.samples.part_at(rows)
+        used, part = np.unique(piece, return_inverse=True)
+        picks = pa.table(
+            {
+                "part": part.astype(np.int32),
+                "row": (rows - index.samples.starts[piece]).astype(np.int32),
+                "key": index.samples.columns["key"][rows],
+                "component": component_of[index.samples.subset_of[piece]],
+                "num_crops": index.samples.columns["num_crops"][rows],
+                "seconds": pa.array(index.seconds[rows], from_pandas=True),
+            },
+            schema=PICKS,
+        )
+        path = tables.join(picks_folder(todo, place), f"{name}.arrow")
+        tables.write(picks, path, rows_per_batch=INDEX_ROWS)
         pack = Task(
             stage=STAGES["pack"],
             part=name,
             settings={
-                "picks": picks,
-                "parts": [(p.samples, p.tokens) for p in parts],
+                "picks": File(path),
+                "parts": [(todo.pieces[i].samples, todo.pieces[i].tokens) for i in used],
                 "encoding": mixture.encoding,
-                "seed": mixture.seed + int(shard),
+                "seed": mixture.seed + shard,
                 "in_order": split == "train" and bool(schedules_of(mixture)),
             },
             out=tables.join(place.output, "shards", f"{name}.arrow"),
@@ -323,8 +349,9 @@ def pack_tasks(
             part=name,
             settings={
                 "shard": pack.out,
-                "samples": dealt_samples(lines, list(mixture.components)),
+                "samples": File(path),
                 "tokens_per_crop": mixture.encoding.tokens_per_crop,
+                "seed": mixture.seed,
             },
             out=tables.join(facts_folder(todo, place), f"{name}.arrow"),
             after=(pack.out,),
@@ -332,6 +359,11 @@ def pack_tasks(
         packing.append(pack)
         counting.append(count)
     return [*packing, *counting]
+
+
+def picks_folder(todo: Survey, place: Place) -> str:
+    """Where the rows of each shard lie while the shards are packed."""
+    return tables.join(facts_folder(todo, place), "picks")
 
 
 def facts_folder(todo: Survey, place: Place) -> str:
@@ -347,24 +379,38 @@ def facts_files(todo: Survey, place: Place) -> list[str]:
 
 
 def write_index(
-    index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place
+    index: Index,
+    picked: picking.Picked,
+    dealt: picking.Dealt,
+    todo: Survey,
+    mixture: Mixture,
+    place: Place,
 ) -> dict[str, Any]:
     """The index is written; returns the stats."""
-    counted = facts_files(todo, place)
-    facts = [narrow_facts(tables.compact(tables.read(path))) for path in counted]
-    found = stats_of(index, pl.concat(facts, rechunk=True), todo.recipe)
+    path = tables.join(place.output, "index.arrow")
+    written = index_tables(index, picked, dealt, mixture)
+    tables.write_pieces(written, INDEX, path, rows_per_batch=INDEX_ROWS)
+    facts = [narrow_facts(tables.compact(tables.read(path))) for path in facts_files(todo, place)]
+    found = stats_of(lines_of(path), pl.concat(facts, rechunk=True), todo.recipe)
     found["notes"] = [LeftOut(**left).sentence for left in todo.recipe["left_out"]]
-    rows = whole_rows(todo.pieces)
-    found["notes"] += picking.pick_notes(
-        index, mixture, rows=rows, read=todo.read, licences=licences_of(mixture)
-    )
-    found["reading"] = reading_of(todo, index, mixture)
+    found["notes"] += picking.shortage_notes(picked.budgets, mixture)
+    found["reading"] = reading_of(todo, index.live_counts(picked.reason), mixture)
     found["contamination"] = contamination(todo.pieces, mixture)
     found |= annotation_counts(todo.pieces)
     found["unread"] = todo.unread
-    path = tables.join(place.output, "index.arrow")
-    tables.write_pieces(picking.as_tables(index), INDEX, path, rows_per_batch=INDEX_ROWS)
     return found
+
+
+def index_tables(
+    index: Index, picked: picking.Picked, dealt: picking.Dealt, mixture: Mixture
+) -> Iterator[pa.Table]:
+    """The index as it is written, the lines of some parts at a time."""
+    start = 0
+    for lines in index.picked_lines(picked, mixture):
+        stop = start + len(lines)
+        shards = pl.Series("shard", dealt.shards_of(start, stop))
+        yield from picking.as_tables(lines.with_columns(shards))
+        start = stop
 
 
 def publish(

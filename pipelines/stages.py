@@ -136,10 +136,10 @@ COST = Stage(name="cost", call=cost, writes=COSTS, version=1)
 """Not among STAGES: what it writes determines nothing."""
 
 
-def facts(shard: str, samples: pa.Table, tokens_per_crop: int) -> pa.Table:
+def facts(shard: str, samples: pa.Table, tokens_per_crop: int, seed: int) -> pa.Table:
     """FACTS of a shard: what the card needs to know of its rows."""
     found, name = tables.read(shard, columns=FACTS_READ), shard.rpartition("/")[2]
-    made = row_facts(found, shard=name, samples=samples, tokens_per_crop=tokens_per_crop)
+    made = row_facts(found, shard=name, samples=samples, tokens_per_crop=tokens_per_crop, seed=seed)
     for _ in tables.batches(shard, tables.open_file(shard)):
         pass  # each is as it was packed, or DamagedError says so: what is hashed now is right
     digest = digests.file_digest(shard)

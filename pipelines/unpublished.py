@@ -14,39 +14,45 @@ from mixtures.config import Mixture
 from mixtures.pick import INDEX
 from pipelines.availability import known_causes
 from pipelines.engine import tables
-from pipelines.index import whole_rows
+from pipelines.index import Index, whole_rows
+from pipelines.report.finished import lines_of, open_finished
 from pipelines.report.row_facts import FACTS_SCHEMA
 from pipelines.report.stats import stats
-from pipelines.survey import Place, Survey, licences_of
+from pipelines.survey import Place, Survey
 
 
-def pick_or_keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> pl.DataFrame:
-    """The index with the copies of every sample; raises ValueError where they cannot be had, which
-    says how to look at what was read.
+def pick_or_keep(index: Index, todo: Survey, mixture: Mixture, place: Place) -> picking.Picked:
+    """The copies of every sample; raises ValueError where they cannot be had, which says how to
+    look at what was read.
     """
-    rows, licences = whole_rows(todo.pieces), licences_of(mixture)
+
+    def gone(picked: picking.Picked) -> dict[str, str]:
+        lines = index.picked_lines(picked, mixture)
+        return picking.why_gone(lines, mixture, causes=known_causes(mixture))
+
     try:
-        causes = known_causes(mixture)
-        return picking.pick(
-            index, mixture, rows=rows, read=todo.read, licences=licences, causes=causes
+        return picking.pick_samples(
+            index.samples, mixture, rows=whole_rows(todo.pieces), read=todo.read, gone=gone
         )
     except ValueError as error:
-        folder = keep(index, todo, mixture, place)
-        told = f"{error}\n{where_media_lie(index, todo)}{way_to_look(index, folder, place)}"
+        folder = keep(index, todo, place, mixture)
+        found = open_finished(folder).index
+        told = f"{error}\n{where_media_lie(found, todo)}{way_to_look(found, folder, place)}"
         raise ValueError(told) from error
 
 
-def keep(index: pl.DataFrame, todo: Survey, mixture: Mixture, place: Place) -> str:
+def keep(index: Index, todo: Survey, place: Place, mixture: Mixture) -> str:
     """The folder where the index lies, of which nothing was picked."""
     folder = tables.join(place.work, "unpublished", mixture.name)
+    path = tables.join(folder, "index.arrow")
     split = pl.lit("train").cast(pl.Categorical)
-    shard = pl.lit(None, pl.List(pl.Int32))
-    lines = index.with_columns(split=split, copies=pl.lit(0, pl.Int32), shard=shard)
+    none = {"split": split, "copies": pl.lit(0, pl.Int32), "shard": pl.lit(None, pl.List(pl.Int32))}
+    lines = (lines.with_columns(**none) for _, lines in index.lines())
+    written = (table for some in lines for table in picking.as_tables(some))
+    tables.write_pieces(written, INDEX, path, rows_per_batch=1 << 16)
     packed = pl.DataFrame(FACTS_SCHEMA.empty_table())
-    tables.write_pieces(
-        picking.as_tables(lines), INDEX, tables.join(folder, "index.arrow"), rows_per_batch=1 << 16
-    )
-    tables.write_json(tables.join(folder, "stats.json"), stats(lines, packed, todo.recipe))
+    found = stats(lines_of(path), packed, todo.recipe)
+    tables.write_json(tables.join(folder, "stats.json"), found)
     tables.write_json(tables.join(folder, "recipe.json"), todo.recipe)
     return folder
 

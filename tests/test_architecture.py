@@ -43,7 +43,7 @@ FLOORS = {
             "probing",
             "readiness",
         ),
-        ("near",),
+        ("near", "whole_mixture"),
         ("survey",),
         ("stages", "ids", "plugins"),
         ("reading",),  # repository -> rows -> samples

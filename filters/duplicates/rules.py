@@ -27,7 +27,8 @@ others along.
 Bands of near rows are independent, so that `run` may spread them over tasks: search.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, Literal
@@ -195,6 +196,64 @@ def duplicates_of_embeddings(
 Rules = Mapping[str, Mapping[str, Any] | None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """One use of a rule on the whole mixture."""
+
+    rule: str
+    mode: str
+    """drop | mark"""
+    values: Mapping[str, Any]
+    """Its settings."""
+    only: str
+    """The component among whose samples alone it applies; empty: all."""
+    apart: tuple[str, ...]
+    """Components that it does not see."""
+
+    @property
+    def near(self) -> bool:
+        """Whether it compares near rows, which `run` does."""
+        return "run" in signature(RULES[self.rule].function).parameters
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns of VERDICTS that it compares."""
+        return RULES[self.rule].needs(**self.values)
+
+    def sees(self, component: str) -> bool:
+        """Whether it applies to samples of the component."""
+        return component == self.only if self.only else component not in self.apart
+
+    def call(self, verdicts: pl.DataFrame, run: Run) -> pl.DataFrame:
+        """`id` and `detail` of those that it takes of the samples that it sees."""
+        how = {"run": run} if self.near else {}
+        found: pl.DataFrame = RULES[self.rule].function(verdicts, **self.values, **how)
+        return found
+
+
+def mixture_applications(
+    settings: Rules, components: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> list[Application]:
+    """Rules on the whole mixture in the order in which they apply, each to what is left by the
+    rules before; `settings` and `components` as in `mixture_rules`.
+    """
+    stated: list[tuple[str, tuple[str, ...], str, Any]] = [
+        (component, (), name, {**(settings.get(name) or {}), **(given or {})})
+        for component, rules in components.items()
+        for name, given in rules.items()
+        if given is not False
+    ]
+    for name, given in settings.items():
+        apart = tuple(c for c, rules in components.items() if name in rules)
+        stated.append(("", apart, name, given))
+    found = []
+    for only, apart, name, given in stated:
+        if RULES[name].scope == "mixture":
+            mode, values = settings_of(name, given)
+            found.append(Application(rule=name, mode=mode, values=values, only=only, apart=apart))
+    return found
+
+
 def mixture_rules(
     verdicts: pl.DataFrame,
     *,
@@ -217,27 +276,16 @@ def mixture_rules(
     left = verdicts.filter(pl.col("rule").is_null()).select(
         name for name in verdicts.columns if name in _COMPARED or name.endswith(".value")
     )
-    own: list[tuple[pl.Expr | None, str, Any]] = [
-        (pl.col("component") == component, name, {**(settings.get(name) or {}), **(given or {})})
-        for component, rules in components.items()
-        for name, given in rules.items()
-        if given is not False
-    ]
-    shared: list[tuple[pl.Expr | None, str, Any]] = []
-    for name, given in settings.items():
-        apart = [c for c, rules in components.items() if name in rules]
-        among = ~pl.col("component").is_in(apart) if apart else None
-        shared.append((among, name, given))
     schema = {"id": pl.String, "rule": pl.String, "mode": pl.String, "detail": pl.String}
     taken = [pl.DataFrame(schema=schema)]
-    for among, name, given in [*own, *shared]:
-        if RULES[name].scope != "mixture":
-            continue
-        mode, values = settings_of(name, given)
-        function: Callable[..., pl.DataFrame] = RULES[name].function
-        how = {"run": run} if "run" in signature(function).parameters else {}
-        gone = function(left if among is None else left.filter(among), **values, **how)
-        taken.append(gone.select("id", rule=pl.lit(name), mode=pl.lit(mode), detail="detail"))
-        if mode == "drop":
+    for each in mixture_applications(settings, components):
+        among = pl.col("component") == each.only if each.only else None
+        if each.apart:
+            among = ~pl.col("component").is_in(each.apart)
+        gone = each.call(left if among is None else left.filter(among), run)
+        taken.append(
+            gone.select("id", rule=pl.lit(each.rule), mode=pl.lit(each.mode), detail="detail")
+        )
+        if each.mode == "drop":
             left = left.join(gone, on="id", how="anti", maintain_order="left")
     return pl.concat(taken)

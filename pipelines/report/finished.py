@@ -4,19 +4,35 @@ A packed row is addressed by split and place: `row=5` is the sixth row of a spli
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from mixtures.pick import categorical
+from mixtures.pick import INDEX, categorical
 from pipelines import recipe as recipes
 from pipelines.engine import tables
 
 PACKED_COLUMNS = ["input_ids", "loss_mask", "seq_lengths", "images", "grids", "sample_ids"]
+
+
+Lines = Callable[[Sequence[str]], Iterator[pl.DataFrame]]
+"""Columns of the index -> those of all lines, some at a time, names as categories."""
+
+
+def lines_of(path: str) -> Lines:
+    """The lines of an index that is a file."""
+
+    def lines(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        reader = tables.open_file(path, columns=columns)
+        for batch in tables.batches(path, reader):
+            yield categorical(pl.DataFrame(tables.compact(pa.table(batch))).select(columns))
+
+    return lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +48,7 @@ class Finished:
     @cached_property
     def index(self) -> pl.DataFrame:
         """One line per sample ever read (INDEX), its names as categories."""
-        path = tables.join(self.folder, "index.arrow")
-        reader = tables.open_file(path)
-        frames = [categorical(pl.DataFrame(batch)) for batch in tables.batches(path, reader)]
-        return pl.concat(frames) if frames else pl.DataFrame(reader.schema.empty_table())
+        return pl.concat(lines_of(tables.join(self.folder, "index.arrow"))(INDEX.names))
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -2,14 +2,12 @@
 
 | function     | reads                                  | gives                                  |
 |--------------|----------------------------------------|----------------------------------------|
-| dealt        | lines of the index                     | DEALT: what FACTS need of the samples  |
 | row_facts    | a shard (PACKED), DEALT of its samples | FACTS: one narrow line per packed row  |
 | narrow_facts | a file of FACTS                        | the same, as `stats` reads it          |
 
 Ids are not in FACTS: the driver reads those of every shard at once, so they are narrow.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,41 +53,30 @@ FACTS_SCHEMA = pa.schema(
 """The same as a file; each line says of the whole shard how large it is, and its SHA-256."""
 DEALT = pa.schema(
     [
-        ("key", pa.uint64()),  # XXH3-64 of the id
+        ("key", pa.uint64()),  # of the id (mixtures/draw.py)
         ("component", pa.int16()),  # its place in the mixture
         ("num_crops", pa.int32()),
         ("seconds", pa.float32()),  # of its video, or null
     ]
 )
-"""What FACTS need of each sample of a shard: the driver keeps it of each copy until packed."""
+"""What FACTS need of each sample of a shard."""
 FACTS_READ = ["loss_mask", "seq_lengths", "grids", "sample_ids"]
 FACTS_ROWS = 4096
 """Rows taken at once: enough that an expression costs its rows, few enough to bound memory."""
 
 
-def dealt_samples(index: pl.DataFrame, components: Sequence[str]) -> pa.Table:
-    """DEALT of these lines of the index; `components` in the order of the mixture."""
-    place = {name: i for i, name in enumerate(components)}
-    frame = index.select(
-        pl.Series("key", draw.sample_keys(index["id"], seed=0)),
-        pl.col("component").replace_strict(place, return_dtype=pl.Int16),
-        "num_crops",
-        seconds="duration",
-    )
-    return frame.to_arrow().cast(DEALT)
-
-
 def row_facts(
-    table: pa.Table, *, shard: str, samples: pa.Table, tokens_per_crop: int
+    table: pa.Table, *, shard: str, samples: pa.Table, tokens_per_crop: int, seed: int
 ) -> pl.DataFrame:
     """FACTS of a shard, one line per packed row in order; `shard` is its file ("val-00003.arrow").
 
     Reads: FACTS_READ of PACKED; a row has the tokens of its samples. `samples`: DEALT of all its
-    samples, each once. Raises ValueError where the shard holds another sample.
+    samples, each once, and the `seed` of their keys. Raises ValueError where the shard holds
+    another sample.
     """
     table = table.select(FACTS_READ).combine_chunks()
     about = pl.DataFrame(samples).sort("key")
-    held = draw.sample_keys(table["sample_ids"].combine_chunks().flatten().to_pylist(), seed=0)
+    held = draw.sample_keys(table["sample_ids"].combine_chunks().flatten().to_pylist(), seed=seed)
     place = np.searchsorted(about["key"].to_numpy(), held)
     if not np.array_equal(about["key"].gather(np.minimum(place, len(about) - 1)).to_numpy(), held):
         raise ValueError(f"{shard} holds samples that were not dealt to it: of another build?")

@@ -1,7 +1,8 @@
 """Every number of a finished mixture, from its index, FACTS of its shards and its recipe.
 
 Shares are of the `train` split unless a key says `val`. A ratio is asked for in one measure
-(`mixture.measure`) and reported in all three: tokens, learned_tokens, samples.
+(`mixture.measure`) and reported in all three: tokens, learned_tokens, samples. The index is counted
+some lines at a time (index_counts.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,39 +12,46 @@ import numpy as np
 import polars as pl
 
 from pipelines.report.evenness import asked_along, imbalance, schedules_in, windows
+from pipelines.report.finished import Lines
+from pipelines.report.index_counts import (
+    EDGES,
+    EXAMPLES,
+    KEYS,
+    LEAST_TOKENS,
+    READ,
+    Counts,
+    counted,
+    histogram,
+)
 
 Shares = dict[str, dict[str, float]]  # value -> measure -> share
 MEASURES = ("tokens", "learned_tokens", "samples")
 
-CROPS = (0, 1, 2, 4, 8, 13, 17, 24, 32, 64, 128, 256)
-SECONDS = (0, 2, 5, 10, 20, 30, 60, 120, 180, 600, 3600)
-TWENTIETHS = tuple(k / 20 for k in range(21))
-"""Edges of histograms."""
-
 PREFIX_POINTS = 50
 """Places along the train rows at which the balance so far is taken."""
-AMOUNTS = ("copies", "num_tokens", "num_learned", "num_crops")
-ACCOUNTED = ("component", "subset", "split", "rule", *AMOUNTS)
-USED = (*ACCOUNTED, "modality", "tags", "duration")
-"""The columns of the index that are read; not the ids, which would be copied with every filter."""
+SUMMED = ("tokens", "learned_tokens", "samples", "crops", "distinct")
+NOTHING = pl.DataFrame(
+    schema={**dict.fromkeys(KEYS, pl.String), **dict.fromkeys(("read", *SUMMED, "most"), pl.Int64)}
+)
+"""Sums over no line."""
 DETAILS = 5
 """Details of a rule, at most, with the samples of each: the most frequent."""
 
 
-def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def stats(lines: Lines, packed: pl.DataFrame, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Every number of the card as one JSON-able dict: stats.json but for its `timings`.
 
-    Reads: `index` (INDEX, one line per sample read), `packed` (FACTS of all shards in order),
+    Reads: `lines` (INDEX, one line per sample read), `packed` (FACTS of all shards in order),
     `recipe` (recipe.json). Sums over shards and over the index are of the same samples.
     """
     mixture = recipe["mixture"]
     encoding = mixture["encoding"]
-    val, more = pl.col("split") == "val", pl.col("copies") > 0
-    used = index.select(USED).filter(more & ~val)
-    totals = _amounts(used)
-    accounted = index.select(ACCOUNTED)
+    counts = counted(lines(READ))
+    table = counts.lines.table() if counts.lines.waiting else NOTHING
+    train = table.filter(pl.col("split") == "train")
+    totals = _amounts(train)
     components = {
-        name: _component(name, settings, accounted, totals, mixture["measure"])
+        name: _component(name, settings, table, totals, mixture["measure"])
         for name, settings in mixture["components"].items()
     }
     amounts = _amounts_along(packed, mixture)
@@ -53,25 +61,25 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
         "description": mixture.get("description") or "",
         "measure": mixture["measure"],
         "tokens_asked": mixture["tokens"],
-        "read": len(index),
-        "kept": index["rule"].null_count(),
+        "read": _total(table["read"]),
+        "kept": _total(table.filter(pl.col("rule").is_null())["read"]),
         "train": totals,
-        "val": _amounts(accounted.filter(more & val)),
+        "val": _amounts(table.filter(pl.col("split") == "val")),
         "components": components,
-        "modalities": _shares(used, "modality", totals),
-        "facets": _facets(_with_categories(used, mixture), totals),
-        "rejected": _rejected(index),
+        "modalities": _shares(train, "modality", totals),
+        "facets": _facets(_with_categories(counts, train, mixture), totals),
+        "rejected": _rejected(counts, table),
         "packing": {
             split: _packing(packed.filter(pl.col("split") == split), encoding)
             for split in ("train", "val")
         },
-        "videos": _videos(used),
+        "videos": {"samples": counts.videos, "mean_seconds": _ratio(counts.seconds, counts.videos)},
         "grids": _grids(packed),
         "prefix": _prefix(amounts, mixture),
         **({"schedule": _along(amounts, mixture)} if schedules_in(mixture) else {}),
         "windows": windows(packed, mixture),
-        "histograms": _histograms(used, packed, mixture, seq_len=encoding["seq_len"]),
-        "held_out": _held_out(accounted, mixture),
+        "histograms": _histograms(counts, packed, mixture, seq_len=encoding["seq_len"]),
+        "held_out": _held_out(table, mixture),
         "sources": {
             name: {**source, "own_files": bool(mixture["components"][name].get("data"))}
             for name, source in recipe["sources"].items()
@@ -79,16 +87,9 @@ def stats(index: pl.DataFrame, packed: pl.DataFrame, recipe: Mapping[str, Any]) 
     }
 
 
-def _amounts(rows: pl.DataFrame) -> dict[str, int]:
-    """Tokens, learned tokens, samples, crops of the copies of these index lines."""
-    copies = pl.col("copies").cast(pl.Int64)
-    return rows.select(
-        tokens=(copies * pl.col("num_tokens")).sum(),
-        learned_tokens=(copies * pl.col("num_learned")).sum(),
-        samples=copies.sum(),
-        crops=(copies * pl.col("num_crops")).sum(),
-        distinct=pl.len().cast(pl.Int64),
-    ).row(0, named=True)
+def _amounts(table: pl.DataFrame) -> dict[str, int]:
+    """Tokens, learned tokens, samples, crops of the copies of these lines; distinct samples."""
+    return {name: _total(table[name]) for name in SUMMED}
 
 
 def _total(counts: pl.Series) -> int:
@@ -100,25 +101,26 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _account(rows: pl.DataFrame) -> dict[str, Any]:
+def _account(table: pl.DataFrame) -> dict[str, Any]:
     """What became of these index lines: read, kept, rejected by rule, used, epochs, amounts."""
-    kept = rows.filter(pl.col("rule").is_null())
+    kept = table.filter(pl.col("rule").is_null())
     kept_train = kept.filter(pl.col("split") == "train")
-    amounts = _amounts(kept_train.filter(pl.col("copies") > 0))
+    amounts = _amounts(kept_train)
+    train_kept = _total(kept_train["read"])
     rules = (
-        rows.drop_nulls("rule")
+        table.drop_nulls("rule")
         .group_by("rule")
-        .len()
-        .sort(["len", "rule"], descending=[True, False])
+        .agg(pl.col("read").sum())
+        .sort(["read", "rule"], descending=[True, False])
     )
     return {
-        "read": len(rows),
-        "kept": len(kept),
+        "read": _total(table["read"]),
+        "kept": _total(kept["read"]),
         "rejected": dict(rules.iter_rows()),
-        "used": int((rows["copies"] > 0).sum()),  # samples in any shard, each once
-        "train_kept": len(kept_train),
-        "epochs": _ratio(amounts["samples"], len(kept_train)),
-        "most_copies": int(kept_train["copies"].max() or 0),  # type: ignore[arg-type]
+        "used": _total(table["distinct"]),  # samples in any shard, each once
+        "train_kept": train_kept,
+        "epochs": _ratio(amounts["samples"], train_kept),
+        "most_copies": int(kept_train["most"].max() or 0),  # type: ignore[arg-type]
         **amounts,
     }
 
@@ -126,16 +128,14 @@ def _account(rows: pl.DataFrame) -> dict[str, Any]:
 def _component(
     name: str,
     settings: Mapping[str, Any],
-    index: pl.DataFrame,
+    table: pl.DataFrame,
     totals: Mapping[str, int],
     measure: str,
 ) -> dict[str, Any]:
     """One component's account: asked, got in three measures, and the same per subset."""
-    rows = index.filter(pl.col("component") == name)
+    rows = table.filter(pl.col("component") == name)
     account = _account(rows)
-    subsets = {
-        subset: _account(lines) for (subset,), lines in rows.group_by("subset", maintain_order=True)
-    }
+    subsets = {subset: _account(lines) for (subset,), lines in rows.group_by("subset")}
     got = {measure: _ratio(account[measure], totals[measure]) for measure in MEASURES}
     return {
         "source": settings.get("source", ""),
@@ -147,32 +147,29 @@ def _component(
     }
 
 
-def _shares(
-    used: pl.DataFrame, column: str, totals: Mapping[str, int]
-) -> dict[str, dict[str, float]]:
-    """Per value of a column, its share of the train split in each measure."""
+def _shares(table: pl.DataFrame, column: str, totals: Mapping[str, int]) -> Shares:
+    """Per value of a column, its share of the train split in each measure; of what is used."""
     shares = {}
-    for (value,), rows in used.group_by(column):
+    for (value,), rows in (
+        table.filter(pl.col("distinct") > 0).sort(column).group_by(column, maintain_order=True)
+    ):
         amounts = _amounts(rows)
         shares[str(value)] = {m: _ratio(amounts[m], totals[m]) for m in MEASURES}
     return dict(sorted(shares.items(), key=lambda item: -item[1]["tokens"]))
 
 
-def _with_categories(used: pl.DataFrame, mixture: Mapping[str, Any]) -> pl.DataFrame:
-    """The lines with a tag "category:..." more, where the mixture gives their subset a category."""
-    stated = [
-        (name, subset, f"category:{category}")
-        for name, settings in mixture["components"].items()
-        for subset in used.filter(pl.col("component") == name)["subset"].unique()
-        if (category := _category(settings, subset))
-    ]
-    if not stated:
-        return used
-    columns = {name: used.schema[name] for name in ("component", "subset")}
-    named = pl.DataFrame(stated, schema={**columns, "stated": pl.String}, orient="row")
-    joined = used.join(named, on=["component", "subset"], how="left", maintain_order="left")
-    more = pl.concat_list(pl.col("stated")).list.drop_nulls()
-    return joined.with_columns(tags=pl.concat_list(pl.col("tags").fill_null([]), more))
+def _with_categories(
+    counts: Counts, train: pl.DataFrame, mixture: Mapping[str, Any]
+) -> pl.DataFrame:
+    """Amounts per tag, and per "category:..." that the mixture gives a subset."""
+    found = [counts.tags.table().select("tags", *SUMMED)] if counts.tags.waiting else []
+    for name, settings in mixture["components"].items():
+        mine = train.filter((pl.col("component") == name) & (pl.col("distinct") > 0))
+        for (subset,), rows in mine.group_by("subset"):
+            if category := _category(settings, str(subset)):
+                tag = pl.lit(f"category:{category}").alias("tags")
+                found.append(rows.select(tag, pl.col(SUMMED)))
+    return pl.concat(found) if found else NOTHING.select(pl.lit("").alias("tags"), *SUMMED)
 
 
 def _category(settings: Mapping[str, Any], subset: str) -> str:
@@ -181,10 +178,8 @@ def _category(settings: Mapping[str, Any], subset: str) -> str:
     return own.get("category") or settings.get("category") or ""
 
 
-def _facets(used: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:
+def _facets(tags: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:
     """Shares by tag: "category:chart" counts under the facet `category`, "cot" under `tag`."""
-    tags = used.select(*AMOUNTS, "tags").explode("tags", empty_as_null=True).drop_nulls("tags")
-    tags = tags.with_columns(pl.col("tags").cast(pl.String))
     parts = pl.col("tags").str.split_exact(":", 1)
     tags = tags.with_columns(
         facet=pl.when(pl.col("tags").str.contains(":", literal=True))
@@ -198,41 +193,36 @@ def _facets(used: pl.DataFrame, totals: Mapping[str, int]) -> dict[str, Shares]:
     }
 
 
-def _details(index: pl.DataFrame) -> dict[str, dict[str, int]]:
+def _details(counts: Counts) -> dict[str, dict[str, int]]:
     """Rule -> what it found, in the words of `detail`, -> on how many samples that it removed."""
-    told = index.select("rule", "detail").drop_nulls().group_by("rule", "detail").len()
-    most = told.sort("len", "rule", "detail", descending=[True, False, False])
+    if not counts.details.waiting:
+        return {}
+    most = counts.details.table().sort("samples", "rule", "detail", descending=[True, False, False])
     found: dict[str, dict[str, int]] = {}
-    for rule, detail, count in most.iter_rows():
+    for rule, detail, count in most.select("rule", "detail", "samples").iter_rows():
         of_rule = found.setdefault(rule, {})
         if len(of_rule) < DETAILS:
             of_rule[detail] = count
     return found
 
 
-def _rejected(index: pl.DataFrame) -> dict[str, dict[str, Any]]:
+def _rejected(counts: Counts, table: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Per rule: samples it removed (first to fire), samples it fired on, up to three ids, and what
     was found on how many.
 
     A rule that only marks removed none; its examples are samples that it fired on.
     """
-    rules = index.select("rule", "fired").with_row_index("line")
-    removed = rules.drop_nulls("rule").select("line", "rule")
-    some = rules.filter(pl.col("fired").list.len() > 0)
-    fired = some.select("line", rule="fired").explode("rule", empty_as_null=True)
-    both = pl.concat([removed, fired.drop_nulls("rule")]).unique(maintain_order=True)
-    counts = dict(removed.group_by("rule").len().iter_rows())
-    details = _details(index)
-    grouped = both.group_by("rule").agg(pl.len(), pl.col("line").head(3))
-    found = {
-        rule: {
-            "samples": counts.get(rule, 0),
+    removed = dict(table.drop_nulls("rule").group_by("rule").agg(pl.col("read").sum()).iter_rows())
+    details = _details(counts)
+    found = {}
+    for rule, number in counts.fired.items():
+        ids = [*counts.removed_ids.get(rule, []), *counts.fired_ids.get(rule, [])]
+        found[rule] = {
+            "samples": removed.get(rule, 0),
             "fired": number,
-            "examples": [index["id"][line] for line in lines],
+            "examples": ids[:EXAMPLES],
             **({"details": details[rule]} if rule in details else {}),
         }
-        for rule, number, lines in grouped.iter_rows()
-    }
     return dict(sorted(found.items(), key=lambda item: (-item[1]["samples"], item[0])))
 
 
@@ -276,16 +266,6 @@ def _spread(values: pl.Series) -> dict[str, float]:
         "p95": float(values.quantile(0.95) or 0),
         "max": float(values.max()),  # type: ignore[arg-type]
     }
-
-
-def _videos(used: pl.DataFrame) -> dict[str, float]:
-    """Copies with a video in the train split, and how long one lasts on average, in seconds."""
-    copies = pl.col("copies").cast(pl.Int64)
-    of_videos = used.filter(pl.col("duration") > 0)
-    count, seconds = of_videos.select(
-        copies.sum(), (copies * pl.col("duration").cast(pl.Float64)).sum().alias("seconds")
-    ).row(0)
-    return {"samples": count, "mean_seconds": _ratio(seconds, count)}
 
 
 def _grids(packed: pl.DataFrame) -> dict[str, int]:
@@ -362,11 +342,11 @@ def _along(amounts: np.ndarray, mixture: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _held_out(index: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
+def _held_out(table: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
     """What val holds beside train: per component its share of val in each measure and its samples;
     `empty` names the "component/subset" that train has samples of and val none, all of them.
     """
-    used = index.filter(pl.col("copies") > 0)
+    used = table.filter(pl.col("distinct") > 0)
     val = used.filter(pl.col("split") == "val")
     totals = _amounts(val)
     components = {}
@@ -383,50 +363,31 @@ def _held_out(index: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _histograms(
-    used: pl.DataFrame, packed: pl.DataFrame, mixture: Mapping[str, Any], *, seq_len: int
+    counts: Counts, packed: pl.DataFrame, mixture: Mapping[str, Any], *, seq_len: int
 ) -> dict[str, dict[str, Any]]:
     """Counts in fixed bins: tokens, learned share, crops, seconds of each sample used, of all and
     of each component; row fill.
     """
+    top = max(counts.longest, LEAST_TOKENS) + 1
+    bins = int(np.ceil(np.log2(top / LEAST_TOKENS))) + 1
     names = list(mixture["components"])
-    rows = used.select(
-        "component",
-        "num_crops",
-        "duration",
-        tokens="num_tokens",
-        learned=pl.col("num_learned") / pl.col("num_tokens"),
-    )
-    doubling = doubling_edges(rows["tokens"].max(), start=16)
+    fill = histogram(packed["num_tokens"] / seq_len, EDGES["learned_share"])
     return {
-        "tokens": histogram(rows, "tokens", doubling, names=names),
-        "learned_share": histogram(rows, "learned", TWENTIETHS, names=names),
-        "crops": histogram(rows, "num_crops", CROPS, names=names),
-        "seconds": histogram(rows.drop_nulls("duration"), "duration", SECONDS, names=names),
-        "fill": histogram(packed.select(fill=pl.col("num_tokens") / seq_len), "fill", TWENTIETHS),
-    }
+        name: _bins(
+            edges[: bins + 1] if name == "tokens" else edges, counts.histograms[name], names
+        )
+        for name, edges in EDGES.items()
+    } | {"fill": {"edges": [*EDGES["learned_share"]], "counts": fill.tolist()}}
 
 
-def doubling_edges(most: Any, *, start: int) -> list[float]:
-    """0, `start`, twice as much, ... up to beyond `most`."""
-    top = max(int(most or 0), start) + 1
-    return [0.0] + [float(start * 2**k) for k in range(int(np.ceil(np.log2(top / start))) + 1)]
-
-
-def histogram(
-    rows: pl.DataFrame, column: str, edges: Sequence[float], *, names: Sequence[str] = ()
+def _bins(
+    edges: Sequence[float], counts: Mapping[str, np.ndarray], names: Sequence[str]
 ) -> dict[str, Any]:
-    """`counts` of the values between `edges`, the last bin takes everything above; `components`:
-    the same of each of `names` that has any, by the column `component`.
-    """
-    found: dict[str, Any] = {"edges": [float(edge) for edge in edges]}
-    found["counts"] = _counts(rows[column], edges)
-    if names:
-        parts = {str(name): part[column] for (name,), part in rows.group_by("component")}
-        found["components"] = {n: _counts(parts[n], edges) for n in names if n in parts}
-    return found
-
-
-def _counts(values: pl.Series, edges: Sequence[float]) -> list[int]:
-    numbers = values.to_numpy().astype(np.float64)
-    counts, _ = np.histogram(np.minimum(numbers, edges[-1]), bins=np.asarray(edges, np.float64))
-    return counts.tolist()
+    """`counts` between `edges` of all, and `components`: of each of `names` that has any."""
+    bins = len(edges) - 1
+    whole = sum(counts.values(), np.zeros(bins, np.int64) if not counts else 0)
+    return {
+        "edges": [float(edge) for edge in edges],
+        "counts": np.asarray(whole)[:bins].tolist(),
+        "components": {n: counts[n][:bins].tolist() for n in names if n in counts},
+    }

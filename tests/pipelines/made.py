@@ -8,7 +8,9 @@ import polars as pl
 import pyarrow as pa
 from PIL import Image
 
+from mixtures import draw
 from pipelines.report import row_facts as of_rows
+from pipelines.report.finished import Lines
 from tokenization.schema import PACKED
 
 NAMES = ("images", "words")
@@ -95,8 +97,20 @@ def facts(
     table: pa.Table, index: pl.DataFrame, *, shard: str, components: tuple[str, ...] = NAMES
 ) -> pl.DataFrame:
     """FACTS of a shard of samples that the index has lines of, by the production code."""
-    samples = of_rows.dealt_samples(index, components)
-    return of_rows.row_facts(table, shard=shard, samples=samples, tokens_per_crop=64)
+    place = {name: number for number, name in enumerate(components)}
+    dealt = index.select(
+        pl.Series("key", draw.sample_keys(index["id"], seed=0)),
+        pl.col("component").replace_strict(place, return_dtype=pl.Int16),
+        "num_crops",
+        seconds="duration",
+    )
+    samples = dealt.to_arrow().cast(of_rows.DEALT)
+    return of_rows.row_facts(table, shard=shard, samples=samples, tokens_per_crop=64, seed=0)
+
+
+def lines_in(index: pl.DataFrame) -> Lines:
+    """The lines of an index in memory, two at a time."""
+    return lambda columns: index.select(columns).iter_slices(2)
 
 
 def features() -> dict[bytes, bytes]:
@@ -321,7 +335,7 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     made["versions"] = {"ingest": 1}
     table = index(lines)
     found = [facts(t, table, shard=n, components=tuple(ratios)) for n, t in tables_of.items()]
-    numbers = card.stats(table, pl.concat(found), made)
+    numbers = card.stats(lines_in(table), pl.concat(found), made)
     tables.write(table.to_arrow(), folder / "index.arrow")
     tables.write_json(folder / "stats.json", numbers)
     tables.write_json(folder / "recipe.json", made)

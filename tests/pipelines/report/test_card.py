@@ -5,7 +5,7 @@ import yaml
 
 from pipelines.engine import tables
 from pipelines.report.card import card, header, licences, markdown_cell, stats, terminal_table
-from tests.pipelines.made import facts, index, line, packed, recipe
+from tests.pipelines.made import facts, index, line, lines_in, packed, recipe
 from tests.pipelines.report.test_stats import LINES, TRAIN, VAL, counted
 
 
@@ -96,7 +96,7 @@ def test_hostile_text_stays_in_its_cell():
     lines = [line("cauldron/ai2d/0", "images", 60, 10, tags=[HOSTILE], subset=HOSTILE)]
     rows = packed([[("cauldron/ai2d/0", 60, 10, [])]])
     found = facts(rows, index(lines), shard="train-00000.arrow")
-    text = card(stats(index(lines), found, recipe()), recipe(description=HOSTILE))
+    text = card(stats(lines_in(index(lines)), found, recipe()), recipe(description=HOSTILE))
     assert "<script>" not in text
 
 

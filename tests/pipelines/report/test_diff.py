@@ -12,7 +12,7 @@ from pipelines.engine import tables
 from pipelines.report import card
 from pipelines.report.diff import diff
 from pipelines.report.finished import open_finished
-from tests.pipelines.made import facts, finished
+from tests.pipelines.made import facts, finished, lines_in
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def second(first, tmp_path):
         for name in [*mixture.shards["train"], *mixture.shards["val"]]
     ]
     index = index.cast({"copies": pl.Int32})
-    stats = card.stats(index, pl.concat(found[1:]), recipe)
+    stats = card.stats(lines_in(index), pl.concat(found[1:]), recipe)
     written = picking.as_tables(index)
     tables.write_pieces(written, picking.INDEX, folder / "index.arrow", rows_per_batch=256)
     (folder / "stats.json").write_text(json.dumps(stats))

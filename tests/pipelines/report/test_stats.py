@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.report.card import card, stats, terminal_table
-from tests.pipelines.made import facts, index, line, packed, recipe
+from tests.pipelines.made import facts, index, line, lines_in, packed, recipe
 from tokenization.pack import row_flops
 
 LINES = [
@@ -31,7 +31,7 @@ def counted() -> dict:
     shards = {f"train-{k:05d}.arrow": rows for k, rows in enumerate(TRAIN)}
     shards["val-00000.arrow"] = VAL
     found = [facts(packed(rows), index(LINES), shard=name) for name, rows in shards.items()]
-    return stats(index(LINES), pl.concat(found), recipe())
+    return stats(lines_in(index(LINES)), pl.concat(found), recipe())
 
 
 def test_row_facts_counts_what_lies_in_each_row():
@@ -210,7 +210,7 @@ def test_categories_that_the_mixture_states_are_a_facet():
     row = [("cauldron/ai2d/0", 60, 10, []), ("cauldron/vqa/0", 20, 10, [])]
     rows = packed([[*row, ("smoltalk/all/0", 20, 10, [])]])
     found = facts(rows, index(lines), shard="train-00000.arrow")
-    facets = stats(index(lines), found, recipe(components=components))["facets"]
+    facets = stats(lines_in(index(lines)), found, recipe(components=components))["facets"]
     assert {name: share["tokens"] for name, share in facets["category"].items()} == {
         "Science": 0.6,
         "Diagrams": 0.2,
@@ -226,7 +226,7 @@ def test_stats_are_json():
 def test_a_mixture_with_nothing_used_has_stats():
     lines = [line("cauldron/vqa/0", "images", 40, 9, rule="small_image", copies=0)]
     none = facts(packed([]), index([]), shard="train-00000.arrow")
-    found = stats(index(lines), none, recipe())
+    found = stats(lines_in(index(lines)), none, recipe())
     assert found["train"]["tokens"] == 0
     assert found["components"]["words"]["read"] == 0
 
@@ -241,7 +241,7 @@ def test_thousands_of_millions_of_tokens_are_counted():
     )
     given_ = recipe()
     given_["mixture"]["encoding"]["seq_len"] = 2**30
-    told = stats(index(lines), found, given_)
+    told = stats(lines_in(index(lines)), found, given_)
     assert told["train"]["tokens"] == told["packing"]["train"]["tokens"] == 2**33
     assert told["packing"]["train"]["learned_tokens"] == 2**33
     assert told["prefix"]["components"]["words"] == [1.0] * 8
