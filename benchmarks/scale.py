@@ -49,8 +49,8 @@ ROWS_PER_FILE = 20_000
 STAGES = ("ingest", "judge", "encode", "pack", "facts")
 
 DRIVER = (
-    *("survey", "read_enough", "run", "pick_or_keep", "deal", "with_shards", "pack_tasks"),
-    *("write_index", "publish"),
+    *("survey", "run", "read_enough", "pick_or_keep", "deal_samples"),
+    *("pack_tasks", "write_index", "publish"),
 )
 """Steps of `pipelines.main_path` whose own time is taken, without that of those within; `run` is
 when Ray has the work."""

@@ -28,8 +28,9 @@ def lines_of(path: str) -> Lines:
     """The lines of an index that is a file."""
 
     def lines(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        reader = tables.open_file(path, columns=columns)
-        for batch in tables.batches(path, reader):
+        for number in range(tables.open_file(path).num_record_batches):
+            reader = tables.open_file(path, columns=columns)  # anew: what a map read stays with it
+            batch = tables.batch_at(path, reader, number)
             yield categorical(pl.DataFrame(tables.compact(pa.table(batch))).select(columns))
 
     return lines
