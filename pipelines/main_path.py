@@ -23,13 +23,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 
 import filters
 from mixtures import pick as picking
-from mixtures.config import Mixture, hash_lists, schedules_of
+from mixtures.config import Mixture, hash_lists
 from mixtures.mixture_file import to_yaml
 from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
@@ -49,10 +47,17 @@ from pipelines.readiness import ready
 from pipelines.report import card, digests
 from pipelines.report.finished import finished_of, lines_of
 from pipelines.report.page import report
-from pipelines.report.row_facts import DEALT, narrow_facts
+from pipelines.report.row_facts import narrow_facts
 from pipelines.report.stats import stats as stats_of
+from pipelines.shard_tasks import (
+    INDEX_ROWS,
+    facts_files,
+    index_tables,
+    pack_tasks,
+    picks_folder,
+)
 from pipelines.sources import SOURCES
-from pipelines.stages import COST, FACTS, STAGES, stage_of
+from pipelines.stages import COST, STAGES, stage_of
 from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
@@ -61,12 +66,6 @@ from tokenization.terminal import log
 MAY_HOLD_VIDEOS = ("video", "json", "tar")
 VIDEO = Needs(memory=2 << 30, max_calls=8)
 """Of parts in these layouts: a decoder's peak (2.1 GB measured), and memory given back often."""
-INDEX_ROWS = 1 << 16
-"""Of a record batch of index.arrow."""
-PICKS = pa.schema([("part", pa.int32()), ("row", pa.int32()), *DEALT])
-"""Of each copy in a shard, in deal order: where it is gathered from, and DEALT."""
-PACK_COPIES = 3
-"""A shard in memory while it is packed: rows gathered, in deal order, and as packed."""
 
 
 def finished_recipe(place: Place) -> dict[str, Any] | None:
@@ -307,77 +306,6 @@ def require_same_recipe(place: Place, fingerprint: str) -> None:
         )
 
 
-def pack_tasks(
-    dealt: picking.Dealt, index: Index, todo: Survey, mixture: Mixture, place: Place
-) -> list[Task]:
-    """Two tasks per shard: one packs it, with the rows it must gather in deal order; one takes from
-    it what the card says. Both read those rows from a file, so that none is held here.
-    """
-    packing, counting = [], []
-    component_of = picking.component_places(index.samples, mixture)
-    for split, shard, rows in dealt.in_order():
-        name, piece = f"{split}-{shard:05d}", index.samples.part_at(rows)
-        used, part = np.unique(piece, return_inverse=True)
-        picks = pa.table(
-            {
-                "part": part.astype(np.int32),
-                "row": (rows - index.samples.starts[piece]).astype(np.int32),
-                "key": index.samples.columns["key"][rows],
-                "component": component_of[index.samples.subset_of[piece]],
-                "num_crops": index.samples.columns["num_crops"][rows],
-                "seconds": pa.array(index.seconds[rows], from_pandas=True),
-            },
-            schema=PICKS,
-        )
-        path = tables.join(picks_folder(todo, place), f"{name}.arrow")
-        tables.write(picks, path, rows_per_batch=INDEX_ROWS)
-        pack = Task(
-            stage=STAGES["pack"],
-            part=name,
-            settings={
-                "picks": File(path),
-                "parts": [(todo.pieces[i].samples, todo.pieces[i].tokens) for i in used],
-                "encoding": mixture.encoding,
-                "seed": mixture.seed + shard,
-                "in_order": split == "train" and bool(schedules_of(mixture)),
-            },
-            out=tables.join(place.output, "shards", f"{name}.arrow"),
-            needs=Needs(memory=PACK_COPIES * mixture.shard_bytes),
-        )
-        count = Task(
-            stage=FACTS,
-            part=name,
-            settings={
-                "shard": pack.out,
-                "samples": File(path),
-                "tokens_per_crop": mixture.encoding.tokens_per_crop,
-                "seed": mixture.seed,
-            },
-            out=tables.join(facts_folder(todo, place), f"{name}.arrow"),
-            after=(pack.out,),
-        )
-        packing.append(pack)
-        counting.append(count)
-    return [*packing, *counting]
-
-
-def picks_folder(todo: Survey, place: Place) -> str:
-    """Where the rows of each shard lie while the shards are packed."""
-    return tables.join(facts_folder(todo, place), "picks")
-
-
-def facts_folder(todo: Survey, place: Place) -> str:
-    """Where what the card says of each shard lies: the fingerprint determines it."""
-    determined = recipe.fingerprint(todo.fingerprint, "facts", FACTS.identity)
-    return tables.join(place.work, "facts", determined)
-
-
-def facts_files(todo: Survey, place: Place) -> list[str]:
-    """What the card says of each shard, in the order of the shards."""
-    folder = facts_folder(todo, place)
-    return [tables.join(folder, n) for n in tables.listing(folder) if n.endswith(".arrow")]
-
-
 def write_index(
     index: Index,
     picked: picking.Picked,
@@ -399,18 +327,6 @@ def write_index(
     found |= annotation_counts(todo.pieces)
     found["unread"] = todo.unread
     return found
-
-
-def index_tables(
-    index: Index, picked: picking.Picked, dealt: picking.Dealt, mixture: Mixture
-) -> Iterator[pa.Table]:
-    """The index as it is written, the lines of some parts at a time."""
-    start = 0
-    for lines in index.picked_lines(picked, mixture):
-        stop = start + len(lines)
-        shards = pl.Series("shard", dealt.shards_of(start, stop))
-        yield from picking.as_tables(lines.with_columns(shards))
-        start = stop
 
 
 def publish(

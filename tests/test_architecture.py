@@ -32,7 +32,7 @@ FLOORS = {
         ("conversations",),
         ("main_path",),
         ("enough",),  # which parts are read
-        ("unpublished",),
+        ("unpublished", "shard_tasks"),
         (
             "annotation_counts",
             "availability",
