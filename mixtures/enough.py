@@ -110,7 +110,13 @@ def _grown(
             ]
             return Settled(lengths, ahead, frozenset())
         if wanted == lengths:
-            short = [i for i, (look, need, _) in enumerate(both) if look.is_short(need)]
+            # A stretch that seems to cover its need is not short, whatever lies behind it: that may
+            # have been looked at or not.
+            short = [
+                i
+                for i, (look, need, n) in enumerate(both)
+                if n == len(look.queue.subsets) and look.is_short(need)
+            ]
             return Settled(lengths, known, frozenset(short))
         lengths = wanted
 
