@@ -73,10 +73,14 @@ class LineIndex:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the start of a file tells: its form, and about how many bytes a row has."""
+    """What the start of a file tells: its form, about how many bytes a row has, and how many of the
+    rows name no medium.
+    """
 
     array: bool
     row_bytes: float
+    without_media: float
+    """A share."""
 
 
 def is_small(files: Sequence[File], source: Source) -> bool:
@@ -88,7 +92,7 @@ def is_small(files: Sequence[File], source: Source) -> bool:
 def probe(file: File, source: Source) -> Probe:
     """The form of a JSON file; raises ValueError where it is none or not of the source's layout."""
     found: set[str] = set()
-    count, start, end = 0, 0, 0
+    count, start, end, bare = 0, 0, 0, 0
     with open_window(file, 0, min(PROBE, file.size)) as stream:
         is_list, rows = first_spans(stream, file)
         for offset, length, row in rows:
@@ -96,10 +100,11 @@ def probe(file: File, source: Source) -> Probe:
             count, end = count + 1, offset + length
             if isinstance(row, dict):
                 found.update(row)
+            bare += not media_keys(row, source)
     if count and not found:
         raise ValueError(no_rows(file))
     check_columns(file, sorted(found), source)
-    return Probe(is_list, (end - start) / max(1, count))
+    return Probe(is_list, (end - start) / max(1, count), bare / max(1, count))
 
 
 def head(file: File) -> Iterator[object]:

@@ -159,11 +159,10 @@ def cut_archives(about: Source, files: Sequence[File], media: SubsetMedia) -> li
         total: float = sum(map(len, firsts))
         bare = sum(int((first == 0).sum()) for first in firsts)
     else:
-        total = sum(annotations.estimate_rows(files, about))
-        seen = [
-            annotations.media_keys(row, about) for file in files for row in annotations.head(file)
-        ]
-        bare = round(total * seen.count([]) / max(1, len(seen)))
+        estimated = annotations.estimate_rows(files, about)
+        total = sum(estimated)
+        shares = (annotations.probe(file, about).without_media for file in files)
+        bare = round(sum(n * share for n, share in zip(estimated, shares, strict=True)))
     size = sum(archive.size for archive in media.streams)
     pieces = []
     for archive in media.streams:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import gpu
+from benchmarks.made import photographs
 from tokenization.schema import Encoding
 from trainer.data.batches import collate
 from trainer.data.shards import Rows, open_mixture
@@ -35,7 +36,7 @@ def test_knapsacks_hold_every_sample_once_and_no_more_than_fits(lengths: list[in
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(gpu, "PHOTOGRAPHS", ((96, 72), (72, 96), (100, 80), (90, 90)))
+    monkeypatch.setattr(photographs, "PHOTOGRAPHS", ((96, 72), (72, 96), (100, 80), (90, 90)))
     encoding = Encoding(**{"max_crops": 128} | gpu.ENCODINGS["tiny"])  # type: ignore[arg-type]
     return gpu.mixture(tmp_path / "photographs", encoding, 4)
 

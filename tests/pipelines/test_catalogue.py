@@ -28,6 +28,7 @@ NAMES = [
     "messages",
     "documents",
     "webdataset",
+    "dcvlm",
     "imagefolder",
     "table",
     # ARCHITECTURE 5.7 ends here; the text corpora of SmolLM2's stages:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_every_command_has_help_with_an_example_in_its_own_grammar(program, name
     assert f"For example:\n  python -m {program.name} {command.example}" in command_help(
         program, name
     )
-    first, *words = command.example.split()
+    first, *words = shlex.split(command.example)
     words = words if first == name else [first, *words]
     settings = as_settings(words, takes=command.takes, switches=command.switches)
     assert settings[0].startswith(f"{command.takes[0]}=")

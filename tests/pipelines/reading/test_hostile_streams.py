@@ -175,6 +175,7 @@ def corpus(root: Path) -> dict[str, tuple[str, Path]]:
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
+    write(root / "pool" / "a.tar", (root / "tar" / "a.tar").read_bytes())
     for name, how in (("zip", zipfile.ZIP_DEFLATED), ("bzip", zipfile.ZIP_BZIP2)):
         write(root / name / "r.json", json.dumps([record] * 3).encode())
         with zipfile.ZipFile(root / name / "a.zip", "w", how) as archive:
@@ -184,7 +185,13 @@ def corpus(root: Path) -> dict[str, tuple[str, Path]]:
         write(root / f"rows of {name}" / file_of(name), written(name, rows))
     sources = {f"rows of {name}": name for name in ROWS}
     sources |= dict.fromkeys(("tar", "targz", "tarbz2", "tarxz"), "webdataset")
-    sources |= {"jsonl": "messages", "array": "messages", "gz": "documents", "zst": "documents"}
+    sources |= {
+        "pool": "dcvlm",
+        "jsonl": "messages",
+        "array": "messages",
+        "gz": "documents",
+        "zst": "documents",
+    }
     sources |= {"csv": "imagefolder", "parquet": "documents", "zip": "llava", "bzip": "llava"}
     return {name: (source, root / name) for name, source in sources.items()}
 
@@ -289,8 +296,9 @@ def test_what_the_fuzzer_mutates_is_read_whole(tmp_path):
 
 
 def test_a_few_mutations_raise_nothing(tmp_path):
-    found = fuzz(tmp_path, 56, seed=1)
-    assert found["read"] + found["refused"] == 56
+    count = len(corpus(tmp_path / "counted"))
+    found = fuzz(tmp_path, count, seed=1)
+    assert found["read"] + found["refused"] == count
     every = (SOURCES.keys() | TABLES.keys()) - {"table"}
     assert {name for name in every if found[f"by {name}"]} == every
 

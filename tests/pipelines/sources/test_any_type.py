@@ -174,7 +174,9 @@ def part_of(name: str) -> Part:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted((SOURCES.keys() | TABLES.keys()) - {"webdataset", "table"}))
+@pytest.mark.parametrize(
+    "name", sorted((SOURCES.keys() | TABLES.keys()) - {"webdataset", "dcvlm", "table"})
+)
 def test_a_mutated_cell_costs_its_row_and_no_more(name, folder):
     frames = {"fps": 1.0, "max_frames": 2, "size": 32}
     reader = Reader(Media({"roots": (str(folder),), "archives": ()}), frames)
