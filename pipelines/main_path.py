@@ -14,10 +14,11 @@
 
 import fcntl
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -184,8 +185,21 @@ def scratch(place: Place) -> Iterator[str]:
     inside = None if tables.is_remote(place.work) else work
     if inside:
         Path(inside).mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".driver.", suffix=".tmp", dir=inside) as folder:
+        remove_abandoned(Path(inside))
+    with (
+        TemporaryDirectory(prefix=".driver.", suffix=".tmp", dir=inside) as folder,
+        Path(folder, "lock").open("wb") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
+
+
+def remove_abandoned(work: Path) -> None:
+    """The scratch folders of builds that were killed are gone: nobody holds their locks."""
+    for lock in work.glob(".driver.*.tmp/lock"):
+        with suppress(BlockingIOError, FileNotFoundError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent)
 
 
 def healing(build: Callable[[], dict[str, Any]], place: Place) -> dict[str, Any]:

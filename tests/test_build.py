@@ -134,6 +134,7 @@ def test_a_killed_build_resumes_to_the_same_bytes(mix, world, tmp_path, python, 
     assert kills
     assert python.run("-m", "pipelines", *words(world, tmp_path)).returncode == 0
     assert digests(tmp_path / "mix") == digests(mix)
+    assert not list((tmp_path / "work").glob(".driver.*"))
 
 
 def test_stats_say_what_every_part_took_and_what_a_rule_costs(mix):
