@@ -17,7 +17,13 @@ def mixture_of(spec: MixtureSpec) -> Mixture:
     return load(spec.mixture, words, encoding=Encoding)  # raises where it contradicts itself
 
 
-@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * (file.stem == "flagship"))
+        for file in SWEEPS
+    ],
+)
 def test_every_arm_is_a_mixture_and_settings_that_fit(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
