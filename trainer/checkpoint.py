@@ -41,6 +41,7 @@ EXACT = "weights.pt"
 OF_A_RUN = re.compile(
     r"step-\d+|damaged-step-\d+|best|average.*|log\.jsonl|run\.html|run\.log|spikes|skipped.*"
     r"|tensorboard|ray|wandb|trackio|evaluations?|\.arriving-.*"
+    r"|run\.json|cpu_seconds\.json|(judged|scored)-.+\.json"  # trainer/ablation/runs.py
 )
 """What a run's folder holds."""
 

@@ -11,6 +11,7 @@ config (its mixtures finished, its seed set) --plan_run--> Run --train_run--> RU
 | step-N, log.jsonl, run.html  | the run, as `python -m trainer` writes it                      |
 | run.json                     | its identity, its last checkpoint, its cost; written at the end |
 | judged-FINGERPRINT.json      | losses of the held-out samples of the mixture of that name     |
+| cpu_seconds.json             | what a run that is not finished has taken so far               |
 
 A run that is killed goes on from its newest checkpoint and ends the same; one with a run.json is
 never trained again, whatever asks for it: an ablation, a search, another arm of the same settings.

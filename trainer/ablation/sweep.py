@@ -199,14 +199,15 @@ def _config_name(name: str, path: Path) -> str:
 
 
 def _seeds(value: Any, *, where: str) -> list[int]:
-    text = as_word(value).strip("[]")
+    given = as_word(value).strip()
+    text = given.strip("[]")
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words or not all(word.isdigit() for word in words):
         raise ValueError(
             f"{where}: found {value!r}, expected how many, or a list of whole numbers."
         )
     seeds = [int(word) for word in words]
-    if len(seeds) == 1 and not isinstance(value, list) and "," not in text:
+    if len(seeds) == 1 and not given.startswith("[") and "," not in text:
         seeds = list(range(1, seeds[0] + 1))
     if len(seeds) < 1 or len(set(seeds)) < len(seeds):
         raise ValueError(f"{where}: found {value!r}, expected one or more, each once.")

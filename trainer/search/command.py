@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tokenization.terminal import log, say
+from trainer.ablation.sweep import OURS
 from trainer.arguments import did_you_mean, split_pairs
 from trainer.search.mixing import Kitchen, proposal_yaml
 from trainer.search.page import conclusion, page
@@ -60,7 +61,10 @@ def settings_of(pairs: Mapping[str, str]) -> Settings:
         elif key in MIXTURE_KEYS or key.startswith(OF_THE_MIXTURE):
             overrides.append(f"{key}={value}")
         elif key.startswith("train."):
-            given["settings"][key.removeprefix("train.")] = value
+            setting = key.removeprefix("train.")
+            if setting.partition(".")[0] in OURS["train"]:
+                raise ValueError(f"search: the search itself sets '{key}'. {_instead(setting)}")
+            given["settings"][setting] = value
         else:
             known = [*WORDS, *NUMBERS, *PARSED, *MIXTURE_KEYS, "train."]
             raise ValueError(f"search: unknown key '{key}'. {did_you_mean(key, known)}")
@@ -80,6 +84,11 @@ def settings_of(pairs: Mapping[str, str]) -> Settings:
         )
     given.setdefault("output", f"out/search/{Path(given['mixture']).stem}")
     return Settings(**given, overrides=tuple(overrides))
+
+
+def _instead(setting: str) -> str:
+    own = "seed=N is the search's" if setting == "seed" else "every trial has its own"
+    return f"Leave it out: {own}."
 
 
 def _parsed(key: str, value: str) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.trainer.conftest import Settings
 from tests.trainer.shards import pack, sample, write
+from trainer import checkpoint
 from trainer.ablation import runs
 from trainer.ablation.runs import SampleScore, held_out_losses, judge_run, plan_run, train_run
 from trainer.config import Config
@@ -82,6 +83,25 @@ def test_a_finished_run_is_not_trained_again_and_a_killed_one_goes_on(
     assert set(ours) == {name for name in held if not name.startswith("modality/")}
     for name, value in ours.items():
         assert value == pytest.approx(held[name], rel=1e-5)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_is_begun_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    run = plan_run(settings(steps=1), tmp_path)
+
+    def failing(config: Config) -> Path:
+        Path(config.output).mkdir(parents=True)
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        train_run(run, failing)
+    spent = json.loads((run.folder / "cpu_seconds.json").read_text())
+    assert train_run(run, train).name == "step-000001"
+    assert runs.cost_of(run).cpu_seconds > spent
+    for name in ("run.json", "judged-0a.json", "scored-0a.json"):
+        assert checkpoint.OF_A_RUN.fullmatch(name)
+    assert not checkpoint.OF_A_RUN.fullmatch("table.json")
 
 
 def test_losses_are_of_the_samples_that_are_chosen() -> None:

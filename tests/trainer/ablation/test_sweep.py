@@ -41,6 +41,7 @@ def test_arms_have_what_all_have_and_their_own(tmp_path: Path) -> None:
     assert (config.data, config.page_samples) == ({"x": 1.0}, 0)
     assert list(read_sweep(written(tmp_path), seeds="[3, 9]").seeds) == [3, 9]
     assert list(read_sweep(written(tmp_path), seeds="4").seeds) == [1, 2, 3, 4]
+    assert list(read_sweep(written(tmp_path), seeds="[3]").seeds) == [3]
     once = FILE.replace("seeds: 2", "seeds: [7]")
     assert list(read_sweep(written(tmp_path, once)).seeds) == [7]
 

@@ -174,6 +174,12 @@ def test_a_difference_is_shown_only_beyond_the_spread_of_seeds() -> None:
         ({"mixture": "m.yaml", "target": "a", "runs": "2"}, "4 at least"),
         ({"mixture": "m.yaml", "target": "a", "method": "magic"}, "expected regression, bayes"),
         ({"mixture": "m.yaml", "target": "a", "rnus": "9"}, "Did you mean 'runs'"),
+        (
+            {"mixture": "m.yaml", "target": "a", "train.seed": "3"},
+            "itself sets 'train.seed'. Leave",
+        ),
+        ({"mixture": "m.yaml", "target": "a", "train.data": "x"}, "itself sets 'train.data'"),
+        ({"mixture": "m.yaml", "target": "a", "train.output": "x"}, "itself sets 'train.output'"),
     ],
 )
 def test_mistakes_in_the_words_are_said(words, said) -> None:
