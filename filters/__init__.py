@@ -1,6 +1,7 @@
 """Filters: which samples stay, and why not.
 
-    SAMPLE --facts--> a flat row per sample --rules--> VERDICTS --mixture_rules--> ids that go
+    SAMPLE --facts--> a flat row per sample --rules--> VERDICTS
+    VERDICTS of all parts --mixture_applications--> ids that go
 
 A rule is a function in one of the files below; importing this package registers all of them.
 

@@ -95,7 +95,7 @@ def beyond_quantile(
     for fact, given in facts.items():
         column = pl.col(f"{fact}{VALUE}")
         for side, share in given.items():
-            up_to = (column.count() * share).floor()
+            up_to = (column.count() * share + 1e-9).floor()  # 100 * 0.29 lies below 29
             rank = column.rank("max", descending=side == "highest") <= up_to
             fires.append(
                 pl.when((rank.over(groups) if groups else rank).fill_null(value=False)).then(

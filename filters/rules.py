@@ -6,8 +6,8 @@ verdicts, funnel and card show; the first paragraph of its docstring is what the
 | scope   | the function is                                  | applied by                        |
 |---------|--------------------------------------------------|-----------------------------------|
 | sample  | settings -> expression over facts, true = goes   | `judge`, part by part             |
-| mixture | (verdicts of all parts, settings) -> ids that go | `mixture_rules`, once all are     |
-|         |                                                  | judged                            |
+| mixture | (verdicts of all parts, settings) -> ids that go | `mixture_applications`, once all  |
+|         |                                                  | are judged                        |
 | index   | settings -> expression over the index            | the build, when tokens are there  |
 
 Every rule takes `mode` besides its own settings: `drop` (the default), or `mark`: fired and

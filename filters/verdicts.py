@@ -89,7 +89,7 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
 
     `rule` is the sample's defect, else the first rule in the order of `rules` whose mode is `drop`,
     else null. `weight_by` names a fact (or "RULE.score") that is written to `weight`. Mixture-level
-    rules are not applied here: their hashes are filled in for `mixture_rules`.
+    rules are not applied here: their hashes are filled in for `mixture_applications`.
     """
     # Longer than a screen: facts, expressions, verdicts and columns of one table, in that order.
     if sum(RULES[name].reads_words for name in rules) > 1 and len(samples) > SLICE:

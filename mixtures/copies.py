@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from mixtures.columns import in_memory
 from mixtures.config import Mixture
-from mixtures.draws import DRAW, Cut, Drawn, Draws
+from mixtures.draws import Cut, Drawn, Draws
 
 FIT_WINDOW = 256
 """Samples looked at for the one that fills a budget's last gap best."""
@@ -253,20 +252,6 @@ def share_to_reach(drawn: Drawn, goal: float, *, capped: bool) -> Share:
             chosen = min(chosen, (abs(float(window[best]) - open_gap), start, start + best))
     _, first, beside = chosen
     return Share(epochs, first, beside)
-
-
-def copies_to_reach(size: np.ndarray, goal: float, *, capped: bool) -> np.ndarray:
-    """[n] int32 copies of samples of these sizes, in the order of the draw."""
-    column = in_memory(DRAW)
-    some = np.zeros(len(size), DRAW)
-    some["unit"] = size
-    column.append(some)
-    share = share_to_reach(Drawn(column), goal, capped=capped)
-    copies = np.full(len(size), share.epochs, np.int32)
-    copies[: share.first] += 1
-    if share.beside >= 0:
-        copies[share.beside] += 1
-    return copies
 
 
 def _at_least_one(shares: list[Share], strata: list[Stratum]) -> list[Share]:

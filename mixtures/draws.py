@@ -51,10 +51,10 @@ class Cut(NamedTuple):
 
     def before(self, rank: np.ndarray, key: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Bool per sample: it comes before."""
-        first = rank < np.uint64(self.rank)
-        for i in np.flatnonzero(rank == np.uint64(self.rank)):
-            first[i] = (int(key[i]), int(row[i])) < (self.key, self.row)
-        return first
+        at, mine = np.uint64(self.rank), np.uint64(self.key)
+        beside = (key < mine) | ((key == mine) & (row < self.row))
+        earlier: np.ndarray = (rank < at) | ((rank == at) & beside)
+        return earlier
 
 
 class Drawn:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mixtures.config import Component, Mixture
-from mixtures.schedule import added, constant
+from mixtures.schedule import added, constant, mean_and_points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,8 @@ def _with_share(heir: Component, gone: Component, part: float) -> Component:
     if not (heir.schedule or gone.schedule):
         return grown
     own, more = (c.schedule or constant(c.ratio) for c in (heir, gone))
-    return dataclasses.replace(grown, schedule=added(own, more, factor=part / gone.ratio))
+    ratio, points = mean_and_points(added(own, more, factor=part / gone.ratio))
+    return dataclasses.replace(heir, ratio=ratio, schedule=points)
 
 
 def differences(mixture: Mixture, other: Mixture) -> dict[str, tuple[float, float]]:

@@ -101,6 +101,14 @@ def with_names(text: str) -> str:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         return text
+    for key, components in root.value:
+        if key.value == "components" and isinstance(components, yaml.MappingNode):
+            for _, component in components.value:
+                if isinstance(component, yaml.MappingNode):
+                    component.value = [
+                        (name, _as_pairs(value) if name.value == "ratio" else value)
+                        for name, value in component.value
+                    ]
     _quote_names(root)
     return str(yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True))
 
@@ -114,8 +122,6 @@ def _quote_names(node: yaml.Node) -> None:
             _quote_names(value)
     if not isinstance(node, yaml.MappingNode):
         return
-    node.value = [(key, _as_pairs(value) if key.value == "ratio" else value)
-                  for key, value in node.value]  # fmt: skip
     for key, value in node.value:
         if key.value in ("columns", "config", "split"):
             _quote_all(value)

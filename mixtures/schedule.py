@@ -62,10 +62,17 @@ def settle(components: Mapping[str, Any], *, where: str) -> None:
 
 
 def _put(component: dict[str, Any], points: Points) -> None:
-    shares = {share for _, share in points}
-    component["ratio"] = shares.pop() if len(shares) == 1 else round(mean(points), DIGITS)
-    if shares:
-        component["schedule"] = [list(point) for point in points]
+    component["ratio"], found = mean_and_points(points)
+    if found:
+        component["schedule"] = found
+
+
+def mean_and_points(points: Points) -> tuple[float, list[list[float]]]:
+    """The ratio that a schedule comes to, and its points: none where it never changes."""
+    shares = {round(share, DIGITS) for _, share in points}
+    if len(shares) == 1:
+        return shares.pop(), []
+    return round(mean(points), DIGITS), [list(point) for point in points]
 
 
 def _points(stated: Any, *, key: str) -> list[list[float]]:

@@ -56,7 +56,7 @@ class Need:
         if not self.begun or tables.is_remote(self.path):
             return False
         try:
-            with Path(self.path).open("rb") as file:
+            with Path(self.path).open("r+b") as file:  # NFS locks only what may be written
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

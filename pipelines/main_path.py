@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import polars as pl
@@ -180,25 +180,27 @@ def made(
 
 @contextmanager
 def scratch(place: Place) -> Iterator[str]:
-    """A folder of this build alone, on this machine: in `work` where that is on a disk of it."""
+    """A folder of this build alone: in `work`, or in TMPDIR where `work` is on an object store."""
     work = place.work.removeprefix("file://").removeprefix("local://")
-    inside = None if tables.is_remote(place.work) else work
-    if inside:
-        Path(inside).mkdir(parents=True, exist_ok=True)
-        remove_abandoned(Path(inside))
-    with (
-        TemporaryDirectory(prefix=".driver.", suffix=".tmp", dir=inside) as folder,
-        Path(folder, "lock").open("wb") as lock,
-    ):
+    inside = Path(gettempdir() if tables.is_remote(place.work) else work)
+    inside.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(inside)
+    made = TemporaryDirectory(
+        prefix=".driver.", suffix=".tmp", dir=inside, ignore_cleanup_errors=True
+    )
+    with made as folder, Path(folder, "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
 
 
 def remove_abandoned(work: Path) -> None:
-    """The scratch folders of builds that were killed are gone: nobody holds their locks."""
+    """The scratch folders of builds that were killed are gone: nobody holds their locks. What is
+    another user's, or on a disk that knows no locks, stays.
+    """
     for lock in work.glob(".driver.*.tmp/lock"):
-        with suppress(BlockingIOError, FileNotFoundError), lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):
+            with lock.open("r+b") as file:  # NFS locks only what may be written
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent)
 
 

@@ -4,6 +4,7 @@ Dealt --rows of a shard--> work/facts/FINGERPRINT/picks/SHARD.arrow --pack, fact
 lines, picks, shards  --some parts at a time--> index.arrow
 """
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 from mixtures import pick as picking
 from mixtures.config import Mixture, schedules_of
 from pipelines import recipe
+from pipelines.clean import whole
 from pipelines.engine import tables
 from pipelines.engine.tasks import File, Needs, Task
 from pipelines.index import Index
@@ -83,8 +85,11 @@ def pack_tasks(
 
 
 def picks_folder(todo: Survey, place: Place) -> str:
-    """Where the rows of each shard lie while the shards are packed."""
-    return tables.join(facts_folder(todo, place), "picks")
+    """Where the rows of each shard lie while the shards are packed: of this output alone, since
+    another build of the same recipe may end first.
+    """
+    mine = hashlib.sha256(whole(place.output).encode()).hexdigest()[:12]
+    return tables.join(facts_folder(todo, place), f"picks-{mine}")
 
 
 def facts_folder(todo: Survey, place: Place) -> str:

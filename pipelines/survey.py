@@ -27,7 +27,7 @@ from pipelines.ids import names_in_ids, renamed
 from pipelines.reading import identity
 from pipelines.reading.files import File
 from pipelines.reading.joining import FactFiles, fact_files_of
-from pipelines.reading.keys import column_of, shards_of
+from pipelines.reading.keys import column_of, files_of_part, shard_of, shards_of
 from pipelines.reading.leftovers import sentences
 from pipelines.reading.parts import Listing, Part, list_component
 from pipelines.sources.mapping import configured
@@ -197,12 +197,18 @@ def facts_of(
     found = annotations_of(mixture, name)
     if not names:
         return {}
-    shards: dict[str, dict[str, None]] = {}
-    for part in parts:
-        mine = shards_of(part.inputs) if found.files else []
-        shards.setdefault(part.subset, {}).update(dict.fromkeys(mine))
+    shards: dict[str, dict[str, str]] = {}
     own = mixture.components[name].annotations is not None
     where = f"{mixture.name}: " + (f"components.{name}.annotations" if own else "annotations")
+    for part in parts:
+        known = shards.setdefault(part.subset, {})
+        for url in files_of_part(part.inputs) if found.files else ():
+            if known.setdefault(shard_of(url), url) != url and "{shard}" in found.files:
+                raise ValueError(
+                    f"{where}.files: {{shard}} is {shard_of(url)} for two files of subset "
+                    f"{part.subset!r}\nfound: {known[shard_of(url)]}, {url}\nway out: make their "
+                    "folders subsets, or name one file for all in which no key comes twice"
+                )
     return {
         subset: fact_files_of(
             found,

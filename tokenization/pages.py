@@ -1,4 +1,5 @@
-"""What report.html and run.html share: their colours, light and dark, and drawings that take them.
+"""What report.html, run.html and sweep.html share: how templates are read, colours, light and dark,
+and drawings that take them.
 
     place in the mixture --place_styles--> Style --css--> var(--c3), dashed
     matplotlib's figure, in stand-in colours --svg--> an element in the page's colours
@@ -9,8 +10,9 @@ no component is drawn in `PLAIN`.
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 LIGHT = ("#c3781e", "#9678ff", "#1e00b4", "#960000", "#5a0f5a", "#781ef0",
@@ -58,6 +60,21 @@ class Style:
     def line(self) -> str:
         """Matplotlib's sign."""
         return DASHES[self.dash % len(DASHES)]
+
+
+def template(file: Path, **filters: Callable[..., Any]) -> Any:
+    """The compiled Jinja template of a page, which escapes what it is given."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(file.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(file.name)
 
 
 def place_styles(mixtures: Sequence[Sequence[str]], others: Sequence[str] = ()) -> dict[str, Style]:

@@ -116,6 +116,7 @@ _UNITS = (
     "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )
 _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,6 @@ def prompt_table(name: str, *, version: int = 1) -> Callable[..., Callable[[], M
         return make
 
     return register
-
-
-
-
-
-# fmt: on
 
 
 def hashed_choice(encoding: Encoding, purpose: str, sample_id: str, number: int) -> int:

@@ -120,8 +120,9 @@ def keyed_rows(file: File, key: str) -> Iterator[tuple[str | None, object]]:
         yield from with_keys(rows.csv_rows(file.url, file.size), file, key)
         return
     with opened(file) as stream:
-        head = cast(io.BufferedReader, stream).peek(HEAD)[:HEAD] if packs(file) else b""
-        if not head:
+        if packs(file):
+            head = cast(io.BufferedReader, stream).peek(HEAD)[:HEAD]
+        else:
             head = stream.read(HEAD)
             stream.seek(0)
         if not head.strip(b"\xef\xbb\xbf \t\r\n"):

@@ -169,6 +169,7 @@ def cut_archives(about: Source, files: Sequence[File], media: SubsetMedia) -> li
         piece = piece_of("archive", None, archive.size, archive=archive, **shared)
         pieces.append({**piece, "about_rows": round((total - bare) * archive.size / max(1, size))})
     count = -(-bare // rows_of_a_part(about, total))
+    count = count if small else max(1, count)  # an estimate of none is no proof that there are none
     for number in range(count):
         piece = piece_of("bare", None, 0, **shared, share=(number, count))
         pieces.append({**piece, "about_rows": bare // count})

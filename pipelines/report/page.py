@@ -114,23 +114,14 @@ def page_of(
 @cache
 def _template() -> Any:
     """The compiled page.html.jinja, which escapes what it is given."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return pages.template(
+        Path(__file__).with_name("page.html.jinja"),
+        amount=human_amount,
+        percent=percent,
+        times=human_epochs,
+        meaning=lambda rule: rule_meaning(rule).replace("`", ""),
+        visible=visible_text,
     )
-    environment.filters |= {
-        "amount": human_amount,
-        "percent": percent,
-        "times": human_epochs,
-        "meaning": lambda rule: rule_meaning(rule).replace("`", ""),
-        "visible": visible_text,
-    }
-    return environment.get_template("page.html.jinja")
 
 
 def render(mixture: Finished, **parts: Any) -> str:

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtures import draw
-from mixtures.copies import copies_to_reach
+from mixtures.columns import in_memory
+from mixtures.copies import share_to_reach
+from mixtures.draws import DRAW, Drawn
 from mixtures.pick import INDEX, as_tables, budgets, categorical, pick, pick_notes, supply
 from tests.mixtures.synthetic import index_of, mixture_of
 
@@ -248,6 +250,19 @@ def test_weight_by_says_what_is_wrong_with_the_weights():
 def test_an_index_of_another_mixture_is_refused():
     with pytest.raises(ValueError, match=r"made: the index holds components \['video'\]"):
         pick(INDEX_4, mixture_of({"text": 0.5, "image": 0.3, "multi": 0.2}))
+
+
+def copies_to_reach(size: np.ndarray, goal: float, *, capped: bool) -> np.ndarray:
+    """[n] copies of samples of these sizes, in the order of the draw."""
+    column, some = in_memory(DRAW), np.zeros(len(size), DRAW)
+    some["unit"] = size
+    column.append(some)
+    share = share_to_reach(Drawn(column), goal, capped=capped)
+    copies = np.full(len(size), share.epochs, np.int32)
+    copies[: share.first] += 1
+    if share.beside >= 0:
+        copies[share.beside] += 1
+    return copies
 
 
 @given(

@@ -79,6 +79,19 @@ def test_a_schedule_that_never_changes_is_a_ratio_and_none_is_left_out(tmp_path)
     assert list(rest.components) == ["b"]
 
 
+def test_ratio_is_a_schedule_in_components_alone(tmp_path):
+    mixture = written(
+        tmp_path,
+        "  ratio: {source: table, data: a, ratio: {0: 0.2, 1: 0.4}, filters: "
+        "{out_of_bounds: {facts: {ratio: {min: 0.2}}}}}\n"
+        "  b: {source: table, data: b, ratio: rest, subsets: {ratio: {weight: 2}}}\n",
+    )
+    assert mixture.components["ratio"].schedule == [[0, 0.2], [1, 0.4]]
+    rules = mixture.components["ratio"].filters
+    assert rules == {"out_of_bounds": {"facts": {"ratio": {"min": 0.2}}}}
+    assert mixture.components["b"].subsets["ratio"].weight == 2
+
+
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
@@ -123,6 +136,17 @@ def test_an_heir_has_the_share_where_the_one_left_out_had_it(tmp_path):
     assert mixture.components["a"].ratio == pytest.approx(0.7)
     stated = {n: c.schedule or schedule.constant(c.ratio) for n, c in mixture.components.items()}
     schedule.require_sums(stated, where="here")
+
+
+def test_two_schedules_that_come_to_a_constant_are_a_ratio(tmp_path):
+    mixture = written(
+        tmp_path,
+        "  a: {source: table, data: a, ratio: {0: 0.3, 1: 0.1}}\n"
+        "  b: {source: table, data: b, ratio: 0.6}\n"
+        "  c: {source: table, data: c, ratio: {0: 0.1, 1: 0.3}, optional: true, instead: [a]}\n",
+    )
+    heir = without(mixture, {"c": "gone"})[0].components["a"]
+    assert (heir.ratio, heir.schedule) == (0.4, [])
 
 
 @st.composite

@@ -280,3 +280,14 @@ def test_scores_by_the_ids_of_the_index_are_joined_and_nothing_is_read_again(tmp
     write(folder / "mix.yaml", plain.replace("components:", written.replace(
         "./scores", "./{shard}") + "components:"))  # fmt: skip
     assert main(words(folder / "mix.yaml", folder / "out", "overwrite=true")) == 2
+
+
+def test_two_files_of_one_shards_name_are_refused(tmp_path, capsys):
+    """Of a glob over folders, whose numbers all begin at 0."""
+    folder = pool(tmp_path)
+    text = SMALL.replace("FILES", "'./annotations/{subset}/{shard}.json'")
+    write(folder / "mix.yaml", text.replace("./pool, subsets: [flanv2]", "'./pool/*/*.tar'"))
+    assert main(words(folder / "mix.yaml", tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert "is 000000 for two files of subset" in said
+    assert "ai2d/000000.tar" in said

@@ -18,6 +18,7 @@ from trainer.ablation.results import difference_cells, number
 from trainer.monitoring.page import POINTS, visible_text
 from trainer.monitoring.watch import human_count
 
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 Curve = tuple[list[float], list[float]]
 
 
@@ -43,20 +44,10 @@ def training_curve(log: Path) -> Curve:
 
 def page(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> str:
     """A pure function of the numbers."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"visible": visible_text, "people": human_count, "number": number}
     names = [arm["name"] for arm in found["arms"]]
     styles = place_styles([names])
     metrics = list(dict.fromkeys(name for arm in found["arms"] for name in arm["metrics"]))
-    return environment.get_template("page.html.jinja").render(
+    return pages.template(TEMPLATE, visible=visible_text, people=human_count, number=number).render(
         found=found,
         colours=pages.css(),
         styles=styles,

@@ -26,6 +26,7 @@ from trainer.data.shards import Mixture
 from trainer.evaluation.generations import NEW_TOKENS, ShownSample
 from trainer.monitoring.watch import human_count
 
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 POINTS = 200
 """Of a curve, at most: more are averaged."""
 STILL, FRAME, FRAMES = 384, 144, 8
@@ -55,22 +56,14 @@ def page(
     `mixtures` are their names and fingerprints, `orders` of each its components in its own order,
     which gives them their colours; `versions` what the run is computed with.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"visible": visible_text, "people": human_count, "value": human_value}
     logged = [line for line in lines if "loss" in line]
     held = [line for line in lines if "held_out" in line]
     names = loss_names(logged, held)
     shown = [*names, *(sample.component for sample in samples)]
     styles = place_styles(orders, sorted(set(shown)))
-    return environment.get_template("page.html.jinja").render(
+    return pages.template(
+        TEMPLATE, visible=visible_text, people=human_count, value=human_value
+    ).render(
         config=config,
         mixtures=mixtures,
         steps=steps,

@@ -104,6 +104,8 @@ def test_columns_of_numbers_are_read_as_they_are(tmp_path):
 def test_a_shard_of_no_samples_has_no_keys(tmp_path, body):
     (tmp_path / "x.json").write_text(body)
     assert len(read(tmp_path / "x.json")) == 0
+    (tmp_path / "x.json.gz").write_bytes(gzip.compress(body.encode()))
+    assert len(read(tmp_path / "x.json.gz")) == 0
 
 
 def test_a_key_that_comes_twice_counts_where_both_say_the_same(tmp_path):

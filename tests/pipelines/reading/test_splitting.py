@@ -30,6 +30,23 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_rows_without_media_behind_the_probe_are_in_a_part(tmp_path, monkeypatch):
+    """Of large annotations the probe sees none of them."""
+    monkeypatch.setattr(annotations, "SCANNED", 1000)
+    monkeypatch.setattr(annotations, "PROBE", 2000)
+    turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
+    records = [
+        {"id": str(n), "conversations": turns, **({"image": f"p/{n}.png"} if n < 80 else {})}
+        for n in range(ROWS)
+    ]
+    write(tmp_path / "made.json", records)
+    tar(tmp_path / "0.tar.gz", [(f"p/{n}.png", png(8, 8, seed=n)) for n in range(80)], "w:gz")
+    rows = [row for part in list_parts(source="llava", data=str(tmp_path))
+            for row in ingest(part).to_pylist()]  # fmt: skip
+    assert len({row["id"] for row in rows}) == len(rows) == ROWS
+    assert {row["defect"] for row in rows} == {None}
+
+
 @pytest.mark.parametrize("scanned", [annotations.SCANNED, 1000])
 def test_rows_without_media_are_read_in_their_turn(folder, monkeypatch, scanned):
     monkeypatch.setattr(annotations, "SCANNED", scanned)
