@@ -335,8 +335,9 @@ def select_parts(
     if keep >= 1 and max_samples is None:
         return parts
     counted = all(part.about_rows is not None for part in parts)
-    # rows in no archive are looked for only when every archive is read
-    whole = [part for part in parts if part.inputs["kind"] != "loose"] or parts
+    # rows in no archive of which no sign was seen are looked for only when every archive is read
+    beside = ("loose", "bare")
+    whole = [p for p in parts if p.about_rows != 0 or p.inputs["kind"] not in beside] or parts
     total = sum(part.size for part in whole)
     need = keep * total
     if max_samples is not None and counted:
