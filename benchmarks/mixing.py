@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mixtures.balance import balance
 from mixtures.config import Component, Limit, Mixture
-from mixtures.pick import INDEX, as_tables, categorical, deal, pick, supply, with_shards
+from mixtures.pick import INDEX, apply_caps, as_tables, categorical, deal, pick, with_shards
 from mixtures.plan import demand, totals
 from tokenization.schema import Encoding
 
@@ -124,7 +124,7 @@ def measure(path: Path) -> None:
     picked = step("pick", lambda: pick(index, asked))
     dealt = step("deal", lambda: deal(picked, asked))
     step("shards", lambda: [len(t) for t in as_tables(with_shards(picked, dealt))])
-    step("plan", lambda: totals(demand(supply(picked, asked), asked), asked))
+    step("plan", lambda: totals(demand(apply_caps(index, asked)[1], asked), asked))
     train = dealt.filter(split="train")["index_row"].to_numpy()
     used = np.flatnonzero((picked["copies"] * (picked["split"] == "train")).to_numpy())
     shuffled = np.random.default_rng(0).permutation(train)

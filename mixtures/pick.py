@@ -25,24 +25,21 @@ from mixtures.deal import Dealt, deal, deal_samples, with_shards
 from mixtures.draws import SORTED_ROWS, Cut, Drawn, Draws, draws_of, in_val
 from mixtures.limits import kept_fractions
 from mixtures.samples import Samples, component_places, ranks, samples_of
-from mixtures.supply import CHOSEN, Fractions, Rows, parts_read, supply, supply_of, why_gone
+from mixtures.supply import CHOSEN, Fractions, Rows, parts_read, supply_of, why_gone
 
 __all__ = [
     "INDEX",
     "Dealt",
     "apply_caps",
     "as_tables",
-    "budgets",
     "categorical",
     "component_places",
     "deal",
     "deal_samples",
     "in_val",
     "pick",
-    "pick_notes",
     "pick_samples",
     "shortage_notes",
-    "supply",
     "unit_of",
     "why_gone",
     "with_shards",
@@ -255,16 +252,14 @@ def apply_caps(
     rows: Rows | None = None,
     read: Fractions | None = None,
     licences: Mapping[str, str] | None = None,
-) -> pl.DataFrame:
-    """The index with `split`, and in `rule` what keep, max_samples, grades and limits take.
-
-    Reads and raises as `pick`, but no shortage; `copies` are 0. What is left is the supply.
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(The index with `split`, and in `rule` what keep, max_samples, grades and limits take; the
+    supply that is left). Reads and raises as `pick`, but no shortage; `copies` are 0.
     """
     samples, order = _known_samples(index, mixture, licences)
-    draws, _ = capped(samples, mixture, rows=rows, read=read, at_once=SORTED_ROWS)
-    return _with(
-        index, samples, applied(samples, draws, {}, mixture, at_once=SORTED_ROWS), order, mixture
-    )
+    draws, supply = capped(samples, mixture, rows=rows, read=read, at_once=SORTED_ROWS)
+    left = applied(samples, draws, {}, mixture, at_once=SORTED_ROWS)
+    return _with(index, samples, left, order, mixture), supply
 
 
 def _known_samples(
@@ -311,29 +306,3 @@ def with_picks(
         copies=pl.Series(copies),
         rule=pl.coalesce("rule", names.gather(reason)),
     )
-
-
-def budgets(
-    index: pl.DataFrame,
-    mixture: Mixture,
-    *,
-    rows: Rows | None = None,
-    read: Fractions | None = None,
-    licences: Mapping[str, str] | None = None,
-) -> pl.DataFrame:
-    """Supply and budget per stratum of an index whose `rule` and `split` are set (see allocate)."""
-    table = supply(index, mixture, rows=rows, read=read, licences=licences)
-    return allocate(table, mixture, gone=lambda: why_gone([index], mixture, causes={}))
-
-
-def pick_notes(
-    picked: pl.DataFrame,
-    mixture: Mixture,
-    *,
-    rows: Rows | None = None,
-    read: Fractions | None = None,
-    licences: Mapping[str, str] | None = None,
-) -> list[str]:
-    """What `on_shortage` did to a picked index, a sentence per component; none where none was."""
-    table = budgets(picked, mixture, rows=rows, read=read, licences=licences)
-    return shortage_notes(table, mixture)

@@ -1,6 +1,6 @@
 """What of an index could be used, per stratum, and in a sentence why what is gone is gone.
 
-Samples or an index in memory --supply--> the table that `allocate` shares out
+Samples, what caps and limits leave of them --supply_of--> the table that `allocate` shares out
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,7 @@ import polars as pl
 
 from mixtures.allocate import caps_of
 from mixtures.config import Mixture
-from mixtures.copies import unit_of
 from mixtures.draws import Draws
-from mixtures.limits import limit_masks
 from mixtures.samples import Samples
 
 Fractions = Mapping[tuple[str, str], float]
@@ -34,7 +32,11 @@ CHOSEN = ("keep", "max_samples", "grade")
 
 
 def supply_of(samples: Samples, draws: Draws, mixture: Mixture, parts: Fractions) -> pl.DataFrame:
-    """As `supply`, of what caps and limits leave."""
+    """What caps and limits leave, per stratum, in the order of the mixture (columns: see allocate),
+    where not all was read as estimated from what was; and `there`, the fraction that was read.
+
+    Every component has a line, and every subset of a weighted one, even where nothing is left.
+    """
     lines = []
     for (code, limited), (train, val) in draws.strata.items():
         if len(train) or len(val):
@@ -42,50 +44,10 @@ def supply_of(samples: Samples, draws: Draws, mixture: Mixture, parts: Fractions
             counts = [train.sums[name] for name in ("tokens", "learned", "crops", "bytes")]
             sides = (len(val), val.total)
             lines.append((component, subset, limited, len(train), train.total, *counts, *sides))
-    return _whole_supply(pl.DataFrame(lines, schema=SUPPLY, orient="row"), mixture, parts)
+    return whole_supply(pl.DataFrame(lines, schema=SUPPLY, orient="row"), mixture, parts)
 
 
-def supply(
-    index: pl.DataFrame,
-    mixture: Mixture,
-    *,
-    rows: Rows | None = None,
-    read: Fractions | None = None,
-    licences: Mapping[str, str] | None = None,
-) -> pl.DataFrame:
-    """What could be used, per stratum, in the order of the mixture (columns: see allocate), where
-    not all was read as estimated from what was; and `there`, the fraction of it that was read.
-
-    Every component has a line, and every subset of a weighted one, even where nothing is left.
-    """
-    train, val = pl.col("split") == "train", pl.col("split") == "val"
-    limited = limit_masks(index, mixture, licences=licences or {})
-    table = (
-        index.lazy()
-        .with_columns(unit=unit_of(mixture), limited=limited)
-        .filter(pl.col("rule").is_null())
-        .group_by("component", "subset", "limited")
-        .agg(
-            samples=train.sum().cast(pl.Int64),
-            units=pl.col("unit").filter(train).sum(),
-            tokens=pl.col("num_tokens").filter(train).cast(pl.Int64).sum(),
-            learned=pl.col("num_learned").filter(train).cast(pl.Int64).sum(),
-            crops=pl.col("num_crops").filter(train).cast(pl.Int64).sum(),
-            bytes=pl.col("num_bytes").filter(train).cast(pl.Int64).sum(),
-            val_samples=val.sum().cast(pl.Int64),
-            val_units=pl.col("unit").filter(val).sum(),
-        )
-        .collect()
-        .with_columns(pl.col("component", "subset").cast(pl.String))
-    )
-    stays = pl.col("rule").is_null() | pl.col("rule").cast(pl.String).str.starts_with("limit_")
-    by = index.group_by("component", "subset").agg(read=pl.len(), live=stays.sum())
-    counts = {(str(c), str(s)): (count, live) for c, s, count, live in by.iter_rows()}
-    parts = _counted_parts(counts, mixture, rows=rows or {}, read=read or {})
-    return _whole_supply(table.select(list(SUPPLY)), mixture, parts)
-
-
-def _whole_supply(table: pl.DataFrame, mixture: Mixture, parts: Fractions) -> pl.DataFrame:
+def whole_supply(table: pl.DataFrame, mixture: Mixture, parts: Fractions) -> pl.DataFrame:
     """What could be used, given SUPPLY of what was read; `parts`: the fraction that is of it."""
     there = pl.Series([parts.get(key, 1.0) for key in table.select("component", "subset").rows()])
     counts = pl.col("samples", "tokens", "learned", "crops", "bytes", "val_samples")
@@ -114,31 +76,16 @@ def _whole_supply(table: pl.DataFrame, mixture: Mixture, parts: Fractions) -> pl
 def parts_read(
     samples: Samples, draws: Draws, mixture: Mixture, *, rows: Rows, read: Fractions
 ) -> dict[tuple[str, str], float]:
-    """(component, subset) -> the fraction that was read of what it could give, where not all."""
-    counts = {
-        subset: (int(count), int(live))
-        for subset, count, live in zip(
-            samples.subsets, samples.rows_of_subsets(), draws.live, strict=True
-        )
-    }
-    return _counted_parts(counts, mixture, rows=rows, read=read)
-
-
-def _counted_parts(
-    counts: Mapping[tuple[str, str], tuple[int, int]],
-    mixture: Mixture,
-    *,
-    rows: Rows,
-    read: Fractions,
-) -> dict[tuple[str, str], float]:
     """(component, subset) -> the fraction that was read of what it could give under its caps, where
-    that is not all. `counts`: the same -> samples read, and those that no rule but a limit took.
+    that is not all.
     """
     found = {}
-    for key, (count, live) in counts.items():
+    sizes = zip(samples.subsets, samples.rows_of_subsets(), draws.live, strict=True)
+    for key, count, live in sizes:
         if key in read and live:
-            caps = caps_of(mixture, *key, rows=rows.get(key, count))
-            found[key] = live / min([live / read[key], *(float(most) for _, most in caps)])
+            caps = caps_of(mixture, *key, rows=rows.get(key, int(count)))
+            most = min([live / read[key], *(float(most) for _, most in caps)])
+            found[key] = float(live / most)
     return {key: min(1.0, part) for key, part in found.items() if part < 1}
 
 

@@ -244,10 +244,8 @@ def supply_of(mixture: Mixture, measured: dict[str, list[Piece]]) -> pl.DataFram
     index = index_of([p for found in measured.values() for p in found], mine)
     licences = licences_of(mine)
     rows = whole_rows([p for found in measured.values() for p in found])
-    judged = picking.apply_caps(index, mine, rows=rows, licences=licences)
-    counted = picking.supply(judged, mine, licences=licences).with_columns(
-        modality=pl.lit(None, pl.String), basis=pl.lit("measured")
-    )
+    judged, supply = picking.apply_caps(index, mine, rows=rows, licences=licences)
+    counted = supply.with_columns(modality=pl.lit(None, pl.String), basis=pl.lit("measured"))
     seconds = (
         judged.filter(pl.col("rule").is_null())
         .group_by("component", "subset")

@@ -129,24 +129,55 @@ def is_truncated(error: json.JSONDecodeError, buffer: str, position: int) -> boo
 def array_spans(stream: BinaryIO, url: str, *, start: int = 0, first: int = 0) -> Iterator[Span]:
     """The rows of a JSON array, from the one at byte `start` (0: of the whole file), read in
     chunks, the first of `first` bytes; raises ValueError where it is broken.
-
-    The buffer is latin-1 text, one character per byte, so that positions are byte offsets; JSON's
-    own syntax is ASCII, and each row is decoded as UTF-8 afterwards.
     """
     if start or stream.seekable():
         stream.seek(start)
-    base, size = start, first or CHUNK
-    buffer = stream.read(size).decode("latin-1")
-    position = 0 if start else buffer.index("[") + 1
+    opening = "" if start else "["
+    for offset, length, (row,) in values(
+        stream, url, opening, "]", decode_element, start=start, first=first
+    ):
+        yield offset, length, row
+
+
+def members(stream: BinaryIO, url: str) -> Iterator[tuple[str, object]]:
+    """(name, value) of every member of the JSON object that the file is, in order, a chunk in
+    memory at a time; raises ValueError where it is broken.
+    """
+    for _, _, (name, value) in values(stream, url, "{", "}", decode_member):
+        yield str(name), value
+
+
+Decode = Callable[[str, int], tuple[tuple[object, ...], int]]
+"""(buffer, position) -> (what stands there, its value last; where it ends)."""
+
+
+def values(
+    stream: BinaryIO,
+    url: str,
+    opening: str,
+    closing: str,
+    decode: Decode,
+    *,
+    start: int = 0,
+    first: int = 0,
+) -> Iterator[tuple[int, int, tuple[object, ...]]]:
+    """(offset, length, what was decoded) of all from after `opening` up to `closing`; the stream
+    stands at byte `start`. At first `first` bytes are read, then smaller chunks, or all in CHUNKs.
+
+    The buffer is latin-1 text, one character per byte, so that positions are byte offsets; JSON's
+    own syntax is ASCII, and each value is decoded as UTF-8 afterwards.
+    """
+    buffer = stream.read(first or CHUNK).decode("latin-1")
+    base, position = start, buffer.index(opening) + len(opening)
     ended = False
     while True:
         space = SPACE.match(buffer, position)
         position = space.end() if space else position
-        if buffer[position : position + 1] == "]":
+        if buffer[position : position + 1] == closing:
             return
         try:
-            row, end = decode_value(buffer, position)
-            cut = isinstance(row, int | float) and end > len(buffer) - CUT  # of a number, digits
+            found, end = decode(buffer, position)
+            cut = type(found[-1]) in (int, float) and end > len(buffer) - CUT  # more digits
             problem = ""
         except json.JSONDecodeError as error:
             cut = is_truncated(error, buffer, position)
@@ -159,8 +190,24 @@ def array_spans(stream: BinaryIO, url: str, *, start: int = 0, first: int = 0) -
         elif problem:
             raise ValueError(problem)
         else:
-            yield base + position, end - position, row
+            yield base + position, end - position, found
             position = end
+
+
+def decode_element(buffer: str, position: int) -> tuple[tuple[object], int]:
+    """(the element at `position`, where it ends); raises JSONDecodeError."""
+    value, end = decode_value(buffer, position)
+    return (value,), end
+
+
+def decode_member(buffer: str, position: int) -> tuple[tuple[str, object], int]:
+    """(name and value of the member at `position`, where it ends); raises JSONDecodeError."""
+    name, end = decode_value(buffer, position)
+    between = COLON.match(buffer, end)
+    if not isinstance(name, str) or between is None:
+        raise json.JSONDecodeError("Expecting a name and ':'", buffer, end)
+    value, end = decode_value(buffer, between.end())
+    return (name, value), end
 
 
 Whole = Callable[[object], bool]
@@ -209,42 +256,3 @@ def first_row(stream: BinaryIO, start: int, stop: int, whole: Whole) -> int | No
         if not more:
             position = buffer.find("{", position + 1)
     return None
-
-
-def members(stream: BinaryIO, url: str) -> Iterator[tuple[str, object]]:
-    """(name, value) of every member of the JSON object that the file is, in order, a chunk in
-    memory at a time; raises ValueError where it is broken.
-    """
-    buffer = stream.read(CHUNK).decode("latin-1")
-    base, position, ended = 0, buffer.index("{") + 1, False
-    while True:
-        space = SPACE.match(buffer, position)
-        position = space.end() if space else position
-        if buffer[position : position + 1] == "}":
-            return
-        try:
-            name, value, end = decode_member(buffer, position)
-            cut = not isinstance(value, str | dict | list) and end > len(buffer) - CUT
-            problem = ""
-        except json.JSONDecodeError as error:
-            cut = is_truncated(error, buffer, position)
-            problem = f"{url}: broken JSON at byte {base + error.pos}: {error.msg}"
-        if cut and not ended:
-            more = stream.read(max(CHUNK, len(buffer) - position))
-            ended = not more
-            base += position
-            buffer, position = buffer[position:] + more.decode("latin-1"), 0
-        elif problem:
-            raise ValueError(problem)
-        else:
-            yield name, value
-            position = end
-
-
-def decode_member(buffer: str, position: int) -> tuple[str, object, int]:
-    """(name, value, where it ends) of the member at `position`; raises JSONDecodeError."""
-    name, end = decode_value(buffer, position)
-    between = COLON.match(buffer, end)
-    if not isinstance(name, str) or between is None:
-        raise json.JSONDecodeError("Expecting a name and ':'", buffer, end)
-    return name, *decode_value(buffer, between.end())

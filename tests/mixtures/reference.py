@@ -12,7 +12,8 @@ from mixtures.allocate import allocate, caps_of
 from mixtures.config import Mixture
 from mixtures.copies import unit_of
 from mixtures.limits import kept_fractions, limit_masks
-from mixtures.pick import in_val, supply
+from mixtures.pick import in_val
+from mixtures.supply import SUPPLY, whole_supply
 
 FIT_WINDOW = 256
 
@@ -28,6 +29,28 @@ def pick(index: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
     frame = frame.with_columns(limited=limit_masks(frame, mixture, licences={}))
     copies = copies_of(frame, table, mixture, rank, keys)
     return frame.drop("limited").with_columns(copies=pl.Series(copies))
+
+
+def supply(index: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
+    """As `mixtures.supply.supply_of`, of an index of which all was read."""
+    train, val = pl.col("split") == "train", pl.col("split") == "val"
+    counts = {"tokens": "num_tokens", "learned": "num_learned"}
+    counts |= {"crops": "num_crops", "bytes": "num_bytes"}
+    limited = limit_masks(index, mixture, licences={})
+    table = (
+        index.with_columns(unit=unit_of(mixture), limited=limited)
+        .filter(pl.col("rule").is_null())
+        .group_by("component", "subset", "limited")
+        .agg(
+            samples=train.sum().cast(pl.Int64),
+            units=pl.col("unit").filter(train).sum(),
+            val_samples=val.sum().cast(pl.Int64),
+            val_units=pl.col("unit").filter(val).sum(),
+            **{name: pl.col(of).filter(train).cast(pl.Int64).sum() for name, of in counts.items()},
+        )
+        .with_columns(pl.col("component", "subset").cast(pl.String))
+    )
+    return whole_supply(table.select(list(SUPPLY)), mixture, {})
 
 
 def _ranks(index: pl.DataFrame, mixture: Mixture, keys: np.ndarray) -> np.ndarray:

@@ -9,9 +9,19 @@ from hypothesis import strategies as st
 
 from mixtures import draw
 from mixtures.columns import in_memory
+from mixtures.config import Mixture
 from mixtures.copies import share_to_reach
 from mixtures.draws import DRAW, Drawn
-from mixtures.pick import INDEX, as_tables, budgets, categorical, pick, pick_notes, supply
+from mixtures.pick import (
+    INDEX,
+    apply_caps,
+    as_tables,
+    categorical,
+    pick,
+    pick_samples,
+    shortage_notes,
+)
+from mixtures.samples import samples_of
 from tests.mixtures.synthetic import index_of, mixture_of
 
 MODALITY = {"text": "text", "image": "image", "video": "video", "multi": "multi_image"}
@@ -33,6 +43,11 @@ INDEX_4 = index_of(
     },
     modality=MODALITY,
 )
+
+
+def budgets(index: pl.DataFrame, mixture: Mixture) -> pl.DataFrame:
+    """Supply and budget per stratum."""
+    return pick_samples(samples_of(index, mixture, licences={})[0], mixture).budgets
 
 
 def used(picked: pl.DataFrame, measure: str, *by: str, split: str = "train") -> dict:
@@ -143,10 +158,10 @@ def test_keep_is_the_reason_before_max_samples():
 def test_without_weights_all_subsets_are_used_equally_often():
     mixture = mixture_of({"image": 1.0}, tokens=1_700_000)
     picked = pick(INDEX_4.filter(component="image"), mixture)
-    table = budgets(picked, mixture)
+    table = budgets(INDEX_4.filter(component="image"), mixture)
     assert table["epochs"].max() - table["epochs"].min() < 1e-9
     got = used(picked, "tokens", "component", "subset")
-    whole = dict(supply(picked, mixture).select("subset", "units").iter_rows())
+    whole = dict(table.select("subset", "units").iter_rows())
     for (_, subset), units in got.items():
         assert abs(units / whole[subset] - table["epochs"][0]) * whole[subset] < 2500
 
@@ -294,18 +309,18 @@ def test_a_component_picked_alone_uses_what_it_uses_beside_the_others():
 
 def test_what_a_shortage_did_is_said_of_the_picked_index():
     mixture = mixture_of(RATIOS, tokens=10**9, on_shortage="shrink")
-    told = pick_notes(pick(INDEX_4, mixture), mixture)
+    told = shortage_notes(budgets(INDEX_4, mixture), mixture)
     assert [line.split(":")[0] for line in told] == [*RATIOS]
     assert "on_shortage: shrink" in told[0]
     enough = mixture_of(RATIOS, tokens=400_000)
-    assert pick_notes(pick(INDEX_4, enough), enough) == []
+    assert shortage_notes(budgets(INDEX_4, enough), enough) == []
 
 
 def test_thousands_of_millions_of_tokens_are_counted():
     """Of one component: more than an int32 holds, as Polars would sum int32."""
     most = pl.lit(2**30, pl.Int32)
-    index = INDEX_4.with_columns(num_tokens=most, num_learned=most, split=pl.lit("train"))
-    table = supply(index, mixture_of(RATIOS))
+    index = INDEX_4.with_columns(num_tokens=most, num_learned=most)
+    _, table = apply_caps(index, mixture_of(RATIOS, val_fraction=0.0))
     sizes = {tuple(key): n for *key, n in INDEX_4.group_by("component", "subset").len().iter_rows()}
     assert max(sizes.values()) * 2**30 > 2**31
     for *key, tokens, learned in table.select(

@@ -7,7 +7,7 @@ import pytest
 
 from mixtures.allocate import allocate
 from mixtures.config import Component, Frames, Limit
-from mixtures.pick import pick, supply
+from mixtures.pick import apply_caps, pick
 from mixtures.plan import (
     MODELS,
     BuildSpeed,
@@ -88,7 +88,7 @@ RATIOS = {"text": 0.2, "image": 0.5, "video": 0.3}
 def test_demand_is_what_picking_then_takes(measure, tokens):
     mixture = mixture_of(RATIOS, tokens=tokens, measure=measure)
     picked = pick(INDEX_3, mixture)
-    table = demand(supply(picked, mixture), mixture)
+    table = demand(apply_caps(INDEX_3, mixture)[1], mixture)
     train = picked.filter(split="train")
     for line in table.iter_rows(named=True):
         mine = train.filter(component=line["component"])
@@ -105,7 +105,7 @@ def test_demand_is_what_picking_then_takes(measure, tokens):
 
 def test_demand_is_what_allocate_grants():
     mixture = mixture_of(RATIOS, tokens=500_000)
-    table = supply(pick(INDEX_3, mixture), mixture)
+    _, table = apply_caps(INDEX_3, mixture)
     granted = (
         allocate(table, mixture)
         .group_by("component", maintain_order=True)
@@ -116,7 +116,7 @@ def test_demand_is_what_allocate_grants():
 
 def test_a_shortage_and_a_component_without_supply_are_shown_and_not_raised():
     mixture = mixture_of(RATIOS, tokens=80_000_000)
-    table = demand(supply(INDEX_3, mixture).filter(pl.col("component") != "text"), mixture)
+    table = demand(apply_caps(INDEX_3, mixture)[1].filter(pl.col("component") != "text"), mixture)
     assert table["component"].to_list() == list(RATIOS)
     assert table["short"].all()
     text = table.row(0, named=True)
@@ -125,7 +125,7 @@ def test_a_shortage_and_a_component_without_supply_are_shown_and_not_raised():
 
 def test_rows_are_bounded_by_tokens_or_by_crops():
     mixture = mixture_of(RATIOS, tokens=1_000_000)
-    table = demand(supply(INDEX_3, mixture), mixture)
+    table = demand(apply_caps(INDEX_3, mixture)[1], mixture)
     loose = totals(table, mixture)
     assert loose["tokens"] == pytest.approx(1_000_000)
     assert loose["rows"] == -(-loose["tokens"] // (8192 * 0.99))
