@@ -82,7 +82,7 @@ def test_a_literal_image_token_stays_text(mix):
 def test_again_does_nothing_and_says_so(mix, world, capsys):
     written = lambda: {p: p.stat().st_mtime_ns for p in mix.rglob("*")}
     before = written()
-    assert main(["build", f"mixture={world}", f"output={mix}", f"work={mix}/../work"]) == 0
+    build(world, mix.parent, f"output={mix}")
     assert "nothing to do" in capsys.readouterr().out
     assert written() == before
 
@@ -101,8 +101,7 @@ def test_a_changed_ratio_redoes_only_pick_and_pack(world, tmp_path):
 
 def test_another_recipe_is_refused_with_the_field_that_changed(mix, world, capsys):
     before = digests(mix)
-    place = [f"output={mix}", f"work={mix}/../work", "workers=0"]
-    assert main(["build", f"mixture={world}", *place, "seed=4"]) == 2
+    assert main(words(world, mix.parent, f"output={mix}", "seed=4")) == 2
     said = capsys.readouterr().err
     assert "mixture.seed: was 3, now 4" in said
     assert "overwrite=true" in said

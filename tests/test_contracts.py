@@ -14,6 +14,7 @@ from pipelines.__main__ import main
 from pipelines.check import faults
 from pipelines.engine import tables
 from pipelines.report.finished import open_finished
+from tests.building import build
 from tokenization.schema import PACKED
 from tokenization.vocab import load_tokenizer
 
@@ -81,9 +82,8 @@ def test_recipe_says_what_was_used(mix):
 
 
 def test_the_resolved_mixture_builds_the_same_mixture(mix, tmp_path):
-    words = [f"mixture={mix}/mixture.yaml", f"output={tmp_path}/again", f"work={mix}/../work"]
-    assert main(["build", *words, "workers=0"]) == 0
-    again = json.loads((tmp_path / "again" / "recipe.json").read_text())
+    made = build(mix / "mixture.yaml", tmp_path, f"work={mix}/../work")
+    again = json.loads((made / "recipe.json").read_text())
     assert again["fingerprint"] == json.loads((mix / "recipe.json").read_text())["fingerprint"]
 
 
@@ -118,14 +118,13 @@ def test_check_finds_no_fault_and_finds_planted_ones(mix, tmp_path, capsys):
 
 
 def test_clean_keeps_what_a_finished_mixture_references(world, tmp_path, capsys):
-    words = [f"mixture={world}", f"work={tmp_path}/work", "workers=0"]
-    assert main(["build", *words, f"output={tmp_path}/a"]) == 0
-    assert main(["build", *words, f"output={tmp_path}/b", "encoding.media_intro_outro=false"]) == 0
+    build(world, tmp_path)
+    build(world, tmp_path, f"output={tmp_path}/b", "encoding.media_intro_outro=false")
     assert main(["clean", f"work={tmp_path}/work"]) == 0
     assert "0 folders" in capsys.readouterr().out
     (tmp_path / "b" / "recipe.json").unlink()
     assert main(["clean", f"work={tmp_path}/work", "remove=true"]) == 0
     # The tokens of b's three subsets, and the counts of its shards.
     assert "4 folders removed" in capsys.readouterr().out
-    assert main(["build", *words, f"output={tmp_path}/a"]) == 0
+    build(world, tmp_path)
     assert "nothing to do" in capsys.readouterr().out

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from mixtures.pick import INDEX
-from pipelines.__main__ import main
 from pipelines.check import folder_faults
 from pipelines.engine import tables
 from pipelines.report import digests
+from tests.building import build
 from tests.building import digests as folder_digests
 from tokenization.schema import PACKED_WRITTEN
 from trainer.data.integrity import damage, refuse_other_shard, write_list
@@ -155,8 +155,7 @@ def test_a_damaged_file_of_the_cache_is_named_and_made_again(mix, world, tmp_pat
         held = {path: path.read_bytes() for path in (work / kind).rglob("0*.arrow")}
         file = next(path for path, data in held.items() if image in data)
         flip(file, (held[file].index(image) + len(image) / 2) / len(held[file]))
-    words = [f"output={tmp_path}/mix", f"work={work}", "workers=0"]
-    assert main(["build", f"mixture={world}", *words]) == 0
+    build(world, tmp_path)
     said = capsys.readouterr().out
     assert f"{file} is damaged" in said
     assert "made again" in said

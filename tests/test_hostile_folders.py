@@ -9,6 +9,7 @@ from mixtures.names import problem
 from pipelines.__main__ import main
 from pipelines.clean import clean, keep_referenced, needed
 from pipelines.engine import ownership, tables
+from tests.building import words
 from trainer import checkpoint
 
 
@@ -29,9 +30,7 @@ def proj(tmp_path) -> Path:
 @pytest.mark.parametrize("key", ["output", "work"])
 def test_a_folder_of_the_users_is_refused_by_what_is_in_it(world, proj, tmp_path, capsys, key):
     before = contents(proj)
-    place = {"output": tmp_path / "out", "work": tmp_path / "work"} | {key: proj}
-    words = [f"{k}={v}" for k, v in place.items()]
-    assert main(["build", f"mixture={world}", "workers=0", "overwrite=true", *words]) == 2
+    assert main(words(world, tmp_path, "overwrite=true", f"{key}={proj}")) == 2
     assert "README.md, shards, stats.json" in capsys.readouterr().err
     assert contents(proj) == before
 
@@ -39,8 +38,7 @@ def test_a_folder_of_the_users_is_refused_by_what_is_in_it(world, proj, tmp_path
 def test_a_recipe_of_something_else_is_no_mark_of_ours(world, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "recipe.json").write_text('{"name": "cake", "flour": 300}')
-    words = [f"output={tmp_path}/out", f"work={tmp_path}/work", "workers=0"]
-    assert main(["build", f"mixture={world}", *words]) == 2
+    assert main(words(world, tmp_path, f"output={tmp_path}/out")) == 2
     assert "no recipe of a mixture" in capsys.readouterr().err
     assert contents(tmp_path / "out") == {"recipe.json": b'{"name": "cake", "flour": 300}'}
 
@@ -97,12 +95,11 @@ def test_names_that_lead_elsewhere_or_show_as_others_are_refused(world, tmp_path
     file = tmp_path / "m.yaml"
     file.write_text(text)
     if name:  # an empty one is the file's
-        words = [f"output={tmp_path}/out", f"work={tmp_path}/work", "workers=0"]
-        assert main(["build", f"mixture={file}", *words]) == 2
+        assert main(words(file, tmp_path)) == 2
         said = capsys.readouterr().err
         assert "\x1b" not in said
         assert "\u202e" not in said
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "mix").exists()
 
 
 @pytest.mark.parametrize(

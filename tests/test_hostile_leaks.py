@@ -8,6 +8,7 @@ import pytest
 from pipelines.__main__ import main
 from pipelines.engine.private import hidden, is_path
 from pipelines.report.card import markdown_cell
+from tests.building import build, words
 from tests.pipelines.sources.making import png, write, write_lines
 
 SECRETS = {
@@ -50,9 +51,7 @@ def published(tmp_path_factory) -> tuple[Path, Path]:
         "filters: {empty_answer: {}, duplicate_sample: {}, personal_information: {mode: rewrite}}\n"
         f"components: {{talks: {{source: messages, data: {root}/rows.jsonl, ratio: 1}}}}\n"
     )
-    words = [f"output={root}/mix", f"work={root}/work", "workers=0"]
-    assert main(["build", f"mixture={mixture}", *words]) == 0
-    return root / "mix", root
+    return build(mixture, root), root
 
 
 def test_no_file_that_push_would_upload_holds_a_secret(published):
@@ -86,13 +85,12 @@ def test_its_mixture_builds_it_again_here_and_says_what_to_name_elsewhere(
     published, tmp_path, monkeypatch, capsys
 ):
     mix, root = published
-    words = [f"mixture={mix}/mixture.yaml", f"output={mix}", f"work={root}/work", "workers=0"]
-    assert main(["build", *words]) == 0
+    build(mix / "mixture.yaml", root)
     assert "nothing to do" in capsys.readouterr().out
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
-    assert main(["build", *words]) == 2
+    assert main(words(mix / "mixture.yaml", root)) == 2
     assert "components.NAME.data=PATH" in capsys.readouterr().err
-    assert main(["build", *words, f"components.talks.data={root}/rows.jsonl"]) == 0
+    build(mix / "mixture.yaml", root, f"components.talks.data={root}/rows.jsonl")
 
 
 def test_a_variable_of_the_environment_is_not_read(tmp_path, monkeypatch, capsys):

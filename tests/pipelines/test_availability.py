@@ -10,6 +10,7 @@ from mixtures.reading import bundled_mixtures
 from pipelines.__main__ import main
 from pipelines.availability import lacks_of, refuse, settled
 from pipelines.survey import Place
+from tests.building import build, words
 from tests.laid_out import lay_out
 from tokenization.schema import Encoding
 
@@ -125,8 +126,7 @@ def test_a_mirror_without_videos_is_refused_before_anything_is_read(tmp_path, ca
     mirror = lay_out(tmp_path / "mirror", made)
     for archive in mirror.rglob("*.tar.gz"):
         archive.unlink()
-    words = [f"mixture={tmp_path}/small.yaml", f"data={mirror}", f"output={tmp_path}/out"]
-    assert main(["build", *words, f"work={tmp_path}/work", "workers=0"]) == 2
+    assert main(words(tmp_path / "small.yaml", tmp_path, f"data={mirror}")) == 2
     told = capsys.readouterr().err
     assert "star (40 %): 2_3_m_nextqa: missing_media: rows name 'clips/2_3_m_nextqa_0.mp4'" in told
     assert "so are 2_3_m_youtube_v0_1" in told
@@ -138,16 +138,15 @@ def test_what_is_left_out_stands_in_the_card_and_not_in_the_fingerprint(tmp_path
     mixture(tmp_path, STAR % "optional: true, instead: [charts]")
     made = load(str(tmp_path / "small.yaml"), encoding=Encoding)
     mirror = lay_out(tmp_path / "mirror", made)
-    words = [f"data={mirror}", f"work={tmp_path}/work", "workers=0"]
-    file = f"mixture={tmp_path}/small.yaml"
-    assert main(["build", file, f"output={tmp_path}/a", *words]) == 0
+    said = [f"data={mirror}", f"work={tmp_path}/work"]
+    build(tmp_path / "small.yaml", tmp_path / "a", *said)
     assert "star (optional, 40 %) is left out" in capsys.readouterr().out
-    card = (tmp_path / "a" / "README.md").read_text()
+    card = (tmp_path / "a" / "mix" / "README.md").read_text()
     assert "is left out: the videos of starb" in card
     assert "Nothing was checked against any benchmark" in card
     alone = ["components.star.ratio=0", "components.charts.ratio=1"]
-    assert main(["build", file, f"output={tmp_path}/b", *words, *alone]) == 0
-    one, other = (json.loads((tmp_path / n / "recipe.json").read_text()) for n in "ab")
+    build(tmp_path / "small.yaml", tmp_path / "b", *said, *alone)
+    one, other = (json.loads((tmp_path / n / "mix" / "recipe.json").read_text()) for n in "ab")
     assert one["fingerprint"] == other["fingerprint"]
 
 
@@ -155,8 +154,8 @@ def test_a_shortage_leads_with_what_is_known_of_missing_media(tmp_path, capsys):
     mixture(tmp_path, STAR % f"max_epochs: 1, media: {tmp_path}/videos")
     (tmp_path / "videos").mkdir()
     mirror = lay_out(tmp_path / "mirror", load(str(tmp_path / "small.yaml"), encoding=Encoding))
-    words = [f"data={mirror}", f"work={tmp_path}/work", f"output={tmp_path}/out", "workers=0"]
-    assert main(["build", f"mixture={tmp_path}/small.yaml", *words, "probe=false"]) == 2
+    said = words(tmp_path / "small.yaml", tmp_path, f"data={mirror}", "probe=false")
+    assert main(said) == 2
     told = capsys.readouterr().err
     start = (
         "small: star: all 4 rows read were rejected: missing_media 4 (the videos of starb are not"

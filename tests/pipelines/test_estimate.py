@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from pipelines.__main__ import main
 from pipelines.estimate import training_of
-from tests.building import digests
+from tests.building import digests, words
 
 
 def test_a_cached_mixture_is_planned_from_what_was_measured(world, mix, capsys):
@@ -40,8 +40,7 @@ def test_the_flagship_is_planned_from_recorded_sizes_without_network(capsys, tmp
 
 
 def test_a_forbidden_licence_is_refused_before_anything_runs(world, tmp_path, capsys):
-    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={tmp_path}/w", "workers=0"]
-    assert main(["build", *words, "licenses.forbid=[Apache-2.0]"]) == 2
+    assert main(words(world, tmp_path, "licenses.forbid=[Apache-2.0]")) == 2
     said = capsys.readouterr().err
     assert "text (Apache-2.0" in said
     assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ from pipelines.engine import tables
 from pipelines.export_files import LITERAL
 from pipelines.exporting import export, write_preview
 from pipelines.report.finished import open_finished
+from tests.building import words
 from tests.laid_out import small_world
 from tests.pipelines.sources.making import coarse_jpeg
 
@@ -63,8 +64,7 @@ def mixture(tmp_path_factory) -> Path:
 
 
 def build(file: Path, output: Path, *more: str) -> Path:
-    place = [f"output={output}", f"work={output}-work", "workers=0"]
-    assert main(["build", f"mixture={file}", *place, *more]) == 0
+    assert main(words(file, output, f"output={output}", f"work={output}-work", *more)) == 0
     return output
 
 

@@ -1,6 +1,7 @@
 """The list of a benchmark, made by the command, keeps its items out of a mixture."""
 
 import base64
+import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,10 +12,17 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.engine import tables
+from tests.building import build, words
 from tests.pipelines.sources.making import coarse_jpeg
 
 
-def test_a_benchmark_named_in_a_mixture_is_kept_out(world, mix, tmp_path, capsys):
+@pytest.fixture
+def begun(mix, tmp_path):
+    """The cache of the small mixture, to be added to: TMP/work."""
+    shutil.copytree(mix.parent / "work", tmp_path / "work")
+
+
+def test_a_benchmark_named_in_a_mixture_is_kept_out(world, begun, tmp_path, capsys):
     rows = [
         (
             str(i),
@@ -28,18 +36,16 @@ def test_a_benchmark_named_in_a_mixture_is_kept_out(world, mix, tmp_path, capsys
     made = f"{tmp_path}/bench.parquet"
     assert main(["hashes", "bench", f"data={tmp_path}/bench.tsv", f"output={made}"]) == 0
     assert "items 2" in capsys.readouterr().out
-    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={mix}/../work", "workers=0"]
-    assert main(["build", *words, f"benchmarks=[{made}]"]) == 0
+    build(world, tmp_path, f"benchmarks=[{made}]")
     index = pl.DataFrame(tables.read(tmp_path / "mix" / "index.arrow"))
     hit = index.filter(rule="contaminated")
     assert hit["id"].to_list() == ["cauldron/ai2d/000020", "cauldron/ai2d/000021"]
-    main(["show", f"{tmp_path}/mix", "rule=contaminated", f"work={mix}/../work"])
+    main(["show", f"{tmp_path}/mix", "rule=contaminated", f"work={tmp_path}/work"])
     assert "bench" in capsys.readouterr().out
 
 
 def test_a_list_that_is_not_there_is_said(world, tmp_path, capsys):
-    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={tmp_path}/w", "workers=0"]
-    assert main(["build", *words, "benchmarks=[nothing]"]) == 2
+    assert main(words(world, tmp_path, "benchmarks=[nothing]")) == 2
     assert "hashes/nothing.parquet" in capsys.readouterr().err
 
 
@@ -60,7 +66,7 @@ def files(tmp_path):
 
 
 def test_a_set_is_made_by_one_command_and_the_card_says_what_each_found(
-    files, world, mix, tmp_path, capsys, monkeypatch
+    files, world, begun, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     assert main(["hashes", "smolvlm", f"data={files}"]) == 2, "eight files are not there"
@@ -71,8 +77,7 @@ def test_a_set_is_made_by_one_command_and_the_card_says_what_each_found(
     made = pq.read_schema("hashes/smolvlm/MMStar.parquet")
     assert made.names == ["kind", "hash", "item"]
     assert made.metadata[b"hash_list"]
-    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={mix}/../work", "workers=0"]
-    assert main(["build", *words, "benchmarks=[smolvlm]"]) == 0
+    build(world, tmp_path, "benchmarks=[smolvlm]")
     assert "8 benchmarks of smolvlm have no hash list here" in capsys.readouterr().out
     card = (tmp_path / "mix" / "README.md").read_text()
     assert "| MMStar | 1 | 1 |" in card
@@ -84,22 +89,19 @@ def test_a_set_is_made_by_one_command_and_the_card_says_what_each_found(
 
 
 def test_without_any_list_the_card_says_that_nothing_was_checked(
-    world, mix, tmp_path, capsys, monkeypatch
+    world, begun, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={mix}/../work", "workers=0"]
-    assert main(["build", *words, "benchmarks=[smolvlm]"]) == 0
+    build(world, tmp_path, "benchmarks=[smolvlm]")
     assert "python -m pipelines hashes smolvlm makes them" in capsys.readouterr().out
     card = (tmp_path / "mix" / "README.md").read_text()
     assert "Nothing was checked against any benchmark" in card
     assert "Not checked, for want of a hash list: OCRBench, AI2D\\_TEST" in card
 
 
-def test_samples_of_too_few_tokens_go_when_tokens_are_counted(world, mix, tmp_path):
-    words = [f"mixture={world}", f"output={tmp_path}/mix", f"work={mix}/../work", "workers=0"]
-    assert (
-        main(["build", *words, "components.text.filters={too_few_tokens: {min_tokens: 60}}"]) == 0
-    )
+def test_samples_of_too_few_tokens_go_when_tokens_are_counted(world, begun, tmp_path):
+    rule = "components.text.filters={too_few_tokens: {min_tokens: 60}}"
+    build(world, tmp_path, rule)
     index = pl.DataFrame(tables.read(tmp_path / "mix" / "index.arrow"))
     text, images = (index.filter(component=name) for name in ("text", "images"))
     short = text.filter(pl.col("num_tokens") < 60)

@@ -10,6 +10,7 @@ import pytest
 from pipelines.__main__ import main
 from pipelines.engine.ownership import claim_work
 from pipelines.preconditions import require_writable
+from tests.building import words
 from tests.pipelines.reading.test_walk import open_path, without_rights  # noqa: F401
 from tests.pipelines.sources.making import write, write_lines
 
@@ -24,9 +25,8 @@ def mixture(folder: Path, *, encoding: str = "", more: str = "", component: str 
     return write(folder / "m.yaml", text)
 
 
-def build(folder: Path, *words: str) -> int:
-    place = [f"output={folder}/out", f"work={folder}/work", "workers=0"]
-    return main(["build", f"mixture={folder}/m.yaml", *place, *words])
+def build(folder: Path, *more: str) -> int:
+    return main(words(folder / "m.yaml", folder, *more))
 
 
 def nothing_was_read(folder: Path) -> bool:
@@ -62,11 +62,9 @@ def test_a_damaged_model_of_a_rule(tmp_path, capsys):
 @pytest.mark.parametrize("key", ["output", "work"])
 def test_a_folder_that_cannot_be_written(tmp_path, capsys, key):
     mixture(tmp_path)
-    place = {"output": f"{tmp_path}/out", "work": f"{tmp_path}/work"}
-    place[key] = f"{tmp_path}/rows.jsonl/deeper"  # a file is in the way, whoever asks
-    words = [f"{name}={folder}" for name, folder in place.items()]
-    assert main(["build", f"mixture={tmp_path}/m.yaml", *words, "workers=0"]) == 2
-    assert f"{key}={place[key]}: cannot be written" in capsys.readouterr().err
+    place = f"{tmp_path}/rows.jsonl/deeper"  # a file is in the way, whoever asks
+    assert build(tmp_path, f"{key}={place}") == 2
+    assert f"{key}={place}: cannot be written" in capsys.readouterr().err
     assert nothing_was_read(tmp_path)
 
 
@@ -101,7 +99,7 @@ def test_what_was_not_read_stands_in_the_card_and_at_the_end(tmp_path, capsys):
     write(tmp_path / "tuesday.json", "[]")
     assert build(tmp_path) == 0
     assert "x: not read: tuesday.json" in " ".join(capsys.readouterr().out.split())
-    card = (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "mix" / "README.md").read_text()
     assert "not read: tuesday.json" in card
     assert "license:\n- cc-by-4.0" in card
     assert "| CC-BY-4.0 |" in card
@@ -146,8 +144,7 @@ def test_a_temporary_folder_too_long_for_ray_is_named(tmp_path, capsys, monkeypa
     long.mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(long))
     mixture(tmp_path)
-    place = [f"output={tmp_path}/out", f"work={tmp_path}/work", "workers=1"]
-    assert main(["build", f"mixture={tmp_path}/m.yaml", *place]) == 2
+    assert build(tmp_path, "workers=1") == 2
     said = capsys.readouterr().err
     assert f"TMPDIR={long}: too long for Ray" in said
     assert "RAY_TMPDIR=/tmp" in said

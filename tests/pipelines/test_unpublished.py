@@ -8,6 +8,7 @@ import pytest
 from pipelines.__main__ import main
 from pipelines.engine import tables
 from pipelines.report.show import show
+from tests.building import words
 from tests.pipelines.sources.making import cell, png, qa, write, write_lines, write_parquet
 from tests.pipelines.sources.test_any_type import ROWS, mutations
 
@@ -21,14 +22,12 @@ components:
 SECRET = "a secret of the row"
 
 
-def build(folder, components: str, *words: str) -> int:
-    path = write(folder / "m.yaml", MIXTURE + components)
-    place = [f"output={folder}/out/m", f"work={folder}/out/work", "workers=0"]
-    return main(["build", f"mixture={path}", *place, *words])
+def build(folder, components: str, *more: str) -> int:
+    return main(words(write(folder / "m.yaml", MIXTURE + components), folder / "out", *more))
 
 
 def index_of(folder) -> pl.DataFrame:
-    return pl.DataFrame(tables.read(folder / "out" / "m" / "index.arrow"))
+    return pl.DataFrame(tables.read(folder / "out" / "mix" / "index.arrow"))
 
 
 def test_mutated_rows_cost_themselves_in_a_build_and_are_told(tmp_path, capsys):
@@ -63,11 +62,11 @@ def test_mutated_rows_cost_themselves_in_a_build_and_are_told(tmp_path, capsys):
         ("undecodable_image", others[2][1]),
     ]
     assert others[2][1].startswith("image 1 of 1")
-    card = (tmp_path / "out" / "m" / "README.md").read_text()
+    card = (tmp_path / "out" / "mix" / "README.md").read_text()
     assert "messages is str, expected a list" in card
-    shown = show(str(tmp_path / "out/m"), rule="wrong_schema", component="chats", color=False)
+    shown = show(str(tmp_path / "out/mix"), rule="wrong_schema", component="chats", color=False)
     assert "messages is str, expected a list" in shown
-    for told in (card, shown, (tmp_path / "out/m/index.arrow").read_bytes().decode("latin-1")):
+    for told in (card, shown, (tmp_path / "out/mix/index.arrow").read_bytes().decode("latin-1")):
         assert SECRET not in told
 
 
@@ -86,7 +85,7 @@ def test_a_component_with_nothing_left_says_why_first_and_is_kept_to_be_looked_a
     assert "placeholder_mismatch 1 (1 <image> for no image or video)" in said
     assert said.index(why) < said.index("ratio")
     assert SECRET not in said
-    assert not (tmp_path / "out" / "m" / "recipe.json").exists()
+    assert not (tmp_path / "out" / "mix" / "recipe.json").exists()
     folder = tmp_path / "out" / "work" / "unpublished" / "m"
     assert f"python -m pipelines show {folder} rule=wrong_schema" in said
     shown = show(str(folder), rule="wrong_schema", work=str(tmp_path / "out" / "work"), color=False)
@@ -120,7 +119,7 @@ def test_redistribute_with_an_empty_component_does_what_it_says(tmp_path, capsys
     assert build(tmp_path, components, f"tokens={tokens}") == 2
     assert "b: all 4 rows read were rejected: wrong_schema 4" in capsys.readouterr().err
     assert build(tmp_path, components, f"tokens={tokens}", "on_shortage=redistribute") == 0
-    stats = json.loads((tmp_path / "out" / "m" / "stats.json").read_text())
+    stats = json.loads((tmp_path / "out" / "mix" / "stats.json").read_text())
     got = stats["components"]["a"]["got"]["tokens"]
     assert got == 1
     if tokens == "max":
