@@ -160,7 +160,7 @@ def _print_speeds(checkpoint: Path, mixture: Path, *, samples: int, ours: float)
     model, tokenizer, _, _ = open_checkpoint(str(checkpoint), device="cpu")
     fake = tokenizer.convert_tokens_to_ids("<fake_token_around_image>")
     rows = samples_of(mixture, limit=LIMIT)
-    bare = [without_images(row, fake=fake) for row in rows]
+    bare = [without_images(row, fake=fake)[0] for row in rows]
     others = [
         Row(*(vars(row) | {"images": rows[number - 1].images}).values())
         for number, row in enumerate(rows)

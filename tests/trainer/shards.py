@@ -58,6 +58,31 @@ def sample(number: int, kind: str, encoding: Encoding = ENCODING) -> dict:
     }
 
 
+def document(
+    name: str, pieces: list[str], encoding: Encoding = ENCODING, *, image: bool = True
+) -> list[dict]:
+    """The pieces of one document, all of whose text is learned; the first begins with an image."""
+    tokenizer = load_tokenizer("builtin")
+    marks = vocab(tokenizer, encoding)
+    made = []
+    for number, text in enumerate(pieces):
+        shown = image and not number
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        size = grid(40, 30, encoding=encoding, video=False)
+        before = image_ids(marks, *size).tolist() if shown else []
+        data = png(COLOURS["red"], 40, 30, sum(name.encode()))
+        made.append(
+            {
+                "id": f"toy/documents/{name}",
+                "input_ids": [*before, *ids],
+                "loss_mask": [False] * len(before) + [True] * len(ids),
+                "images": [{"bytes": data, "path": None}] * shown,
+                "grids": [{"rows": size[0], "cols": size[1]}] * shown,
+            }
+        )
+    return made
+
+
 def pack(samples: list[dict], encoding: Encoding = ENCODING) -> list[dict]:
     """Rows of PACKED, filled in order."""
     rows: list[dict] = []
@@ -87,8 +112,11 @@ def write(
     encoding: Encoding = ENCODING,
     name: str = "toy",
     shards: int = 2,
+    copies: dict[str, int] | None = None,
 ) -> Path:
-    """A finished mixture in `folder`, its rows dealt to `shards` files."""
+    """A finished mixture in `folder`, its rows dealt to `shards` files. `copies`: of samples that
+    are in it more than once.
+    """
     (folder / "shards").mkdir(parents=True)
     cuts = np.array_split(np.arange(len(rows)), shards)
     parts = {f"train-{i:05d}": [rows[j] for j in cut] for i, cut in enumerate(cuts)}
@@ -108,8 +136,10 @@ def write(
         (f"toy/{kind}/000000", "toy", kind, "words" if kind == "text" else "images")
         for kind in ("image", "images", "text")
     ]
-    names = ("id", "source", "subset", "component")
-    table = pa.table(dict(zip(names, map(list, zip(*index, strict=True)), strict=True)))
+    lines = [(*line, 1) for line in index]
+    lines += [(name, "toy", name.split("/")[1], "more", n) for name, n in (copies or {}).items()]
+    names = ("id", "source", "subset", "component", "copies")
+    table = pa.table(dict(zip(names, map(list, zip(*lines, strict=True)), strict=True)))
     with pa.ipc.new_file(str(folder / "index.arrow"), table.schema) as writer:
         writer.write_table(table)
     load_tokenizer(encoding.tokenizer).save_pretrained(str(folder / "tokenizer"))

@@ -1,6 +1,6 @@
 """What a checkpoint's weights lose on each held-out sample of a mixture."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,8 @@ from trainer.model import initial
 
 def sample_scores(config: Config, folder: Path, judge: Mixture) -> dict[str, SampleScore]:
     """By id: every val sample of `judge` that has a learned token, as the weights in `folder` of a
-    run of `config` see it. One process, on the device of the config.
+    run of `config` see it; one that was cut into pieces as the sum of them. One process, on the
+    device of the config.
     """
     tokenizer = initial.tokenizer_of([judge])
     refuse_mismatch(config, judge, vocabulary=len(tokenizer))
@@ -27,7 +28,7 @@ def sample_scores(config: Config, folder: Path, judge: Mixture) -> dict[str, Sam
     def make(row: Row) -> Batch:
         return collate([row], image_token=image_token)
 
-    alone = dataclasses.replace(config, parallel="auto", compile=False)
+    alone = replace(config, parallel="auto", compile=False)
     with parallel.processes(alone) as world:
         objective, _ = initial.initial_objective(alone, tokenizer, world, resume=folder)
         objective.eval()
@@ -38,7 +39,10 @@ def sample_scores(config: Config, folder: Path, judge: Mixture) -> dict[str, Sam
             for name, loss, tokens in zip(
                 batch.sample_ids, losses, batch.sample_learned, strict=True
             ):
-                prefix = name.rpartition("/")[0]
                 if tokens:
-                    found[name] = SampleScore(names.get(prefix, prefix), loss, tokens)
+                    prefix = name.rpartition("/")[0]
+                    before = found.get(name) or SampleScore(names.get(prefix, prefix), 0.0, 0)
+                    found[name] = replace(
+                        before, loss=before.loss + loss, tokens=before.tokens + tokens
+                    )
     return found

@@ -14,6 +14,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,8 +190,10 @@ def _refuse_leaks(held_out: Sequence[str], mixtures: Mapping[str, Path]) -> None
 
 
 def learned_tokens(mixture: Mixture, split: str) -> dict[str, int]:
-    """Learned tokens of every sample of a split, by id. Images are not read."""
-    found: dict[str, int] = {}
+    """Learned tokens of every sample of a split, by id: of all its copies, and of all pieces of one
+    that was cut. Images are not read.
+    """
+    found: Counter[str] = Counter()
     rows = Rows(mixture, split)
     for shard in range(len(rows.shards)):
         with pa.ipc.open_file(pa.memory_map(str(rows.fetch(shard)))) as reader:
@@ -202,5 +205,6 @@ def learned_tokens(mixture: Mixture, split: str) -> dict[str, int]:
                     starts = np.cumsum(lengths) - lengths
                     learned = np.add.reduceat(predicted_mask(mask, lengths).astype(int), starts)
                     names = batch.column("sample_ids").flatten().to_pylist()
-                    found.update(zip(names, learned.tolist(), strict=True))
+                    for name, count in zip(names, learned.tolist(), strict=True):
+                        found[name] += count
     return found

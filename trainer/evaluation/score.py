@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tokenization.terminal import log, say
@@ -115,7 +116,7 @@ def score(
     tables = [
         pq.read_table(part) for part in sorted(parts.glob("*.parquet")) if is_of(part, identity)
     ]
-    scores = once_each(pa.concat_tables(tables))
+    scores = once_each(pa.concat_tables(tables), copies_of(mixture))
     write(final, scores, identity)
     shutil.rmtree(parts)
     for line in summary(scores, held_out.components(mixture)):
@@ -228,31 +229,59 @@ def table_of(found: Sequence[AnswerLosses]) -> pa.Table:
     return pa.table(columns, schema=SCORES)
 
 
-def once_each(table: pa.Table) -> pa.Table:
-    """A line per id, in order of ids: a copy of a sample is scored beside other images, and the
-    pieces of a long document are one sample; means are by learned tokens.
+def once_each(table: pa.Table, copies: Mapping[str, int]) -> pa.Table:
+    """A line per id, in order of ids. `copies`: how often the shards hold a sample, if not once.
+
+    A copy is scored beside other images: numbers are means over copies. Pieces of a document that
+    was cut are one sample, and one answer: their tokens add up, means are by learned tokens, and
+    where some have images those without lose nothing by being without.
     """
     import polars as pl
 
-    frame = pl.DataFrame(pl.from_arrow(table))
+    found = pl.DataFrame(pl.from_arrow(table))
+    known = {"id": list(copies), "copies": list(copies.values())}
+    found = found.join(
+        pl.DataFrame(known, schema={"id": pl.String, "copies": pl.Int32}), on="id", how="left"
+    ).with_columns(pl.col("copies").fill_null(1))
+    bare = pl.col("loss_without_images").is_null() & (pl.col("learned") > 0)
+    for loss, gain in (
+        ("loss_without_images", "visual_gain"), ("loss_other_images", "image_match"),
+    ):  # fmt: skip
+        same = bare & pl.col(gain).is_not_null().any().over("id")
+        found = found.with_columns(
+            pl.when(same).then(pl.col("loss")).otherwise(loss).alias(loss),
+            pl.when(same).then(0.0).otherwise(gain).alias(gain),
+        )
     means = [field.name for field in SCORES if pa.types.is_floating(field.type)]
     lists = [field.name for field in SCORES if pa.types.is_list(field.type)]
-    known = {name: pl.col("learned").filter(pl.col(name).is_not_null()).sum() for name in means}
-    return (
-        frame.group_by("id", maintain_order=True)
-        .agg(
-            pl.col("learned").max(),
-            *(
-                ((pl.col(name) * pl.col("learned")).sum() / known[name]).alias(name)
-                for name in means
-            ),
-            *(pl.col(name).first() for name in lists),
-        )
-        .with_columns(pl.col(means).fill_nan(None))
-        .sort("id")
-        .to_arrow()
-        .cast(SCORES)
+    known_tokens = {n: pl.col("learned").filter(pl.col(n).is_not_null()).sum() for n in means}
+    lines = found.group_by("id", maintain_order=True).agg(
+        pl.col("learned").sum() // pl.col("copies").first(),
+        (pl.len() // pl.col("copies").first()).alias("pieces"),
+        *(
+            ((pl.col(name) * pl.col("learned")).sum() / known_tokens[name]).alias(name)
+            for name in means
+        ),
+        *(pl.col(name).first() for name in lists),
     )
+    lines = lines.with_columns(pl.col(means).fill_nan(None))
+    whole = {"answer_loss": "loss", "answer_visual_gain": "visual_gain"}
+    lines = lines.with_columns(
+        pl.when(pl.col("pieces") > 1).then(pl.concat_list(one)).otherwise(name).alias(name)
+        for name, one in whole.items()
+    )
+    return lines.select(SCORES.names).sort("id").to_arrow().cast(SCORES)
+
+
+def copies_of(mixture: Mixture) -> dict[str, int]:
+    """How often the shards hold each sample that they hold more than once."""
+    found: dict[str, int] = {}
+    with pa.ipc.open_file(pa.memory_map(str(mixture.folder / "index.arrow"))) as reader:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number).select(["id", "copies"])
+            more = batch.filter(pc.greater(batch["copies"], 1)).to_pydict()
+            found.update(zip(more["id"], more["copies"], strict=True))
+    return found
 
 
 def is_of(path: Path, identity: Mapping[str, str]) -> bool:

@@ -39,9 +39,10 @@ class AnswerLosses:
     """[answers], with images of other samples; NaN where the window has none of the same grids."""
 
 
-def without_images(row: Row, *, fake: int) -> Row:
-    """The row without its images and all tokens that stand for them: from each image's first
-    `<fake_token_around_image>` (id `fake`) to its last.
+def without_images(row: Row, *, fake: int) -> tuple[Row, np.ndarray]:
+    """The row without its images and all tokens that stand for them, and where in `row` each token
+    that is left stands. They go from each image's first `<fake_token_around_image>` (id `fake`) to
+    its last; a sample of which nothing is left goes too.
 
     Raises:
         ValueError: there are not as many of these tokens as the grids say.
@@ -58,14 +59,17 @@ def without_images(row: Row, *, fake: int) -> Row:
     for last, count in zip(np.cumsum(counts, dtype=int).tolist(), counts, strict=True):
         kept[found[last - count] : found[last - 1] + 1] = False
     owners = np.repeat(np.arange(len(row.seq_lengths)), row.seq_lengths)
-    return replace(
+    left, lengths = np.unique(owners[kept], return_counts=True)
+    bare = replace(
         row,
         input_ids=row.input_ids[kept],
         loss_mask=row.loss_mask[kept],
-        seq_lengths=np.bincount(owners[kept], minlength=len(row.seq_lengths)).astype(np.int32),
+        seq_lengths=lengths.astype(np.int32),
+        sample_ids=[row.sample_ids[sample] for sample in left],
         images=[],
         grids=[],
     )
+    return bare, np.flatnonzero(kept)
 
 
 def image_owners(batch: Batch) -> list[int]:
@@ -78,7 +82,8 @@ def exchange(rows: Sequence[Row], owners: Sequence[Sequence[int]]) -> list[list[
     None where these rows hold none. `owners`: as `image_owners`, per row.
 
     The n-th image of a sample under a grid gets the n-th of the next sample in a circle, so that a
-    video gets the frames of another one in order.
+    video gets the frames of another one in order. A copy of a sample, or a piece of the same
+    document, is no other sample.
     """
     groups: dict[tuple[int, int], dict[tuple[int, int], list[Place]]] = {}
     for number, row in enumerate(rows):
@@ -87,10 +92,12 @@ def exchange(rows: Sequence[Row], owners: Sequence[Sequence[int]]) -> list[list[
     found: list[list[Place | None]] = [[None] * len(row.grids) for row in rows]
     for members in groups.values():
         samples = list(members)
+        names = [rows[number].sample_ids[owner] for number, owner in samples]
         for position, sample in enumerate(samples):
+            turned = (*range(position + 1, len(samples)), *range(position))
+            circle = [samples[n] for n in turned if names[n] != names[position]]
             for rank, (number, image) in enumerate(members[sample]):
                 own = rows[number].images[image]
-                circle = (*samples[position + 1 :], *samples[:position])
                 places = (
                     place
                     for other in circle
@@ -160,7 +167,9 @@ def answer_losses(
 ) -> Iterator[AnswerLosses]:
     """The samples of a window of rows, in order; `batches`: the rows, collated one by one.
 
-    Images are exchanged within the window. A row without images takes one pass.
+    Images are exchanged within the window. A row without images takes one pass. Counted are the
+    tokens that all passes predict: the first text of a sample that begins with an image is not
+    predicted without it.
     """
     owners = [image_owners(batch) for batch in batches]
     partners = exchange(rows, owners)
@@ -168,26 +177,40 @@ def answer_losses(
     for number, (row, batch) in enumerate(zip(rows, batches, strict=True)):
         own = token_losses(objective, batch, device)
         none = other = np.full(len(own), np.nan)
+        shared = np.ones(len(own), bool)
         alone: set[int] = set()
         if row.images:
-            bare = collate([without_images(row, fake=fake_token)], image_token=image_token)
-            none = token_losses(objective, bare, device)
+            bare, kept = without_images(row, fake=fake_token)
+            if len(kept):
+                barely = collate([bare], image_token=image_token)
+                none = token_losses(objective, barely, device)
+                predicted = kept[barely.predictors.numpy() + 1]
+            else:
+                none, predicted = np.empty(0), kept
+            shared = np.isin(batch.predictors.numpy() + 1, predicted)
             places = partners[number]
             alone = {o for o, p in zip(owners[number], places, strict=True) if p is None}
             if any(place is not None for place in places):
                 swapped = with_other_images(batch, row, places, starts, batches)
                 other = token_losses(objective, swapped, device)
-        yield from _by_sample(batch, own, none, other, alone)
+        yield from _by_sample(batch, shared, own[shared], none, other[shared], alone)
 
 
 def _by_sample(
-    batch: Batch, own: np.ndarray, without: np.ndarray, other: np.ndarray, alone: set[int]
+    batch: Batch,
+    shared: np.ndarray,
+    own: np.ndarray,
+    without: np.ndarray,
+    other: np.ndarray,
+    alone: set[int],
 ) -> Iterator[AnswerLosses]:
-    answers = answers_of(batch)
+    """`shared` [L]: the tokens that all passes predict; the losses are of these."""
+    answers, owners = answers_of(batch)[shared], batch.owners.numpy()[shared]
+    answers = np.unique(answers, return_inverse=True)[1]
     counts = np.bincount(answers)
     means = [np.bincount(answers, losses) / counts for losses in (own, without, other)]
     firsts = np.searchsorted(answers, np.arange(len(counts)))
-    owner_of = batch.owners.numpy()[firsts] if len(firsts) else np.empty(0, int)
+    owner_of = owners[firsts] if len(firsts) else np.empty(0, int)
     for sample, name in enumerate(batch.sample_ids):
         its = owner_of == sample
         own_, without_, other_ = (values[its] for values in means)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer.shards import ENCODING, KINDS, pack, sample, write
+from tests.trainer.shards import ENCODING, KINDS, document, pack, sample, write
 from tokenization.images import crop_pixels
 from tokenization.vocab import load_tokenizer, vocab
 from trainer.__main__ import main
@@ -31,7 +31,8 @@ def marks():
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = [sample(number, KINDS[number % len(KINDS)]) for number in range(30)]
     folder = tmp_path_factory.mktemp("scored") / "toy"
-    return write(folder, pack(samples), val=pack(samples[:3]))  # val repeats: a copy is one line
+    twice = {each["id"]: 2 for each in samples[:3]}  # a copy is one line
+    return write(folder, pack(samples), val=pack(samples[:3]), copies=twice)
 
 
 def rows_of(folder: Path, split: str = "train") -> list[Row]:
@@ -48,6 +49,11 @@ def single(row: Row, number: int, images: list[bytes]) -> Row:
         seq_lengths=row.seq_lengths[number : number + 1], images=images,
         sample_ids=[row.sample_ids[number]],
     )  # fmt: skip
+
+
+def scores_of(checkpoint: Path, folder: Path) -> pl.DataFrame:
+    output = folder.with_suffix(".parquet")
+    return pl.read_parquet(score(str(checkpoint), data=str(folder), output=str(output)))
 
 
 def loss_alone(model, row: Row) -> float:
@@ -92,10 +98,79 @@ def test_scores_equal_the_losses_of_transformers_sample_by_sample(
             if not own:
                 assert line["visual_gain"] is line["image_match"] is None
                 continue
-            bare = without_images(alone, fake=marks.fake)
+            bare, _ = without_images(alone, fake=marks.fake)
             assert not np.isin(bare.input_ids, [marks.image, marks.fake]).any()
             gain = loss_alone(model, bare) - line["loss"]
             assert line["visual_gain"] == pytest.approx(gain, abs=4e-5)
+
+
+def test_all_passes_are_compared_on_the_tokens_that_each_predicts(
+    checkpoint: Path, marks, tmp_path: Path
+) -> None:
+    """Without its image nothing predicts the first text of a document that begins with it."""
+    documents = [*document("a", [" A red square."]), *document("b", [" A blue circle, or two."])]
+    folder = write(tmp_path / "toy", pack([*documents, sample(0, "text")]), shards=1)
+    table = scores_of(checkpoint, folder)
+    model, _, _, _ = open_checkpoint(str(checkpoint), device="cpu")
+    (row,) = rows_of(folder)
+    for number, name in enumerate(row.sample_ids[:2]):
+        alone = single(row, number, [row.images[number]])
+        alone = dataclasses.replace(alone, grids=[row.grids[number]])
+        bare, kept = without_images(alone, fake=marks.fake)
+        alone.loss_mask[kept[0]] = False
+        (line,) = table.filter(pl.col("id") == name).iter_rows(named=True)
+        own, without = loss_alone(model, alone), loss_alone(model, bare)
+        assert line["learned"] == alone.loss_mask.sum() == len(bare.input_ids) - 1
+        assert line["loss"] == pytest.approx(own, abs=2e-5)
+        assert line["loss_without_images"] == pytest.approx(without, abs=2e-5)
+        assert line["visual_gain"] == pytest.approx(without - own, abs=4e-5)
+        swapped = dataclasses.replace(alone, images=[row.images[1 - number]])
+        assert line["loss_other_images"] == pytest.approx(loss_alone(model, swapped), abs=2e-5)
+
+
+def test_a_sample_of_images_alone_and_one_that_learns_nothing_else_have_no_numbers(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    first = sample(0, "image")
+    lone = [document(name, [""])[0] for name in "ab"]  # nothing is left of it without its image
+    one = document("c", [" x"])[0]
+    keys = ("input_ids", "loss_mask")
+    one |= {key: one[key][: one["loss_mask"].index(True) + 1] for key in keys}
+    for number, samples in enumerate(([*lone], [first, *lone, one])):
+        folder = write(tmp_path / f"toy{number}", pack(samples), shards=1)
+        for line in scores_of(checkpoint, folder).iter_rows(named=True):
+            if line["id"] != first["id"]:
+                assert line["learned"] == 0
+                assert line["answer_loss"] == []
+                assert line["loss"] is line["visual_gain"] is line["image_match"] is None
+            else:
+                assert line["visual_gain"] is not None
+
+
+def test_pieces_of_a_document_add_up_and_copies_do_not(
+    checkpoint: Path, marks, tmp_path: Path
+) -> None:
+    pieces = document("cut", [" A red square and", " a circle below it", " and nothing else."])
+    other = document("other", [" Blue."])[0]
+    rows = [*pack([*pieces[:1], other]), *pack(pieces[1:2]), *pack(pieces[2:])]
+    rows += [*pack([*pieces[2:], sample(0, "image")]), *pack(pieces[:1]), *pack(pieces[1:2])]
+    folder = write(tmp_path / "toy", rows, copies={pieces[0]["id"]: 2})
+    table = scores_of(checkpoint, folder)
+    (line,) = table.filter(pl.col("id") == pieces[0]["id"]).iter_rows(named=True)
+    model, _, _, _ = open_checkpoint(str(checkpoint), device="cpu")
+    sums = np.zeros(3)  # learned, loss, without images
+    for row in rows_of(folder)[:3]:
+        alone = dataclasses.replace(single(row, 0, row.images[:1]), grids=row.grids[:1])
+        bare, kept = without_images(alone, fake=marks.fake)
+        alone.loss_mask[kept[0]] = False
+        learned = alone.loss_mask.sum()
+        sums += learned, loss_alone(model, alone) * learned, loss_alone(model, bare) * learned
+    assert line["learned"] == sums[0]
+    assert line["loss"] == pytest.approx(sums[1] / sums[0], abs=2e-5)
+    assert line["loss_without_images"] == pytest.approx(sums[2] / sums[0], abs=2e-5)
+    assert line["visual_gain"] == pytest.approx((sums[2] - sums[1]) / sums[0], abs=4e-5)
+    assert line["answer_loss"] == [line["loss"]]
+    assert line["answer_visual_gain"] == [line["visual_gain"]]
 
 
 def test_another_samples_images_are_what_image_match_compares_with(
@@ -173,25 +248,26 @@ def test_other_crops_than_the_checkpoints_are_refused(checkpoint, tmp_path, caps
 
 @given(st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3), max_size=6))
 def test_images_are_exchanged_within_their_grid_and_never_with_their_like(samples) -> None:
+    """Rows of one sample each; every third is a copy or a piece of the first."""
     rows, owners = [], []
-    for images in samples:
+    for number, images in enumerate(samples):
         grids = [(1, 1) if image < "c" else (0, 0) for image in images]
         rows.append(
             Row("m", 0, ENCODING, np.empty(0), np.empty(0), np.empty(0),
-                [image.encode() for image in images], grids, ["x"])
+                [image.encode() for image in images], grids, [str(number if number % 3 else 0)])
         )  # fmt: skip
         owners.append([0] * len(images))
     found = exchange(rows, owners)
-    for number, (row, places) in enumerate(zip(rows, found, strict=True)):
+    for row, places in zip(rows, found, strict=True):
         for image, place in enumerate(places):
             others = [
                 other.images[k]
-                for n, other in enumerate(rows)
+                for other in rows
                 for k in range(len(other.images))
-                if n != number and other.grids[k] == row.grids[image]
+                if other.sample_ids != row.sample_ids and other.grids[k] == row.grids[image]
             ]
             if place is not None:
-                assert place[0] != number
+                assert rows[place[0]].sample_ids != row.sample_ids
                 assert rows[place[0]].grids[place[1]] == row.grids[image]
                 assert rows[place[0]].images[place[1]] != row.images[image]
             elif len(set(row.images)) == 1:
