@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -21,3 +22,13 @@ def split_pairs(arguments: Sequence[str]) -> dict[str, str]:
             )
         pairs[key.lstrip("-")] = value
     return pairs
+
+
+def local_path(value: str, key: str) -> Path:
+    """The path on this machine that `key=` names; ValueError where it is a URL."""
+    if "://" in value:
+        raise ValueError(
+            f"{key}={value}: expected a folder or file on this machine, as it is written in small "
+            "steps.\nway out: name a local one, and copy it there when it is done."
+        )
+    return Path(value)

@@ -7,6 +7,7 @@ and started from like any other; a run is never resumed from it.
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ import torch
 
 from tokenization.terminal import say
 from trainer import checkpoint
-from trainer.arguments import did_you_mean, split_pairs
+from trainer.arguments import did_you_mean, local_path, split_pairs
 from trainer.checkpoint import ARRIVING
 from trainer.data import integrity
 from trainer.saving import share
 
+NOT_AVERAGED = re.compile(r"\.safetensors|\.pt$|^trainer/optimizer|^trainer/files\.json$")
+"""Of a checkpoint's files: those that the mean has anew, or not at all."""
 OPTIONS = {"last": "5", "output": ""}
 
 
@@ -48,7 +51,8 @@ def average(run: Path, *, last: int, output: str = "") -> Path:
             f"(keep_last={last}, and save_every lower), or set last lower."
         )
     steps = [checkpoint.read_state(folder).step for folder in folders]
-    final = Path(output or run / f"average-{steps[0]:06d}-{steps[-1]:06d}")
+    mean = run / f"average-{steps[0]:06d}-{steps[-1]:06d}"
+    final = local_path(output, "output") if output else mean
     if final.exists():
         raise ValueError(f"average: {final} is there already. Remove it, or name another output=.")
     return weighted(folders, [1 / last] * last, output=final)
@@ -73,8 +77,10 @@ def weighted(folders: Sequence[Path], shares: Sequence[float], *, output: Path) 
 def _write(folder: Path, newest: Path, weights: dict[str, torch.Tensor], steps: list[int]) -> None:
     from safetensors.torch import load_file, save_file
 
-    without = shutil.ignore_patterns("*.safetensors*", "optimizer*", "*.pt", "evaluations")
-    shutil.copytree(newest, folder, ignore=without)
+    for name in integrity.files_of(newest):
+        if not (NOT_AVERAGED.search(str(name))):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(newest / name, folder / name)
     (first, *_) = sorted(newest.glob("*.safetensors"))
     dtypes = {name: tensor.dtype for name, tensor in load_file(first).items()}
     kind = next(iter(dtypes.values()))

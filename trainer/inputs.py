@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.arguments import local_path
 from trainer.config import Config
 from trainer.data.shards import Mixture, Rows, refuse_mismatch
 from trainer.evaluation import generations, held_out, selection
@@ -61,4 +62,4 @@ def open_inputs(config: Config, mixtures: list[Mixture], *, resumed: bool) -> In
 def run_folder(config: Config, mixtures: Sequence[Mixture]) -> Path:
     """Where this run lives."""
     name = "+".join(mixture.name for mixture in mixtures)
-    return Path(config.output or f"out/runs/{config.name}-{name}")
+    return local_path(config.output or f"out/runs/{config.name}-{name}", "output")

@@ -39,21 +39,47 @@ class World:
 
 
 @contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch computes in so many threads of the CPU inside (0: as it does), as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def uses_cuda(device: str) -> bool:
+    """Whether `device` (auto, cpu, cuda) is a GPU here.
+
+    Raises:
+        ValueError: it is another word, or a GPU that is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={device}: expected auto, cpu or cuda.")
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ValueError("device=cuda: this PyTorch finds no CUDA device. Use device=cpu.")
+    return device != "cpu" and there
+
+
+@contextlib.contextmanager
 def processes(config: Config) -> Iterator[World]:
-    """The processes that torchrun or Ray started, or this one alone; a group begun here is left."""
+    """The processes that torchrun or Ray started, or this one alone; a group begun here is left,
+    and torch computes in `config.threads` inside.
+    """
+    with torch_threads(config.threads):
+        yield from _processes(config)
+
+
+def _processes(config: Config) -> Iterator[World]:
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    if config.device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={config.device}: expected auto, cpu or cuda.")
-    if cuda and not torch.cuda.is_available():
-        raise ValueError("device=cuda: this PyTorch finds no CUDA device. Use device=cpu.")
+    cuda = uses_cuda(config.device)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     if ranks == 1 and config.parallel != "fsdp":
         yield World(0, 1, device, "one")
         return

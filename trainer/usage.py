@@ -63,9 +63,12 @@ other samples that have the same grid. Per sample, mean losses per learned token
 
   data=DIR      a finished mixture, built for this checkpoint's crops and tokens
   split=all     train, val or all
-  output=FILE   (default: CHECKPOINT/scores/MIXTURE.parquet) a line per sample id
+  output=FILE   (default: CHECKPOINT/scores/MIXTURE.parquet, of one split MIXTURE-SPLIT.parquet)
+                a line per sample id
   device=auto   auto, cpu or cuda
   threads=0     of torch on CPUs; 0: its own choice
+  cache=DIR     of a mixture at a URL: where its shards come, one after the other, ...
+  cache_bytes=0 ... and how much of them may lie there; 0: all
 
 A mixture whose component names the file under `annotations` has these columns as facts, for rules
 and `weight_by`: docs/scores.md. Stopped, the same command goes on after the last whole shard.

@@ -9,6 +9,7 @@ from tests.trainer.conftest import Settings
 from tests.trainer.test_checkpoint import held_out, losses, worsening
 from trainer import checkpoint
 from trainer.__main__ import main
+from trainer.data import integrity
 from trainer.loop import train
 from trainer.monitoring.devices import estimate, peak_tflops
 
@@ -44,6 +45,9 @@ def test_the_last_checkpoints_are_averaged(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(settings(steps=3, save_every=1, keep_last=0, save_dtype="bfloat16")).parent
+    (run / "step-000003" / "scores").mkdir()  # laid beside it later: no part of it
+    (run / "step-000003" / "scores" / "mine.parquet").write_text("of other weights")
+    (run / "step-000003" / "mine.gguf").write_text("of other weights")
     assert main(["average", str(run), "last=2"]) == 0
     folder = run / "average-000002-000003"
     assert f"checkpoint {folder}" in capsys.readouterr().out
@@ -54,10 +58,22 @@ def test_the_last_checkpoints_are_averaged(
         assert torch.allclose(weight.float(), expected.float(), atol=1e-2), name
     assert checkpoint.read_state(folder).metrics == {}
     assert "the mean of those after 2, 3 steps" in (folder / "README.md").read_text()
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*")}
+    theirs = {str(p.relative_to(run)) for p in (run / "step-000003").rglob("*")}
+    beside = {"scores", "scores/mine.parquet", "mine.gguf"}
+    gone = {"trainer/optimizer.pt", "trainer/weights.pt"}
+    whole = {name.removeprefix("step-000003/") for name in theirs}
+    assert names == whole - beside - gone
+    assert integrity.damage(folder) == ""
     assert train(settings(steps=1, init=folder, output=tmp_path / "next")).is_dir()
     assert checkpoint.newest(run) == run / "step-000003"
     assert main(["average", str(run), "last=9"]) == 2
     assert "holds 3 checkpoints, last=9" in capsys.readouterr().err
+    assert main(["average", str(run), "last=2", "output=s3://bucket/mean"]) == 2
+    assert "output=s3://bucket/mean: expected a folder" in capsys.readouterr().err
+    words = [f"{key}={value}" for key, value in settings.pairs.items() if key != "output"]
+    assert main(["tiny", *words, "output=s3://bucket/run"]) == 2
+    assert "output=s3://bucket/run: expected a folder" in capsys.readouterr().err
 
 
 def test_rounded_checkpoints_resume_without_rounding(settings: Settings, tmp_path: Path) -> None:

@@ -69,6 +69,17 @@ def write_list(checkpoint: Path) -> None:
     (checkpoint / LIST).write_text(json.dumps(found, indent=1) + "\n")
 
 
+def files_of(checkpoint: Path) -> list[Path]:
+    """The checkpoint's own files, without what was laid beside them later (`evaluations/`)."""
+    said = json.loads((checkpoint / LIST).read_text()) if (checkpoint / LIST).is_file() else {}
+    own = [Path(name) for name in said] or [
+        path.relative_to(checkpoint)
+        for path in checkpoint.rglob("*")
+        if path.is_file() and not {"evaluations", "scores"} & set(path.parts)
+    ]
+    return sorted({*own, *(name for name in CHANGING if (checkpoint / name).is_file())})
+
+
 def damage(checkpoint: Path) -> str:
     """What is wrong with the files of a checkpoint of ours; nothing where it is whole."""
     for name in ("config.json", "trainer/state.json", "trainer/config.yaml"):

@@ -24,6 +24,7 @@ from tokenization.schema import SAMPLE, Encoding
 from tokenization.vocab import load_tokenizer
 from trainer import checkpoint
 from trainer.model.smolvlm import normalize_pixels
+from trainer.parallel import uses_cuda
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +219,7 @@ def open_checkpoint(path: str, *, device: str = "auto") -> tuple[Any, Any, Encod
 
     logging.disable_progress_bar()
     folder = checkpoint.resolve_checkpoint(Path(path))
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    cuda = uses_cuda(device)
     model: Any = AutoModelForImageTextToText.from_pretrained(
         str(folder), dtype=torch.float32, trust_remote_code=False
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 from tokenization.inference import plain_encoding
 from tokenization.terminal import say
-from trainer.arguments import did_you_mean, split_pairs
+from trainer.arguments import did_you_mean, local_path, split_pairs
 from trainer.checkpoint import resolve_checkpoint
 from trainer.evaluation import vlmevalkit
 from trainer.evaluation.answer import answers, open_checkpoint
@@ -35,6 +35,7 @@ from trainer.evaluation.benchmark import (
     write_answers,
 )
 from trainer.evaluation.confidence import Scores, compare
+from trainer.parallel import torch_threads
 
 OPTIONS = {"bench": "", "metric": "auto", "against": "", "prompts": "trained", "images": "own",
            "limit": "0", "batch": "16", "max_new_tokens": "32", "device": "auto", "output": "",
@@ -71,10 +72,12 @@ def evaluated(arguments: Sequence[str]) -> list[dict[str, Any]]:
     if options["vlmevalkit"]:
         _write_for_vlmevalkit(checkpoint, options)
         return []
-    if int(options["threads"]):
-        import torch
+    with torch_threads(int(options["threads"])):
+        return _judged(checkpoint, options)
 
-        torch.set_num_threads(int(options["threads"]))
+
+def _judged(checkpoint: str, options: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The scores and comparisons of these checkpoints on a TSV."""
     file = Path(options["bench"])
     cases = read(file, limit=int(options["limit"]))
     if options["images"] == "shuffled":
@@ -118,7 +121,9 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     if options["output"]:
         bench = Path(options["bench"])
         for kind in kinds:
-            written = Path(options["output"]) / f"{_name(options, kind)}.tsv"
+            written = (
+                local_path(options["output"], "evaluate: output") / f"{_name(options, kind)}.tsv"
+            )
             if written.resolve() == bench.resolve():
                 raise ValueError(f"evaluate: output={options['output']} would overwrite {bench}.")
     return options

@@ -21,15 +21,17 @@ import pyarrow.parquet as pq
 
 from tokenization.terminal import log, say
 from tokenization.vocab import vocab
-from trainer.arguments import did_you_mean, split_pairs
+from trainer.arguments import did_you_mean, local_path, split_pairs
 from trainer.data import integrity
 from trainer.data.batches import Batch, collate, cores, made_ahead
 from trainer.data.shards import Mixture, Row, Rows, open_mixture
 from trainer.evaluation import held_out
 from trainer.evaluation.answer import open_checkpoint
 from trainer.evaluation.visual_gain import AnswerLosses, answer_losses
+from trainer.parallel import torch_threads
 
-OPTIONS = {"data": "", "output": "", "split": "all", "device": "auto", "threads": "0"}
+OPTIONS = {"data": "", "output": "", "split": "all", "device": "auto", "threads": "0", "cache": "",
+           "cache_bytes": "0"}  # fmt: skip
 SPLITS = {"train": ("train",), "val": ("val",), "all": ("train", "val")}
 WINDOW = 8
 """Rows whose images are exchanged with each other; their crops are in memory together (82 MB a row
@@ -60,12 +62,6 @@ def score_command(arguments: Sequence[str]) -> int:
         if key not in OPTIONS:
             raise ValueError(f"score: unknown key '{key}'. {did_you_mean(key, list(OPTIONS))}")
     options = OPTIONS | pairs
-    if options["split"] not in SPLITS:
-        raise ValueError(f"score: split={options['split']}: expected one of {', '.join(SPLITS)}.")
-    if not options["threads"].isdigit():
-        raise ValueError(f"score: threads={options['threads']}: expected a whole number.")
-    if not options["data"]:
-        raise ValueError("score: data is not set. Expected data=DIR, a finished mixture.")
     say(f"scores {score(arguments[0], **options)}")
     return 0
 
@@ -78,23 +74,48 @@ def score(
     split: str = "all",
     device: str = "auto",
     threads: str = "0",
+    cache: str = "",
+    cache_bytes: str = "0",
 ) -> Path:
     """The Parquet file of SCORES of the mixture's samples; written, or there already.
 
-    Raises:
-        ValueError: the mixture is not made for this checkpoint (crops, tokens per crop, ids).
-    """
-    import torch
+    `cache`, `cache_bytes`: of a mixture at a URL, as of the trainer's settings.
 
+    Raises:
+        ValueError: a mistake in the options; the split has no rows; the mixture is not made for
+            this checkpoint (crops, tokens per crop, ids).
+    """
+    if split not in SPLITS:
+        raise ValueError(f"score: split={split}: expected one of {', '.join(SPLITS)}.")
+    for key, value in (("threads", threads), ("cache_bytes", cache_bytes)):
+        if not value.isdigit():
+            raise ValueError(f"score: {key}={value}: expected a whole number.")
+    if not data:
+        raise ValueError("score: data is not set. Expected data=DIR, a finished mixture.")
+    if output:
+        local_path(output, "score: output")
+    mixture = open_mixture(data, cache=cache, cache_bytes=int(cache_bytes))
+    splits = [Rows(mixture, name) for name in SPLITS[split]]
+    if not any(len(rows) for rows in splits):
+        raise ValueError(
+            f"score: split={split}: {data} has no rows of it.\nway out: score split=all, or build "
+            "the mixture with val_fraction above 0."
+        )
+    with torch_threads(int(threads)):
+        return _scored(checkpoint, mixture, splits, output=output, split=split, device=device)
+
+
+def _scored(
+    checkpoint: str, mixture: Mixture, splits: Sequence[Rows], *, output: str, split: str,
+    device: str,
+) -> Path:  # fmt: skip
     from trainer.model.attention import choose_attention
     from trainer.model.smolvlm import Objective, use_attention
 
-    if int(threads):
-        torch.set_num_threads(int(threads))
-    mixture = open_mixture(data)
     model, tokenizer, encoding, folder = open_checkpoint(checkpoint, device=device)
     refuse_other_encoding(mixture, encoding, tokenizer, where=folder)
-    final = Path(output or folder / "scores" / f"{mixture.name}.parquet")
+    name = mixture.name if split == "all" else f"{mixture.name}-{split}"
+    final = Path(output or folder / "scores" / f"{name}.parquet")
     weights = sorted(folder.glob("*.safetensors"))
     identity = {
         "mixture": mixture.fingerprint,
@@ -104,6 +125,8 @@ def score(
     if is_of(final, identity):
         log(f"{final} is there already: nothing to do.")
         return final
+    if final.exists():
+        log(f"{final} is of other weights or another mixture: it is written anew.")
     where = model.device
     dtype = "bfloat16" if where.type == "cuda" else "float32"
     use_attention(model, choose_attention("auto", where, dtype))
@@ -111,8 +134,8 @@ def score(
     parts = final.with_name(f"{final.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     marks = vocab(tokenizer, mixture.encoding)
-    for name in SPLITS[split]:
-        _score_split(objective, Rows(mixture, name), marks, parts=parts, identity=identity)
+    for rows in splits:
+        _score_split(objective, rows, marks, parts=parts, identity=identity)
     tables = [
         pq.read_table(part) for part in sorted(parts.glob("*.parquet")) if is_of(part, identity)
     ]

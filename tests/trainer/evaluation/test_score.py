@@ -1,6 +1,8 @@
 """Scores of samples equal what `transformers` says to each sample alone."""
 
 import dataclasses
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import trainer
 from tests.trainer.shards import ENCODING, KINDS, document, pack, sample, write
 from tokenization.images import crop_pixels
 from tokenization.vocab import load_tokenizer, vocab
@@ -279,3 +282,66 @@ def test_no_line_is_lost_between_parts_and_the_file(checkpoint, scored, tmp_path
     assert pq.read_table(file)["id"].to_pylist() == sorted(
         {name for row in rows_of(scored, "val") for name in row.sample_ids}
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "test"}, "split=test: expected one of train, val, all"),
+        ({"threads": "many"}, "threads=many: expected a whole number"),
+        ({"cache_bytes": -1}, "cache_bytes=-1: expected a whole number"),
+        ({"device": "gpu"}, "device=gpu: expected auto, cpu or cuda"),
+        ({"output": "s3://bucket/s.parquet"}, "output=s3://bucket/s.parquet: expected"),
+        ({"split": "val"}, "has no rows of it"),
+    ],
+)
+def test_mistakes_of_python_are_those_of_the_command(
+    checkpoint, tmp_path, capsys, options, message
+) -> None:
+    folder = write(tmp_path / "toy", pack([sample(0, "text")]), shards=1)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        trainer.score(checkpoint, folder, **options)
+    words = [f"{key}={value}" for key, value in options.items()]
+    assert main(["score", str(checkpoint), f"data={folder}", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (checkpoint / "scores").exists()
+
+
+def test_every_split_has_a_file_of_its_own_and_torch_its_threads(
+    checkpoint, tmp_path, monkeypatch
+) -> None:
+    folder = write(
+        tmp_path / "toy", pack([sample(0, "text")]), val=pack([sample(1, "text")]), shards=1
+    )
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / checkpoint.name)
+    seen = []
+    from trainer.evaluation import score as module
+
+    counting = lambda *rest, **words: seen.append(torch.get_num_threads()) or true(*rest, **words)
+    true = module.answer_losses
+    monkeypatch.setattr(module, "answer_losses", counting)
+    found = {
+        split: trainer.score(run, folder, split=split, threads=2)
+        for split in ("train", "val", "all")
+    }
+    assert [path.name for path in found.values()] == ["toy-train.parquet", "toy-val.parquet",
+                                                      "toy.parquet"]  # fmt: skip
+    ids = {split: pl.read_parquet(path)["id"].to_list() for split, path in found.items()}
+    assert ids["all"] == ids["train"] + ids["val"] == [sample(n, "text")["id"] for n in range(2)]
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == 1
+
+
+def test_a_mixture_at_a_url_is_scored_within_the_bound_of_its_cache(
+    checkpoint, scored, tmp_path
+) -> None:
+    sizes = [path.stat().st_size for path in (scored / "shards").iterdir()]
+    there = {"data": f"file://{scored}", "cache": str(tmp_path / "cache")}
+    file = score(
+        str(checkpoint), output=str(tmp_path / "far.parquet"), cache_bytes=str(max(sizes)), **there
+    )
+    near = score(str(checkpoint), data=str(scored), output=str(tmp_path / "near.parquet"))
+    assert file.read_bytes() == near.read_bytes()
+    left = [path.stat().st_size for path in (tmp_path / "cache").glob("*/shards/*.arrow")]
+    assert 0 < sum(left) <= max(sizes) < sum(sizes)
