@@ -120,3 +120,16 @@ def stretches(length: int, *, rows: int = ROWS) -> Iterator[tuple[int, int]]:
     """(start, stop) of all, `rows` at a time."""
     for start in range(0, length, rows):
         yield start, min(start + rows, length)
+
+
+def total(column: Column, *, start: int = 0, stop: int = -1) -> float:
+    """The sum of floats, to the bit the one that numpy makes of them in one array: in pairs of
+    halves, so that the error grows with the logarithm of their number (Higham 1993,
+    https://doi.org/10.1137/0914050).
+    """
+    stop = len(column) if stop < 0 else stop
+    count = stop - start
+    if count <= ROWS:
+        return float(column[start:stop].sum())
+    middle = start + count // 2 - count // 2 % 8
+    return total(column, start=start, stop=middle) + total(column, start=middle, stop=stop)

@@ -24,8 +24,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-import polars as pl
-
 import filters
 from mixtures import pick as picking
 from mixtures.config import Mixture, hash_lists
@@ -48,7 +46,7 @@ from pipelines.readiness import ready
 from pipelines.report import card, digests
 from pipelines.report.finished import finished_of, lines_of
 from pipelines.report.page import report
-from pipelines.report.row_facts import narrow_facts
+from pipelines.report.row_facts import facts_in
 from pipelines.report.stats import stats as stats_of
 from pipelines.shard_tasks import (
     INDEX_ROWS,
@@ -334,8 +332,8 @@ def write_index(
     path = tables.join(place.output, "index.arrow")
     written = index_tables(index, picked, dealt, mixture)
     tables.write_pieces(written, INDEX, path, rows_per_batch=INDEX_ROWS)
-    facts = [narrow_facts(tables.compact(tables.read(path))) for path in facts_files(todo, place)]
-    found = stats_of(lines_of(path), pl.concat(facts, rechunk=True), todo.recipe)
+    shards = (facts_in(path) for path in facts_files(todo, place))
+    found = stats_of(lines_of(path), shards, todo.recipe, new=index.samples.new)
     found["notes"] = [LeftOut(**left).sentence for left in todo.recipe["left_out"]]
     found["notes"] += picking.shortage_notes(picked.budgets, mixture)
     found["reading"] = reading_of(todo, index.live_counts(picked.reason), mixture)

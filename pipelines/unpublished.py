@@ -16,7 +16,6 @@ from pipelines.availability import known_causes
 from pipelines.engine import tables
 from pipelines.index import Index, whole_rows
 from pipelines.report.finished import lines_of, open_finished
-from pipelines.report.row_facts import FACTS_SCHEMA
 from pipelines.report.stats import stats
 from pipelines.survey import Place, Survey
 
@@ -50,8 +49,7 @@ def keep(index: Index, todo: Survey, place: Place, mixture: Mixture) -> str:
     lines = (lines.with_columns(**none) for _, lines in index.lines())
     written = (table for some in lines for table in picking.as_tables(some))
     tables.write_pieces(written, INDEX, path, rows_per_batch=1 << 16)
-    packed = pl.DataFrame(FACTS_SCHEMA.empty_table())
-    found = stats(lines_of(path), packed, todo.recipe)
+    found = stats(lines_of(path), (), todo.recipe)
     tables.write_json(tables.join(folder, "stats.json"), found)
     tables.write_json(tables.join(folder, "recipe.json"), todo.recipe)
     return folder

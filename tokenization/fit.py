@@ -85,11 +85,12 @@ def _dual_feasible(sizes: np.ndarray, counts: np.ndarray, capacity: int) -> floa
     return best
 
 
-def _crops_matter(tokens: np.ndarray, crops: np.ndarray, seq_len: int, max_crops: int) -> bool:
-    """Whether crops need about as many rows as tokens do or more, and rows are of few samples."""
-    by_crops = float(crops.sum()) / max(max_crops, 1)
-    by_tokens = float(tokens.sum()) / seq_len
-    return by_crops > SCARCE * by_tokens and len(tokens) < FEW * max(by_crops, by_tokens)
+def _crops_matter(number: int, tokens: int, crops: int, seq_len: int, max_crops: int) -> bool:
+    """Whether crops need about as many rows as tokens do or more, and rows are of few samples;
+    `tokens` and `crops` of so many samples together.
+    """
+    by_crops, by_tokens = crops / max(max_crops, 1), tokens / seq_len
+    return by_crops > SCARCE * by_tokens and number < FEW * max(by_crops, by_tokens)
 
 
 def least_rows(
@@ -98,17 +99,23 @@ def least_rows(
     *,
     seq_len: int,
     max_crops: int,
+    counts: Sequence[int] | np.ndarray = (),
 ) -> int:
-    """A number of rows below which no packing of these samples can go."""
+    """A number of rows below which no packing of these samples can go. `counts`: how many samples
+    are of each size; of none: each is one.
+    """
     tokens, crops = _checked(num_tokens, num_crops, seq_len, max_crops)
     if not len(tokens):
         return 0
+    many = np.asarray(counts, np.int64) if len(counts) else np.ones(len(tokens), np.int64)
     bounds = []
     for sizes, capacity in ((tokens, seq_len), (crops, max(max_crops, 1))):
-        bounds.append(_dual_feasible(*np.unique(sizes, return_counts=True), capacity))
-    if _crops_matter(tokens, crops, seq_len, max_crops):
+        each, which = np.unique(sizes, return_inverse=True)
+        number = np.bincount(which, many).astype(np.int64)
+        bounds.append(_dual_feasible(each, number, capacity))
+    if _crops_matter(int(many.sum()), int(tokens @ many), int(crops @ many), seq_len, max_crops):
         limits = {"seq_len": seq_len, "max_crops": max_crops}
-        bounds.append(least_by_patterns(tokens, crops, known=max(bounds), **limits))
+        bounds.append(least_by_patterns(tokens, crops, counts=many, known=max(bounds), **limits))
     return int(np.ceil(max(bounds) - 1e-6))
 
 
@@ -118,10 +125,12 @@ def fill_bound(
     *,
     seq_len: int,
     max_crops: int,
+    counts: Sequence[int] | np.ndarray = (),
 ) -> float:
     """An upper bound of the share of row positions that both limits let hold tokens; 0..1."""
-    rows = least_rows(num_tokens, num_crops, seq_len=seq_len, max_crops=max_crops)
-    return float(np.sum(num_tokens)) / (rows * seq_len) if rows else 1.0
+    rows = least_rows(num_tokens, num_crops, seq_len=seq_len, max_crops=max_crops, counts=counts)
+    whole = np.dot(num_tokens, counts) if len(counts) else np.sum(num_tokens)
+    return float(whole) / (rows * seq_len) if rows else 1.0
 
 
 def _closing_subset(
@@ -329,7 +338,7 @@ def pack_rows(
         return []
     rng = np.random.default_rng(seed)
     density = crops.sum() / tokens.sum()
-    if _crops_matter(tokens, crops, seq_len, max_crops):
+    if _crops_matter(len(tokens), int(tokens.sum()), int(crops.sum()), seq_len, max_crops):
         rows = _coarse(tokens, crops, seq_len=seq_len, max_crops=max_crops, rng=rng)
     elif float((crops / tokens).max()) * seq_len > max_crops:
         rows = _pooled(tokens, crops, seq_len=seq_len, cap=max_crops, rng=rng)

@@ -62,10 +62,17 @@ class Solution:
 
 
 def kinds_of(
-    tokens: np.ndarray, crops: np.ndarray, *, level: int, step: int, smallest: float, below: bool
+    tokens: np.ndarray,
+    crops: np.ndarray,
+    counts: np.ndarray,
+    *,
+    level: int,
+    step: int,
+    smallest: float,
+    below: bool,
 ) -> Kinds:
     """Samples of equal crops and tokens of one range of `level`, at least `smallest` of them where
-    there are.
+    there are. `counts`: how many samples are of each size.
 
     Their size in steps of `step` is that of the shortest of them, rounded down, where `below`; else
     their mean, rounded to the nearest.
@@ -77,20 +84,22 @@ def kinds_of(
     for size in np.unique(crops).tolist():
         members = np.flatnonzero(crops == size)
         members = members[np.argsort(tokens[members], kind="stable")]
+        before = np.r_[0, np.cumsum(counts[members])]
         cuts = [0]
         for cut in (np.flatnonzero(np.diff(tokens[members] // level)) + 1).tolist():
-            if cut - cuts[-1] >= smallest:
+            if before[cut] - before[cuts[-1]] >= smallest:
                 cuts.append(cut)
         for begin, end in zip(cuts, [*cuts[1:], len(members)], strict=True):
             part = members[begin:end]
-            mean = int(tokens[part].sum() / (step * len(part)) + 0.5)
+            many = int(before[end] - before[begin])
+            mean = int(tokens[part] @ counts[part] / (step * many) + 0.5)
             height = int(tokens[part[0]]) // step if below else max(mean, 1)
             if not height and not size:
                 continue
             label[part] = len(steps)
             steps.append(height)
             sizes.append(size)
-            number.append(float(len(part)))
+            number.append(float(many))
     return Kinds(label=label, steps=np.array(steps), crops=np.array(sizes), number=np.array(number))
 
 
@@ -226,9 +235,16 @@ def solve(
 
 
 def least_by_patterns(
-    tokens: np.ndarray, crops: np.ndarray, *, seq_len: int, max_crops: int, known: float = 0.0
+    tokens: np.ndarray,
+    crops: np.ndarray,
+    *,
+    counts: np.ndarray,
+    seq_len: int,
+    max_crops: int,
+    known: float = 0.0,
 ) -> float:
     """Rows below which no packing can go, from prices of kinds rounded down; at least `known`.
+    `counts`: how many samples are of each size.
 
     From crops alone and, as finely as WORK and KINDS allow, from crops and tokens.
     """
@@ -238,9 +254,10 @@ def least_by_patterns(
         kinds = kinds_of(
             tokens,
             crops,
+            counts,
             level=step,
             step=step,
-            smallest=RARE_IN_BOUND * len(tokens),
+            smallest=RARE_IN_BOUND * int(counts.sum()),
             below=True,
         )
         width, number = seq_len // step, len(kinds.number)
@@ -271,6 +288,7 @@ def rows_of_patterns(
         kinds = kinds_of(
             tokens[order],
             crops[order],
+            np.ones(len(order), np.int64),
             level=-(-seq_len * coarser // LEVELS),
             step=step,
             smallest=RARE * len(tokens),

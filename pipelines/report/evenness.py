@@ -11,38 +11,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from mixtures.balance import balance
+from mixtures.balance import strays
+from mixtures.columns import Column, New, in_memory, stretches, total
 from mixtures.schedule import Points, constant, passed
+from pipelines.report.packed_counts import Packed
 
 WINDOW = 1000
 RANKS = 8
 """Rows that are computed at the same time, one on each of so many processes."""
 
 
-def windows(packed: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]:
+def windows(packed: Packed, mixture: Mapping[str, Any]) -> dict[str, Any]:
     """`rows` of a window, and per component (also of `seconds` per video and `crops` per row) the
     `whole`, and the `worst` and `p95` distance of windows from it; relative, but of shares.
-
-    Reads: `packed` (FACTS of all shards in order).
     """
-    rows = packed.filter(pl.col("split") == "train")
-    if rows.is_empty():
+    rows = packed.order
+    if not len(rows):
         return {"rows": 0, "strays": {}}
-    tokens, learned = pl.col("sample_tokens"), pl.col("sample_learned")
-    units = {"tokens": tokens, "learned_tokens": learned}.get(mixture["measure"], tokens)
-    crops = pl.col("num_crops") / pl.col("num_samples")  # only their sum in a row counts
-    place = pl.int_range(pl.len(), dtype=pl.Int32)
-    lists = rows.select("seconds", component="components", units=units, crops=crops, place=place)
-    pieces = lists.explode("component", "units", "seconds", empty_as_null=True)
-    if mixture["measure"] == "samples":
-        pieces = pieces.with_columns(units=pl.lit(1))
-    names = pl.Series(list(mixture["components"]), dtype=pl.Categorical)
-    named = pieces.with_columns(component=names[pieces["component"]])
-    found = balance(named, window=WINDOW, schedules=schedules_in(mixture))
-    strays = {line.pop("what"): line for line in found.to_dicts()}
-    return {"rows": min(WINDOW, len(rows)), "strays": strays}
+    there = [name for name, some in zip(rows.names, packed.there, strict=True) if some]
+    found = strays(rows, there=there, window=WINDOW, schedules=schedules_in(mixture))
+    about = {line.pop("what"): line for line in found.to_dicts()}
+    return {"rows": min(WINDOW, len(rows)), "strays": about}
 
 
 def schedules_in(mixture: Mapping[str, Any]) -> dict[str, Points]:
@@ -59,17 +49,22 @@ def asked_along(mixture: Mapping[str, Any], through: np.ndarray) -> dict[str, np
     }
 
 
-def imbalance(packed: pl.DataFrame) -> dict[str, float]:
+def imbalance(flops: Column, *, new: New = in_memory) -> dict[str, float]:
     """Modelled FLOPs of rows: `rows`, the dearest over the mean; `ranks`, the mean over batches of
     RANKS consecutive rows of the dearest over the mean: what waiting for each other costs.
 
-    The model is the SmolVLM whose crops have as many tokens. Reads: `packed` (FACTS) of a split,
-    its shards in order.
+    The model is the SmolVLM whose crops have as many tokens. `flops`: of the rows of a split, its
+    shards in order.
     """
-    if packed.is_empty():
+    rows = len(flops)
+    if not rows:
         return {"rows": 1.0, "ranks": 1.0}
-    cost = packed["flops"].to_numpy()
-    whole = cost[: len(cost) // RANKS * RANKS].reshape(-1, RANKS)
-    batches = whole if len(whole) else cost[None]
-    ranks = batches.max(axis=1) / batches.mean(axis=1)
-    return {"rows": float(cost.max() / cost.mean()), "ranks": float(ranks.mean())}
+    together = min(RANKS, rows)  # fewer are one batch
+    dearest, ranks = 0.0, new(np.float64)
+    for start, stop in stretches(rows):
+        some = flops[start:stop]
+        dearest = max(dearest, float(some.max()))
+        batches = some[: len(some) // together * together].reshape(-1, together)
+        ranks.append(batches.max(axis=1) / batches.mean(axis=1))
+    mean = total(flops) / rows
+    return {"rows": dearest / mean, "ranks": total(ranks) / len(ranks)}

@@ -3,9 +3,9 @@
 | function     | reads                                  | gives                                  |
 |--------------|----------------------------------------|----------------------------------------|
 | row_facts    | a shard (PACKED), DEALT of its samples | FACTS: one narrow line per packed row  |
-| narrow_facts | a file of FACTS                        | the same, as `stats` reads it          |
+| facts_in     | a file of FACTS                        | the same, as `stats` reads it          |
 
-Ids are not in FACTS: the driver reads those of every shard at once, so they are narrow.
+Ids are not in FACTS: the driver reads those of every shard, so they are narrow.
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from mixtures import draw
+from pipelines.engine import tables
 
 FACTS: dict[str, Any] = {
     "split": pl.String,
@@ -149,12 +150,6 @@ def _offsets(lists: pa.ListArray) -> np.ndarray:
     return offsets - offsets[0]
 
 
-def narrow_facts(table: pa.Table) -> pl.DataFrame:
-    """FACTS of a file, its names as categories."""
-    return (
-        pl.DataFrame(table)
-        .drop("bytes", "sha256")
-        .with_columns(
-            pl.col("split").cast(pl.Categorical), pl.col("grids").cast(pl.List(pl.Categorical))
-        )
-    )
+def facts_in(path: str) -> pl.DataFrame:
+    """FACTS of a file."""
+    return pl.DataFrame(tables.compact(tables.read(path, columns=list(FACTS))))

@@ -2,15 +2,18 @@
 
 Shares are of the `train` split unless a key says `val`. A ratio is asked for in one measure
 (`mixture.measure`) and reported in all three: tokens, learned_tokens, samples. The index is counted
-some lines at a time (index_counts.py).
+some lines at a time (index_counts.py), the rows shard by shard (packed_counts.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from mixtures.balance import Rows
+from mixtures.columns import New, in_memory
 from pipelines.report.evenness import asked_along, imbalance, schedules_in, windows
 from pipelines.report.finished import Lines
 from pipelines.report.index_counts import (
@@ -21,12 +24,14 @@ from pipelines.report.index_counts import (
     READ,
     Counts,
     counted,
-    histogram,
 )
+from pipelines.report.packed_counts import Packed, Split, counted_rows
 
 Shares = dict[str, dict[str, float]]  # value -> measure -> share
 MEASURES = ("tokens", "learned_tokens", "samples")
 
+GRIDS = 20
+"""Crop grids that are told of: the commonest."""
 PREFIX_POINTS = 50
 """Places along the train rows at which the balance so far is taken."""
 SUMMED = ("tokens", "learned_tokens", "samples", "crops", "distinct")
@@ -38,11 +43,14 @@ DETAILS = 5
 """Details of a rule, at most, with the samples of each: the most frequent."""
 
 
-def stats(lines: Lines, packed: pl.DataFrame, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def stats(
+    lines: Lines, shards: Iterable[pl.DataFrame], recipe: Mapping[str, Any], *, new: New = in_memory
+) -> dict[str, Any]:
     """Every number of the card as one JSON-able dict: stats.json but for its `timings`.
 
-    Reads: `lines` (INDEX, one line per sample read), `packed` (FACTS of all shards in order),
-    `recipe` (recipe.json). Sums over shards and over the index are of the same samples.
+    Reads: `lines` (INDEX, one line per sample read), `shards` (FACTS of each in order), `recipe`
+    (recipe.json). Sums over shards and over the index are of the same samples. `new`: where numbers
+    of every row are put meanwhile.
     """
     mixture = recipe["mixture"]
     encoding = mixture["encoding"]
@@ -54,7 +62,8 @@ def stats(lines: Lines, packed: pl.DataFrame, recipe: Mapping[str, Any]) -> dict
         name: _component(name, settings, table, totals, mixture["measure"])
         for name, settings in mixture["components"].items()
     }
-    amounts = _amounts_along(packed, mixture)
+    packed = counted_rows(shards, mixture, new=new)
+    amounts = _amounts_along(packed.order)
     return {
         "name": recipe["name"],
         "fingerprint": recipe["fingerprint"],
@@ -70,15 +79,14 @@ def stats(lines: Lines, packed: pl.DataFrame, recipe: Mapping[str, Any]) -> dict
         "facets": _facets(_with_categories(counts, train, mixture), totals),
         "rejected": _rejected(counts, table),
         "packing": {
-            split: _packing(packed.filter(pl.col("split") == split), encoding)
-            for split in ("train", "val")
+            split: _packing(rows, encoding, new=new) for split, rows in packed.splits.items()
         },
         "videos": {"samples": counts.videos, "mean_seconds": _ratio(counts.seconds, counts.videos)},
         "grids": _grids(packed),
         "prefix": _prefix(amounts, mixture),
         **({"schedule": _along(amounts, mixture)} if schedules_in(mixture) else {}),
         "windows": windows(packed, mixture),
-        "histograms": _histograms(counts, packed, mixture, seq_len=encoding["seq_len"]),
+        "histograms": _histograms(counts, packed.fill, mixture),
         "held_out": _held_out(table, mixture),
         "sources": {
             name: {**source, "own_files": bool(mixture["components"][name].get("data"))}
@@ -226,78 +234,71 @@ def _rejected(counts: Counts, table: pl.DataFrame) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items(), key=lambda item: (-item[1]["samples"], item[0])))
 
 
-def _packing(rows: pl.DataFrame, encoding: Mapping[str, Any]) -> dict[str, Any]:
+def _packing(split: Split, encoding: Mapping[str, Any], *, new: New) -> dict[str, Any]:
     """Rows, fill and the fill that both limits allow, crops and samples per row, of one split."""
     from tokenization.pack import fill_bound
 
-    if rows.is_empty():
+    if not split.rows:
         return {"rows": 0, "shards": 0, "tokens": 0, "learned_tokens": 0, "fill": 0.0}
-    tokens = _total(rows["num_tokens"])
+    tokens, learned = split.sums["num_tokens"], split.sums["num_learned"]
+    sizes = split.sizes.table()
     bound = fill_bound(
-        rows["sample_tokens"].list.explode().to_numpy(),
-        rows["sample_crops"].list.explode().to_numpy(),
+        *(sizes[name].cast(pl.Int64).to_numpy() for name in ("tokens", "crops")),
+        counts=sizes["samples"].to_numpy(),
         seq_len=encoding["seq_len"],
         max_crops=encoding["max_crops"],
     )
     return {
-        "rows": len(rows),
-        "shards": rows["shard"].n_unique(),
+        "rows": split.rows,
+        "shards": split.shards,
         "tokens": tokens,
-        "learned_tokens": _total(rows["num_learned"]),
-        "learned_share": _ratio(_total(rows["num_learned"]), tokens),
-        "images": _total(rows["num_images"]),
-        "crops": _total(rows["num_crops"]),
-        "pieces": _total(rows["num_samples"]),
-        "fill": tokens / (len(rows) * encoding["seq_len"]),
-        "fill_bound": float(bound),
-        "imbalance": imbalance(rows),
+        "learned_tokens": learned,
+        "learned_share": _ratio(learned, tokens),
+        "images": split.sums["num_images"],
+        "crops": split.sums["num_crops"],
+        "pieces": split.sums["num_samples"],
+        "fill": tokens / (split.rows * encoding["seq_len"]),
+        "fill_bound": bound,
+        "imbalance": imbalance(split.flops, new=new),
         "seq_len": encoding["seq_len"],
         "max_crops": encoding["max_crops"],
-        "crops_per_row": _spread(rows["num_crops"]),
-        "samples_per_row": _spread(rows["num_samples"]),
+        "crops_per_row": spread(split.crops_per_row),
+        "samples_per_row": spread(split.samples_per_row),
     }
 
 
-def _spread(values: pl.Series) -> dict[str, float]:
-    """Mean, median, 95th percentile and maximum."""
+def spread(counts: np.ndarray) -> dict[str, float]:
+    """Mean, median, 95th percentile (the nearest number) and maximum of numbers that occur so often
+    each.
+    """
+    through = np.cumsum(counts)
+    number = int(through[-1])
+
+    def at(place: int) -> float:
+        return float(np.searchsorted(through, place, side="right"))
+
     return {
-        "mean": float(values.mean()),  # type: ignore[arg-type]
-        "median": float(values.median()),  # type: ignore[arg-type]
-        "p95": float(values.quantile(0.95) or 0),
-        "max": float(values.max()),  # type: ignore[arg-type]
+        "mean": int(counts @ np.arange(len(counts))) / number,
+        "median": (at((number - 1) // 2) + at(number // 2)) / 2,
+        "p95": at(int((number - 1) * 0.95 + 0.5)),
+        "max": at(number - 1),
     }
 
 
-def _grids(packed: pl.DataFrame) -> dict[str, int]:
-    """Images by crop grid, the commonest twenty: how resolutions reach the model."""
-    grids = packed.select(pl.col("grids").explode(empty_as_null=True)).drop_nulls()
-    counts = grids.group_by("grids").len().sort(["len", "grids"], descending=[True, False])
-    return dict(counts.head(20).iter_rows())
+def _grids(packed: Packed) -> dict[str, int]:
+    """Images by crop grid, the commonest: how resolutions reach the model."""
+    falling = sorted(packed.grids.items(), key=lambda item: (-item[1], item[0]))
+    return dict(falling[:GRIDS])
 
 
-def _amounts_along(packed: pl.DataFrame, mixture: Mapping[str, Any]) -> np.ndarray:
+def _amounts_along(rows: Rows) -> np.ndarray:
     """[points, components] amounts, in the unit of `measure`, of each of PREFIX_POINTS stretches of
     the train rows; no point where there are no rows.
     """
-    rows = packed.filter(pl.col("split") == "train").select(
-        "components", tokens="sample_tokens", learned_tokens="sample_learned"
-    )
-    names = list(mixture["components"])
     points = min(PREFIX_POINTS, len(rows))
-    amounts = np.zeros((points, len(names)))
-    if not points:
-        return amounts
-    point = (pl.int_range(pl.len()) * points // pl.len()).cast(pl.Int16)
-    pieces = rows.with_columns(point=point).explode(rows.columns, empty_as_null=True)
-    weight = (
-        pl.len()
-        if mixture["measure"] == "samples"
-        else pl.col(mixture["measure"]).cast(pl.Int64).sum()
-    )
-    sums = pieces.group_by("point", "components").agg(weight.cast(pl.Float64).alias("weight"))
-    for point, component, value in sums.iter_rows():
-        amounts[point, component] += value
-    return amounts
+    ends = [-(-k * len(rows) // points) for k in range(points + 1)] if points else [0]
+    amounts = [rows.units_of(a, b).sum(axis=0) for a, b in pairwise(ends)]
+    return np.array(amounts).reshape(points, len(rows.names))
 
 
 def _prefix(amounts: np.ndarray, mixture: Mapping[str, Any]) -> dict[str, Any]:
@@ -363,7 +364,7 @@ def _held_out(table: pl.DataFrame, mixture: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _histograms(
-    counts: Counts, packed: pl.DataFrame, mixture: Mapping[str, Any], *, seq_len: int
+    counts: Counts, fill: np.ndarray, mixture: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Counts in fixed bins: tokens, learned share, crops, seconds of each sample used, of all and
     of each component; row fill.
@@ -371,7 +372,6 @@ def _histograms(
     top = max(counts.longest, LEAST_TOKENS) + 1
     bins = int(np.ceil(np.log2(top / LEAST_TOKENS))) + 1
     names = list(mixture["components"])
-    fill = histogram(packed["num_tokens"] / seq_len, EDGES["learned_share"])
     return {
         name: _bins(
             edges[: bins + 1] if name == "tokens" else edges, counts.histograms[name], names

@@ -4,7 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mixtures.balance import balance
+from mixtures import balance as balancing
+from mixtures.balance import balance, rows_of, strays
+from mixtures.columns import in_folder, total
 from mixtures.deal import deal
 from mixtures.pick import pick
 from tests.mixtures.synthetic import index_of, mixture_of
@@ -66,6 +68,65 @@ def test_video_length_and_crops_are_relative():
 
 def test_nothing_has_no_lines():
     assert balance(table([]).cast({"place": pl.Int64, "units": pl.Float64})).height == 0
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_few_rows_at_a_time_give_what_all_in_one_array_give(monkeypatch, tmp_path, scheduled):
+    """To the bit: numbers of stats.json do not depend on how many rows are summed at a time."""
+    random = np.random.default_rng(0)
+    number, window = 4000, 50
+    place = np.sort(random.integers(0, 1000, number))
+    component = random.choice(["b", "a", "c"], number, p=[0.5, 0.3, 0.2])
+    units = random.integers(1, 500, number)
+    seconds = np.where(component == "b", random.random(number), np.nan)
+    crops = random.random(number)
+    samples = pl.DataFrame(
+        {"place": place, "component": component, "units": units, "crops": crops}
+    ).with_columns(seconds=pl.Series(seconds, nan_to_null=True))
+    schedules = {"a": [[0, 0.2], [1, 0.4]]} if scheduled else {}
+    rows = rows_of(samples, ["c", "a", "b"])
+    new = in_folder(tmp_path)
+    for name in balancing.COLUMNS:
+        column = new(np.float64)
+        column.append(getattr(rows, name)[:])
+        object.__setattr__(rows, name, column)
+    monkeypatch.setattr(balancing, "AT_ONCE", 57)
+    found = strays(rows, there=["b", "c"], window=window, schedules=schedules)
+    found = pl.concat([found, balance(samples, window=window, schedules=schedules)]).unique()
+    assert found["what"].sort().to_list() == ["a", "b", "c", "crops", "seconds"]
+
+    def sums(values: np.ndarray, mine: np.ndarray) -> np.ndarray:
+        through = np.r_[0.0, np.cumsum(np.bincount(place[mine], values[mine], 1000))]
+        return through[window:] - through[:-window]
+
+    every, video = np.ones(number, bool), component == "b"
+    whole = {name: units[component == name].sum() / units.sum() for name in "abc"}
+    shares = {n: sums(units, component == n) / sums(units, every) for n in "abc"}
+    videos = sums(np.ones(number), video)
+    shares["seconds"] = (sums(seconds, video) / np.maximum(videos, 1))[videos > 0]
+    shares["crops"] = sums(crops, every) / window
+    whole |= {"seconds": seconds[video].mean(), "crops": np.bincount(place, crops).mean()}
+    for what, share in shares.items():
+        if what == "a" and scheduled:
+            continue
+        relative = whole[what] if what in ("seconds", "crops") else 1
+        away = np.abs(share - whole[what]) / relative
+        assert line(found, what) == {
+            "what": what,
+            "whole": whole[what],
+            "worst": away.max(),
+            "p95": np.percentile(away, 95),
+            "windows": len(away),
+        }
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 9876])
+def test_a_column_sums_to_what_numpy_sums_an_array_to(monkeypatch, tmp_path, count):
+    monkeypatch.setattr("mixtures.columns.ROWS", 1000)
+    values = np.random.default_rng(count).lognormal(0, 5, count)
+    column = in_folder(tmp_path)(np.float64)
+    column.append(values)
+    assert total(column) == values.sum()
 
 
 def test_dealt_samples_are_balanced_and_samples_in_index_order_are_not():

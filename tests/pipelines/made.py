@@ -335,7 +335,7 @@ def finished(folder: Any, *, seq_len: int = 2048) -> Any:
     made["versions"] = {"ingest": 1}
     table = index(lines)
     found = [facts(t, table, shard=n, components=tuple(ratios)) for n, t in tables_of.items()]
-    numbers = card.stats(lines_in(table), pl.concat(found), made)
+    numbers = card.stats(lines_in(table), found, made)
     tables.write(table.to_arrow(), folder / "index.arrow")
     tables.write_json(folder / "stats.json", numbers)
     tables.write_json(folder / "recipe.json", made)

@@ -96,7 +96,9 @@ def test_the_bound_by_patterns_is_a_bound_of_the_best_packing(
     sizes = [(-(-n * seq_len // 640), c) for n, c in sizes]
     tokens, crops = (np.array(x) for x in zip(*sizes, strict=True))
     best = exact_rows(sizes, seq_len, 9)
-    assert least_by_patterns(tokens, crops, seq_len=seq_len, max_crops=9) <= best + 1e-6
+    counts = np.ones(len(sizes), np.int64)
+    found = least_by_patterns(tokens, crops, counts=counts, seq_len=seq_len, max_crops=9)
+    assert found <= best + 1e-6
 
 
 @settings(max_examples=30)
@@ -132,6 +134,21 @@ def test_rows_are_full_where_crops_bind(seq_len: int, max_crops: int, least: flo
     limits = {"seq_len": seq_len, "max_crops": max_crops}
     rows = pack_rows(tokens[small], crops[small], seed=1, **limits)
     assert least_rows(tokens[small], crops[small], **limits) >= least * len(rows)
+
+
+@pytest.mark.parametrize(("seq_len", "max_crops"), [(4096, 32), (8192, 128)])
+def test_the_bound_of_sizes_and_their_counts_is_that_of_the_samples(
+    seq_len: int, max_crops: int
+) -> None:
+    tokens, crops = realistic(3000, seq_len)
+    small = crops <= max_crops
+    sizes, counts = np.unique(
+        np.stack([tokens[small] // 9 + 1, crops[small]]), axis=1, return_counts=True
+    )
+    limits = {"seq_len": seq_len, "max_crops": max_crops}
+    assert counts.max() > 1
+    each = (np.repeat(size, counts) for size in sizes)
+    assert fill_bound(*sizes, counts=counts, **limits) == fill_bound(*each, **limits)
 
 
 def realistic(number: int, seq_len: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

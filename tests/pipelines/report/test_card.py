@@ -96,7 +96,7 @@ def test_hostile_text_stays_in_its_cell():
     lines = [line("cauldron/ai2d/0", "images", 60, 10, tags=[HOSTILE], subset=HOSTILE)]
     rows = packed([[("cauldron/ai2d/0", 60, 10, [])]])
     found = facts(rows, index(lines), shard="train-00000.arrow")
-    text = card(stats(lines_in(index(lines)), found, recipe()), recipe(description=HOSTILE))
+    text = card(stats(lines_in(index(lines)), [found], recipe()), recipe(description=HOSTILE))
     assert "<script>" not in text
 
 

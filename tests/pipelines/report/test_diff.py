@@ -40,7 +40,7 @@ def second(first, tmp_path):
         for name in [*mixture.shards["train"], *mixture.shards["val"]]
     ]
     index = index.cast({"copies": pl.Int32})
-    stats = card.stats(lines_in(index), pl.concat(found[1:]), recipe)
+    stats = card.stats(lines_in(index), found[1:], recipe)
     written = picking.as_tables(index)
     tables.write_pieces(written, picking.INDEX, folder / "index.arrow", rows_per_batch=256)
     (folder / "stats.json").write_text(json.dumps(stats))

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.report.card import card, stats, terminal_table
+from pipelines.report.stats import spread
 from tests.pipelines.made import facts, index, line, lines_in, packed, recipe
 from tokenization.pack import row_flops
 
@@ -31,7 +33,7 @@ def counted() -> dict:
     shards = {f"train-{k:05d}.arrow": rows for k, rows in enumerate(TRAIN)}
     shards["val-00000.arrow"] = VAL
     found = [facts(packed(rows), index(LINES), shard=name) for name, rows in shards.items()]
-    return stats(lines_in(index(LINES)), pl.concat(found), recipe())
+    return stats(lines_in(index(LINES)), found, recipe())
 
 
 def test_row_facts_counts_what_lies_in_each_row():
@@ -56,7 +58,7 @@ def test_row_facts_counts_what_lies_in_each_row():
     assert found["grids"].to_list() == [["2x2", "0x0"], []]
 
 
-def test_crops_of_a_sample_in_several_sequences_are_spread_over_them():
+def test_crops_of_a_sample_in_several_sequences_arespread_over_them():
     sample = [("cauldron/ai2d/0", 30, 5, [(2, 2)]), ("cauldron/ai2d/0", 30, 5, [])]
     for rows in ([sample], [[sequence] for sequence in sample]):
         found = facts(packed(rows), index(LINES), shard="train-00000.arrow")
@@ -168,6 +170,18 @@ def test_prefix_balance_is_the_share_so_far():
     assert prefix["worst"] == pytest.approx(0.25)
 
 
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=60))
+def test_thespread_of_counted_numbers_is_theirs(numbers):
+    series = pl.Series(numbers, dtype=pl.Int32)
+    assert spread(np.bincount(numbers)) == {
+        "mean": series.mean(),
+        "median": series.median(),
+        "p95": series.quantile(0.95),
+        "max": series.max(),
+    }
+
+
 def test_windows_and_imbalance_are_those_of_the_rows():
     found = counted()
     windows = found["windows"]
@@ -210,7 +224,7 @@ def test_categories_that_the_mixture_states_are_a_facet():
     row = [("cauldron/ai2d/0", 60, 10, []), ("cauldron/vqa/0", 20, 10, [])]
     rows = packed([[*row, ("smoltalk/all/0", 20, 10, [])]])
     found = facts(rows, index(lines), shard="train-00000.arrow")
-    facets = stats(lines_in(index(lines)), found, recipe(components=components))["facets"]
+    facets = stats(lines_in(index(lines)), [found], recipe(components=components))["facets"]
     assert {name: share["tokens"] for name, share in facets["category"].items()} == {
         "Science": 0.6,
         "Diagrams": 0.2,
@@ -226,7 +240,7 @@ def test_stats_are_json():
 def test_a_mixture_with_nothing_used_has_stats():
     lines = [line("cauldron/vqa/0", "images", 40, 9, rule="small_image", copies=0)]
     none = facts(packed([]), index([]), shard="train-00000.arrow")
-    found = stats(lines_in(index(lines)), none, recipe())
+    found = stats(lines_in(index(lines)), [none], recipe())
     assert found["train"]["tokens"] == 0
     assert found["components"]["words"]["read"] == 0
 
@@ -241,7 +255,7 @@ def test_thousands_of_millions_of_tokens_are_counted():
     )
     given_ = recipe()
     given_["mixture"]["encoding"]["seq_len"] = 2**30
-    told = stats(lines_in(index(lines)), found, given_)
+    told = stats(lines_in(index(lines)), [found], given_)
     assert told["train"]["tokens"] == told["packing"]["train"]["tokens"] == 2**33
     assert told["packing"]["train"]["learned_tokens"] == 2**33
     assert told["prefix"]["components"]["words"] == [1.0] * 8
