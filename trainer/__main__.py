@@ -29,7 +29,7 @@ def train(words: list[str]) -> Answer:
     return Answer(f"checkpoint {checkpoint}" if first else "")
 
 
-def evaluate(words: list[str]) -> int:
+def evaluate(words: list[str]) -> Answer:
     """`evaluate CHECKPOINT bench=FILE.tsv`."""
     from trainer.evaluation.evaluate import evaluate_command
 
@@ -88,6 +88,7 @@ COMMANDS = {
         usage.EVALUATE,
         example="evaluate out/runs/sft bench=DocVQA_VAL.tsv metric=anls",
         takes=("checkpoint", "bench"),
+        json=True,
         slow=True,
     ),
     "score": Command(

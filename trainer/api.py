@@ -158,9 +158,9 @@ def load(checkpoint: Where, *, device: str = "auto") -> "tuple[PreTrainedModel, 
 def evaluate(checkpoint: Where, bench: Where, **options: Any) -> list[dict[str, Any]]:
     """The scores of a checkpoint on a benchmark in VLMEvalKit's layout, as in the files beside it.
 
-    `options` are those of `smolvlm-trainer evaluate`: metric, against, prompts, images, limit,
-    batch, max_new_tokens, device, threads, output. One result per kind of prompts and checkpoint,
-    then the paired comparisons.
+    `options` are those of `smolvlm-trainer evaluate`: metric, choices_from, against, prompts,
+    images, limit, batch, max_new_tokens, device, threads, output. One result per kind of prompts
+    and checkpoint, then the paired comparisons.
     """
     from trainer.evaluation.evaluate import evaluated
 

@@ -32,6 +32,8 @@ CHECKPOINT is a checkpoint's folder, or a run's: then its newest one.
   metric=auto        exact, multiple_choice, anls, relaxed, yes_no, mixed; auto: options make it
                      multiple_choice (mixed where some have none), answers of yes and no yes_no,
                      anything else exact
+  choices_from=auto  0 or 1: from where answers that are numbers of options count, where the file
+                     itself does not tell; letters and texts of options need nothing
   against=CHECKPOINT ask another one too, and compare them by a paired test
   prompts=trained    plain: without the system prompt and the words around images of training, as
                      most programs ask; trained,plain: both, and their difference

@@ -1,7 +1,8 @@
 """A checkpoint is judged on benchmarks in VLMEvalKit's TSV layout.
 
 Columns: index, image (base64; a list of them; or the index of the row that holds it) or image_path,
-question, answer (text, or a Python list of texts), A, B, C, ... (options), hint, category.
+question, answer (text, or a Python list of texts; of options also their letters or numbers, see
+choices.py), A, B, C, ... (options), hint, category.
 
     TSV --read--> cases --answers--> texts --scores--> points --summary--> means, intervals
 """
@@ -21,6 +22,7 @@ from typing import Any
 from tokenization.images import open_image
 from trainer.arguments import did_you_mean
 from trainer.evaluation.answer import Question
+from trainer.evaluation.choices import Asked, right_options
 from trainer.evaluation.confidence import Interval, Scores, clusters_of, mean_interval
 from trainer.evaluation.metrics import METRICS
 
@@ -40,6 +42,8 @@ class Case:
     gold: list[str]
     options: dict[str, str]
     category: str
+    restated: bool = False
+    """Whether `gold` has a letter where the file has a number, which VLMEvalKit does not read."""
 
 
 def _list(text: str) -> list[str]:
@@ -53,8 +57,10 @@ def _list(text: str) -> list[str]:
     return [text]
 
 
-def read(file: Path, *, limit: int = 0) -> list[Case]:
-    """The questions of a TSV, the first `limit` (0: all). ValueError names a bad row or column."""
+def read(file: Path, *, limit: int = 0, choices_from: str = "auto") -> list[Case]:
+    """The questions of a TSV, the first `limit` (0: all); options that are answers by their number
+    are counted from `choices_from`. ValueError names a bad row or column.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"bench={file}: no such file. Expected VLMEvalKit's TSV.")
     csv.field_size_limit(sys.maxsize)
@@ -76,10 +82,17 @@ def read(file: Path, *, limit: int = 0) -> list[Case]:
         )
     by_index = {row["index"]: row for row in rows}
     letters = [letter for letter in string.ascii_uppercase if letter in rows[0]]
+    options_of = [{letter: row[letter] for letter in letters if row[letter]} for row in rows]
+    asked = [
+        Asked(f"bench={file}, index {row['index']}", _list(_cell(row, "answer", file)), options)
+        for row, options in zip(rows, options_of, strict=True)
+    ]
+    gold = right_options(asked, choices_from=choices_from, file=f"bench={file}")
     cases = []
-    for row in rows[:limit] if limit else rows:
-        options = {letter: row[letter] for letter in letters if row[letter]}
-        text = row["question"].strip()
+    for row, options, given, right in list(zip(rows, options_of, asked, gold, strict=True))[
+        : limit or None
+    ]:
+        text = _cell(row, "question", file).strip()
         if row.get("hint"):
             text = f"Hint: {row['hint'].strip()}\nQuestion: {text}"
         if options:
@@ -89,12 +102,23 @@ def read(file: Path, *, limit: int = 0) -> list[Case]:
             Case(
                 row["index"],
                 Question(text=text, images=_images(row, by_index, file)),
-                _list(row["answer"]),
+                right,
                 options,
                 row.get("category") or "",
+                restated=right != given.gold,
             )
         )
     return cases
+
+
+def _cell(row: Mapping[str, str | None], column: str, file: Path) -> str:
+    """The text in a column; ValueError for a row that ends before it."""
+    text = row[column]
+    if text is None:
+        raise ValueError(
+            f"bench={file}, index {row['index']}: the row ends before the column '{column}'."
+        )
+    return text
 
 
 def _images(row: Mapping[str, str], by_index: Mapping[str, Any], file: Path) -> list[bytes]:

@@ -13,13 +13,15 @@ before and after images), as most programs do.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenization.command_line import Answer
 from tokenization.inference import plain_encoding
-from tokenization.terminal import say
+from tokenization.terminal import log
 from trainer.arguments import did_you_mean, local_path, split_pairs
 from trainer.checkpoint import resolve_checkpoint
 from trainer.evaluation import vlmevalkit
@@ -39,7 +41,15 @@ from trainer.parallel import torch_threads
 
 OPTIONS = {"bench": "", "metric": "auto", "against": "", "prompts": "trained", "images": "own",
            "limit": "0", "batch": "16", "max_new_tokens": "32", "device": "auto", "output": "",
-           "threads": "0", "vlmevalkit": ""}  # fmt: skip
+           "threads": "0", "vlmevalkit": "", "choices_from": "auto"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """A score or a comparison: what its file holds, and how it is said."""
+
+    data: dict[str, Any]
+    line: str
 
 
 @dataclass(frozen=True)
@@ -50,36 +60,42 @@ class Judged:
     file: Path
     """Of its scores."""
     points: list[float]
-    result: dict[str, Any]
-    """What the file holds."""
+    found: Found
 
 
-def evaluate_command(arguments: Sequence[str]) -> int:
-    """`evaluate CHECKPOINT bench=FILE.tsv ...`; the exit status."""
-    evaluated(arguments)
-    return 0
+def evaluate_command(arguments: Sequence[str]) -> Answer:
+    """`evaluate CHECKPOINT bench=FILE.tsv ...`."""
+    found = _found(arguments)
+    return Answer("\n".join(each.line for each in found), [each.data for each in found])
 
 
 def evaluated(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """The scores, one for each checkpoint and kind of prompts, then the comparisons: what the files
-    hold. Each is said when it is there.
+    hold.
     """
+    return [each.data for each in _found(arguments)]
+
+
+def _found(arguments: Sequence[str]) -> list[Found]:
     if not arguments or "=" in arguments[0]:
         raise ValueError(
             "evaluate: expected a checkpoint: python -m trainer evaluate RUN bench=F.tsv"
         )
     checkpoint, options = arguments[0], _options(arguments[1:])
     if options["vlmevalkit"]:
-        _write_for_vlmevalkit(checkpoint, options)
-        return []
+        return [_write_for_vlmevalkit(checkpoint, options)]
     with torch_threads(int(options["threads"])):
-        return _judged(checkpoint, options)
+        return _scored(checkpoint, options)
 
 
-def _judged(checkpoint: str, options: Mapping[str, str]) -> list[dict[str, Any]]:
+def _scored(checkpoint: str, options: Mapping[str, str]) -> list[Found]:
     """The scores and comparisons of these checkpoints on a TSV."""
     file = Path(options["bench"])
-    cases = read(file, limit=int(options["limit"]))
+    cases = read(file, limit=int(options["limit"]), choices_from=options["choices_from"])
+    unanswered = sum(not any(each.strip() for each in case.gold) for case in cases)
+    if unanswered:
+        log(f"{file}: {unanswered} of {len(cases)} questions have no answer in it, so whatever is "
+            "said to them is scored as wrong", level=logging.WARNING)  # fmt: skip
     if options["images"] == "shuffled":
         cases = shuffled(cases, seed=0)
     metric = default_metric(cases) if options["metric"] == "auto" else options["metric"]
@@ -92,7 +108,7 @@ def _judged(checkpoint: str, options: Mapping[str, str]) -> list[dict[str, Any]]
     if options["against"]:
         others = _judge(options["against"], cases, metric, options, output="")
         compared += [_compare(own, other, cases) for own, other in zip(judged, others, strict=True)]
-    return [*(each.result for each in (*judged, *others)), *compared]
+    return [*(each.found for each in (*judged, *others)), *compared]
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -148,7 +164,7 @@ def _judge(
     *,
     output: str,
 ) -> list[Judged]:
-    """One result per kind of prompts, written and printed."""
+    """One result per kind of prompts, written."""
     model, tokenizer, trained, folder = open_checkpoint(checkpoint, device=options["device"])
     out = Path(output) if output else folder / "evaluations"
     run = vlmevalkit.label_of(folder)
@@ -161,22 +177,24 @@ def _judge(
             max_new_tokens=int(options["max_new_tokens"]), batch_size=int(options["batch"]),
         )  # fmt: skip
         points = scores(cases, said, metric)
-        result = summary(cases, points, metric) | {"prompts": kind, "images": options["images"]}
+        label = f"{run}-{kind}"
+        result: dict[str, Any] = {"bench": Path(options["bench"]).stem, "checkpoint": run}
+        result |= summary(cases, points, metric) | {"prompts": kind, "images": options["images"]}
         write_answers(out / f"{name}.tsv", cases, said, points)
         file = out / f"{name}.json"
         file.write_text(json.dumps(result, indent=2) + "\n")
         low, high = result["interval"]
-        say(
-            f"{Path(options['bench']).stem}: {metric} {result['score']:.4f} ({low:.4f} to "
+        line = (
+            f"{result['bench']}: {metric} {result['score']:.4f} ({low:.4f} to "
             f"{high:.4f}) over {len(cases)} questions about {result['clusters']} images, prompts "
             f"{kind}, images {options['images']}; {file}"
         )
-        judged.append(Judged(f"{run}-{kind}", file, points, result))
+        judged.append(Judged(label, file, points, Found(result, line)))
     return judged
 
 
-def _compare(first: Judged, second: Judged, cases: Sequence[Case]) -> dict[str, Any]:
-    """Says and writes by how much the first is better, question by question."""
+def _compare(first: Judged, second: Judged, cases: Sequence[Case]) -> Found:
+    """Writes by how much the first is better, question by question."""
     clusters = image_clusters(cases)
     found = compare(
         [Scores(points=first.points, clusters=clusters)],
@@ -187,11 +205,11 @@ def _compare(first: Judged, second: Judged, cases: Sequence[Case]) -> dict[str, 
     told: dict[str, Any] = {"first": first.label, "second": second.label, "difference": by.value,
             "interval": [by.low, by.high], "p": found.p, "questions": len(cases)}  # fmt: skip
     file.write_text(json.dumps(told, indent=2) + "\n")
-    say(
+    line = (
         f"{first.label} less {second.label}: {by.value:+.4f} ({by.low:+.4f} to {by.high:+.4f}), "
         f"p {found.p:.3g}; {file}"
     )
-    return told
+    return Found(told, line)
 
 
 def _write_own_for_vlmevalkit(
@@ -202,21 +220,25 @@ def _write_own_for_vlmevalkit(
     try:
         entries = {bench.stem: vlmevalkit.entry(bench.stem, own_class=own)}
     except ValueError as error:
-        say(f"no file for VLMEvalKit: {error}")
+        log(f"no file for VLMEvalKit: {error}")
         return
     root, warning = vlmevalkit.place(bench, bench.stem, out)
     if entries[bench.stem].get("class") == "CustomVQADataset":
         warning += " It will answer, but has no score for VQA of one's own: give it --mode infer."
+    if any(case.restated for case in cases):
+        warning += f" VLMEvalKit takes letters alone as answers: {bench} has others."
     file = out / f"{bench.stem}.vlmevalkit.json"
-    vlmevalkit.write(resolve_checkpoint(Path(checkpoint)), entries, file, root=root)
+    log(vlmevalkit.write(resolve_checkpoint(Path(checkpoint)), entries, file, root=root))
     if warning:
-        say(warning.strip())
+        log(warning.strip())
 
 
-def _write_for_vlmevalkit(checkpoint: str, options: Mapping[str, str]) -> None:
+def _write_for_vlmevalkit(checkpoint: str, options: Mapping[str, str]) -> Found:
     """What VLMEvalKit needs to judge the checkpoint on benchmarks of its own."""
     folder = resolve_checkpoint(Path(checkpoint))
     entries = vlmevalkit.entries_of(options["vlmevalkit"])
     out = Path(options["output"]) if options["output"] else folder / "evaluations"
     name = options["vlmevalkit"].replace(",", "+").replace(" ", "")
-    vlmevalkit.write(folder, entries, out / f"{name}.vlmevalkit.json", root=None)
+    file = out / f"{name}.vlmevalkit.json"
+    line = vlmevalkit.write(folder, entries, file, root=None)
+    return Found({"vlmevalkit": str(file), "benchmarks": list(entries)}, line)

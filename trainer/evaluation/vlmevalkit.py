@@ -22,7 +22,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tokenization.terminal import say
 from trainer.arguments import did_you_mean
 from trainer.evaluation.benchmark import Case, default_metric
 
@@ -104,8 +103,8 @@ def label_of(folder: Path) -> str:
 
 def write(
     folder: Path, benchmarks: dict[str, dict[str, Any]], file: Path, *, root: Path | None
-) -> None:
-    """`file` is what `run.py --config` reads (docs/en/ConfigSystem.md there); says how to call it.
+) -> str:
+    """`file` is what `run.py --config` reads (docs/en/ConfigSystem.md there); how to call it.
 
     `root`: from where it is to read TSVs, where that is not its own choice.
     """
@@ -113,7 +112,7 @@ def write(
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {"model": {label_of(folder): model}, "data": benchmarks}
     file.write_text(json.dumps(content, indent=2) + "\n")
-    say(f"VLMEvalKit: {f'LMUData={root} ' if root else ''}python run.py --config {file}")
+    return f"VLMEvalKit: {f'LMUData={root} ' if root else ''}python run.py --config {file}"
 
 
 def entries_of(names: str) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from tokenization.inference import asking_encoding, plain_encoding
 from tokenization.prompts import IMAGE_INTROS
 from tokenization.schema import Encoding
 from tokenization.vocab import load_tokenizer
+from trainer.__main__ import main
 from trainer.evaluation.answer import Question, prompts
 from trainer.evaluation.evaluate import evaluate_command
 from trainer.loop import train
@@ -27,7 +28,7 @@ def evaluate(checkpoint: Path) -> Evaluate:
     """Runs the command on the checkpoint; what it wrote under `name`."""
 
     def run(*arguments: str, name: str, at: Path = checkpoint) -> dict:
-        assert evaluate_command([str(at), "max_new_tokens=4", *arguments]) == 0
+        assert main(["evaluate", str(at), "max_new_tokens=4", *arguments]) == 0
         return json.loads((at / "evaluations" / f"{name}.json").read_text())
 
     return run
@@ -145,10 +146,22 @@ def test_mistakes_are_told(arguments: list[str], message: str) -> None:
         evaluate_command(arguments)
 
 
-def test_scores_are_what_the_files_hold(checkpoint: Path, bench: Path, tmp_path: Path) -> None:
-    found = trainer.evaluate(
-        checkpoint, bench, prompts="trained,plain", max_new_tokens=2, output=tmp_path / "out"
-    )
+def test_scores_are_what_the_files_hold_and_what_json_says(
+    checkpoint: Path, bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"prompts": "trained,plain", "max_new_tokens": "2", "output": str(tmp_path / "out")}
+    found = trainer.evaluate(checkpoint, bench, **settings)
+    words = [f"--{key}={value}" for key, value in settings.items()]
+    capsys.readouterr()
+    assert main(["evaluate", str(checkpoint), str(bench), *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert main(["evaluate", str(checkpoint), str(bench), *words, "quiet=true"]) == 0
+    said = capsys.readouterr()
+    assert [line.split(":")[0] for line in said.out.splitlines()[:2]] == [bench.stem] * 2
+    assert len(said.out.splitlines()) == len(found) == 3
+    assert said.err == ""
+    assert {found[0]["bench"], found[1]["bench"]} == {bench.stem}
+    assert found[0]["checkpoint"].endswith(checkpoint.name)
     assert [result["prompts"] for result in found[:2]] == ["trained", "plain"]
     assert json.loads((tmp_path / "out" / f"{bench.stem}.json").read_text()) == found[0]
     assert found[2]["questions"] == found[0]["questions"]

@@ -10,9 +10,9 @@ import pytest
 
 from tests.overlay import ROOT, overlay, torchvision
 from tests.trainer.evaluation.conftest import base64_png, write_tsv
+from trainer.__main__ import main
 from trainer.evaluation import vlmevalkit
 from trainer.evaluation.benchmark import read
-from trainer.evaluation.evaluate import evaluate_command
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_folder_of_the_users_is_used_and_nothing_in_it_replaced(
 def test_a_file_for_benchmarks_of_its_own_needs_no_questions(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate_command([str(checkpoint), "vlmevalkit=MMStar,Video-MME"]) == 0
+    assert main(["evaluate", str(checkpoint), "vlmevalkit=MMStar,Video-MME"]) == 0
     file = checkpoint / "evaluations" / "MMStar+Video-MME.vlmevalkit.json"
     content = json.loads(file.read_text())
     assert set(content) == {"model", "data"}
@@ -196,7 +196,7 @@ def test_vlmevalkit_asks_a_checkpoint_the_questions_with_their_options(
         ]  # fmt: skip
         bench = write_tsv(tmp_path / f"{name}.tsv", rows)
         arguments = [str(checkpoint), f"bench={bench}", f"output={out}", "max_new_tokens=2"]
-        assert evaluate_command(arguments) == 0
+        assert main(["evaluate", *arguments]) == 0
         written = json.loads((out / f"{name}.vlmevalkit.json").read_text())
         data |= written["data"]
     file = tmp_path / "all.json"
