@@ -17,7 +17,7 @@ from mixtures import draw
 from mixtures.allocate import caps_of
 from mixtures.columns import ROWS, Column, New, in_memory, stretches
 from mixtures.config import Mixture
-from mixtures.samples import Samples, ranks
+from mixtures.samples import Samples, ranks, refuse_weights
 
 DRAW = np.dtype(
     [
@@ -182,6 +182,8 @@ def _scattered(
     names = ("key", "live", "limited", "num_tokens", "num_learned", "num_crops", "num_bytes")
     for start, stop in stretches(len(samples), rows=at_once):
         key, live, limited, tokens, learned, crops, size = samples.read(names, start, stop)
+        if mixture.weight_by:
+            refuse_weights(samples, mixture, start, stop)
         longest = max(longest, int(tokens.max(initial=0)))
         some = np.empty(stop - start, DRAW)
         some["rank"], some["key"], some["row"] = ranks(samples, start, stop), key, 0

@@ -125,13 +125,20 @@ def _weights(lines: pl.DataFrame, mixture: Mixture) -> np.ndarray:
             f"{mixture.name}: weight_by is {mixture.weight_by!r}, but the index has no column "
             f"`weight`; expected the verdicts to carry that fact."
         )
-    weight = lines["weight"].cast(pl.Float64).fill_null(1.0).to_numpy()
-    if (weight < 0).any() or np.isnan(weight).any():
+    return lines["weight"].cast(pl.Float64).fill_null(1.0).to_numpy()
+
+
+def refuse_weights(samples: Samples, mixture: Mixture, start: int, stop: int) -> None:
+    """Raises ValueError where a sample that no rule took has a weight below 0, or NaN."""
+    live, weight = samples.read(("live", "weight"), start, stop)
+    wrong = weight[live & ~(weight >= 0)]
+    if len(wrong):
         raise ValueError(
-            f"{mixture.name}: weight_by {mixture.weight_by!r} has negative or undefined values "
-            f"(least {np.nanmin(weight):g}); expected 0 or more."
+            f"{mixture.name}: weight_by {mixture.weight_by!r} has negative or undefined values\n"
+            f"found: {len(wrong):,} in {stop - start:,} samples, least {np.nanmin(wrong):g}\n"
+            "expected: 0 or more of every sample that no rule takes\n"
+            f"way out: filters: {{out_of_bounds: {{facts: {{{mixture.weight_by}: {{min: 0}}}}}}}}"
         )
-    return weight
 
 
 def ranks(samples: Samples, start: int, stop: int) -> np.ndarray:

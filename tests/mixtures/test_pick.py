@@ -258,8 +258,24 @@ def test_weight_by_says_what_is_wrong_with_the_weights():
     mixture = mixture_of(RATIOS, weight_by="sharpness")
     with pytest.raises(ValueError, match="weight_by is 'sharpness', but the index has no column"):
         pick(INDEX_4, mixture)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match=r"negative(.|\n)*way out: .*sharpness: {min: 0}"):
         pick(INDEX_4.with_columns(weight=-1.0), mixture)
+
+
+def test_what_a_rule_took_may_have_any_weight():
+    """So that a rule may take what has none that counts."""
+    odd = pl.col("row") % 2 == 1
+    index = INDEX_4.with_columns(
+        rule=pl.when(odd).then(pl.lit("out_of_bounds")),
+        weight=pl.when(odd & (pl.col("row") % 3 == 0))
+        .then(-1.0)
+        .when(odd)
+        .then(float("nan"))
+        .otherwise(1.0),
+    )
+    picked = pick(index, mixture_of(RATIOS, tokens=200_000, weight_by="sharpness"))
+    assert picked.filter(odd)["copies"].sum() == 0
+    assert picked["copies"].sum() > 0
 
 
 def test_an_index_of_another_mixture_is_refused():
