@@ -109,7 +109,8 @@ def arms_of(
                  filters={"beyond_quantile": worst})  # fmt: skip
     tokens = kept.stats["train"]["tokens"]
     build(folder, "weight", folder / "dirty", seed=seed, annotations=facts, weight_by="match",
-          filters={"out_of_bounds": {"facts": {"match": {"min": 0}}}}, tokens=tokens, on_shortage="shrink")  # fmt: skip
+          filters={"out_of_bounds": {"facts": {"match": {"min": 0}}}}, tokens=tokens,
+          on_shortage="shrink")  # fmt: skip
     build(folder, "fewer", folder / "dirty", seed=seed, tokens=tokens)
     build(folder, "clean", folder / "drawn", seed=seed)
     return found | {arm: points(arm) for arm in ("rule", "weight", "fewer", "clean")}

@@ -11,6 +11,7 @@ rules and `weight_by`. A shard that is scored is not scored again; a stopped com
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def _scored(
     objective = Objective(model, logits_chunk=LOGITS_CHUNK, neftune=0.0).eval()
     parts = final.with_name(f"{final.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
-    marks = vocab(tokenizer, mixture.encoding)
+    marks = vocab(tokenizer, replace(mixture.encoding, tokenizer=str(folder)))
     for rows in splits:
         _score_split(objective, rows, marks, parts=parts, identity=identity)
     tables = [

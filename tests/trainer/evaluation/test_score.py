@@ -1,6 +1,7 @@
 """Scores of samples equal what `transformers` says to each sample alone."""
 
 import dataclasses
+import json
 import re
 import shutil
 from pathlib import Path
@@ -174,6 +175,16 @@ def test_pieces_of_a_document_add_up_and_copies_do_not(
     assert line["visual_gain"] == pytest.approx((sums[2] - sums[1]) / sums[0], abs=4e-5)
     assert line["answer_loss"] == [line["loss"]]
     assert line["answer_visual_gain"] == [line["visual_gain"]]
+
+
+def test_a_tokenizer_of_her_own_folder_is_not_looked_for(checkpoint: Path, tmp_path: Path) -> None:
+    """A recipe tells no path of hers: the mixture and the checkpoint hold the tokenizer."""
+    folder = write(tmp_path / "toy", pack([sample(0, "image"), sample(1, "text")]))
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe["mixture"]["encoding"]["tokenizer"] = "private:0123456789abcdef"
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    file = score(str(checkpoint), data=str(folder), output=str(tmp_path / "s.parquet"))
+    assert len(pl.read_parquet(file)) == 2
 
 
 def test_another_samples_images_are_what_image_match_compares_with(
