@@ -84,7 +84,9 @@ def test_the_tutorial_runs_as_it_stands(tmp_path):
     assert_it_names_the_colours(tmp_path / "out" / "runs" / "mine")
     from transformers import AutoModelForImageTextToText
 
-    for checkpoint in (tmp_path / "out/runs/mine").glob("step-*"):
+    checkpoints = list((tmp_path / "out/runs/mine").glob("step-*"))
+    assert checkpoints
+    for checkpoint in checkpoints:
         AutoModelForImageTextToText.from_pretrained(checkpoint)
 
 

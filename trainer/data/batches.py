@@ -25,13 +25,11 @@ import torch
 
 from tokenization.images import crop_pixels as crops
 from trainer.config import Config
-from trainer.data.order import Order, share_out
+from trainer.data.order import Order, shards_of_a_run, share_out
 from trainer.data.shards import SIZES, Row, Rows, open_mixtures, predicted_mask
 
 FETCHERS = 4
 """Shards that are read from URLs at a time."""
-ALONG = 2
-"""Shards at hand of a mixture whose rows keep their order: a run of rows may lie in two."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,8 @@ def collate(packed: Sequence[Row], *, image_token: int) -> Batch:
 def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
     """Positions ahead of the step at which shards at URLs are asked for; 0: not before the step.
 
-    Half a window of `shuffle_shards`, where the cache has room for the next one too.
+    Half of the rows whose shards are at hand (`shuffle_shards`; where rows keep their order, the
+    shards that a run of `shuffle_rows` lies in), where the cache has room for as many again.
 
     Raises:
         ValueError: the cache cannot hold the shards whose rows are shuffled with each other.
@@ -164,10 +163,12 @@ def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
     remote = [rows for rows in splits if rows.mixture.remote is not None]
     if not remote:
         return 0
-    most = max(len(rows.shards) for rows in remote)
-    window = min(config.shuffle_shards or most, most)
-
-    at_once = [ALONG if rows.mixture.on_schedule else window for rows in remote]
+    at_once = [
+        shards_of_a_run(rows.shard_rows, config.shuffle_rows)
+        if rows.mixture.on_schedule
+        else min(config.shuffle_shards or len(rows.shards), len(rows.shards))
+        for rows in remote
+    ]
 
     def held(windows: int) -> int:
         sizes = [
@@ -177,11 +178,14 @@ def prefetch_distance(splits: Sequence[Rows], config: Config) -> int:
         return sum(map(sum, sizes))
 
     if config.cache_bytes and held(1) > config.cache_bytes:
+        counts = ", ".join(
+            f"{count} of {rows.mixture.name}" for rows, count in zip(remote, at_once, strict=True)
+        )
         raise ValueError(
             f"cache_bytes is {config.cache_bytes:,}, but the shards whose rows are shuffled with "
-            f"each other ({window} of each mixture) have {held(1):,} bytes.\n"
-            "way out: set cache_bytes "
-            f"to that, or shuffle_shards below {window} to shuffle fewer at a time."
+            f"each other ({counts}) have {held(1):,} bytes.\nway out: set cache_bytes to that, or "
+            "shuffle fewer at a time: shuffle_shards below that number, or, where ratios follow a "
+            "schedule, fewer shuffle_rows."
         )
     if config.cache_bytes and held(2) > config.cache_bytes:
         return 0

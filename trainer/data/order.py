@@ -68,11 +68,25 @@ def rows_in_order(shards: tuple[int, ...], seed: int, epoch: int, window: int) -
     return np.lexsort((keys, np.repeat(place // window, shards)))
 
 
+def run_length(num_rows: int, rows_mixed: int) -> int:
+    """Rows that are shuffled with each other where they keep their order; 0: a hundredth of all."""
+    return rows_mixed or max(1, num_rows // SCHEDULE_RUNS)
+
+
+def shards_of_a_run(shards: Sequence[int], rows_mixed: int) -> int:
+    """The most shards, of these numbers of rows, that one run of rows lies in."""
+    length, ends = run_length(sum(shards), rows_mixed), np.cumsum(shards)
+    starts = np.arange(0, ends[-1], length)
+    lasts = np.minimum(starts + length, ends[-1]) - 1
+    held = np.searchsorted(ends, lasts, side="right") - np.searchsorted(ends, starts, side="right")
+    return int(held.max()) + 1
+
+
 def rows_on_schedule(num_rows: int, seed: int, epoch: int, rows_mixed: int) -> np.ndarray:
     """A permutation of range(num_rows) that keeps their order, but for the rows of each run of
-    `rows_mixed`, which come in an order of the epoch's own; 0: a hundredth of all are a run.
+    `rows_mixed` (`run_length`), which come in an order of the epoch's own.
     """
-    run = np.arange(num_rows) // (rows_mixed or max(1, num_rows // SCHEDULE_RUNS))
+    run = np.arange(num_rows) // run_length(num_rows, rows_mixed)
     return np.lexsort((_mix(np.arange(num_rows, dtype=np.uint64) ^ _hashed(seed, epoch)), run))
 
 

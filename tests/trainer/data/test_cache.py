@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -100,6 +101,32 @@ def test_a_cache_of_a_few_shards_gives_the_rows_of_the_whole(
     assert halfway == near.plan(steps // 2 * near.config.batch_rows)
 
 
+def test_runs_of_rows_that_lie_in_many_shards_are_all_at_hand(here: Path, tmp_path: Path) -> None:
+    """Of a mixture whose ratios follow a schedule: rows keep their order but for each run's."""
+    folder = tmp_path / "scheduled"
+    shutil.copytree(here, folder)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe["mixture"]["components"] = {"images": {"schedule": [[0, 1.0]]}}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    settings = Settings(folder, tmp_path / "run")
+    rows = Rows(open_mixture(str(folder)), "train").shard_rows
+    mixed = rows[0] + rows[1] + 1  # a run begins in one shard and ends in the next but one
+    there = {"data": f"file://{folder}", "cache": tmp_path / "cache", "shuffle_rows": mixed}
+    whole = sum(sizes(here)[-3:])
+    with pytest.raises(ValueError, match=r"(?s)\(3 of toy\) have .* fewer shuffle_rows"):
+        loader(settings(cache_bytes=whole - 1, **there))
+    assert loader(settings(cache_bytes=whole, **there)).ahead == 0
+    roomy = loader(settings(cache_bytes=sum(sizes(here)), **there))
+    assert roomy.ahead > 0
+    few = loader(settings(cache_bytes=sum(sizes(here)[-2:]), **there | {"shuffle_rows": 2}))
+    assert few.ahead == 0
+    near = loader(settings(shuffle_rows=mixed))
+    steps = len(near.splits[0]) // near.config.batch_rows
+    for number in range(steps):
+        position = number * near.config.batch_rows
+        assert near.plan(position) == roomy.plan(position)
+
+
 def test_processes_of_one_machine_share_a_cache_and_its_bound(here: Path, tmp_path: Path) -> None:
     bound = sum(sizes(here)[-2:])
     code = (
@@ -181,7 +208,7 @@ def test_a_cache_that_cannot_hold_what_is_shuffled_is_refused(
     bucket: str, here: Path, tmp_path: Path
 ) -> None:
     settings = Settings(here, tmp_path / "run")
-    message = r"(?s)cache_bytes is 1,000, .* \(6 of each mixture.*below 6"
+    message = r"(?s)cache_bytes is 1,000, .* \(6 of toy.*shuffle_shards below"
     with pytest.raises(ValueError, match=message):
         loader(settings(data=bucket, cache=tmp_path, cache_bytes=1000))
 

@@ -15,6 +15,8 @@ from trainer.data.order import (
     order,
     rows_in_order,
     rows_on_schedule,
+    run_length,
+    shards_of_a_run,
     share_out,
     shares,
 )
@@ -164,3 +166,13 @@ def test_each_mixture_keeps_its_own_order_or_none() -> None:
     assert [row // 3 for row in kept] == sorted(row // 3 for row in kept)
     assert len(set(mixed)) == len(mixed)
     assert mixed != sorted(mixed)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 30))
+def test_a_run_of_rows_lies_in_no_more_shards_than_are_counted(
+    shards: list[int], mixed: int
+) -> None:
+    found = rows_on_schedule(sum(shards), 17, 0, mixed)
+    length, owner = run_length(sum(shards), mixed), np.repeat(np.arange(len(shards)), shards)
+    touched = [len(set(owner[found[at : at + length]])) for at in range(0, len(found), length)]
+    assert max(touched) == shards_of_a_run(shards, mixed)
