@@ -10,10 +10,11 @@ three times all start again from the newest checkpoint.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenization.terminal import log
 from trainer.config import Config
 
 
@@ -42,19 +43,18 @@ def launch(config: Config, *, address: str, ranks: int, failures: int) -> Path:
     """The last checkpoint of the run, trained by `ranks` processes of a Ray cluster."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else every line comes twice
     ray = _connected(address, cpus=ranks)
+    gpus = ray.cluster_resources().get("GPU", 0) > 0
+    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     try:
+        _say_shortage(ray, address, {"ranks": ranks}, "GPU" if use_gpu else "CPU")
         work: Any = _work
-        gpus = ray.cluster_resources().get("GPU", 0) > 0
         trainer = TorchTrainer(
             work,
             train_loop_config={"config": config, "folder": os.getcwd()},  # noqa: PTH109
-            scaling_config=ScalingConfig(
-                num_workers=ranks,
-                use_gpu=config.device == "cuda" or (config.device == "auto" and gpus),
-            ),
+            scaling_config=ScalingConfig(num_workers=ranks, use_gpu=use_gpu),
             run_config=RunConfig(
                 storage_path=str(Path(config.output or "out/runs").absolute() / "ray"),
                 failure_config=FailureConfig(max_failures=failures),
@@ -76,6 +76,7 @@ def run_tasks(
     """
     ray = _connected(address, cpus=os.cpu_count() or 1)
     try:
+        _say_shortage(ray, address, {"gpus": gpus}, "GPU")
         task = ray.remote(_at_home).options(num_gpus=gpus, num_cpus=1, max_retries=0)
         folder = os.getcwd()  # noqa: PTH109
         waiting = {task.remote(function, each, folder): n for n, each in enumerate(given)}
@@ -92,6 +93,31 @@ def run_tasks(
                 yield number, None
     finally:
         ray.shutdown()
+
+
+def _say_shortage(ray: Any, address: str, asked: dict[str, float], kind: str) -> None:
+    """Ray waits in silence for what is not there: it is said (a node may still join), or refused
+    where none can.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    told = shortage(nodes, asked, kind)
+    if told and address == "local":
+        raise ValueError(f"{told}, and to ray=local no other node comes.")
+    if told:
+        log(f"{told}: waiting until nodes with more join (Ctrl-C ends it).")
+
+
+def shortage(nodes: Sequence[Mapping[str, float]], asked: dict[str, float], kind: str) -> str:
+    """What these nodes lack for `gpus` of one task, or one of `kind` for each of `ranks`; empty:
+    nothing.
+    """
+    held = [node.get(kind, 0.0) for node in nodes]
+    ((key, number),) = asked.items()
+    if key == "gpus":
+        most = max(held, default=0.0)
+        return f"gpus={number:g}: no node has more than {most:g} GPUs" if number > most else ""
+    total = sum(int(each) for each in held)
+    return f"{key}={number:g}: the cluster has {total} {kind}s" if number > total else ""
 
 
 def _cause(error: Any) -> Exception:
