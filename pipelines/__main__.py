@@ -126,8 +126,8 @@ def push(words: list[str]) -> Answer:
 
 def export(words: list[str]) -> Answer:
     """`export DIR output=FOLDER`."""
-    from pipelines.exporting import export as exported
-    from pipelines.exporting import summary
+    from pipelines.export.folder import export as exported
+    from pipelines.export.folder import summary
 
     folder, settings = parse_folder_and_settings(words, {"output", "format", "content"})
     if "output" not in settings:

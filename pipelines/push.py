@@ -8,6 +8,7 @@ the repository under `shards/` and is not of this mixture goes in the same commi
 """
 
 import json
+import logging
 import re
 import shutil
 import time
@@ -18,15 +19,16 @@ from typing import Any
 
 import yaml
 
-from pipelines import export_files, exporting
 from pipelines.engine import private, tables
+from pipelines.export import files as export_files
+from pipelines.export import folder as exporting
 from pipelines.reading.hub import is_offline
 from pipelines.reading.hub_requests import connection_errors, retry_delay, waiting_sentence
 from pipelines.report import card as cards
 from pipelines.report import digests
 from pipelines.report.croissant import croissant
 from pipelines.report.finished import Finished, open_finished
-from tokenization.terminal import say
+from tokenization.terminal import log
 
 FORMATS = ("arrow", "parquet", *export_files.FORMATS)
 """Of packed shards, for this trainer; and the samples themselves, for others."""
@@ -175,7 +177,7 @@ def preview_in(mixture: Finished, stage: Path) -> list[str]:
     try:
         return exporting.write_preview(mixture, str(stage))
     except ValueError as error:
-        say(f"No preview of samples for the hub's page: {error}", error=True)
+        log(f"No preview of samples for the hub's page: {error}", level=logging.WARNING)
         shutil.rmtree(stage / "preview", ignore_errors=True)
         return []
 
@@ -383,6 +385,6 @@ def retrying(call: Callable[[], Any], *, what: str, reached: bool = True) -> Any
                 raise
             pause = max(retry_delay(attempt, error), float(2**attempt))
             told = waiting_sentence(what, error, seconds=pause, attempt=attempt, tries=ATTEMPTS)
-            say(told, error=True)
+            log(told)
             time.sleep(pause)
     raise AssertionError("unreachable")

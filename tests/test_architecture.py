@@ -26,10 +26,9 @@ FLOORS = {
         ("finished_mixture",),
         (
             *("arguments", "catalogue", "check", "estimate", "hashes"),  # commands
-            *("exporting", "push"),
+            "push",
         ),
-        ("export_card", "export_files"),
-        ("conversations",),
+        ("export",),  # shards -> what other trainers read
         ("main_path",),
         ("enough",),  # which parts are read
         ("unpublished", "shard_tasks"),

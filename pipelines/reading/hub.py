@@ -12,6 +12,7 @@ client.
 """
 
 import io
+import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from pipelines.reading.content import Verified, refuse_other
 from pipelines.reading.hub_address import hub_url, is_hub, parse_url, pin_revision
 from pipelines.reading.hub_requests import with_retries
 from pipelines.reading.walk import passed_over
-from tokenization.terminal import say
+from tokenization.terminal import log
 
 __all__ = ["hub_url", "is_hub", "parse_url", "pin_revision"]
 
@@ -142,10 +143,10 @@ def cached_tree(url: str) -> tuple[str, list[tuple[str, str, int, str]]]:
         )
     files, whole = hub_cache.listed(folder, commit)
     if not whole:
-        say(
+        log(
             f"{repo}: no list of its files at {commit[:12]} is on this machine, so what lies in "
             "the cache is taken for all there is.",
-            error=True,
+            level=logging.WARNING,
         )
     found = below(files, repo, commit, path)
     if lost := hub_cache.unnumbered(full for full, _, _ in files if full.startswith(path)):

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TypeVar
 
 from pipelines.reading.hub_address import parse_url
-from tokenization.terminal import say
+from tokenization.terminal import log
 
 TRIES = 6
 """Attempts at one request or range, 1 + 2 + 4 + 8 + 8 s apart as in huggingface_hub's own."""
@@ -44,7 +44,7 @@ def with_retries(what: str, call: Callable[[], T]) -> T:
             pause = retry_delay(attempt, error)
             if pause > LONG_PAUSE:
                 told = waiting_sentence(what, error, seconds=pause, attempt=attempt, tries=TRIES)
-                say(told, error=True)
+                log(told)
             time.sleep(pause)
     raise AssertionError("unreachable")
 

@@ -224,12 +224,12 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 @cache
-def template(name: str) -> Any:
+def template(file: Path) -> Any:
     """The compiled template of a page in Markdown."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(file.parent),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -244,7 +244,7 @@ def template(name: str) -> Any:
         "meaning": rule_meaning,
         "in_words": in_words,
     }
-    return environment.get_template(name)
+    return environment.get_template(file.name)
 
 
 def card(
@@ -261,7 +261,7 @@ def card(
     of the shards' names; `preview`: the splits of which preview/ shows samples.
     """
     sources = stats["sources"].items()
-    return template("card.md.jinja").render(
+    return template(Path(__file__).with_name("card.md.jinja")).render(
         mapped={name: source["columns"] for name, source in sources if source.get("columns")},
         header=header(stats, format=format, preview=preview),
         preview=preview,

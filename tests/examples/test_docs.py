@@ -127,7 +127,7 @@ def test_the_lines_for_a_loop_of_your_own_make_what_the_trainer_trains_on(mix):
 def test_the_lines_for_automodel_make_conversations(mix, tmp_path):
     from PIL import Image
 
-    from pipelines.exporting import export
+    from pipelines.export.folder import export
 
     export(str(mix), output=str(tmp_path / "messages"))
     rows = defined_in("exports.md", "automodel")["make_dataset"](str(tmp_path / "messages"))

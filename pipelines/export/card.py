@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,7 +16,7 @@ def card(mixture: Finished, made: Mapping[str, Any], *, home: str) -> str:
     licences = defaultdict(lambda: "unknown")
     for name, source in mixture.recipe["sources"].items():
         licences[name] = source.get("licence") or "unknown"
-    page = cards.template("export.md.jinja")
+    page = cards.template(Path(__file__).with_name("card.md.jinja"))
     return str(page.render(header=header(mixture, made), made=made, licences=licences, home=home))
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from pipelines.__main__ import main
 from pipelines.engine import tables
-from pipelines.export_files import LITERAL
-from pipelines.exporting import export, write_preview
+from pipelines.export.files import LITERAL
+from pipelines.export.folder import export, write_preview
 from pipelines.report.finished import open_finished
 from tests.building import words
 from tests.laid_out import small_world
@@ -193,11 +193,11 @@ def test_a_tar_holds_json_and_images_that_open(webdataset):
 
 
 def test_a_preview_shows_the_first_samples_of_each_split(mixture, messages, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.exporting.PREVIEWED", 7)
+    monkeypatch.setattr("pipelines.export.folder.PREVIEWED", 7)
     assert write_preview(open_finished(str(mixture)), str(tmp_path)) == ["train", "val"]
     shown = pq.read_table(tmp_path / "preview" / "train.parquet").to_pylist()
     assert [row["id"] for row in shown] == [line[-1] for line in sequences(mixture)][:7]
-    monkeypatch.setattr("pipelines.exporting.PREVIEW_BYTES", 10_000)
+    monkeypatch.setattr("pipelines.export.folder.PREVIEW_BYTES", 10_000)
     write_preview(open_finished(str(mixture)), str(tmp_path))
     fewer = pq.read_table(tmp_path / "preview" / "train.parquet").to_pylist()
     assert 0 < len(fewer) < 7

@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 import yaml
 
-from pipelines.conversations import Record, about_shards, opened_tools, records
 from pipelines.engine import ownership, tables
-from pipelines.export_card import card
-from pipelines.export_files import (
+from pipelines.export.card import card
+from pipelines.export.conversations import Record, about_shards, opened_tools, records
+from pipelines.export.files import (
     CONTENTS,
     FORMATS,
     altered_in,
@@ -30,7 +30,7 @@ from pipelines.export_files import (
     write_webdataset,
 )
 from pipelines.report.finished import Finished, open_finished
-from tokenization.terminal import say
+from tokenization.terminal import log
 
 VERSION = 1
 """Of the layout: bumped when the same mixture would give other files."""
@@ -140,7 +140,7 @@ def write(
                     write_messages(there, output, name, content=content)
                 else:
                     write_webdataset(there, output, name)
-                say(f"{number} of {len(names)}: {wanted[0]}", error=True)
+                log(f"{number} of {len(names)}: {wanted[0]}")
             altered += altered_in(wanted[0]) if content == "text" else 0
             parts.append(found)
     counts = summed(parts)

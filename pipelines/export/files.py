@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.conversations import Record
 from pipelines.engine import tables
+from pipelines.export.conversations import Record
 from pipelines.sources.webdataset import STILLS
 from tokenization.images import open_image
 
