@@ -266,6 +266,9 @@ def test_what_is_waited_for_is_said(hub, folder, tmp_path, run):
     assert f"creating {REPO}: the hub answered 503; trying again in 1 s (attempt 2 of 6)." in told
     assert f"uploading to {REPO}: the hub limits how often it may be asked (status 429)" in told
     assert "someone else committed in between (status 412); trying again in 2 s" in told
+    hub.faults = [Fault("POST", "/repos/create", status=503)]
+    quiet = "import logging; logging.getLogger('pipelines').setLevel('WARNING')"
+    assert "trying again" not in run(f"import sys; sys.stderr = sys.stdout; {quiet}; {code}")
 
 
 def test_a_refusal_says_how_to_log_in(hub, folder, tmp_path, run):
