@@ -6,15 +6,13 @@ it comes from.
 """
 
 import dataclasses
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.ablation.comparison import compare_by_seed, spread
+from trainer.ablation.comparison import compare_by_seed, mean, spread
 from trainer.ablation.execute import Job, benchmark_score
 from trainer.ablation.mixtures import Prepared
-from trainer.ablation.runs import Cost, cost_of, held_out_losses, judge_run
+from trainer.ablation.runs import Cost, as_json, cost_of, held_out_losses, judge_run
 from trainer.ablation.sweep import Sweep
 from trainer.arguments import did_you_mean
 from trainer.data.shards import open_mixture
@@ -95,25 +93,18 @@ def _line(
     """A metric of an arm; numbers that there are not are null."""
     values = {seed: run[name] for seed, run in arm.items() if name in run}
     line: dict[str, Any] = {
-        "mean": statistics.fmean(values.values()) if values else math.nan,
+        "mean": mean(values),
         "spread": spread(values),
         "by_seed": {str(seed): value for seed, value in sorted(values.items())},
     }
     if arm is not baseline:
         theirs = {seed: run[name] for seed, run in baseline.items() if name in run}
         lower = name not in sweep.benchmarks
-        line["difference"] = _json(
-            dataclasses.asdict(compare_by_seed(values, theirs, lower_is_better=lower))
+        line["difference"] = dataclasses.asdict(
+            compare_by_seed(values, theirs, lower_is_better=lower)
         )
-    return _json(line)
-
-
-def _json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no infinities."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
+    found: dict[str, Any] = as_json(line)
+    return found
 
 
 def text_table(found: Mapping[str, Any]) -> str:

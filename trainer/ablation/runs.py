@@ -20,6 +20,7 @@ never trained again, whatever asks for it: an ablation, a search, another arm of
 import dataclasses
 import hashlib
 import json
+import math
 import resource
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -161,7 +162,10 @@ def judge_run(run: Run, judge: Mixture) -> dict[str, SampleScore]:
         assert last is not None
         found = sample_scores(run.config, last, judge)
         write_json(file, {name: dataclasses.astuple(score) for name, score in found.items()})
-    return {name: SampleScore(*score) for name, score in json.loads(file.read_text()).items()}
+    return {
+        name: SampleScore(component, math.nan if loss is None else loss, tokens)
+        for name, (component, loss, tokens) in json.loads(file.read_text()).items()
+    }
 
 
 def held_out_losses(
@@ -201,7 +205,16 @@ def _device(config: Config) -> str:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """The file holds the value as JSON, whole or not at all."""
+    """The file holds the value as JSON, whole or not at all; null where a number is not finite."""
     arriving = file.with_name(f"{checkpoint.ARRIVING}{file.name}")
-    arriving.write_text(json.dumps(value, indent=1) + "\n")
+    arriving.write_text(json.dumps(as_json(value), indent=1, allow_nan=False) + "\n")
     arriving.replace(file)
+
+
+def as_json(value: Any) -> Any:
+    """The value with null for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: as_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

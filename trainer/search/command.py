@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tokenization.terminal import log, say
+from trainer.ablation.runs import as_json
 from trainer.ablation.sweep import OURS
 from trainer.arguments import did_you_mean, split_pairs
 from trainer.search.mixing import Kitchen, proposal_yaml
@@ -31,7 +32,7 @@ def search_command(words: Sequence[str]) -> int:
     result = searched(chosen, say=log)
     told = conclusion(result)
     kitchen = Kitchen(mixture=chosen.mixture, output=output, work="", overrides=())
-    text = json.dumps(result, indent=1) + "\n"
+    text = json.dumps(as_json(result), indent=1, allow_nan=False) + "\n"
     for name, content in (
         ("result.json", text),
         ("page.html", page(result, name=Path(chosen.mixture).stem)),

@@ -35,7 +35,8 @@ def conclusion(result: Mapping[str, Any]) -> str:
         )
     return (
         f"Nothing is shown to beat the prior: the proposal's difference is "
-        f"{found['difference']:+.4f}, beside a spread of {verified['prior']['spread']:.4f} over "
+        f"{_number(found['difference'], '+.4f')}, beside a spread of "
+        f"{_number(verified['prior']['spread'])} over "
         f"{len(found['targets'])} seeds ({found['verdict']})."
     )
 
@@ -84,6 +85,10 @@ def page(result: Mapping[str, Any], *, name: str) -> str:
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
 
 
+def _number(value: float | None, form: str = ".4f") -> str:
+    return "not finite" if value is None else format(value, form)
+
+
 def _share(ratio: float) -> str:
     return f"{100 * ratio:.2f} %"
 
@@ -100,8 +105,8 @@ def _verified(verified: Mapping[str, Any]) -> str:
     rows = []
     for name, arm in verified.items():
         interval = "" if arm["interval"] is None else "{:+.4f} to {:+.4f}".format(*arm["interval"])
-        rows.append([name, f"{arm['mean']:.4f}", f"{arm['spread']:.4f}",
-                     f"{arm['difference']:+.4f}", interval,
+        rows.append([name, _number(arm["mean"]), _number(arm["spread"]),
+                     _number(arm["difference"], "+.4f"), interval,
                      "" if name == "prior" else arm["verdict"]])  # fmt: skip
     head = ["", "mean", "spread", "to the prior", "95 % interval", "verdict"]
     return _table(head, rows) if rows else ""

@@ -8,6 +8,7 @@ goes on, ends the same, and shares its runs with another over the same mixtures.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from trainer import average
 from trainer.ablation import runs as ablation
+from trainer.ablation.comparison import (
+    BETTER,
+    NOT_FINITE,
+    NOT_SHOWN,
+    WORSE,
+    compare_by_seed,
+    mean,
+    spread,
+)
 from trainer.ablation.judging import sample_scores
-from trainer.ablation.runs import Run, held_out_losses, judge_run, plan_run, train_run
+from trainer.ablation.runs import (
+    Run,
+    as_json,
+    held_out_losses,
+    judge_run,
+    plan_run,
+    train_run,
+)
 from trainer.config_file import load as load_config
 from trainer.data.shards import Mixture, Rows, open_mixture
 from trainer.loop import train
@@ -31,8 +47,6 @@ from trainer.search.space import Space, space_of
 
 FRESH = 1000
 """Added to the seed of the search: no run of the search has a seed of the verification."""
-SURE = 0.95
-"""Of the interval of a difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +155,16 @@ def _require_target(chosen: Settings, facts: Facts) -> None:
             raise ValueError(f"search: target.{name} is {weight}; expected a weight above 0.")
 
 
+def _require_finite(loss: float, run: str) -> None:
+    """No model is fitted to what diverged."""
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"search: the target of {run} is {loss}: its training diverged.\n"
+            "found: a loss on held-out samples that is not finite\nexpected: numbers\n"
+            "way out: a lower rate (train.optim.lr=...), or bounds that leave such ratios out."
+        )
+
+
 def _require_apart(held: set[str], mixture: Path) -> None:
     both = held & ablation.trained_ids(str(mixture))
     if both:
@@ -166,6 +190,7 @@ def searched(chosen: Settings, *, say: Callable[[str], None]) -> dict[str, Any]:
     def evaluate(point: np.ndarray) -> float:
         run = bench.run(space.ratios(point), seed=chosen.seed)
         loss = bench.loss(run)
+        _require_finite(loss, run.fingerprint)
         told = ", ".join(f"{n} {share:.3f}" for n, share in space.ratios(point).items())
         say(f"run {len(bench.runs)}  {run.fingerprint}  target {loss:.4f}  {told}")
         return loss
@@ -228,7 +253,9 @@ def _merging(bench: Bench, space: Space) -> Callable[[np.ndarray], float]:
             shutil.rmtree(made, ignore_errors=True)
             average.weighted(experts, weights, output=made)
             scores = sample_scores(start.config, made, bench.judge)
-            known[key] = target_of(held_out_losses(scores), bench.chosen.target)
+            loss = target_of(held_out_losses(scores), bench.chosen.target)
+            _require_finite(loss, f"the average {weights} of experts")
+            known[key] = loss
             shutil.rmtree(made)
             arriving = file.with_suffix(".arriving")
             arriving.write_text(json.dumps(known))
@@ -258,7 +285,7 @@ def _verified(bench: Bench, space: Space, proposal: Mapping[str, float]) -> dict
             targets[name].append(bench.loss(run))
             bench.say(f"verify {name}  seed {number + 1}  target {targets[name][-1]:.4f}")
     return {
-        name: {"ratios": ratios, "targets": targets[name],
+        name: {"ratios": ratios, "targets": as_json(targets[name]),
                **compared(targets[name], targets["prior"])}
         for name, ratios in arms.items()
     }  # fmt: skip
@@ -266,16 +293,13 @@ def _verified(bench: Bench, space: Space, proposal: Mapping[str, float]) -> dict
 
 def compared(ours: Sequence[float], prior: Sequence[float]) -> dict[str, Any]:
     """Mean, spread over seeds, and the paired difference to the prior with its interval: `better`
-    or `worse` where 0 is outside it, else `not shown`.
+    or `worse` where 0 is outside it, else `not shown`; `not finite` where a target is not.
     """
-    mean, count = float(np.mean(ours)), len(ours)
-    apart = np.array(ours) - np.array(prior)
-    spread = float(np.std(ours, ddof=1)) if count > 1 else 0.0
-    told = {"mean": mean, "spread": spread, "difference": float(apart.mean())}
-    if count < 2 or not apart.any():
-        return {**told, "interval": None, "verdict": "not shown"}
-    error = float(apart.std(ddof=1)) / count**0.5
-    reach = float(stats.t.ppf((1 + SURE) / 2, count - 1)) * error
-    low, high = told["difference"] - reach, told["difference"] + reach
-    verdict = "better" if high < 0 else "worse" if low > 0 else "not shown"
-    return {**told, "interval": [low, high], "verdict": verdict}
+    by_seed = [dict(enumerate(targets)) for targets in (ours, prior)]
+    found = compare_by_seed(*by_seed, lower_is_better=True)
+    spreads = spread(by_seed[0]) if len(ours) > 1 else 0.0
+    interval = [found.low, found.high] if math.isfinite(found.low) else None
+    verdict = found.verdict if found.verdict in (BETTER, WORSE, NOT_FINITE) else NOT_SHOWN
+    told = {"mean": mean(by_seed[0]), "spread": spreads, "difference": found.mean}
+    told = {key: value if math.isfinite(value) else None for key, value in told.items()}
+    return {**told, "interval": interval, "verdict": verdict}

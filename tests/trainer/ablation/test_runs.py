@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,11 @@ def test_losses_are_of_the_samples_that_are_chosen() -> None:
         "all": 17 / 7, "component/x": 2.0, "component/y": 3.0
     }  # fmt: skip
     assert held_out_losses(scores, ["b"]) == {"all": 1.0, "component/x": 1.0}
+
+
+def test_what_is_not_finite_is_null_in_json(tmp_path: Path) -> None:
+    values = {"by_seed": {"1": math.nan, "2": 1.5}, "interval": (-math.inf, math.inf)}
+    runs.write_json(tmp_path / "table.json", values)
+    assert json.loads((tmp_path / "table.json").read_text()) == {
+        "by_seed": {"1": None, "2": 1.5}, "interval": [None, None]
+    }  # fmt: skip

@@ -1,6 +1,7 @@
 """The search finds what is planted in known losses, keeps all bounds and says mistakes."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from trainer.__main__ import main
 from trainer.search.command import settings_of
 from trainer.search.methods import bayes, merged, regression, require_varying
 from trainer.search.models import expected_improvement, fit_gaussian, fit_linear
-from trainer.search.search import compared, target_of
+from trainer.search.page import conclusion
+from trainer.search.search import _require_finite, compared, target_of
 from trainer.search.space import Space, space_of
 
 PRIOR = {"a": 0.4, "b": 0.3, "noise": 0.3}
@@ -161,6 +163,17 @@ def test_a_difference_is_shown_only_beyond_the_spread_of_seeds() -> None:
     assert compared([2.3, 2.4, 2.21, 2.3, 2.2], prior)["verdict"] == "worse"
     assert compared([2.1, 1.9, 2.0, 1.9, 2.1], prior)["verdict"] == "not shown"
     assert compared(prior, prior)["interval"] is None
+    moved = compared([one - 0.1 for one in prior], prior)
+    assert (moved["verdict"], moved["interval"]) == ("not shown", None)
+    assert compared([1.8], [2.0])["verdict"] == "not shown"
+    for odd in (math.nan, math.inf):
+        found = compared([*prior[:4], odd], prior)
+        assert found["verdict"] == "not finite"
+        assert found["difference"] is found["mean"] is found["interval"] is None
+        verified = {"proposal": found | {"targets": prior}, "prior": compared(prior, prior)}
+        assert "(not finite)" in conclusion({"verified": verified})
+        with pytest.raises(ValueError, match="training diverged"):
+            _require_finite(odd, "ab12")
     assert target_of({"component/a": 1.0, "component/b": 4.0}, {"a": 2, "b": 1}) == 2.0
 
 
