@@ -301,5 +301,4 @@ def compared(ours: Sequence[float], prior: Sequence[float]) -> dict[str, Any]:
     interval = [found.low, found.high] if math.isfinite(found.low) else None
     verdict = found.verdict if found.verdict in (BETTER, WORSE, NOT_FINITE) else NOT_SHOWN
     told = {"mean": mean(by_seed[0]), "spread": spreads, "difference": found.mean}
-    told = {key: value if math.isfinite(value) else None for key, value in told.items()}
-    return {**told, "interval": interval, "verdict": verdict}
+    return {**as_json(told), "interval": interval, "verdict": verdict}
