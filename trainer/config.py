@@ -5,6 +5,8 @@ the second kind (`MAY_CHANGE`) may change when a run is resumed.
 """
 
 import dataclasses
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +23,23 @@ MAY_CHANGE = (
 )  # fmt: skip
 """Fields that may change between a run and its resumption. More `steps` or `epochs` continue a
 finished run; the schedule is then that of the longer run, from where this one stands."""
+
+
+COUNT = (0.0, math.inf)
+"""What a number may be of which nothing else is said below."""
+SIZES = (1.0, math.inf)
+"""A number of `model`."""
+BOUNDS = {
+    **dict.fromkeys(
+        ("batch_rows", "micro_rows", "logits_chunk", "log_every", "save_every", "adapter.alpha"),
+        SIZES,
+    ),
+    **dict.fromkeys(("optim.decay", "optim.final", "optim.betas", "adapter.dropout"), (0.0, 1.0)),
+    "model.initializer_range": COUNT,
+    "model.language.rms_norm_eps": COUNT,
+    "seed": (-math.inf, math.inf),
+}
+"""Smallest and largest value of a number by its key; `check` says it of any other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +288,8 @@ class Config:
 
 
 def check(config: Config, *, where: str) -> None:
-    """Raises ValueError where values contradict each other."""
+    """Raises ValueError where a value is out of its bounds, or values contradict each other."""
+    refuse_out_of_bounds(config, where=where)
     vision, model = config.model.vision, config.model
     side = vision.image_size // vision.patch_size
     if side % model.scale_factor:
@@ -304,27 +324,35 @@ def check(config: Config, *, where: str) -> None:
             f"{where}: parallel=fsdp cannot shard bitsandbytes tensors. Use parallel=ddp, or "
             "optim.name=adamw and an empty adapter.quantize."
         )
-    positive = {"batch_rows": config.batch_rows, "micro_rows": config.micro_rows,
-                "logits_chunk": config.logits_chunk, "log_every": config.log_every,
-                "save_every": config.save_every}  # fmt: skip
-    for key, value in positive.items():
-        if value < 1:
-            raise ValueError(f"{where}: {key} is {value}, expected at least 1.")
-    for key, value in (
-        ("workers", config.workers),
-        ("prefetch", config.prefetch),
-        ("shuffle_shards", config.shuffle_shards),
-        ("shuffle_rows", config.shuffle_rows),
-        ("cache_bytes", config.cache_bytes),
-    ):
-        if value < 0:
-            raise ValueError(f"{where}: {key} is {value}, expected 0 or more.")
-    if config.steps < 0 or (config.steps == 0 and config.epochs <= 0):
+    if config.steps == 0 and config.epochs == 0:
         raise ValueError(
             f"{where}: steps {config.steps}, epochs {config.epochs}: nothing to train."
         )
     if any(weight <= 0 for weight in config.data.values()):
         raise ValueError(f"{where}: data: weights are {config.data}, expected each above 0.")
+
+
+def refuse_out_of_bounds(config: Config, *, where: str) -> None:
+    """Raises ValueError that names the first number that is none of those its setting takes."""
+    for key, value in numbers_of(dataclasses.asdict(config)):
+        if key.startswith("data."):
+            continue
+        low, high = BOUNDS.get(key, SIZES if key.startswith("model.") else COUNT)
+        if not (low <= value <= high and math.isfinite(value)):
+            expected = f"at least {low:g}" if low else "0 or more"
+            expected = expected if high == math.inf else f"{low:g} to {high:g}"
+            raise ValueError(f"{where}: {key} is {value:g}, expected {expected}.")
+
+
+def numbers_of(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of the settings by their dotted keys; those of a list by the list's."""
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from numbers_of(value, f"{key}.")
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, int | float) and not isinstance(each, bool):
+                yield key, each
 
 
 def changed_fields(old: Config, new: Config) -> list[str]:

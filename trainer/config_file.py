@@ -51,6 +51,7 @@ def load(
     init = overrides.get("init", written.get("init", ""))
     sizes = _like(model_of(init)) if model_of and init and "model" not in written else {}
     where = str(path) if path else f"init={init}"
+    said: list[str] = []
     try:
         merged = OmegaConf.structured(Config)
         for layer in (sizes, written):
@@ -58,7 +59,9 @@ def load(
         for key, value in overrides.items():
             where = f"{key}={value}"
             refuse_interpolation(value, where=key)
-            merged = OmegaConf.unsafe_merge(merged, _override(key, value))
+            layer = _override(key, value)
+            said += _dotted(OmegaConf.to_container(layer))
+            merged = OmegaConf.unsafe_merge(merged, layer)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
@@ -70,7 +73,7 @@ def load(
     config = dataclasses.replace(
         config,
         name=config.name or (path.stem if path else Path(init.partition("@")[0]).name),
-        written_by_user=sorted({*by_user, *(key for key in overrides if key.startswith("model."))}),
+        written_by_user=sorted({*by_user, *(key for key in said if key.startswith("model."))}),
     )
     check(config, where=str(path or f"init={init}"))
     return config
@@ -101,13 +104,18 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: found {type(written).__name__}, expected keys and values.")
     if isinstance(written.get("data"), str):
         written["data"] = {written["data"]: 1.0}
-    kept = written.get("gradient_checkpointing")
+    return {str(key): value for key, value in _spelled_out(written).items()}
+
+
+def _spelled_out(written: dict[Any, Any]) -> dict[Any, Any]:
+    """The settings with what may be said shorter as the dataclasses have it."""
+    kept, optim = written.get("gradient_checkpointing"), written.get("optim")
     if isinstance(kept, bool):
-        written["gradient_checkpointing"] = TOWERS_KEPT[str(kept).lower()]
-    rates = (written.get("optim") or {}).get("lr")
-    if isinstance(rates, int | float):
-        written["optim"]["lr"] = dict.fromkeys(TOWER_RATES, rates)
-    return {str(key): value for key, value in written.items()}
+        written = {**written, "gradient_checkpointing": TOWERS_KEPT[str(kept).lower()]}
+    if isinstance(optim, dict) and isinstance(optim.get("lr"), int | float):
+        rates = dict.fromkeys(TOWER_RATES, optim["lr"])
+        written = {**written, "optim": {**optim, "lr": rates}}
+    return written
 
 
 def _like(sizes: Model) -> dict[str, Any]:
@@ -126,12 +134,12 @@ def _like(sizes: Model) -> dict[str, Any]:
     return {"model": model}
 
 
-def _dotted(value: Any, prefix: str) -> Iterator[str]:
+def _dotted(value: Any, prefix: str = "") -> Iterator[str]:
     if not isinstance(value, dict):
         yield prefix
         return
     for key, inner in value.items():
-        yield from _dotted(inner, f"{prefix}.{key}")
+        yield from _dotted(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _override(key: str, value: str) -> Any:
@@ -143,13 +151,12 @@ def _override(key: str, value: str) -> Any:
         return OmegaConf.create({"optim": {"lr": dict.fromkeys(TOWER_RATES, float(value))}})
     if key in PATHS and key != "data":
         return OmegaConf.create({key: value})
-    if key == "gradient_checkpointing":
-        return OmegaConf.create({key: TOWERS_KEPT.get(value.lower(), value)})
     if not value:  # `key=` is the empty string, which YAML would read as null
         empty = OmegaConf.create({})
         OmegaConf.update(empty, key, "")
         return empty
-    return OmegaConf.from_dotlist([f"{key}={value}"])
+    found = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]))
+    return OmegaConf.create(_spelled_out(found)) if isinstance(found, dict) else found
 
 
 def _is_number(text: str) -> bool:

@@ -43,7 +43,7 @@ def test_a_run_in_python_is_the_run_of_the_command(
     said = capsys.readouterr()
     assert said.out == f"checkpoint {run.checkpoint}\n"
     assert said.err == ""
-    with pytest.raises(ValueError, match="nothing to train"):
+    with pytest.raises(ValueError, match="steps is -1, expected 0 or more"):
         trainer.train("tiny", data=data, overrides={"steps": -1})
     with pytest.raises(ValueError, match="config is not set"):
         trainer.train(data=data)

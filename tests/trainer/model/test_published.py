@@ -230,6 +230,8 @@ def test_no_start_at_all_is_one_message(capsys: pytest.CaptureFixture[str]) -> N
 def test_one_number_is_the_rate_of_all_towers(tmp_path: Path) -> None:
     for config_ in (
         load("tiny", {"optim.lr": "2e-4"}),
+        load("tiny", {"optim": "{lr: 2e-4}"}),
+        load("tiny", {"optim": '{"lr": 0.0002}'}),
         load("tiny", {"optim.lr": "1e-3", "optim.lr.vision": "2e-4", "optim.lr.language": "2e-4",
                       "optim.lr.connector": "2e-4"}),
     ):  # fmt: skip
@@ -238,6 +240,11 @@ def test_one_number_is_the_rate_of_all_towers(tmp_path: Path) -> None:
     mine = load(str(tmp_path / "mine.yaml"), {})
     assert (mine.optim.lr.vision, mine.optim.clip) == (3e-4, 2.0)
     assert load("tiny", {"optim.lr.vision": "1"}).optim.lr.connector == 5e-3
+    nested = load(
+        "tiny", {"model": "{language: {rope_theta: 2e5}}", "gradient_checkpointing": "true"}
+    )
+    assert nested.written_by_user == ["model.language.rope_theta"]
+    assert nested.gradient_checkpointing == "both"
 
 
 def test_a_config_of_the_checkpoints_sizes_says_the_rest(
