@@ -48,6 +48,7 @@ from pipelines.report.finished import finished_of, lines_of
 from pipelines.report.page import report
 from pipelines.report.row_facts import facts_in
 from pipelines.report.stats import stats as stats_of
+from pipelines.report.texts import texts
 from pipelines.shard_tasks import (
     INDEX_ROWS,
     facts_files,
@@ -351,10 +352,11 @@ def publish(
     `took` (see `timings`) stands in stats.json alone, so that all other files are determined.
     """
     out = partial(tables.join, place.output)
+    tokenizer = save_tokenizer(mixture.encoding, place)
+    found["texts"] = texts(finished_of(place.output, recipe=todo.recipe, stats=found))
     tables.write_json(out("stats.json"), {**found, "timings": took})
     tables.write_text(out("mixture.yaml"), to_yaml(private.hidden(mixture)))
     tables.write_text(out("README.md"), card.card(found, todo.recipe))
-    tokenizer = save_tokenizer(mixture.encoding, place)
     page = report(finished_of(place.output, recipe=todo.recipe, stats=found))
     tables.write_text(out("report.html"), page)
     beside = ["stats.json", "mixture.yaml", "README.md", "report.html", "index.arrow"]

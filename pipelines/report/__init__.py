@@ -5,6 +5,7 @@
 | finished.py   | a finished mixture, opened for reading                                |
 | row_facts.py  | what the numbers need of each packed row, taken beside its shard      |
 | stats.py      | every number of a mixture; evenness.py: along its rows                |
+| drawn.py      | which samples are looked into; texts.py: what is asked and answered   |
 | card.py       | README.md, and the table that ends a build; croissant.py              |
 | page.py       | report.html; plots.py: its plots                                      |
 | row_view.py   | a packed row as samples and spans                                     |

@@ -135,6 +135,7 @@ def render(mixture: Finished, **parts: Any) -> str:
         measures=MEASURES,
         most=largest_share(mixture.stats),
         held_out=mixture.stats.get("held_out"),
+        texts=mixture.stats.get("texts"),
         style=pages.css() + (folder / "page.css").read_text(),
         styles=pages.place_styles([list(mixture.stats["components"])]),
         script=script,
@@ -168,6 +169,7 @@ def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
             drawn = plots.histogram(histograms[key], title=title, unit=unit, components=names)
             note = "rows" if key == "fill" else "samples in the train split, each once"
             yield {"title": title, "note": note, "svg": drawn}
+    yield from text_plots(mixture)
     if "schedule" in mixture.stats:
         title = "Ratios along the run"
         drawn = plots.schedule(mixture.stats["schedule"], title=title)
@@ -182,6 +184,18 @@ def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
         title = "Sizes of images"
         drawn = plots.sizes(*zip(*sizes, strict=True), title=title)
         yield {"title": title, "note": f"{len(sizes):,} images of the shards", "svg": drawn}
+
+
+def text_plots(mixture: Finished) -> Iterator[dict[str, str]]:
+    """The same of the lengths of questions and answers, in the samples drawn."""
+    found = mixture.stats.get("texts", {})
+    names = list(mixture.stats["components"])
+    for key, title in (("questions", "Length of a question"), ("answers", "Length of an answer")):
+        if key in found and sum(found[key]["counts"]):
+            drawn = plots.histogram(found[key], title=title, unit="tokens", components=names)
+            looked = sum(found["sample"]["components"].values())
+            note = f"{key} of {looked:,} samples, at most {found['sample']['each']} of a component"
+            yield {"title": title, "note": note, "svg": drawn}
 
 
 def image_sizes(mixture: Finished) -> list[tuple[int, int]]:

@@ -14,7 +14,14 @@ import numpy as np
 
 from tokenization.terminal import visible_text
 
-__all__ = ["SampleView", "Span", "frame_times", "sample_views", "visible_text"]
+__all__ = [
+    "SampleView",
+    "Span",
+    "frame_times",
+    "row_of_sample",
+    "sample_views",
+    "visible_text",
+]
 
 IMAGE, AROUND = "<image>", "<fake_token_around_image>"
 
@@ -61,6 +68,20 @@ def sample_views(
         )
         start += length
     return found
+
+
+def row_of_sample(
+    row: Mapping[str, Any], place: int, tokenizer: Any, *, tokens_per_crop: int
+) -> dict[str, Any]:
+    """The packed row cut down to its sample at `place`; `images` only where the row has them."""
+    start = sum(row["seq_lengths"][:place])
+    end = start + row["seq_lengths"][place]
+    image = np.asarray(row["input_ids"]) == tokenizer.token_to_id(IMAGE)
+    ends = np.cumsum([(g["rows"] * g["cols"] + 1) * tokens_per_crop for g in row["grids"]])
+    first, last = np.searchsorted(ends, [image[:start].sum(), image[:end].sum()], side="right")
+    cut = {name: row[name][start:end] for name in ("input_ids", "loss_mask")}
+    cut |= {name: row[name][first:last] for name in ("grids", "images") if name in row}
+    return cut | {name: [row[name][place]] for name in ("seq_lengths", "sample_ids")}
 
 
 def _images(

@@ -1,0 +1,128 @@
+"""What is asked and answered: lengths of questions and answers, the most frequent answers.
+
+    samples drawn (drawn.py) --messages_of--> role, text, tokens --texts--> stats.json
+
+Counts are of the samples drawn, which `stats.texts.sample` states. A question is a user's message
+without the times of a video's frames, an answer an assistant's; a raw document counts as an answer.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.report.drawn import drawn, views
+from pipelines.report.finished import Finished
+from pipelines.report.row_view import SampleView, frame_times
+from tokenization.vocab import END
+
+FREQUENT = 5
+"""Answers of a component that are named."""
+CHARACTERS = 80
+"""Of such an answer, at most."""
+EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384, 2**30)
+"""Tokens between which lengths are counted: fine where most answers are."""
+ROLE = re.compile(r"\s*(System|User|Assistant):")
+
+
+class Message(NamedTuple):
+    """One message of a sample."""
+
+    role: str
+    """system, user, assistant, or document."""
+    text: str
+    tokens: int
+    """Of the text, without those of the role, of images and of special marks."""
+
+
+def texts(mixture: Finished) -> dict[str, Any]:
+    """`sample`: what was drawn; `questions`, `answers`: histograms of their tokens, of all and of
+    each component; `frequent`: per component its most frequent answers.
+    """
+    looked = drawn(mixture)
+    asked: dict[str, list[int]] = defaultdict(list)
+    answered: dict[str, list[int]] = defaultdict(list)
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    names = [n for n in mixture.stats["components"] if n in set(looked.places["component"])]
+    for place, _, view in views(mixture, looked.places):
+        name = place["component"]
+        for role, text, tokens in messages_of(view, mixture.tokenizer):
+            if role == "user":
+                asked[name].append(tokens)
+            elif role != "system":
+                answered[name].append(tokens)
+                answers[name][text] += 1
+    per = dict(looked.places["component"].value_counts().iter_rows())
+    return {
+        "sample": {
+            "shards": looked.shards,
+            "of": len(mixture.shards["train"]),
+            "each": looked.each,
+            "components": {name: per[name] for name in names},
+        },
+        "questions": _histogram(asked, names),
+        "answers": _histogram(answered, names),
+        "frequent": {name: _frequent(answers[name]) for name in names},
+    }
+
+
+def messages_of(view: SampleView, tokenizer: Any) -> Iterator[Message]:
+    """The messages of a sample in order; only the first of a document's pieces begins it."""
+    times = frame_times(view.spans)
+    text, tokens, at = "", 0, 0
+    for number, span in enumerate(view.spans):
+        following = view.spans[number + 1 : number + 2]
+        if span.kind == "text" and not (following and following[0].image in times):
+            text, tokens = text + span.text, tokens + span.tokens
+        elif span.kind == "text" and (role := ROLE.match(span.text)):
+            text, tokens = role[0], _tokens(role[0], tokenizer)
+        if span.text == END:
+            yield from _message(text, tokens, tokenizer)
+            text, tokens, at = "", 0, number + 1
+    if text.strip() and at < len(view.spans):
+        yield from _message(text, tokens, tokenizer)
+
+
+def _message(text: str, tokens: int, tokenizer: Any) -> Iterator[Message]:
+    role = ROLE.match(text)
+    if role is None:
+        yield Message("document", text.strip(), tokens)
+    else:
+        said = text[role.end() :].strip()
+        yield Message(role[1].lower(), said, max(0, tokens - _tokens(role[0], tokenizer)))
+
+
+def _tokens(text: str, tokenizer: Any) -> int:
+    return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _histogram(lengths: dict[str, list[int]], names: list[str]) -> dict[str, Any]:
+    """Counts between EDGES, of all and of each component; the median and the mean of each."""
+    counts = {n: np.histogram(lengths[n], bins=EDGES)[0] for n in names if lengths[n]}
+    return {
+        "edges": [float(edge) for edge in EDGES],
+        "counts": sum(counts.values(), np.zeros(len(EDGES) - 1, int)).tolist(),
+        "components": {name: found.tolist() for name, found in counts.items()},
+        "median": {name: float(np.median(lengths[name])) for name in counts},
+        "mean": {name: round(float(np.mean(lengths[name])), 2) for name in counts},
+    }
+
+
+def _frequent(answers: Counter[str]) -> dict[str, Any]:
+    """How many answers were counted and how many differ; the most frequent that came twice."""
+    ordered = sorted(answers.items(), key=lambda item: (-item[1], item[0]))
+    most = [(text, count) for text, count in ordered[:FREQUENT] if count > 1]
+    return {
+        "answers": answers.total(),
+        "different": len(answers),
+        "most": [
+            {
+                "text": text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "\u2026",
+                "count": count,
+                "share": round(count / answers.total(), 6),
+            }
+            for text, count in most
+        ],
+    }
