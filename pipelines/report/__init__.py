@@ -7,7 +7,7 @@
 | stats.py      | every number of a mixture; evenness.py: along its rows                |
 | drawn.py      | which samples are looked into; texts.py: what is asked and answered   |
 | card.py       | README.md, and the table that ends a build; croissant.py              |
-| page.py       | report.html; plots.py: its plots                                      |
+| page.py       | report.html; plots.py: its plots; thumbnails.py: its contact sheets   |
 | row_view.py   | a packed row as samples and spans                                     |
 | show.py       | the terminal's views; diff.py: two mixtures side by side              |
 """

@@ -14,9 +14,7 @@ is drawn over them.
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,10 +26,9 @@ from pipelines.report import plots
 from pipelines.report.card import MEASURES, human_amount, human_epochs, percent, rule_meaning
 from pipelines.report.finished import Finished
 from pipelines.report.row_view import SampleView, frame_times, sample_views, visible_text
+from pipelines.report.thumbnails import Budget, contact_sheets, sheet_summary, thumbnail
 from tokenization import pages
 
-GALLERY_BYTES = 6_000_000
-"""Of images, as base64: with plots and text the page stays under 10 MB."""
 ROWS = 12
 """Packed rows in the gallery, chosen so that every component is in it."""
 REJECTED = 4
@@ -44,14 +41,6 @@ NO_VAL: Mapping[str, Any] = {"components": {}}
 """Of a mixture built before val was counted beside train."""
 MEASURED = 600
 """Images whose sizes are plotted."""
-
-
-@dataclass
-class Budget:
-    """Bytes of images that the page may still take; holds what was left out."""
-
-    left: int = GALLERY_BYTES
-    left_out: int = field(default=0)
 
 
 def report(mixture: Finished, *, work: str = "") -> str:
@@ -76,6 +65,7 @@ def report(mixture: Finished, *, work: str = "") -> str:
             for narrow in (False, True)
         ],
         plots=list(stat_plots(mixture)),
+        sheets=contact_sheets(mixture),
     )
 
 
@@ -108,7 +98,7 @@ def page_of(
         shard, within, _ = mixture.row(row, split=split)
         places = [(shard, within)]
     rows = [row_view(mixture, *place, budget=budget) for place in places[:ROWS]]
-    return render(mixture, rows=rows, refused=refused, budget=budget, flow=[], plots=[])
+    return render(mixture, rows=rows, refused=refused, budget=budget, flow=[], plots=[], sheets={})
 
 
 @cache
@@ -121,6 +111,7 @@ def _template() -> Any:
         times=human_epochs,
         meaning=lambda rule: rule_meaning(rule).replace("`", ""),
         visible=visible_text,
+        on_sheet=sheet_summary,
     )
 
 
@@ -348,26 +339,3 @@ def shorten_text(text: str) -> str:
     """The text, or its beginning and how much was cut."""
     over = len(text) - CHARACTERS
     return text if over <= 0 else f"{text[:CHARACTERS]} [... {over:,} characters more]"
-
-
-def thumbnail(data: bytes, *, longest: int, budget: Budget) -> dict[str, Any]:
-    """A small WebP copy of the image as a data URL, and its true size in px.
-
-    Where the budget is used up, or the bytes do not decode, `note` says so and `source` is empty.
-    """
-    from tokenization.images import image_size, open_image
-
-    try:
-        width, height = image_size(data)
-        if budget.left <= 0:
-            budget.left_out += 1
-            return {"source": "", "note": "left out", "width": width, "height": height}
-        image = open_image(data)
-    except ValueError:
-        return {"source": "", "note": "does not decode", "width": None, "height": None}
-    image.thumbnail((longest, longest))
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=62, method=4)
-    source = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
-    budget.left -= len(source)
-    return {"source": source, "note": "", "width": width, "height": height}

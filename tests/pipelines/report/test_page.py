@@ -157,7 +157,7 @@ def test_a_component_has_the_colour_of_its_place_everywhere(mixture, html):
     names = list(mixture.stats["components"])
     for number, name in enumerate(names):
         dot = f'<i class="dot" style="background:var(--c{number})"></i>{name}'
-        assert html.count(dot) == 2
+        assert html.count(dot) == 2  # the table of shares and the legend
     stats = {**mixture.stats, "components": dict(mixture.stats["components"])}
     first = stats["components"][names[0]]
     stats["components"][names[0]] = {**first, "kept": 0, "used": 0, "rejected": {}}
