@@ -112,7 +112,9 @@ def records_of(
         try:
             conversation, whole = conversation_of(ids[here], grids[own], tools)
         except ValueError as error:
-            raise ValueError(f"{where}: sample {name}: {error}") from error
+            raise not_undone(where, name, str(error)) from error
+        if name not in known or upto > len(row["images"]):
+            raise not_undone(where, name, "index.arrow or the row's images are of another build.")
         line = known[name]
         yield Record(
             id=name,
@@ -127,6 +129,15 @@ def records_of(
             whole=whole,
         )
         start, taken = start + length, upto
+
+
+def not_undone(where: str, name: str, found: str) -> ValueError:
+    """The error of a sequence that cannot be turned back."""
+    return ValueError(
+        f"{where}: sample {name} cannot be turned back into messages.\nfound: {found}\n"
+        "expected: shards, index.arrow and tokenizer/ as one build wrote them, with SmolVLM's own "
+        "rendering.\nway out: `check` says what else is wrong with the folder; build it again."
+    )
 
 
 def seconds_of(

@@ -31,8 +31,9 @@ from pipelines.export.files import (
 )
 from pipelines.report.finished import Finished, open_finished
 from tokenization.terminal import log
+from tokenization.vocab import Vocab
 
-VERSION = 1
+VERSION = 2
 """Of the layout: bumped when the same mixture would give other files."""
 MARK = "export.json"
 PREVIEWED = 100
@@ -130,7 +131,7 @@ def write(
         names = [(split, n) for split, of in mixture.shards.items() for n in of if n in about]
         for number, (split, shard) in enumerate(names, 1):
             name, here = shard.removesuffix(".arrow"), about[shard]
-            found = counted(mixture, shard, here, split=split, begin=tools.vocab.begin)
+            found = counted(mixture, shard, here, split=split, vocab=tools.vocab)
             wanted = [file_of(output, name, format=format)]
             if format == "messages" and found["document"].any():
                 wanted.append(documents_of(output, name))
@@ -146,6 +147,9 @@ def write(
     counts = summed(parts)
     made = {**export_of(mixture, format=format, content=content), "splits": counts}
     made["altered"] = altered
+    made["rebuilt_otherwise"] = rebuilt_otherwise(mixture, pl.concat(parts), format=format)
+    for reason in made["rebuilt_otherwise"]:
+        log(f"mixture.yaml of the export builds other shards than these: {reason}")
     rebuilding = rebuilding_mixture(mixture, counts, format=format)
     tables.write_text(
         tables.join(output, "mixture.yaml"),
@@ -186,24 +190,26 @@ def first_of(found: Iterator[Record]) -> Iterator[Record]:
 
 
 def counted(
-    mixture: Finished, shard: str, about: pl.DataFrame, *, split: str, begin: int
+    mixture: Finished, shard: str, about: pl.DataFrame, *, split: str, vocab: Vocab
 ) -> pl.DataFrame:
-    """{split, component, document, samples, tokens} of a shard's sequences, from its columns;
-    `begin`: the first id of every conversation.
+    """{split, component, document, samples, tokens, cut} of a shard's sequences, from its columns;
+    `cut`: how many do not end a raw document.
     """
     columns = tables.read(mixture.path(shard), columns=["sample_ids", "seq_lengths", "input_ids"])
     flat = {
         name: pl.Series(pl.from_arrow(columns[name])).explode() for name in columns.column_names
     }
     lengths = flat["seq_lengths"].to_numpy().astype(np.int64)
-    first = flat["input_ids"].to_numpy()[np.cumsum(lengths) - lengths]
+    ids, ends = flat["input_ids"].to_numpy(), np.cumsum(lengths)
+    document = ids[ends - lengths] != vocab.begin
+    cut = document & (ids[ends - 1] != vocab.document_end)
     sequences = pl.DataFrame(
-        {"id": flat["sample_ids"], "tokens": lengths, "document": first != begin}
+        {"id": flat["sample_ids"], "tokens": lengths, "document": document, "cut": cut}
     )
     return (
         sequences.join(about.select("id", pl.col("component").cast(pl.String)), on="id")
         .group_by("component", "document")
-        .agg(samples=pl.len(), tokens=pl.col("tokens").sum())
+        .agg(samples=pl.len(), tokens=pl.col("tokens").sum(), cut=pl.col("cut").sum())
         .with_columns(split=pl.lit(split))
     )
 
@@ -213,7 +219,7 @@ def summed(parts: list[pl.DataFrame]) -> dict[str, Any]:
     and their share of the split's tokens.
     """
     by = ["split", "component", "document"]
-    whole = pl.concat(parts).group_by(by).sum().sort(by)
+    whole = pl.concat(parts).drop("cut").group_by(by).sum().sort(by)
     found: dict[str, Any] = {}
     for split in whole["split"].unique(maintain_order=True):
         lines = whole.filter(split=split)
@@ -226,6 +232,29 @@ def summed(parts: list[pl.DataFrame]) -> dict[str, Any]:
             for line in lines.iter_rows(named=True)
         ]
     return found
+
+
+def rebuilt_otherwise(mixture: Finished, found: pl.DataFrame, *, format: str) -> list[str]:
+    """Why mixture.yaml would not build the same sequences in the same order, each in a sentence."""
+    resolved = mixture.recipe["mixture"]
+    components = resolved["components"]
+    scheduled = [name for name, about in components.items() if about.get("schedule")]
+    own = [name for name, about in components.items() if about.get("encoding")]
+    documents = found.filter(pl.col("document"), split="train")
+    reasons = {
+        f"the ratio of {', '.join(scheduled)} is a schedule, which lies in the order of these rows "
+        "and not in mixture.yaml": bool(scheduled),
+        f"{', '.join(own)} has an encoding of its own, and mixture.yaml one for all": bool(own),
+        "tiles: random drew crops by the samples' ids, which are others there": resolved[
+            "encoding"
+        ].get("tiles") == "random",
+        f"{documents['samples'].sum():,} raw documents are not read back from tars": (
+            format == "webdataset" and len(documents) > 0
+        ),
+        f"{documents['cut'].sum():,} parts of raw documents that were cut at a row's end are "
+        "documents there": format == "messages" and documents["cut"].sum() > 0,
+    }  # fmt: skip
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def rebuilding_mixture(
