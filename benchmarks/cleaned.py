@@ -44,6 +44,7 @@ HELD_OUT = 100
 ENCODING = {
     "seq_len": 1024, "crop_size": 64, "longest_edge": 64, "tokens_per_crop": 16,
     "split_images": False, "system_prompts": "none", "media_intro_outro": False,
+    "shuffle_turns": True,
 }  # fmt: skip
 
 

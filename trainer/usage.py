@@ -63,9 +63,14 @@ other samples that have the same grid. Per sample, mean losses per learned token
                 images mislead
   image_match   loss with another sample's images - loss with its own: near 0, any image would do
 
+With like=DIR it says how much each sample is like those of another finished mixture instead, a
+target set that is not trained on: `likeness` (0 to 1) and the `likeness_weight` for `weight_by`.
+
   data=DIR      a finished mixture, built for this checkpoint's crops and tokens
+  like=DIR      another one, of the target set
   split=all     train, val or all
-  output=FILE   (default: CHECKPOINT/scores/MIXTURE.parquet, of one split MIXTURE-SPLIT.parquet)
+  output=FILE   (default: CHECKPOINT/scores/MIXTURE.parquet, of one split MIXTURE-SPLIT.parquet,
+                with like MIXTURE-like-TARGET.parquet)
                 a line per sample id
   device=auto   auto, cpu or cuda
   threads=0     of torch on CPUs; 0: its own choice

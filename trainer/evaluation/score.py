@@ -31,8 +31,8 @@ from trainer.evaluation.answer import open_checkpoint
 from trainer.evaluation.visual_gain import AnswerLosses, answer_losses
 from trainer.parallel import torch_threads
 
-OPTIONS = {"data": "", "output": "", "split": "all", "device": "auto", "threads": "0", "cache": "",
-           "cache_bytes": "0"}  # fmt: skip
+OPTIONS = {"data": "", "like": "", "output": "", "split": "all", "device": "auto",
+           "threads": "0", "cache": "", "cache_bytes": "0"}  # fmt: skip
 SPLITS = {"train": ("train",), "val": ("val",), "all": ("train", "val")}
 WINDOW = 8
 """Rows whose images are exchanged with each other; their crops are in memory together (82 MB a row
@@ -71,6 +71,7 @@ def score(
     checkpoint: str,
     *,
     data: str,
+    like: str = "",
     output: str = "",
     split: str = "all",
     device: str = "auto",
@@ -80,6 +81,7 @@ def score(
 ) -> Path:
     """The Parquet file of SCORES of the mixture's samples; written, or there already.
 
+    `like`: a finished mixture of a target set; the file then is of LIKENESS (likeness.py).
     `cache`, `cache_bytes`: of a mixture at a URL, as of the trainer's settings.
 
     Raises:
@@ -102,26 +104,35 @@ def score(
             f"score: split={split}: {data} has no rows of it.\nway out: score split=all, or build "
             "the mixture with val_fraction above 0."
         )
+    target = open_mixture(like, cache=cache, cache_bytes=int(cache_bytes)) if like else None
     with torch_threads(int(threads)):
-        return _scored(checkpoint, mixture, splits, output=output, split=split, device=device)
+        return _scored(
+            checkpoint, mixture, splits, target, output=output, split=split, device=device
+        )
 
 
 def _scored(
-    checkpoint: str, mixture: Mixture, splits: Sequence[Rows], *, output: str, split: str,
-    device: str,
+    checkpoint: str, mixture: Mixture, splits: Sequence[Rows], target: Mixture | None, *,
+    output: str, split: str, device: str,
 ) -> Path:  # fmt: skip
+    from trainer.evaluation import likeness
     from trainer.model.attention import choose_attention
     from trainer.model.smolvlm import Objective, use_attention
 
     model, tokenizer, encoding, folder = open_checkpoint(checkpoint, device=device)
     refuse_other_encoding(mixture, encoding, tokenizer, where=folder)
     name = mixture.name if split == "all" else f"{mixture.name}-{split}"
+    if target:
+        likeness.refuse_shared(mixture, target)
+        refuse_other_encoding(target, encoding, tokenizer, where=folder)
+        name += f"-like-{target.name}"
     final = Path(output or folder / "scores" / f"{name}.parquet")
     weights = sorted(folder.glob("*.safetensors"))
     identity = {
         "mixture": mixture.fingerprint,
         "weights": " ".join(integrity.sha256_of(path) for path in weights),
         "split": split,
+        **({"like": target.fingerprint} if target else {}),
     }
     if is_of(final, identity):
         log(f"{final} is there already: nothing to do.")
@@ -135,6 +146,14 @@ def _scored(
     parts = final.with_name(f"{final.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     marks = vocab(tokenizer, replace(mixture.encoding, tokenizer=str(folder)))
+    if target:
+        theirs = [Rows(target, name) for name in SPLITS["all"]]
+        found = likeness.likeness(
+            objective, splits, theirs, image_token=marks.image, parts=parts, identity=identity
+        )
+        write(final, found, identity)
+        shutil.rmtree(parts)
+        return final
     for rows in splits:
         _score_split(objective, rows, marks, parts=parts, identity=identity)
     tables = [
