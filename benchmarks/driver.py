@@ -35,7 +35,7 @@ from pipelines.engine.timings import peak_bytes, reset_peak
 from pipelines.index import index_in
 from pipelines.report.card import card
 from pipelines.report.row_facts import FACTS_SCHEMA
-from pipelines.stages import FACTS
+from pipelines.stages import FACTS, STAGES
 from pipelines.survey import Piece, Place, Survey, survey
 from tokenization.schema import Encoding
 
@@ -107,7 +107,8 @@ def part(
         place = verdicts.schema.get_field_index(name)
         verdicts = verdicts.set_column(place, verdicts.schema.field(place), column)
     stem = f"{root}/{component}-{number:06d}"
-    tables.write(verdicts, f"{stem}-verdicts.arrow")
+    rows_per_batch = STAGES["judge"].rows_per_batch
+    tables.write(verdicts, f"{stem}-verdicts.arrow", rows_per_batch=rows_per_batch)
     tables.write(tokens.set_column(0, "id", ids), f"{stem}-tokens.arrow")
     return replace(
         first,

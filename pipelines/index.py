@@ -184,8 +184,8 @@ def index_lines(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.
     for p, one, other in zip(pieces, judged, counted, strict=True):
         if not one["id"].equals(other["id"]):
             raise AssertionError(f"{p.verdicts} and {p.tokens} hold other rows")
-    verdicts = pl.DataFrame(tables.compact(pa.concat_tables(judged)))
-    tokens = pl.DataFrame(tables.compact(pa.concat_tables(counted).drop(["id"])))
+    verdicts = pl.DataFrame(pa.concat_tables(judged).combine_chunks())
+    tokens = pl.DataFrame(pa.concat_tables(counted).drop(["id"]).combine_chunks())
     of_piece = pl.DataFrame(
         {
             "piece": pl.Series(range(first, first + len(pieces)), dtype=pl.Int32),
@@ -204,15 +204,20 @@ def index_lines(pieces: Sequence[Piece], mixture: Mixture, *, first: int) -> pl.
     about = picking.categorical(of_piece)[np.repeat(np.arange(len(pieces)), sizes)]
     row = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
     too_long = filters.RULES["too_long"].function()
-    dropped, fired = by_tokens(pieces)
+    dropped, fires = by_tokens(pieces)
+    tags, fired = pl.col("tags").fill_null([]), pl.col("fired").fill_null([])
+    if any(mixture.components[p.component].tags for p in pieces):
+        tags = pl.concat_list(tags, "own")
+    if fires:
+        fired = pl.concat_list(fired, *fires).list.drop_nulls()
     reason = pl.coalesce("rule", "problem", pl.when(too_long).then(pl.lit("too_long")), *dropped)
     lines = (
         verdicts.hstack(tokens)
         .hstack(about)
         .with_columns(
             rule=reason,
-            tags=pl.concat_list(pl.col("tags").fill_null([]), "own"),
-            fired=pl.concat_list(pl.col("fired").fill_null([]), *fired).list.drop_nulls(),
+            tags=tags,
+            fired=fired,
             row=pl.Series(row),
         )
     )
@@ -260,15 +265,22 @@ def with_mixture_rules(lines: pl.DataFrame, taken: Sequence[Taken], start: int) 
     """The lines with what the rules on the whole mixture took (`mode` drop) or marked."""
     stop = start + len(lines)
     lines = lines.drop([name for name in lines.columns if name.endswith(filters.VALUE)])
-    flags = [pl.Series(each.flags[start:stop]) for each in taken]
+    flags = [each.flags[start:stop] for each in taken]
+    hit = np.flatnonzero(np.any(flags, axis=0)) if flags else np.zeros(0, np.int64)
+    if not len(hit):
+        return lines
     fires = [
-        pl.when(flag).then(pl.lit(each.rule)).cast(pl.Categorical)
+        pl.when(pl.Series(flag[hit])).then(pl.lit(each.rule)).cast(pl.Categorical)
         for each, flag in zip(taken, flags, strict=True)
     ]
     drops = [fire for each, fire in zip(taken, fires, strict=True) if each.mode == "drop"]
-    if not any(flag.any() for flag in flags):
-        return lines
-    return lines.with_columns(
+    some = lines.select("rule", "fired")[hit].select(
         rule=pl.coalesce("rule", *drops),
         fired=pl.concat_list("fired", *fires).list.drop_nulls(),
+    )
+    place = np.arange(len(lines))
+    place[hit] = len(lines) + np.arange(len(hit))
+    return lines.with_columns(
+        pl.concat([lines["rule"], some["rule"]])[place],
+        pl.concat([lines["fired"], some["fired"]])[place],
     )

@@ -52,7 +52,7 @@ def ingest(part: Part) -> Iterator[pa.Table]:
         raise AgainError(part=knowing(part, found)) from None
 
 
-@stage(writes=VERDICTS, version=2)
+@stage(writes=VERDICTS, version=2, rows_per_batch=1 << 16)  # read whole
 def judge(
     samples: pa.Table,
     rules: list[tuple[str, dict]],

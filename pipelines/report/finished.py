@@ -31,7 +31,7 @@ def lines_of(path: str) -> Lines:
         for number in range(tables.open_file(path).num_record_batches):
             reader = tables.open_file(path, columns=columns)  # anew: what a map read stays with it
             batch = tables.batch_at(path, reader, number)
-            yield categorical(pl.DataFrame(tables.compact(pa.table(batch))).select(columns))
+            yield categorical(pl.DataFrame(pa.table(batch)).select(columns))
 
     return lines
 
