@@ -16,7 +16,8 @@
 What cannot be read is a fault as well, not an exception: a damaged file can raise anything.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from mixtures.pick import INDEX
 from pipelines import recipe
 from pipelines.engine import tables
 from pipelines.report import digests
+from pipelines.report.divided import divided
 from pipelines.report.evenness import asked_along, schedules_in
 from pipelines.report.finished import Finished, open_finished
 from tokenization import check as rows_check
@@ -36,6 +38,9 @@ from tokenization.schema import Encoding
 SHOWN = 5
 """Samples that a fault is told of."""
 COUNTED = ["sample_ids", "seq_lengths", "loss_mask", "grids"]
+STREAM = ["component", "subset", "copies"]
+"""Samples that are spread alike."""
+AMOUNTS = ["copies", "num_tokens", "num_learned", "num_crops"]
 
 
 def folder_faults(folder: str, *, rows: int) -> Iterator[str]:
@@ -118,26 +123,35 @@ def _index(mixture: Finished) -> Iterator[str]:
     if schema.names != INDEX.names:
         yield f"index.arrow: columns {schema.names}, expected {INDEX.names}"
         return
-    index = mixture.index
-    twice = index.filter(pl.col("id").is_duplicated())
-    if len(twice):
-        yield f"index.arrow: {twice['id'][0]} has {(index['id'] == twice['id'][0]).sum()} lines"
-    used = index.filter(pl.col("rule").is_not_null() & (pl.col("copies") > 0))
-    if len(used):
-        line = used.row(0, named=True)
-        yield f"index.arrow: {line['id']} has rule {line['rule']}, yet {line['copies']} copies"
-    counted = {"read": len(index), "kept": index["rule"].null_count()}
-    for what, number in counted.items():
+    read = kept = 0
+    rejected: list[str] = []
+    parts: dict[tuple[str, str], set[int]] = {}
+    with divided(mixture.stats["read"]) as ranges:
+        for some in mixture.lines(["id", "rule", "copies", "component", "subset", "part"]):
+            read, kept = read + len(some), kept + some["rule"].null_count()
+            ranges.add("index", some.select("id"))
+            used = some.filter(pl.col("rule").is_not_null() & (pl.col("copies") > 0))
+            rejected += [
+                f"index.arrow: {line['id']} has rule {line['rule']}, yet {line['copies']} copies"
+                for line in used.head(1 - len(rejected)).iter_rows(named=True)
+            ]
+            names = some.select(pl.col("component", "subset", "part").cast(pl.String)).unique()
+            for component, subset, part in names.iter_rows():
+                parts.setdefault((component, subset), set()).add(int(part.rpartition("/")[2]))
+        for (ids,) in ranges.each("index"):
+            twice = ids.filter(pl.col("id").is_duplicated())["id"]
+            if len(twice):
+                yield f"index.arrow: {twice[0]} has {(twice == twice[0]).sum()} lines"
+                break
+    yield from rejected
+    for what, number in {"read": read, "kept": kept}.items():
         if mixture.stats[what] != number:
             yield f"stats.json: {what} is {mixture.stats[what]}, the index has {number}"
-    yield from _reading(mixture)
+    yield from _reading(mixture, parts)
 
 
-def _reading(mixture: Finished) -> Iterator[str]:
-    parts: dict[tuple[str, str], set[int]] = {}
-    found = mixture.index.select(pl.col("component", "subset", "part").cast(pl.String)).unique()
-    for component, subset, part in found.iter_rows():
-        parts.setdefault((component, subset), set()).add(int(part.rpartition("/")[2]))
+def _reading(mixture: Finished, parts: Mapping[tuple[str, str], set[int]]) -> Iterator[str]:
+    """`parts`: (component, subset) -> the numbers of those that the index has samples of."""
     for component, about in mixture.stats.get("reading", {}).items():
         for subset, told in about["subsets"].items():
             mine = parts.get((component, subset), set())
@@ -163,50 +177,68 @@ def numbers_in(ranges: str) -> set[int]:
 
 
 def _lineage(mixture: Finished) -> Iterator[str]:
-    seen = []
-    crops = 0
-    for split, shards in mixture.shards.items():
-        for number, name in enumerate(shards):
-            table = tables.read(mixture.path(name), columns=COUNTED)
-            here, in_grids = _sequences(table)
-            crops += in_grids
-            here = here.with_columns(split=pl.lit(split).cast(pl.Categorical), at=pl.lit(number))
-            seen.append(here)
-    found = (
-        pl.concat(seen)
-        .group_by("id", "split")
-        .agg(
-            pl.col("at").unique().sort(),
-            pl.col("tokens", "learned").sum(),
-            times=pl.struct("at", "row").n_unique().cast(pl.Int32),
-        )
+    crops = said = 0
+    wrong: list[str] = []
+    off: dict[str, list[str]] = {"num_tokens": [], "num_learned": []}
+    with divided(mixture.stats["read"]) as ranges:
+        for split, shards in mixture.shards.items():
+            for number, name in enumerate(shards):
+                here, in_grids = _sequences(tables.read(mixture.path(name), columns=COUNTED))
+                crops += in_grids
+                ranges.add("shards", here.with_columns(split=pl.lit(split), at=pl.lit(number)))
+        for some in mixture.lines(["id", "split", "shard", *AMOUNTS]):
+            used = some.filter(pl.col("copies") > 0).with_columns(pl.col("split").cast(pl.String))
+            ranges.add("index", used)
+            said += int((used["num_crops"].cast(pl.Int64) * used["copies"].cast(pl.Int64)).sum())
+        for index, sequences in ranges.each("index", "shards"):
+            both = _both(index, sequences)
+            wrong += _wrong(both)
+            for column, found in off.items():
+                found += _amounts_off(both, column)
+    for found in (wrong, *off.values()):
+        yield from found[:SHOWN]
+    if crops != said:
+        yield f"index.arrow: {said:,} crops, the shards hold {crops:,}"
+
+
+def _both(index: pl.DataFrame, sequences: pl.DataFrame) -> pl.DataFrame:
+    """A line per sample of either side: what the index says and what the shards hold of it."""
+    found = sequences.group_by("id", "split").agg(
+        pl.col("at").unique().sort(),
+        pl.col("tokens", "learned").sum(),
+        times=pl.struct("at", "row").n_unique().cast(pl.Int32),
     )
-    both = mixture.index.filter(pl.col("copies") > 0).join(
-        found, on=["id", "split"], how="full", coalesce=True
-    )
-    copies = pl.col("copies").cast(pl.Int64)
-    # A cut document lies in several rows: then `times` counts its rows, not its copies.
+    return index.join(found, on=["id", "split"], how="full", coalesce=True)
+
+
+def _wrong(both: pl.DataFrame) -> list[str]:
+    """Samples that do not lie where, or as often as, the index says.
+
+    A cut document lies in several rows: then `times` counts its rows, not its copies.
+    """
     wrong = both.filter(
         pl.col("copies").is_null()
         | pl.col("times").is_null()
         | (pl.col("times") < pl.col("copies"))
         | (pl.col("shard").list.unique().list.sort().cast(pl.List(pl.Int64)) != pl.col("at"))
     )
-    for line in wrong.head(SHOWN).iter_rows(named=True):
-        yield (
-            f"{line['id']} ({line['split']}): the index says {line['copies']} copies in shards "
-            f"{line['shard']}, found {line['times']} in {line['at']}"
-        )
-    for what, column in (("tokens", "num_tokens"), ("learned", "num_learned")):
-        off = both.filter(pl.col(what) != pl.col(column).cast(pl.Int64) * copies)
-        for line in off.head(SHOWN).iter_rows(named=True):
-            yield (
-                f"{line['id']} ({line['split']}): the index says {line['copies']} x {line[column]} "
-                f"{what}, the shards hold {line[what]}"
-            )
-    said = int((both["num_crops"].cast(pl.Int64) * both["copies"].cast(pl.Int64)).sum())
-    if crops != said:
-        yield f"index.arrow: {said:,} crops, the shards hold {crops:,}"
+    return [
+        f"{line['id']} ({line['split']}): the index says {line['copies']} copies in shards "
+        f"{line['shard']}, found {line['times']} in {line['at']}"
+        for line in wrong.head(SHOWN).iter_rows(named=True)
+    ]
+
+
+def _amounts_off(both: pl.DataFrame, column: str) -> list[str]:
+    """Samples of which the shards hold other amounts than the index says."""
+    what = column.removeprefix("num_")
+    said = pl.col(column).cast(pl.Int64) * pl.col("copies").cast(pl.Int64)
+    off = both.filter(pl.col(what) != said)
+    return [
+        f"{line['id']} ({line['split']}): the index says {line['copies']} x {line[column]} "
+        f"{what}, the shards hold {line[what]}"
+        for line in off.head(SHOWN).iter_rows(named=True)
+    ]
 
 
 def _sequences(table: Any) -> tuple[pl.DataFrame, int]:
@@ -237,17 +269,19 @@ def _ratios(mixture: Finished) -> Iterator[str]:
     settings = mixture.recipe["mixture"]
     if settings["on_shortage"] == "redistribute":
         return
-    unit = {"tokens": pl.col("num_tokens"), "learned_tokens": pl.col("num_learned")}.get(
-        settings["measure"], pl.lit(1)
-    )
-    train = mixture.index.filter(split="train").with_columns(unit=unit)
-    used = train.with_columns(used=pl.col("unit").cast(pl.Int64) * pl.col("copies"))
-    whole = int(used["used"].sum())
+    names = {"tokens": "num_tokens", "learned_tokens": "num_learned"}
+    unit = pl.col(names[settings["measure"]]) if settings["measure"] in names else pl.lit(1)
+    amounts: Counter[str] = Counter()
+    largest = 0  # one sample of a component's own, and its share of the one the whole may miss
+    for some in mixture.lines(["component", "split", "copies", *names.values()]):
+        used = some.filter((pl.col("split") == "train") & (pl.col("copies") > 0))
+        units = used.select("component", "copies", unit=unit.cast(pl.Int64))
+        sums = units.group_by("component").agg((pl.col("unit") * pl.col("copies")).sum())
+        amounts.update(dict(sums.iter_rows()))
+        largest = max(largest, int(units["unit"].max() or 0))  # type: ignore[arg-type]
+    whole = amounts.total()
     for name, component in settings["components"].items():
-        mine = used.filter(component=name)
-        got, target = int(mine["used"].sum()), component["ratio"] * whole
-        # One sample of its own, and its share of the sample by which the whole may miss.
-        largest = max(used.filter(pl.col("copies") > 0)["unit"].to_list(), default=0)
+        got, target = amounts[name], component["ratio"] * whole
         if abs(got - target) > largest:
             yield (
                 f"component {name}: {got:,} {settings['measure']}, its ratio {component['ratio']} "
@@ -263,29 +297,32 @@ def _schedule(mixture: Finished) -> Iterator[str]:
     if not schedules_in(settings):
         return
     column = {"tokens": "tokens", "learned_tokens": "learned"}.get(settings["measure"])
-    used = mixture.index.filter((pl.col("split") == "train") & (pl.col("copies") > 0))
-    of = used.select("id", "component", "subset", "copies", pl.col("num_tokens", "num_learned"))
-    rows, start, together = [], 0, 1
-    for name in mixture.shards.get("train", []):
-        table = tables.read(mixture.path(name), columns=COUNTED)
-        lines, _ = _sequences(table)
-        rows.append(lines.with_columns(pl.col("row").cast(pl.Int64) + start))
-        start += len(table)
-        together = max(together, stretch_rows(len(table)) + 1)
-    lines = pl.concat(rows).join(of.select("id", "component"), on="id", how="left")
-    unit = lines[column].cast(pl.Float64) if column else pl.repeat(1.0, len(lines), eager=True)
-    amounts = {
-        name: np.bincount(
-            lines["row"].to_numpy(), np.where((lines["component"] == name).to_numpy(), unit, 0)
-        )
-        for name in settings["components"]
-    }
+    start, together, largest = 0, 1, 1
+    streams: set[tuple[str, str, int]] = set()
+    with divided(mixture.stats["read"]) as ranges:
+        for name in mixture.shards.get("train", []):
+            table = tables.read(mixture.path(name), columns=COUNTED)
+            lines, _ = _sequences(table)
+            ranges.add("shards", lines.with_columns(pl.col("row").cast(pl.Int64) + start))
+            start += len(table)
+            together = max(together, stretch_rows(len(table)) + 1)
+        for some in mixture.lines(["id", "split", *STREAM, *AMOUNTS[1:]]):
+            used = some.filter((pl.col("split") == "train") & (pl.col("copies") > 0))
+            streams.update(used.select(STREAM).unique().iter_rows())
+            if column:
+                largest = max(largest, int(used[f"num_{column}"].max() or 0))  # type: ignore[arg-type]
+            ranges.add("index", used.select("id", pl.col("component").cast(pl.String)))
+        amounts = {name: np.zeros(start) for name in settings["components"]}
+        for sequences, index in ranges.each("shards", "index"):
+            lines = sequences.join(index, on="id", how="left")
+            for (name,), mine in lines.group_by("component"):
+                if name is not None:
+                    unit = mine[column].to_numpy() if column else np.ones(len(mine))
+                    amounts[str(name)] += np.bincount(mine["row"].to_numpy(), unit, start)
     total = np.sum(list(amounts.values()), axis=0)
     through = np.cumsum(total)
-    largest = 1 if column is None else int(used[f"num_{column}"].max() or 0)  # type: ignore[arg-type]
-    streams = used.select(pl.struct("component", "subset", "copies").n_unique()).item()
     mixed = float(np.convolve(total, np.ones(min(together, len(total)))).max())
-    slack = 2 * streams * largest + mixed
+    slack = 2 * len(streams) * largest + mixed
     asked = asked_along(settings, through / through[-1])
     for name, amount in amounts.items():
         off = np.abs(np.cumsum(amount) - asked[name] * through[-1])

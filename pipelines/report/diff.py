@@ -3,6 +3,7 @@
 diff A B      rows in which both agree are left out; at most 100 columns
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -12,6 +13,7 @@ import polars as pl
 
 from pipelines.recipe import drift
 from pipelines.report.card import human_amount, percent
+from pipelines.report.divided import divided
 from pipelines.report.finished import Finished, open_finished
 
 WIDTH = 100
@@ -207,23 +209,26 @@ def reading_lines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 def sample_lines(a: Finished, b: Finished) -> list[str]:
     """How many samples are in the shards of one and not of the other, and which changed sides."""
-    used: list[pl.DataFrame] = [
-        side.index.filter(pl.col("copies") > 0).select("id", "component", "split")
-        for side in (a, b)
-    ]
+    alone: dict[str, Counter[str]] = {"first": Counter(), "second": Counter()}
+    moved = 0
+    with divided(max(a.stats["read"], b.stats["read"])) as ranges:
+        for label, side in (("first", a), ("second", b)):
+            for some in side.lines(["id", "component", "split", "copies"]):
+                used = some.filter(pl.col("copies") > 0).drop("copies")
+                ranges.add(label, used.with_columns(pl.col("component", "split").cast(pl.String)))
+        for first, second in ranges.each("first", "second"):
+            for label, one, other in (("first", first, second), ("second", second, first)):
+                only = one.join(other, on="id", how="anti")["component"].value_counts(sort=True)
+                alone[label].update(dict(only.iter_rows()))
+            both = first.join(second, on="id")
+            moved += len(both.filter(pl.col("split") != pl.col("split_right")))
     lines = []
-    for label, one, other in (
-        ("only in the first", used[0], used[1]),
-        ("only in the second", used[1], used[0]),
-    ):
-        alone = one.join(other, on="id", how="anti")
-        if len(alone):
-            counts = alone["component"].value_counts(sort=True).iter_rows()
-            names = ", ".join(f"{name} {human_amount(count)}" for name, count in counts)
-            lines.append(f"{label}: {human_amount(len(alone))} ({names})")
-    moved = used[0].join(used[1], on="id").filter(pl.col("split") != pl.col("split_right"))
-    if len(moved):
-        lines.append(f"in train of one and val of the other: {human_amount(len(moved))}")
+    for label, counts in alone.items():
+        if counts:
+            names = ", ".join(f"{n} {human_amount(count)}" for n, count in counts.most_common())
+            lines.append(f"only in the {label}: {human_amount(counts.total())} ({names})")
+    if moved:
+        lines.append(f"in train of one and val of the other: {human_amount(moved)}")
     return lines
 
 

@@ -18,7 +18,8 @@ from pipelines import recipe as recipes
 from pipelines.engine import tables
 
 PACKED_COLUMNS = ["input_ids", "loss_mask", "seq_lengths", "images", "grids", "sample_ids"]
-
+NEAR = 10_000
+"""Ids among which the nearest to one that is not there is looked for."""
 
 Lines = Callable[[Sequence[str]], Iterator[pl.DataFrame]]
 """Columns of the index -> those of all lines, some at a time, names as categories."""
@@ -50,6 +51,16 @@ class Finished:
     def index(self) -> pl.DataFrame:
         """One line per sample ever read (INDEX), its names as categories."""
         return pl.concat(lines_of(tables.join(self.folder, "index.arrow"))(INDEX.names))
+
+    @property
+    def lines(self) -> Lines:
+        """The same, some lines at a time: of a large mixture only they are in memory."""
+        return lines_of(tables.join(self.folder, "index.arrow"))
+
+    @cached_property
+    def _known(self) -> dict[str, dict[str, Any]]:
+        """Lines that were looked for."""
+        return {}
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -97,22 +108,39 @@ class Finished:
             found += [(shard, int(row)) for row in held.arg_true()]
         return found
 
+    def remember(self, samples: Iterable[str]) -> None:
+        """The lines of these samples are known, by one reading of the index."""
+        wanted = pl.Series(sorted(set(samples) - self._known.keys()), dtype=pl.String)
+        path = tables.join(self.folder, "index.arrow")
+        for number, some in enumerate(self.lines(["id"]) if len(wanted) else ()):
+            here = some["id"].is_in(wanted.implode()).arg_true()
+            if len(here):
+                batch = pa.table(tables.batch_at(path, tables.open_file(path), number))
+                lines = pl.DataFrame(batch.take(here.to_arrow())).select(INDEX.names)
+                self._known.update((line["id"], line) for line in lines.iter_rows(named=True))
+
     def line(self, sample: str) -> dict[str, Any]:
         """The sample's line of the index.
 
         Raises:
             ValueError: no sample of that id was read.
         """
-        found = self.index.filter(pl.col("id") == sample)
-        if found.is_empty():
-            near = self.index.filter(pl.col("id").str.starts_with(sample.rsplit("/", 1)[0]))
-            hint = did_you_mean(sample, near["id"].head(10_000).to_list())
-            raise ValueError(
-                f"{self.folder}/index.arrow: no sample '{sample}' among {len(self.index):,} "
-                f"(an id reads like '{self.index['id'][0] if len(self.index) else ''}').{hint}"
-                f"{self.unread_note}"
-            )
-        return found.row(0, named=True)
+        self.remember([sample])
+        if sample not in self._known:
+            raise ValueError(self._no_sample(sample))
+        return self._known[sample]
+
+    def _no_sample(self, sample: str) -> str:
+        read, first, near = 0, "", list[str]()
+        for some in self.lines(["id"]):
+            first = first or str(some["id"].head(1).item() if len(some) else "")
+            read += len(some)
+            alike = some["id"].filter(some["id"].str.starts_with(sample.rsplit("/", 1)[0]))
+            near += alike.head(NEAR - len(near)).to_list()
+        return (
+            f"{self.folder}/index.arrow: no sample '{sample}' among {read:,} (an id reads like "
+            f"'{first}').{did_you_mean(sample, near)}{self.unread_note}"
+        )
 
     @property
     def unread_note(self) -> str:

@@ -14,7 +14,7 @@ is drawn over them.
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,9 @@ def report(mixture: Finished, *, work: str = "") -> str:
     build kept them, it shows them too, and is not to be published.
     """
     budget = Budget()
-    refused = [
-        view
-        for rule in mixture.stats["rejected"]
-        for view in rejected_views(mixture, rule, work=work, budget=budget, most=REJECTED)
-    ]
-    rows = [row_view(mixture, *place, budget=budget) for place in chosen_rows(mixture)]
+    rules = list(mixture.stats["rejected"])
+    refused = list(rejected_views(mixture, rules, work=work, budget=budget, most=REJECTED))
+    rows = row_views(mixture, chosen_rows(mixture), budget=budget)
     stats = mixture.stats
     return render(
         mixture,
@@ -91,13 +88,13 @@ def page_of(
         if not places:
             refused = [sample_view(mixture, id, work=work, budget=budget)]
     elif rule:
-        refused = list(rejected_views(mixture, rule, work=work, budget=budget, most=40))
+        refused = list(rejected_views(mixture, [rule], work=work, budget=budget, most=40))
     elif component:
         places = chosen_rows(mixture, component=component)
     else:
         shard, within, _ = mixture.row(row, split=split)
         places = [(shard, within)]
-    rows = [row_view(mixture, *place, budget=budget) for place in places[:ROWS]]
+    rows = row_views(mixture, places[:ROWS], budget=budget)
     return render(mixture, rows=rows, refused=refused, budget=budget, flow=[], plots=[], sheets={})
 
 
@@ -216,18 +213,24 @@ def chosen_rows(mixture: Finished, *, component: str = "") -> list[tuple[str, in
     from pipelines.report.show import known_component
 
     most = 4 * ROWS
-    lines = mixture.index.select(
-        *("component", "subset", "copies"), draw=pl.col("id").hash(7), line=pl.int_range(pl.len())
-    ).filter((pl.col("copies") > 0) & (mixture.index["shard"].list.len() > 0))
     if component:
-        lines = lines.filter(pl.col("component") == known_component(mixture, component))
-    first = pl.col("line", "draw").bottom_k_by("draw", most)
-    used = lines.group_by("component", "subset").agg(first).explode("line", "draw").sort("draw")
-    turn = pl.int_range(pl.len()).over("component", "subset").alias("turn")
+        known_component(mixture, component)
+    first = pl.col("id", "draw").bottom_k_by("draw", most)
+    of = ("component", "subset")
+    used = pl.DataFrame(schema={**dict.fromkeys([*of, "id"], pl.String), "draw": pl.UInt64})
+    for lines in mixture.lines([*of, "copies", "shard", "id"]):
+        some = lines.filter((pl.col("copies") > 0) & (pl.col("shard").list.len() > 0))
+        if component:
+            some = some.filter(pl.col("component") == component)
+        named = some.select(pl.col(*of).cast(pl.String), "id", draw=pl.col("id").hash(7))
+        used = pl.concat([used, named]).group_by(of).agg(first).explode("id", "draw")
+    turn = pl.int_range(pl.len()).over(of).alias("turn")
     again = pl.int_range(pl.len()).over("component").alias("again")
-    used = used.with_columns(turn).sort("turn", "draw").with_columns(again).sort("again", "draw")
+    used = used.sort("draw").with_columns(turn).sort("turn", "draw")
+    ids = used.with_columns(again).sort("again", "draw")["id"].head(most)
+    mixture.remember(ids)
     places: list[tuple[str, int]] = []
-    for sample in mixture.index["id"].gather(used["line"].head(most)):
+    for sample in ids:
         place = mixture.find(sample)[0]
         if place not in places:
             places.append(place)
@@ -236,9 +239,19 @@ def chosen_rows(mixture: Finished, *, component: str = "") -> list[tuple[str, in
     return sorted(places)
 
 
-def row_view(mixture: Finished, shard: str, within: int, *, budget: Budget) -> dict[str, Any]:
+def row_views(
+    mixture: Finished, places: Sequence[tuple[str, int]], *, budget: Budget
+) -> list[dict[str, Any]]:
+    """Packed rows as the template shows them."""
+    rows = [(shard, within, mixture.rows(shard, [within])[0]) for shard, within in places]
+    mixture.remember(sample for _, _, row in rows for sample in row["sample_ids"])
+    return [row_view(mixture, *place, budget=budget) for place in rows]
+
+
+def row_view(
+    mixture: Finished, shard: str, within: int, row: dict[str, Any], *, budget: Budget
+) -> dict[str, Any]:
     """A packed row as the template shows it: its limits and its samples."""
-    row = mixture.rows(shard, [within])[0]
     encoding = mixture.recipe["mixture"]["encoding"]
     found = sample_views(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
     return {
@@ -288,16 +301,21 @@ def piece_view(
 
 
 def rejected_views(
-    mixture: Finished, rule: str, *, work: str, budget: Budget, most: int
+    mixture: Finished, rules: Sequence[str], *, work: str, budget: Budget, most: int
 ) -> Iterator[dict[str, Any]]:
-    """Samples that the rule removed (or marked, if it removes none), of each component in turn."""
-    from pipelines.report.show import samples_of_rule
+    """Samples that each rule removed (or marked, if it removes none), of each component in turn."""
+    from pipelines.report.show import of_rules
 
-    lines = samples_of_rule(mixture, rule)
+    found = of_rules(mixture, rules, most=most)
     turn = pl.int_range(pl.len()).over("component").alias("turn")
-    for sample in lines.with_columns(turn).sort("turn", maintain_order=True)["id"].head(most):
-        view = sample_view(mixture, sample, work=work, budget=budget)
-        yield {**view, "shown_for": rule}
+    shown = {
+        rule: of.first.with_columns(turn).sort("turn", "line")["id"].head(most)
+        for rule, of in found.items()
+    }
+    mixture.remember(sample for ids in shown.values() for sample in ids)
+    for rule, ids in shown.items():
+        for sample in ids:
+            yield {**sample_view(mixture, sample, work=work, budget=budget), "shown_for": rule}
 
 
 def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) -> dict[str, Any]:

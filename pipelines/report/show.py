@@ -9,7 +9,9 @@
 Without colours learned text stands between >> and <<.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -27,6 +29,8 @@ from pipelines.report.row_view import SampleView, sample_views, visible_text
 
 EXAMPLES = 5
 """Samples shown of a rule or component."""
+FOUND = {"line": pl.Int64, "id": pl.String, "component": pl.String}
+"""What is known of a sample that a rule took."""
 
 MOST_NUMBERS = 60
 """Characters of the numbers of parts that were not read, on a line."""
@@ -86,6 +90,7 @@ def packed_row(mixture: Finished, place: int, *, split: str, color: bool) -> str
         f"{len(row['images'])} images, {len(found)} samples"
     )
     lines = [colour_text(title, "border", color=color)]
+    mixture.remember(piece.id for piece in found)
     for number, piece in enumerate(found, 1):
         line = mixture.line(piece.id)
         lines += [
@@ -219,44 +224,71 @@ def sample_text(sample: dict[str, Any], *, color: bool) -> str:
 
 def rejected(mixture: Finished, rule: str, *, component: str, work: str, color: bool) -> str:
     """How many samples the rule removed, of which components, and a few of them."""
-    lines = samples_of_rule(mixture, rule)
     if component:
         known_component(mixture, component)
-        lines = lines.filter(pl.col("component") == component)
-    removed = int((lines["rule"] == rule).sum())
+    found = of_rules(mixture, [rule], most=EXAMPLES, component=component)[rule]
+    removed = found.components.total() if found.removes else 0
     title = f"{rule}: removed {human_amount(removed)} samples, {rule_meaning(rule)}"
-    counts = lines["component"].value_counts(sort=True).iter_rows()
+    details = found.details.most_common(EXAMPLES)
     head = [
         colour_text(title, "border", color=color),
         "  "
         + ("" if removed else "only marked: ")
-        + ", ".join(f"{name} {human_amount(n)}" for name, n in counts),
-        *(f"  {human_amount(n):>9}  {visible_text(detail)}" for detail, n in details_of(lines)),
+        + ", ".join(f"{name} {human_amount(n)}" for name, n in found.components.most_common()),
+        *(f"  {human_amount(n):>9}  {visible_text(detail)}" for detail, n in details),
         "",
     ]
-    ids = lines["id"].head(EXAMPLES).to_list()
+    ids = found.first["id"].head(EXAMPLES)
+    mixture.remember(ids)
     return "\n".join(head) + "\n\n".join(
         sample_story(mixture, i, work=work, color=color) for i in ids
     )
 
 
-def details_of(lines: pl.DataFrame) -> list[tuple[str, int]]:
-    """What was found in these samples, and in how many: the most frequent."""
-    if "detail" not in lines.columns:  # of a mixture built before details were kept
-        return []
-    counts = lines["detail"].drop_nulls().cast(pl.String).value_counts(sort=True)
-    return list(counts.head(EXAMPLES).iter_rows())
+@dataclass
+class OfRule:
+    """Samples that a rule removed or, where it removes none, those it fired on."""
+
+    removes: bool = False
+    components: Counter[str] = field(default_factory=Counter)
+    details: Counter[str] = field(default_factory=Counter)
+    """What was found in them."""
+    first: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FOUND))
+    """Line, id, component of the first of each component."""
+
+    def add(self, some: pl.DataFrame, *, most: int) -> None:
+        """Other samples, in the order of the index."""
+        self.components.update(dict(some["component"].value_counts(sort=True).iter_rows()))
+        told = some["detail"].drop_nulls().cast(pl.String)
+        self.details.update(dict(told.value_counts(sort=True).iter_rows()))
+        both = pl.concat([self.first, some.select(pl.col(n).cast(t) for n, t in FOUND.items())])
+        self.first = both.filter(pl.int_range(pl.len()).over("component") < most)
 
 
-def samples_of_rule(mixture: Finished, rule: str) -> pl.DataFrame:
-    """Index lines of the samples that the rule removed; of those it fired on, where it only marks.
+def of_rules(
+    mixture: Finished, rules: Sequence[str], *, most: int, component: str = ""
+) -> dict[str, OfRule]:
+    """What each rule removed (or marked), the first `most` of each component by name; of one
+    component alone where it is named. The index is read once.
 
     Raises:
-        ValueError: it did neither.
+        ValueError: a rule did neither.
     """
-    known_rule(mixture, rule)
-    removed = mixture.index.filter(pl.col("rule") == rule)
-    return removed if len(removed) else mixture.index.filter(pl.col("fired").list.contains(rule))
+    for rule in rules:
+        known_rule(mixture, rule)
+    removed, fired = {rule: OfRule(True) for rule in rules}, {rule: OfRule() for rule in rules}
+    start = 0
+    for some in mixture.lines(["id", "component", "rule", "fired", "detail"]):
+        numbered = some.with_columns(line=pl.int_range(pl.len()) + start)
+        start += len(some)
+        if component:
+            numbered = numbered.filter(pl.col("component") == component)
+        touched = numbered.filter(pl.col("rule").is_not_null() | (pl.col("fired").list.len() > 0))
+        for rule in rules:
+            removed[rule].add(touched.filter(pl.col("rule") == rule), most=most)
+            if not removed[rule].components:
+                fired[rule].add(touched.filter(pl.col("fired").list.contains(rule)), most=most)
+    return {rule: removed[rule] if removed[rule].components else fired[rule] for rule in rules}
 
 
 def known_rule(mixture: Finished, rule: str) -> str:
@@ -266,7 +298,7 @@ def known_rule(mixture: Finished, rule: str) -> str:
         ValueError: it did neither.
     """
     known = list(mixture.stats["rejected"])
-    if rule not in known and not mixture.index["fired"].list.contains(rule).any():
+    if rule not in known:
         raise ValueError(
             f"{mixture.folder}: no sample was rejected by '{rule}'; found "
             f"{', '.join(known) or 'no rejected samples'}.{did_you_mean(rule, known)}"
@@ -306,8 +338,13 @@ def component_samples(mixture: Finished, component: str, *, work: str, color: bo
         *reading_lines(mixture.stats, component),
         "",
     ]
-    used = mixture.index.filter((pl.col("component") == component) & (pl.col("copies") > 0))
-    ids = used["id"].head(EXAMPLES).to_list()
+    ids: list[str] = []
+    for some in mixture.lines(["id", "component", "copies"]):
+        used = some.filter((pl.col("component") == component) & (pl.col("copies") > 0))
+        ids += used["id"].head(EXAMPLES - len(ids)).to_list()
+        if len(ids) == EXAMPLES:
+            break
+    mixture.remember(ids)
     return "\n".join(head + [sample_story(mixture, i, work=work, color=color) + "\n" for i in ids])
 
 

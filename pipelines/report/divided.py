@@ -1,0 +1,63 @@
+"""Lines divided by a hash of their id into files, so that all that is said of one lies in one.
+
+lines --add--> a file per kind of lines and range --each--> what was said of some ids, joined there
+
+A join of two sides of many millions of lines then needs the memory of one range.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+LINES = 1 << 20
+"""Of a range, about."""
+
+
+class Divided:
+    """Files of `ranges` ranges in a folder, being written."""
+
+    def __init__(self, folder: str, *, ranges: int) -> None:
+        self._folder, self._ranges = Path(folder), ranges
+        self._files = ExitStack()
+        self._writers: dict[tuple[str, int], pa.RecordBatchStreamWriter] = {}
+
+    def add(self, kind: str, lines: pl.DataFrame) -> None:
+        """Other lines of a kind, with `id`; no column is of categories."""
+        place = (lines["id"].hash(0) % self._ranges).to_numpy()
+        order = np.argsort(place, kind="stable")
+        table = lines[order].to_arrow()
+        ends = np.searchsorted(place[order], np.arange(self._ranges + 1))
+        for number, (start, stop) in enumerate(pairwise(ends)):
+            if stop > start or (kind, number) not in self._writers:
+                self._writer(kind, number, table.schema).write_table(table[start:stop])
+
+    def _writer(self, kind: str, number: int, schema: pa.Schema) -> pa.RecordBatchStreamWriter:
+        if (kind, number) not in self._writers:
+            path = str(self._folder / f"{kind}-{number}")
+            writer = self._files.enter_context(pa.ipc.new_stream(path, schema))
+            self._writers[kind, number] = writer
+        return self._writers[kind, number]
+
+    def each(self, *kinds: str) -> Iterator[list[pl.DataFrame]]:
+        """The lines of each kind, range after range; nothing is added any more."""
+        self._files.close()
+        for number in range(self._ranges):
+            yield [self._read(kind, number) for kind in kinds]
+
+    def _read(self, kind: str, number: int) -> pl.DataFrame:
+        path = self._folder / f"{kind}-{number}"
+        with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            return pl.DataFrame(reader.read_all())
+
+
+@contextmanager
+def divided(lines: int) -> Iterator[Divided]:
+    """Files for so many lines of a kind, in TMPDIR; gone afterwards."""
+    with TemporaryDirectory(prefix="lines.") as folder:
+        yield Divided(folder, ranges=max(1, -(-lines // LINES)))
