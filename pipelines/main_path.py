@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -383,19 +383,25 @@ def save_tokenizer(encoding: Encoding, place: Place) -> list[str]:
     """`DIR/tokenizer/` holds the tokenizer as `transformers` saves it, no path of this machine in
     it; returns the files.
     """
+    saved = saved_tokenizer(encoding.tokenizer)
+    for name, text in saved.items():
+        if name.endswith("tokenizer_config.json"):
+            settings = json.loads(text)
+            if (shown := private.hidden(settings)) != settings:
+                text = json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+        tables.write_text(tables.join(place.output, name), text)
+    return list(saved)
+
+
+@cache
+def saved_tokenizer(tokenizer: str) -> dict[str, str]:
+    """The files that `transformers` saves of the tokenizer, `tokenizer/NAME` -> text; like the
+    tokenizer itself, made once a process.
+    """
     import tempfile
 
     from tokenization.vocab import load_tokenizer
 
-    names = []
     with tempfile.TemporaryDirectory() as folder:
-        for path in load_tokenizer(encoding.tokenizer).save_pretrained(folder):
-            if Path(path).is_file():
-                names.append(f"tokenizer/{Path(path).name}")
-                text = Path(path).read_text()
-                if path.endswith("tokenizer_config.json"):
-                    settings = json.loads(text)
-                    if (shown := private.hidden(settings)) != settings:
-                        text = json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
-                tables.write_text(tables.join(place.output, names[-1]), text)
-    return names
+        files = map(Path, load_tokenizer(tokenizer).save_pretrained(folder))
+        return {f"tokenizer/{path.name}": path.read_text() for path in files if path.is_file()}

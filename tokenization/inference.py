@@ -15,7 +15,7 @@ import json
 import re
 import tempfile
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,14 +69,21 @@ def save_processing(
 def _save_tokenizer(
     tokenizer: "PreTrainedTokenizerFast", folder: Path, *, encoding: Encoding
 ) -> None:
-    """Nothing is added around a text, and no mark swallows the spaces beside it, as in training;
-    position marks are tokens only where they were.
+    for name, text in _tokenizer_files(tokenizer, encoding).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+@lru_cache(maxsize=2)  # every checkpoint of a run has the same
+def _tokenizer_files(tokenizer: "PreTrainedTokenizerFast", encoding: Encoding) -> dict[str, str]:
+    """File -> its text: nothing is added around a text, and no mark swallows the spaces beside it,
+    as in training; position marks are tokens only where they were.
     """
-    tokenizer.save_pretrained(str(folder))
-    file = folder / "tokenizer.json"
+    with tempfile.TemporaryDirectory() as folder:
+        saved = map(Path, tokenizer.save_pretrained(folder))
+        files = {file.name: file.read_text(encoding="utf-8") for file in saved if file.is_file()}
     # Parsing and indenting the vocabulary in Python takes a second: `tokenizers` writes it last,
     # and it stays as it is.
-    around, key, vocabulary = file.read_text(encoding="utf-8").partition(',\n  "model": ')
+    around, key, vocabulary = files["tokenizer.json"].partition(',\n  "model": ')
     spec = json.loads(around + "}")
     spec["truncation"] = spec["padding"] = spec["post_processor"] = None
     spelled = encoding.position_tokens == "string"
@@ -85,17 +92,17 @@ def _save_tokenizer(
         if spelled and POSITION.fullmatch(token["content"]):
             token["content"] = UNUSED.format(token["content"].strip("<>"))
     around = json.dumps(spec, ensure_ascii=False, indent=2).removesuffix("\n}")
-    file.write_text(around + key + vocabulary, encoding="utf-8")
-    file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    files["tokenizer.json"] = around + key + vocabulary
+    settings = json.loads(files["tokenizer_config.json"])
     # Any other class may build its backend anew, from the vocabulary alone.
     settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
     settings |= {"add_bos_token": False, "add_eos_token": False}
     settings.pop("added_tokens_decoder", None)  # they are in tokenizer.json
     if spelled:
         settings = {k: v for k, v in settings.items() if not POSITION.fullmatch(str(v))}
-    file.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(chat_template(tokenizer, encoding=encoding))
+    files["tokenizer_config.json"] = json.dumps(settings, ensure_ascii=False, indent=2) + "\n"
+    files["chat_template.jinja"] = chat_template(tokenizer, encoding=encoding)
+    return files
 
 
 def chat_template(tokenizer: "PreTrainedTokenizerFast", *, encoding: Encoding) -> str:

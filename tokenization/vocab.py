@@ -5,13 +5,14 @@ the tokenizer itself, which turns `<image>` in a text into the special token, an
 which keeps every such string plain text. Text of datasets only ever takes the second.
 """
 
+import hashlib
 import json
 import lzma
 import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ IMAGE = "<image>"
 FAKE = "<fake_token_around_image>"
 GLOBAL = "<global-img>"
 DOCUMENT_END = "<|endoftext|>"
+TOKENIZER_FILES = (".json", ".jinja", ".txt", ".model")
+"""Endings of all that `transformers` reads of a tokenizer's folder."""
 MAX_GRID = 6
 """Rows and columns for which SmolVLM has learned position tokens."""
 
@@ -107,6 +110,25 @@ def _hub_tokenizer(name: str) -> "PreTrainedTokenizerFast":
             f"encoding.tokenizer: {name!r} is a {type(tokenizer).__name__}, which has no "
             "tokenizer.json. Expected a tokenizer of the `tokenizers` library."
         )
+    return tokenizer
+
+
+def saved_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
+    """The tokenizer that lies in the folder of a mixture or checkpoint; the same object, which is
+    only read, as long as its files are the same.
+    """
+    files = sorted(file for file in folder.iterdir() if file.suffix in TOKENIZER_FILES)
+    digests = (hashlib.blake2b(file.read_bytes()).hexdigest() for file in files if file.is_file())
+    return _opened(str(folder), *(file.name for file in files), *digests)
+
+
+@lru_cache(maxsize=2)
+def _opened(folder: str, *_: str) -> "PreTrainedTokenizerFast":
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False
+    )
     return tokenizer
 
 

@@ -6,7 +6,7 @@ A packed row is addressed by split and place: `row=5` is the sixth row of a spli
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,14 @@ def lines_of(path: str) -> Lines:
     return lines
 
 
+@lru_cache(maxsize=2)
+def _tokenizer(text: str) -> Any:
+    """The tokenizer that this text is, the same object for the same text: it is read only."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """The folder of a finished mixture and what its small files say."""
@@ -65,10 +73,8 @@ class Finished:
     @cached_property
     def tokenizer(self) -> Any:
         """The mixture's own tokenizer (a `tokenizers.Tokenizer`)."""
-        from tokenizers import Tokenizer
-
         path = tables.join(self.folder, "tokenizer", "tokenizer.json")
-        return Tokenizer.from_str(tables.read_bytes(path).decode())
+        return _tokenizer(tables.read_bytes(path).decode())
 
     def path(self, shard: str) -> str:
         """Where a shard lies."""

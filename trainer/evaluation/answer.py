@@ -21,7 +21,7 @@ from tokenization.images import crop_pixels as crops
 from tokenization.images import image_size
 from tokenization.inference import asking_encoding
 from tokenization.schema import SAMPLE, Encoding
-from tokenization.vocab import load_tokenizer
+from tokenization.vocab import load_tokenizer, saved_tokenizer
 from trainer import checkpoint
 from trainer.model.smolvlm import normalize_pixels
 from trainer.parallel import uses_cuda
@@ -214,7 +214,7 @@ def _answer_batch(
 
 def open_checkpoint(path: str, *, device: str = "auto") -> tuple[Any, Any, Encoding, Path]:
     """(model, tokenizer, encoding, folder) of a checkpoint or of a run's newest one."""
-    from transformers import AutoModelForImageTextToText, AutoTokenizer
+    from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -224,9 +224,4 @@ def open_checkpoint(path: str, *, device: str = "auto") -> tuple[Any, Any, Encod
         str(folder), dtype=torch.float32, trust_remote_code=False
     )
     model = model.to("cuda" if cuda else "cpu").eval()
-    return (
-        model,
-        AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False),
-        encoding_for(folder),
-        folder,
-    )
+    return model, saved_tokenizer(folder), encoding_for(folder), folder

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tokenization.terminal import log, say
-from tokenization.vocab import vocab
+from tokenization.vocab import saved_tokenizer, vocab
 from trainer.arguments import did_you_mean, local_path, split_pairs
 from trainer.data import integrity
 from trainer.data.batches import Batch, collate, cores, made_ahead
@@ -197,9 +197,7 @@ def refuse_other_encoding(mixture: Mixture, encoding: Any, tokenizer: Any, *, wh
                 "way out: score a mixture that was built for this checkpoint "
                 f"(encoding: {{like: {where}}})."
             )
-    from transformers import AutoTokenizer
-
-    own = AutoTokenizer.from_pretrained(str(mixture.folder / "tokenizer"), trust_remote_code=False)
+    own = saved_tokenizer(mixture.folder / "tokenizer")
     if own.get_vocab() != tokenizer.get_vocab():
         raise ValueError(
             f"vocabulary: the tokenizer in {mixture.folder} gives other ids than that of {where}.\n"

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tokenization.inference import vocabulary
+from tokenization.vocab import saved_tokenizer
 from trainer import checkpoint, optim, parallel
 from trainer.config import Config
 from trainer.data.shards import Mixture
@@ -23,17 +24,13 @@ from trainer.parallel import World
 
 def tokenizer_of(mixtures: list[Mixture]) -> Any:
     """The one tokenizer of these mixtures; ValueError where they differ."""
-    from transformers import AutoTokenizer
-
     folders = [mixture.folder / "tokenizer" for mixture in mixtures]
     for folder in folders:
         if not (folder / "tokenizer.json").is_file():
             raise FileNotFoundError(
                 f"{folder}: no tokenizer.json, which a finished mixture holds. Build it again."
             )
-    tokenizers = [
-        AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False) for folder in folders
-    ]
+    tokenizers = [saved_tokenizer(folder) for folder in folders]
     for folder, tokenizer in zip(folders[1:], tokenizers[1:], strict=True):
         if vocabulary(tokenizer) != vocabulary(tokenizers[0]):
             raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenization.inference import vocabulary
 from tokenization.published import encoding_like
+from tokenization.vocab import saved_tokenizer
 from trainer import checkpoint
 from trainer.config import Config, Model
 from trainer.data.shards import Mixture
@@ -160,8 +161,6 @@ def vars_of(part: Any) -> dict[str, Any]:
 
 def _refuse_other_encoding(config: Config, mixture: Mixture, folder: Path, tokenizer: Any) -> None:
     """The shards were encoded as the checkpoint's processor encodes, but for what may differ."""
-    from transformers import AutoTokenizer
-
     where = f"init={config.init}"
     said = encoding_like(folder, where=where)
     del said["seq_len"]  # checked against the model that is trained: a stage may stretch it
@@ -172,7 +171,7 @@ def _refuse_other_encoding(config: Config, mixture: Mixture, folder: Path, token
         for key, value in said.items()
         if written[key] != value and key not in config.init_may_differ
     ]
-    theirs = vocabulary(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
+    theirs = vocabulary(saved_tokenizer(folder))
     if theirs != vocabulary(tokenizer):
         differ.append(
             f"  the tokenizer has other ids ({len(theirs)}) than the mixture's ({len(tokenizer)})"
