@@ -10,6 +10,7 @@ this is how an ablation states its one difference, and cannot drift from what it
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mixtures.checks import check
 from mixtures.config import Mixture
+from mixtures.exact import NotExactError, exact
 from mixtures.reading import explained, find, override, read, with_base, write_out_short_forms
 from mixtures.schedule import settle
 
@@ -91,15 +93,19 @@ def to_yaml(mixture: Mixture) -> str:
 
 def _typed(raw: dict[str, Any], *, encoding: type, where: str) -> Mixture:
     """`raw` as a Mixture; unknown keys, wrong types and missing values are ValueErrors."""
+    with suppress(NotExactError):
+        block = exact(raw.get("encoding", {}), encoding)
+        mixture: Mixture = exact({**raw, "encoding": None}, Mixture)
+        return dataclasses.replace(mixture, encoding=block)
     schema = OmegaConf.structured(Mixture)
     OmegaConf.set_readonly(schema, False)
     schema.encoding = OmegaConf.structured(encoding)
     try:
-        mixture = OmegaConf.to_object(OmegaConf.unsafe_merge(schema, OmegaConf.create(raw)))
+        found = OmegaConf.to_object(OmegaConf.unsafe_merge(schema, OmegaConf.create(raw)))
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise ValueError(f"{where}: {key} is missing. Say `{key}: ...`.") from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{where}: {explained(error)}") from error
-    assert isinstance(mixture, Mixture)
-    return mixture
+    assert isinstance(found, Mixture)
+    return found

@@ -84,8 +84,9 @@ def read(path: str) -> dict[str, Any]:
             f"{path}: {len(text):,} characters; a mixture has at most {MOST_CHARACTERS:,}."
         )
     try:
-        _refuse_explosion(yaml.compose(text, Loader=yaml.SafeLoader))
-        raw = _plain(OmegaConf.create(with_names(text)))
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_explosion(root)
+        raw = _plain(OmegaConf.create(with_names(text, root)))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as YAML: {error}") from error
     refuse_interpolation(raw, where=path)
@@ -94,11 +95,10 @@ def read(path: str) -> dict[str, Any]:
     return raw
 
 
-def with_names(text: str) -> str:
-    """The YAML text with every name in quotes, of components, subsets, tags, ...: by itself YAML
-    reads `no` as false, `2014` as a number and `null` as nothing.
+def with_names(text: str, root: yaml.Node | None) -> str:
+    """The YAML text, which `root` is, with every name in quotes, of components, subsets, tags, ...:
+    by itself YAML reads `no` as false, `2014` as a number and `null` as nothing.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         return text
     for key, components in root.value:
