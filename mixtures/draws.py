@@ -204,28 +204,51 @@ def in_val(keys: np.ndarray, mixture: Mixture) -> np.ndarray:
     return draw.unit_fractions(draw.rehash(keys, "split")) < mixture.val_fraction
 
 
-def sorted_draws(column: Column, new: New, *, at_once: int) -> Iterator[np.ndarray]:
-    """The records in the order of the draw, about `at_once` at a time; the column is cleared."""
-    pieces = [column]
-    if len(column) > at_once:
-        step = max(1, len(column) // (1 << 16))
-        sample = [column[s:e]["rank"][::step] for s, e in stretches(len(column), rows=ROWS)]
-        ordered = np.sort(np.concatenate(sample))
-        bounds = ordered[:: max(1, len(ordered) * at_once // len(column))][1:]
-        pieces = [new(DRAW) for _ in range(len(bounds) + 1)]
-        for start, stop in stretches(len(column), rows=at_once):
-            some = column[start:stop]
-            which = np.searchsorted(bounds, some["rank"], side="right")
-            order = np.argsort(which, kind="stable")
-            edges = np.searchsorted(which[order], np.arange(len(pieces) + 1))
-            for piece, a, b in zip(pieces, edges[:-1], edges[1:], strict=True):
-                if b > a:
-                    piece.append(some[order[a:b]])
+def sorted_draws(
+    column: Column, new: New, *, at_once: int, by: str = "rank"
+) -> Iterator[np.ndarray]:
+    """The records in the order of the draw, about `at_once` at a time; the column is cleared. They
+    are divided `by` their ranks or, of those that share one (as all of weight 0 do), by their keys.
+    """
+    if len(column) <= at_once:
+        some = column[:]
         column.clear()
-    for piece in pieces:
-        some = piece[:]
-        piece.clear()
         yield some[np.lexsort((some["key"], some["rank"]))]
+        return
+    bounds = _bounds(column, by, at_once=at_once)
+    pieces = [new(DRAW) for _ in range(len(bounds) + 1)]
+    for start, stop in stretches(len(column), rows=at_once):
+        some = column[start:stop]
+        which = np.searchsorted(bounds, some[by], side="right")
+        order = np.argsort(which, kind="stable")
+        edges = np.searchsorted(which[order], np.arange(len(pieces) + 1))
+        for piece, a, b in zip(pieces, edges[:-1], edges[1:], strict=True):
+            if b > a:
+                piece.append(some[order[a:b]])
+    column.clear()
+    for piece in pieces:
+        again = by == "rank" and len(piece) > at_once and _alike(piece)
+        most = at_once if again else max(at_once, len(piece))
+        yield from sorted_draws(piece, new, at_once=most, by="key")
+
+
+def _bounds(column: Column, by: str, *, at_once: int) -> np.ndarray:
+    """Values of a field that divide the records into pieces of about `at_once`; one that fills a
+    piece has one of its own.
+    """
+    step = max(1, len(column) // (1 << 16))
+    sample = [column[s:e][by][::step] for s, e in stretches(len(column), rows=min(at_once, ROWS))]
+    ordered = np.sort(np.concatenate(sample))
+    values, times = np.unique(
+        ordered[:: max(1, len(ordered) * at_once // len(column))][1:], return_counts=True
+    )
+    return np.unique(np.r_[values, values[times > 1] + np.uint64(1)])
+
+
+def _alike(piece: Column) -> bool:
+    """Whether all records have one rank."""
+    ends = [piece[s:e]["rank"] for s, e in stretches(len(piece), rows=ROWS)]
+    return len({int(end.min()) for end in ends} | {int(end.max()) for end in ends}) == 1
 
 
 def _distribute(some: np.ndarray, sides: dict[tuple[int, bool], Column], new: New) -> None:

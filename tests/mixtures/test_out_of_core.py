@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mixtures.columns import in_folder, in_memory
 from mixtures.deal import deal_samples
+from mixtures.draws import DRAW, sorted_draws
 from mixtures.pick import pick_samples
 from mixtures.samples import samples_of
 from tests.mixtures import reference, reference_deal
@@ -124,3 +125,19 @@ def test_picked_and_dealt_as_in_memory(mixture, seed, part_rows, at_once, in_fil
     for _, shard, _, row in found:
         at.setdefault(row, []).append(shard)
     assert shards == [at.get(int(row), []) for row in rows]
+
+
+@given(st.integers(0, 100), st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([50, 200]))
+@settings(max_examples=20, deadline=None)
+def test_samples_of_one_rank_are_not_in_memory_together(seed, share, at_once):
+    """Of weight 0 all have the rank of infinity."""
+    random = np.random.default_rng(seed)
+    records = np.zeros(3000, DRAW)
+    records["rank"] = np.where(random.random(3000) < share, 2**60, random.integers(0, 2**50, 3000))
+    records["key"], records["row"] = random.permutation(3000), np.arange(3000)
+    column = in_memory(DRAW)
+    column.append(records)
+    found = list(sorted_draws(column, in_memory, at_once=at_once))
+    whole = np.concatenate(found)
+    assert whole.tolist() == records[np.lexsort((records["key"], records["rank"]))].tolist()
+    assert max(map(len, found)) <= 4 * at_once
