@@ -3,7 +3,8 @@
     samples drawn (drawn.py) --messages_of--> role, text, tokens --texts--> stats.json
 
 Counts are of the samples drawn, which `stats.texts.sample` states. A question is a user's message
-without the times of a video's frames, an answer an assistant's; a raw document counts as an answer.
+without the words that the pipeline puts around images, an answer an assistant's; a raw document
+counts as an answer.
 """
 
 import re
@@ -15,7 +16,8 @@ import numpy as np
 
 from pipelines.report.drawn import drawn, views
 from pipelines.report.finished import Finished
-from pipelines.report.row_view import SampleView, frame_times
+from pipelines.report.row_view import SampleView
+from tokenization import prompts
 from tokenization.vocab import END
 
 FREQUENT = 5
@@ -24,6 +26,17 @@ CHARACTERS = 80
 """Of such an answer, at most."""
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384, 2**30)
 """Tokens between which lengths are counted: fine where most answers are."""
+_INTROS = "|".join(
+    re.sub(r"\\\{\w+\\\}", r"[\\w:-]+", re.escape(intro.strip()))
+    for intro in (*prompts.IMAGE_INTROS, *prompts.IMAGES_INTROS, prompts.VIDEO_INTRO)
+)
+BEFORE_IMAGE = re.compile(
+    rf"(?:(?<=:)\s*(?:{_INTROS})\s*)?(?:\n?Frame from \d\d+:\d\d:)$|(?<=:)\s*(?:{_INTROS})\s*$"
+)
+"""An intro, the time of a frame, or both, at the end of a text."""
+AFTER_IMAGE = re.compile(
+    rf"^(?:{'|'.join(map(re.escape, (*prompts.IMAGE_OUTROS, *prompts.IMAGES_OUTROS)))})"
+)
 ROLE = re.compile(r"\s*(System|User|Assistant):")
 
 
@@ -69,19 +82,22 @@ def texts(mixture: Finished) -> dict[str, Any]:
 
 
 def messages_of(view: SampleView, tokenizer: Any) -> Iterator[Message]:
-    """The messages of a sample in order; only the first of a document's pieces begins it."""
-    times = frame_times(view.spans)
-    text, tokens, at = "", 0, 0
+    """The messages of a sample in order, without the words that the pipeline puts around images."""
+    text, tokens = "", 0
     for number, span in enumerate(view.spans):
-        following = view.spans[number + 1 : number + 2]
-        if span.kind == "text" and not (following and following[0].image in times):
-            text, tokens = text + span.text, tokens + span.tokens
-        elif span.kind == "text" and (role := ROLE.match(span.text)):
-            text, tokens = role[0], _tokens(role[0], tokenizer)
-        if span.text == END:
+        if span.kind == "text":
+            before, after = view.spans[max(0, number - 1) : number], view.spans[number + 1 :]
+            said = span.text
+            if after and after[0].kind == "image":
+                said = BEFORE_IMAGE.sub("", said)
+            if before and before[0].kind == "image":
+                said = AFTER_IMAGE.sub("", said)
+            text += said
+            tokens += span.tokens if said == span.text else _tokens(said, tokenizer)
+        elif span.text == END:
             yield from _message(text, tokens, tokenizer)
-            text, tokens, at = "", 0, number + 1
-    if text.strip() and at < len(view.spans):
+            text, tokens = "", 0
+    if text.strip():
         yield from _message(text, tokens, tokenizer)
 
 

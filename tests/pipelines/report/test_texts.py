@@ -9,11 +9,14 @@ import pytest
 from pipelines.engine import tables
 from pipelines.report.drawn import EACH, SHARDS, drawn, views
 from pipelines.report.finished import finished_of, open_finished
+from pipelines.report.row_view import sample_views
 from pipelines.report.texts import Message, messages_of, texts
 from tests.pipelines.made import conversation, finished, line, recipe
 from tests.pipelines.made import index as index_table
-from tokenization.schema import PACKED
-from tokenization.vocab import load_tokenizer
+from tokenization.chat import pieces_of
+from tokenization.prompts import with_media_words
+from tokenization.schema import PACKED, Encoding
+from tokenization.vocab import encode_plain, image_ids, load_tokenizer, plain_tokenizer, vocab
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +128,33 @@ def test_nothing_used_is_nothing_drawn(tmp_path):
     found = texts(shards_of(tmp_path, [[]]))
     assert found["frequent"] == {}
     assert sum(found["answers"]["counts"]) == 0
+
+
+@pytest.mark.parametrize("seconds", [None, [0.0, 2.0, 61.0]])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("name", ["s/a/0", "s/a/1", "s/a/2", "s/a/3"])
+def test_the_words_around_images_are_no_question(mixture, name, number, seconds):
+    """As `with_media_words` puts them, whichever it chooses."""
+    said = [("user", [*range(number), "What is it?"]), ("assistant", ["So: a cat."])]
+    times = [None] * number if seconds is None else seconds[:number]
+    words = with_media_words(
+        said, sample_id=name, seconds=times, duration=90.0, encoding=Encoding()
+    )
+    marks = vocab(load_tokenizer("builtin"), Encoding())
+    ids = []
+    for piece, _ in pieces_of(words, marks, encoding=Encoding()):
+        if isinstance(piece, int):
+            ids += image_ids(marks, 0, 0).tolist()
+        else:
+            plain = plain_tokenizer("builtin")
+            ids += encode_plain(plain, [piece])[0] if isinstance(piece, str) else piece
+    row = {
+        "input_ids": ids,
+        "loss_mask": [False] * len(ids),
+        "seq_lengths": [len(ids)],
+        "grids": [{"rows": 0, "cols": 0}] * number,
+        "sample_ids": [name],
+    }
+    (view,) = sample_views(row, mixture.tokenizer, tokens_per_crop=marks.tokens_per_crop)
+    found = [(m.role, m.text) for m in messages_of(view, mixture.tokenizer)]
+    assert found == [("user", "What is it?"), ("assistant", "So: a cat.")]
