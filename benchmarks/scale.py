@@ -81,6 +81,25 @@ sys.exit(status)
 """
 STORE = (200e6, 20e9)
 """Bytes/s that a store gives one worker, and all of them: the network model of `simulate`."""
+BOUNDS = (
+    *("workers", "hours in all", "tasks", "scheduler", "store, one worker", "store, all"),
+    *("driver", "binds"),
+)
+"""The columns of `simulate`."""
+SECONDS = {
+    "ingest": 0.94e-3,
+    "judge": 0.09e-3,
+    "encode": 0.33e-3,
+    "pack": 0.21e-3,
+    "facts": 0.01e-3,
+}
+"""Of a sample, as the run of 1 M samples took (benchmarks/README.md), encode as measured since."""
+WRITTEN = 8700.0
+"""Bytes of a sample that all stages of that run wrote."""
+PART_ROWS = 2000
+"""Rows of a part where a subset has more than 256 of them."""
+SHARD_SAMPLES = 142e-6
+"""Shards of a sample, of 32 MB."""
 
 
 def image_record(rng: np.random.Generator, longest: int) -> bytes:
@@ -253,23 +272,20 @@ def overhead(tasks: int = 500) -> float:
 
 
 def simulate(
-    tasks: Sequence[dict[str, Any]], scale: float, *, driver: float, per_task: float
+    *, tasks: float, seconds: float, longest: float, written: float, driver: float, per_task: float
 ) -> list[str]:
-    """Lines of what `scale` times these tasks take on more workers, and what binds.
+    """Lines of what so many tasks take on more workers, and what binds.
 
-    Every bound holds alone, the largest binds: tasks of the measured lengths fill the workers, the
-    longest last; the driver hands out one task each `per_task` s; the store gives STORE, each byte
-    written being read once. The `driver` seconds (survey, index, pick, deal, publish) are serial
-    and come on top.
+    Every bound holds alone, the largest binds: tasks fill the workers, the longest last; the driver
+    hands out one task each `per_task` s; the store gives STORE, each byte written being read once.
+    The `driver` seconds (survey, index, pick, deal, publish) are serial and come on top.
     """
-    seconds = sum(t["seconds"] for t in tasks) * scale
-    moved = sum(t["bytes"] for t in tasks) * scale * 2
-    longest = max(t["seconds"] for t in tasks)
+    moved = 2 * written
     lines = []
     for workers in (1, 2, 8, 64, 512):
         bounds = {
             "tasks": seconds / workers + longest,
-            "scheduler": len(tasks) * scale * per_task,
+            "scheduler": tasks * per_task,
             "store, one worker": moved / (STORE[0] * workers),
             "store, all": moved / STORE[1],
             "driver": driver,
@@ -289,6 +305,11 @@ def row(head: Sequence[str], rule: bool = False) -> str:
 def main(words: list[str]) -> None:
     """Prints Markdown tables."""
     settings = dict(w.split("=", 1) for w in words if "=" in w)
+    if "model" in settings:
+        driver, per_task = float(settings["driver"]) / 1e6, float(settings["task"]) / 1e3
+        print(row(BOUNDS, rule=True))
+        print("\n".join(model(int(settings["model"]), driver=driver, per_task=per_task)))
+        return
     workers, longest = int(settings.get("workers", "2")), int(settings.get("longest", "160"))
     sizes = [int(w) for w in words if "=" not in w] or [10_000, 100_000]
     found: list[tuple[int, Account, list[dict[str, Any]]]] = []
@@ -311,9 +332,32 @@ def main(words: list[str]) -> None:
     driver = serial + (serial - smallest) / (count - least) * (50_000_000 - count)
     print(f"\nHanding out a task: {per_task * 1e3:.2f} CPU ms of the driver.")
     print(f"Driver at 50 M samples: {driver:,.0f} s.\n")
-    bounds = ["tasks", "scheduler", "store, one worker", "store, all", "driver"]
-    print(row(["workers", "hours in all", *bounds, "binds"], rule=True))
-    print("\n".join(simulate(tasks, 50e6 / count, driver=driver, per_task=per_task)))
+    scale = 50e6 / count
+    print(row(BOUNDS, rule=True))
+    lines = simulate(
+        tasks=len(tasks) * scale,
+        seconds=sum(t["seconds"] for t in tasks) * scale,
+        longest=max(t["seconds"] for t in tasks),
+        written=sum(t["bytes"] for t in tasks) * scale,
+        driver=driver,
+        per_task=per_task,
+    )
+    print("\n".join(lines))
+
+
+def model(count: int, *, driver: float, per_task: float) -> list[str]:
+    """The lines of `simulate` for `count` such samples in subsets of many parts, of SECONDS and
+    WRITTEN a sample; `driver`: s a sample.
+    """
+    shards = count * SHARD_SAMPLES
+    return simulate(
+        tasks=3 * count / PART_ROWS + 2 * shards,
+        seconds=count * sum(SECONDS.values()),
+        longest=PART_ROWS * max(SECONDS.values()),
+        written=count * WRITTEN,
+        driver=count * driver,
+        per_task=per_task,
+    )
 
 
 def report(count: int, account: Account, tasks: list[dict[str, Any]], root: Path) -> None:
