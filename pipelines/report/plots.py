@@ -43,7 +43,7 @@ def histogram(
         line.bar(range(len(own)), heights, width=0.92, align="edge", color=styles[name].ink)
         line.set(ylim=(0, 1.05), xlim=axes[0].get_xlim())
         said = f"{shorten(name, 26)}  {short_number(sum(own))}"
-        line.text(0, 1.08, said, transform=line.transAxes, fontsize=8, color=INK, parse_math=False)
+        line.text(0, 1.22, said, transform=line.transAxes, fontsize=8, color=INK, parse_math=False)
     step = max(1, len(edges) // 7)
     places = range(0, len(edges), step)
     axes[-1].set_xticks(list(places), [_edge(edges[k]) for k in places])
@@ -154,7 +154,7 @@ def flow(stats: Mapping[str, Any], *, title: str, narrow: bool = False) -> str:
             axes.text(
                 (0, 1)[side] if narrow else (-0.03, 1.03)[side],
                 heights[name] + above if narrow else heights[name] - size / total / 2,
-                f"{shorten(name, 20 if narrow else 30)}  {size:,}",
+                f"{shorten(name, 20 if narrow else 24)}  {size:,}",
                 ha=("left", "right")[side] if narrow else ("right", "left")[side],
                 va="bottom" if narrow else "center",
                 fontsize=8 if narrow else 9,

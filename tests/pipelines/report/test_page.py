@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from pipelines.report.page import (
     Budget,
     chosen_rows,
     page_of,
+    render,
     report,
     shorten_text,
     thumbnail,
@@ -158,9 +160,23 @@ def test_a_component_has_the_colour_of_its_place_everywhere(mixture, html):
     for number, name in enumerate(names):
         dot = f'<i class="dot" style="background:var(--c{number})"></i>{name}'
         assert html.count(dot) == 2  # the table of shares and the legend
+    assert 'class="dot d' not in html
     stats = {**mixture.stats, "components": dict(mixture.stats["components"])}
     first = stats["components"][names[0]]
     stats["components"][names[0]] = {**first, "kept": 0, "used": 0, "rejected": {}}
     drawn = plots.flow(stats, title="flow")  # a component of which nothing was read shifts none
     assert "var(--c0)" not in drawn
     assert f"var(--c{len(names) - 1})" in drawn
+
+
+def test_components_of_one_colour_are_told_apart(mixture):
+    """Past the last colour a component's mark is dashed, as its lines are."""
+    components = {f"part {k}": mixture.stats["components"]["images"] for k in range(25)}
+    nothing = {"share": {"tokens": 0}, "samples": 0}
+    held_out = {"components": dict.fromkeys(components, nothing), "empty": []}
+    stats = {**mixture.stats, "components": components, "held_out": held_out}
+    many = replace(mixture, stats=stats)
+    parts = {"rows": [], "refused": [], "flow": ["", ""], "plots": [], "sheets": {}}
+    found = Page(render(many, budget=Budget(), **parts))
+    marks = [a for tag, a in found.elements if tag == "i"]
+    assert len({(a["class"], a["style"]) for a in marks}) == 25
