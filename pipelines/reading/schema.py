@@ -2,15 +2,17 @@
 JSON as many rows as it takes to meet every column that a mixture names.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from pipelines.reading import annotations, json_spans, rows
-from pipelines.reading.arrow_rows import schema_of
+from pipelines.reading.arrow_rows import arrow_rows, schema_of
 from pipelines.reading.files import File
 from pipelines.reading.splitting import kind_of
-from pipelines.sources.sample import Source
+from pipelines.sources.sample import Defect, Source
 from pipelines.sources.shape import Shape, absent, add_value, check_mapped, find, of_schema
+from pipelines.sources.table import TableMapping, counted_choice
 
 LOOKED = 2000
 """Rows of a compressed file or CSV that are looked at for a column."""
@@ -42,6 +44,51 @@ def check_files(about: Source, files: Sequence[File], *, where: str) -> None:
         if seen == 1:
             refuse_object(about, shape, where=where, file=file.url)
     check_mapped(about, shape, where=where, file=file.url)
+    check_counting(about, files, where=where)
+
+
+def check_counting(about: Source, files: Sequence[File], *, where: str) -> None:
+    """Where answers are numbers of choices, the first rows show that they count from 0.
+
+    Raises:
+        ValueError: they count from 1, or none of them tells: every answer might be another choice.
+    """
+    mapping = getattr(about.adapter, "keywords", {}).get("mapping")
+    if not isinstance(mapping, TableMapping) or not mapping.choices or mapping.answer_is != "auto":
+        return
+    mapped = tuple(one for one in about.mapped if one.key in ("answer", "choices"))
+    narrow = replace(about, mapped=mapped, columns=(), media_columns=(), also=())
+    largest: tuple[int, int] | None = None
+    for row in islice(head_rows(narrow, files), LOOKED):
+        try:
+            found = counted_choice(row, mapping) if isinstance(row, Mapping) else None
+        except Defect:
+            continue  # its verdict comes when it is read
+        if found is None:
+            continue
+        if found[0] == 0:
+            return
+        largest = max(largest or found, found, key=lambda one: one[0] - one[1])
+    if largest is None:
+        return
+    number, count = largest
+    told = "from 1" if number == count else "from 0 or from 1, which none of the first rows tells"
+    raise ValueError(
+        f"{where}.columns: the answers in {files[0].url} are numbers that count the choices {told}."
+        f"\nfound: {number} of {count} choices, and no 0\nway out: say columns: {{answer_is: "
+        "number} where they count from 1, {answer_is: index} where they count from 0."
+    )
+
+
+def head_rows(about: Source, files: Sequence[File]) -> Iterator[object]:
+    """Rows from the start of the files, the columns that the source reads."""
+    file = files[0]
+    if kind_of(file) == "parquet":
+        groups = range(min(1, rows.parquet_metadata(file).num_row_groups))
+        return rows.parquet_rows(file.url, file.size, groups, about, file.content)
+    if kind_of(file) == "arrow":
+        return arrow_rows(file.url, file.size, about)
+    return first_rows(about, files)
 
 
 def refuse_object(about: Source, shape: Shape, *, where: str, file: str) -> None:

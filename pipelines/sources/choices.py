@@ -9,7 +9,7 @@
 
 An answer is a label (`B`, `(b)`, `B.`), the text of a choice, or a whole number counted from 0. One
 that means different choices by these is the Defect `ambiguous_answer` until the mixture says
-`answer_is`.
+`answer_is`. Whether numbers count from 0 the first rows have to show (reading/schema.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -133,6 +133,15 @@ def place_of(value: Any, choices: Sequence[Choice], *, answer_is: str, name: str
             "wrong_schema", f"{name} is none of the {len(choices)} choices by {asked}{way}"
         )
     return places[0]
+
+
+def number_of(value: Any, choices: Sequence[Choice]) -> int | None:
+    """The whole number that the answer is, where it is neither label nor text of a choice."""
+    said = cells.written(value, "answer").strip()
+    digits = said.removesuffix(".0")
+    if by_text(said, choices) or by_label(said, choices):
+        return None
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 6 else None
 
 
 def by_text(said: str, choices: Sequence[Choice]) -> list[int]:

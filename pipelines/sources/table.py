@@ -245,13 +245,27 @@ def turns_of_fields(row: Mapping[str, Any], mapping: TableMapping) -> tuple[Turn
     return tuple(turns)
 
 
+def counted_choice(row: Mapping[str, Any], mapping: TableMapping) -> tuple[int, int] | None:
+    """(the answer, how many choices there are) where the answer is a number that counts them."""
+    value, offered = answer_of(row, mapping), offered_by(row, mapping)
+    if isinstance(value, Mapping):
+        value = one_answer(value, "answer")
+    if isinstance(value, list):
+        value = value[0] if value else None
+    found = None if value is None else choices.number_of(value, offered)
+    return None if found is None else (found, len(offered))
+
+
+def offered_by(row: Mapping[str, Any], mapping: TableMapping) -> list[choices.Choice]:
+    """The choices of the row."""
+    if len(mapping.choices) > 1:
+        return choices.of_columns({path: value_at(row, path) for path in mapping.choices})
+    return choices.choices_of(value_at(row, mapping.choices[0]), mapping.choices[0])
+
+
 def turns_of_choices(row: Mapping[str, Any], mapping: TableMapping) -> tuple[Turn, ...]:
     """A question with its choices, and the choice that is right."""
-    if len(mapping.choices) > 1:
-        offered = choices.of_columns({path: value_at(row, path) for path in mapping.choices})
-    else:
-        offered = choices.choices_of(value_at(row, mapping.choices[0]), mapping.choices[0])
-    value = answer_of(row, mapping)
+    offered, value = offered_by(row, mapping), answer_of(row, mapping)
     if isinstance(value, Mapping):
         value = one_answer(value, "answer")
     places = choices.chosen(value, offered, answer_is=mapping.answer_is, name="answer")

@@ -115,3 +115,41 @@ def test_columns_of_another_source_are_known_by_its_own_names(tmp_path):
     write_lines(tmp_path / "r.jsonl", rows)
     (found,) = read("messages", data=str(tmp_path / "r.jsonl"), columns={"messages": "chat.turns"})
     assert said(found) == [("user", "Q"), ("assistant", "A")]
+
+
+CHOICES = {"question": "q", "answer": "a", "choices": "c"}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "jsonl"])
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([1, 3, 2], "numbers that count the choices from 1"),
+        ([1, 2, 2], "from 0 or from 1, which none of the first rows tells"),
+        ([1, 0, 2], ""),
+        (["1", "b", "3"], "numbers that count the choices from 1"),
+        (["A", "b", "c"], ""),
+        ([None, 2, 0], ""),
+    ],
+)
+def test_numbers_of_choices_are_read_only_where_it_is_seen_from_where_they_count(
+    kind, answers, told, tmp_path
+):
+    rows = [{"q": "?", "a": answer, "c": ["a", "b", "c"], "image": IMAGE} for answer in answers]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    elif kind == "arrow":
+        table = pa.Table.from_pylist(rows)
+        with pa.ipc.new_file(str(tmp_path / "t.arrow"), table.schema) as file:
+            file.write_table(table)
+    else:
+        write_lines(tmp_path / "t.jsonl", [{k: row[k] for k in "qac"} for row in rows])
+    listed = partial(list_parts, source="table", component="mine", data=str(tmp_path))
+    if not told:
+        assert listed(columns=CHOICES)
+        return
+    with pytest.raises(ValueError, match=told) as caught:
+        listed(columns=CHOICES)
+    assert "answer_is: number" in str(caught.value)
+    for said_so in ("number", "index"):
+        assert listed(columns={**CHOICES, "answer_is": said_so})
