@@ -154,7 +154,7 @@ def flow(stats: Mapping[str, Any], *, title: str, narrow: bool = False) -> str:
             axes.text(
                 (0, 1)[side] if narrow else (-0.03, 1.03)[side],
                 heights[name] + above if narrow else heights[name] - size / total / 2,
-                f"{shorten(name, 20 if narrow else 24)}  {size:,}",
+                f"{shorten(name, 20 if narrow else 18)}  {size:,}",
                 ha=("left", "right")[side] if narrow else ("right", "left")[side],
                 va="bottom" if narrow else "center",
                 fontsize=8 if narrow else 9,
