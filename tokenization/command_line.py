@@ -33,8 +33,8 @@ STATUSES = {
     FAULTS: "`check` or `probe` found faults; or, with a traceback, a bug or the machine's fault",
     MISTAKE: "a mistake in words, settings or data: one message, no traceback",
     INTERRUPTED: "stopped by Ctrl-C; what was finished stays, the same command goes on",
-    PREEMPTED: "the trainer was told to leave (SIGTERM) and saved before it did; the same command "
-    "goes on",
+    PREEMPTED: "a training, sweep or search was told to leave (SIGTERM) and saved before it did; "
+    "the same command goes on",
 }
 """What each exit status says."""
 SWITCHES = frozenset({"quiet", "json"})

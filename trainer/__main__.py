@@ -57,7 +57,7 @@ def sweep(words: list[str]) -> Answer:
     return sweep_command(words)
 
 
-def search(words: list[str]) -> int:
+def search(words: list[str]) -> Answer:
     """`search mixture=FILE.yaml target='{COMPONENT: 1}'`."""
     from trainer.search.command import search_command
 

@@ -1,4 +1,4 @@
-"""Six components of a small mixture, made here: four to learn of, one of noise, one nearly the same.
+"""Six components of a small mixture, made here: four to learn of, noise, and near-duplicates.
 
 | component | a sample                                                   | samples |
 |-----------|------------------------------------------------------------|---------|

@@ -13,6 +13,7 @@ from tokenization.command_line import DONE, FAULTS, Answer
 from tokenization.terminal import log
 from trainer.ablation import page, results
 from trainer.ablation.execute import How, Job, complete_all
+from trainer.ablation.leaving import answer_or_leave
 from trainer.ablation.mixtures import Prepared, prepare
 from trainer.ablation.runs import plan_run, write_json
 from trainer.ablation.sweep import Sweep, read_sweep, run_config
@@ -27,7 +28,11 @@ OPTIONS = {"sweep": "", "output": "", "seeds": "", "runs": "", "ranks": "0", "ra
 
 
 def sweep_command(arguments: Sequence[str]) -> Answer:
-    """The table; exit status 1 where a run failed."""
+    """The table; exit status 1 where a run failed, 143 where SIGTERM came."""
+    return answer_or_leave(lambda: _swept(arguments))
+
+
+def _swept(arguments: Sequence[str]) -> Answer:
     options = _options(arguments)
     sweep = read_sweep(Path(options["sweep"]), seeds=options["seeds"])
     output = Path(options["output"] or f"out/sweeps/{sweep.name}")
@@ -57,7 +62,7 @@ def plan_jobs(sweep: Sweep, prepared: Prepared, runs: Path) -> list[Job]:
         for arm in (arm for arm in sweep.arms if arm.name in prepared.mixtures):
             config = run_config(sweep, arm, seed=seed, data=prepared.mixtures[arm.name])
             judge = prepared.judges[arm.name]
-            for folder in (prepared.mixtures[arm.name], judge):
+            for folder in (prepared.mixtures[arm.name], judge) if seed == sweep.seeds[0] else ():
                 _refuse_unfit(config, folder, arm=arm.name)
             run = plan_run(config, runs)
             same = seen.setdefault((run.fingerprint, judge), arm.name)

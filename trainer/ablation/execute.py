@@ -67,13 +67,16 @@ def train_here(config: Config, *, ranks: int) -> Path:
     settings = Path(config.output).with_suffix(".yaml")
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(to_yaml(config))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         f"--nproc-per-node={ranks}", "-m", "trainer", f"config={settings}"],
-        stderr=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError("\n".join(done.stderr.strip().splitlines()[-20:]))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               f"--nproc-per-node={ranks}", "-m", "trainer", f"config={settings}"]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate()
+        except BaseException:
+            process.terminate()  # torchrun passes it on, and each rank saves
+            raise
+    if process.returncode:
+        raise RuntimeError("\n".join(said.strip().splitlines()[-20:]))
     last = checkpoint.newest(Path(config.output))
     assert last is not None
     return last

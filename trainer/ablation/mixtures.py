@@ -10,10 +10,6 @@ its own encoding; which tokens count (`learn`) is the baseline's in all of them.
 """
 
 import dataclasses
-import hashlib
-import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from tokenization.terminal import log
+from trainer.ablation.building import mixture_key, pipelines
 from trainer.ablation.sweep import Arm, MixtureSpec, Sweep, as_word
 from trainer.data.shards import Mixture, Rows, open_mixture, predicted_mask
 
-MISTAKE = 2
-"""Exit status of a build that was asked for what cannot be."""
 COUNTING = ("learn",)
 """Of the encoding: which tokens count. A judge has the baseline's."""
 
@@ -89,11 +84,7 @@ def _is_built(spec: MixtureSpec, output: Path) -> bool:
 
 
 def _key(spec: MixtureSpec) -> str:
-    """The file's content counts: what it is based on is compared by `build` itself."""
-    file = Path(spec.mixture)
-    content = file.read_text() if file.is_file() else ""
-    text = json.dumps([spec.mixture, content, dict(spec.build)])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return mixture_key(spec.mixture, spec.build)
 
 
 def _folder(spec: MixtureSpec, output: Path) -> Path:
@@ -107,16 +98,10 @@ def _pipelines(
     words = {**spec.build, **place, "output": str(_folder(spec, output)), "quiet": "true"}
     words.pop("workers" if command == "plan" else "", None)
     log(f"{'checking' if command == 'plan' else 'building'} the mixture of arm '{arm}'")
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines", command, f"mixture={spec.mixture}",
-         *(f"{key}={value}" for key, value in words.items())],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise (ValueError if done.returncode == MISTAKE else RuntimeError)(
-            f"arm '{arm}': its mixture cannot be built:\n{said}"
-        )
+    try:
+        pipelines(command, {"mixture": spec.mixture, **words})
+    except (ValueError, RuntimeError) as error:
+        raise type(error)(f"arm '{arm}': its mixture cannot be built:\n{error}") from error
 
 
 def _judge(

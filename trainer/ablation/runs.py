@@ -184,9 +184,9 @@ def held_out_losses(
     return {name: loss / tokens for name, (loss, tokens) in sorted(sums.items()) if tokens}
 
 
-def trained_ids(mixture: str) -> set[str]:
-    """Ids of all samples that a mixture trains on."""
-    rows = Rows(open_mixture(mixture), "train")
+def sample_ids(mixture: str, split: str) -> set[str]:
+    """Ids of all samples of a finished mixture's split: `train`, or `val`, which is held out."""
+    rows = Rows(open_mixture(mixture), split)
     return {name for number in range(len(rows)) for name in rows[number].sample_ids}
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import yaml
 
-from tokenization.terminal import log, say
+from tokenization.command_line import Answer
+from tokenization.terminal import log
+from trainer.ablation.leaving import answer_or_leave
 from trainer.ablation.runs import as_json
 from trainer.ablation.sweep import OURS
 from trainer.arguments import did_you_mean, split_pairs
-from trainer.search.mixing import Kitchen, proposal_yaml
+from trainer.search.mixing import OF_THE_MIXTURE, proposal_yaml
 from trainer.search.page import conclusion, page
 from trainer.search.search import Settings, searched
 
@@ -21,29 +23,30 @@ WORDS = ("mixture", "config", "method", "output", "work")
 PARSED = {"target": dict, "bounds": dict, "fixed": dict, "groups": list}
 MIXTURE_KEYS = ("val_fraction", "shard_bytes", "data", "workers", "ray")
 """Passed on to the build besides `components.*`, `encoding.*` and `filters.*`."""
-OF_THE_MIXTURE = ("components.", "encoding.", "filters.", "limits.")
 
 
-def search_command(words: Sequence[str]) -> int:
-    """`search mixture=... target=...`; the exit status."""
+def search_command(words: Sequence[str]) -> Answer:
+    """`search mixture=... target=...`; exit status 143 where SIGTERM came."""
+    return answer_or_leave(lambda: _searched(words))
+
+
+def _searched(words: Sequence[str]) -> Answer:
     chosen = settings_of(split_pairs(words))
     output = Path(chosen.output)
     output.mkdir(parents=True, exist_ok=True)
     result = searched(chosen, say=log)
     told = conclusion(result)
-    kitchen = Kitchen(mixture=chosen.mixture, output=output, work="", overrides=())
+    proposed = proposal_yaml(chosen.mixture, chosen.overrides, result["proposal"], why=told)
     text = json.dumps(as_json(result), indent=1, allow_nan=False) + "\n"
     for name, content in (
         ("result.json", text),
         ("page.html", page(result, name=Path(chosen.mixture).stem)),
-        ("proposal.yaml", proposal_yaml(kitchen, result["proposal"], why=told)),
+        ("proposal.yaml", proposed),
     ):
         arriving = output / f".arriving-{name}"
         arriving.write_text(content)
         arriving.replace(output / name)
-    say(told)
-    say(f"proposal {output / 'proposal.yaml'}\npage     {output / 'page.html'}")
-    return 0
+    return Answer(f"{told}\nproposal {output / 'proposal.yaml'}\npage     {output / 'page.html'}")
 
 
 def settings_of(pairs: Mapping[str, str]) -> Settings:

@@ -6,7 +6,11 @@
 |------------|-------------------------------------------------------------------------------|
 | regression | designs around the prior, all drawn beforehand; a log-linear model of them    |
 | bayes      | a third of them so; then one after the other where most is expected           |
-| merge      | one per group beside a common start; averages of their weights are judged     |
+| merge      | one per group beside a common start, in as many sets as the runs pay for;     |
+|            | averages of their weights are judged                                          |
+
+Runs of earlier searches over other components (earlier.py) are known points of the first two, which
+then train fewer anew.
 
 `evaluate` trains a point (or finds that it was trained) and gives its loss. All that is drawn comes
 of the seed, so that a search that is said again takes the same way.
@@ -17,11 +21,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainer.search.earlier import Earlier
 from trainer.search.models import Model, expected_improvement, fit_gaussian, fit_linear
 from trainer.search.space import Space
 
 CANDIDATES = 4000
 """Points among which the best is looked for."""
+LEAST_NEW = 4
+"""A run in so many is trained anew, however many earlier ones are known (Olmix, arXiv 2602.12237,
+saves 74 % of the runs so)."""
+AVERAGES = 4
+"""Averages of experts that are judged, per group."""
 BEST = 40
 """Of them, as many as are averaged for the proposal of a log-linear model (RegMix has 100)."""
 
@@ -58,39 +68,61 @@ def require_varying(losses: np.ndarray) -> None:
         )
 
 
+def new_runs(runs: int, earlier: Earlier) -> int:
+    """How many are trained, beside those that are known."""
+    return max(runs - len(earlier.losses), -(-runs // LEAST_NEW), 2)
+
+
 def regression(
-    space: Space, evaluate: Evaluate, *, runs: int, random: np.random.Generator
+    space: Space, evaluate: Evaluate, *, runs: int, random: np.random.Generator, earlier: Earlier
 ) -> Found:
     """Designs beforehand, the prior among them; proposed is the mean of the best candidates."""
-    points = np.concatenate([[space.nearest(space.prior)], space.design(runs - 1, random=random)])
+    count = new_runs(runs, earlier)
+    points = np.concatenate([[space.nearest(space.prior)], space.design(count - 1, random=random)])
     losses = _evaluated(points, evaluate)
-    model = fit_linear(points, losses, random=random)
-    return Found(points=points, losses=losses, model=model, best=_lowest(model, space, random))
-
-
-def bayes(space: Space, evaluate: Evaluate, *, runs: int, random: np.random.Generator) -> Found:
-    """Expected improvement over a Gaussian process; proposed is where its mean is lowest."""
-    first = min(runs, max(len(space.groups) + 1, runs // 3))
-    points = np.concatenate([[space.nearest(space.prior)], space.design(first - 1, random=random)])
-    losses = _evaluated(points, evaluate)
-    while len(points) < runs:
-        model = fit_gaussian(points, losses)
-        among = candidates(space, random)
-        gain = expected_improvement(*model.predict(among), float(model.predict(points)[0].min()))
-        chosen = among[int(gain.argmax())]
-        points = np.concatenate([points, [chosen]])
-        losses = np.append(losses, evaluate(chosen))
-    model = fit_gaussian(points, losses)
-    among = np.concatenate([candidates(space, random), points])
-    best = among[int(model.predict(among)[0].argmin())]
+    model = fit_linear(*_all(earlier, points, losses), random=random)
+    among = candidates(space, random)
+    order = np.argsort(model.predict(earlier.padded(among))[0], kind="stable")[:BEST]
+    best = space.nearest(among[order].mean(axis=0))
     return Found(points=points, losses=losses, model=model, best=best)
 
 
-def merged(space: Space, judge: Evaluate, *, runs: int, random: np.random.Generator) -> Found:
+def bayes(
+    space: Space, evaluate: Evaluate, *, runs: int, random: np.random.Generator, earlier: Earlier
+) -> Found:
+    """Expected improvement over a Gaussian process; proposed is where its mean is lowest."""
+    count = new_runs(runs, earlier)
+    first = min(count, max(2 if len(earlier.losses) else len(space.groups) + 1, count // 3))
+    points = np.concatenate([[space.nearest(space.prior)], space.design(first - 1, random=random)])
+    losses = _evaluated(points, evaluate)
+    while len(points) < count:
+        model = fit_gaussian(*_all(earlier, points, losses))
+        among = candidates(space, random)
+        least = float(model.predict(earlier.padded(points))[0].min())
+        gain = expected_improvement(*model.predict(earlier.padded(among)), least)
+        chosen = among[int(gain.argmax())]
+        points = np.concatenate([points, [chosen]])
+        losses = np.append(losses, evaluate(chosen))
+    model = fit_gaussian(*_all(earlier, points, losses))
+    among = np.concatenate([candidates(space, random), points])
+    best = among[int(model.predict(earlier.padded(among))[0].argmin())]
+    return Found(points=points, losses=losses, model=model, best=best)
+
+
+def merged(space: Space, judge: Evaluate, *, random: np.random.Generator) -> Found:
     """As `regression`, of points whose models are averages of experts' weights: `judge` trains
     nothing, so there are as many of them as the model wants.
     """
-    return regression(space, judge, runs=max(8 * len(space.groups), runs), random=random)
+    runs = AVERAGES * len(space.groups)
+    return regression(space, judge, runs=runs, random=random, earlier=Earlier.none(space))
+
+
+def _all(earlier: Earlier, points: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the model is fitted to: known runs, then those of this search."""
+    return (
+        np.concatenate([earlier.points, earlier.padded(points)]),
+        np.concatenate([earlier.losses, losses]),
+    )
 
 
 def _evaluated(points: np.ndarray, evaluate: Evaluate) -> np.ndarray:
@@ -101,10 +133,3 @@ def _evaluated(points: np.ndarray, evaluate: Evaluate) -> np.ndarray:
             require_varying(np.array(losses))
     require_varying(np.array(losses))
     return np.array(losses)
-
-
-def _lowest(model: Model, space: Space, random: np.random.Generator) -> np.ndarray:
-    """The mean of the candidates of the lowest predictions."""
-    among = candidates(space, random)
-    order = np.argsort(model.predict(among)[0], kind="stable")[:BEST]
-    return space.nearest(among[order].mean(axis=0))

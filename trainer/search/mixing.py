@@ -1,21 +1,29 @@
-"""Mixtures of the ratios that are tried: built by the pipelines in a process of their own.
+"""Mixtures of the ratios that are tried: what each says of supply, and how a proposal is written.
 
-    ratios --python -m pipelines build--> OUTPUT/mixtures/<hash of the ratios>/ --facts_of--> Facts
+    ratios --python -m pipelines build--> WORK/mixtures/<hash of what determines it>/ --> Facts
 
-The trainer imports nothing of the pipelines. What was read for one mixture is there for the next
-(`work`), so that another ratio costs picking and packing.
+What was read for one mixture is there for the next (`work`), so that another ratio costs picking
+and packing.
 """
 
-import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from trainer.ablation.building import mixture_key, pipelines
+from trainer.ablation.runs import write_json
+
 UNITS = {"tokens": "tokens", "samples": "samples", "learned_tokens": "learned_tokens"}
+CERTAIN = 0.97
+"""Of a supply that was estimated, as not all was read: the part that is counted on."""
+HOW = ("workers", "ray", "quiet")
+"""Words of a build that change nothing of what is built."""
+OF_THE_MIXTURE = ("components.", "encoding.", "filters.", "limits.")
+"""Words of a build that a proposal keeps; others (tokens, val_fraction) are of the trials alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +32,8 @@ class Facts:
 
     ratios: dict[str, float]
     most: dict[str, float]
-    """The largest ratio that the component's supply and max_epochs allow at this size, estimated
-    where not all of it was read."""
+    """The largest ratio that the component's supply, the weights of its subsets and max_epochs
+    allow at this size, estimated where not all of it was read."""
     supply: dict[str, float]
     """Units of one epoch."""
     val_samples: dict[str, int]
@@ -36,8 +44,7 @@ class Kitchen:
     """Where mixtures are made, of what, how large."""
 
     mixture: str
-    output: Path
-    work: str
+    work: Path
     overrides: tuple[str, ...]
     """Of the mixture, for all: `tokens=...`, `val_fraction=...`."""
 
@@ -46,22 +53,28 @@ class Kitchen:
 
         Raises ValueError, with what the build says, where it cannot be.
         """
-        words = [f"components.{name}.ratio={share!r}" for name, share in (ratios or {}).items()]
-        key = hashlib.sha256("\n".join([self.mixture, *self.overrides, *words]).encode())
-        name = key.hexdigest()[:12] if ratios else "prior"
-        folder = self.output / "mixtures" / name
-        if (folder / "recipe.json").is_file() and ratios:
+        shares = {f"components.{name}.ratio": repr(share) for name, share in (ratios or {}).items()}
+        words = dict(word.split("=", 1) for word in self.overrides) | shares
+        key = mixture_key(self.mixture, {k: v for k, v in words.items() if k not in HOW})
+        folder = self.work / "mixtures" / key
+        if ratios and (folder / "recipe.json").is_file():
             return folder
-        command = [
-            sys.executable, "-m", "pipelines", "build", f"mixture={self.mixture}",
-            f"output={folder}", f"work={self.work}", "quiet=true", *self.overrides, *words,
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip())[-3000:]
+        place = {"mixture": self.mixture, "output": str(folder), "work": str(self.work)}
+        try:
+            pipelines("build", place | {"quiet": "true"} | words)
+        except ValueError as error:
             which = f"ratios {dict(ratios)}" if ratios else "its own ratios"
-            raise ValueError(f"search: the mixture cannot be built with {which}: {said}")
+            raise ValueError(
+                f"search: the mixture cannot be built with {which}: {error}"
+            ) from error
+        if ratios:
+            write_json(asked_file(folder), dict(ratios))
         return folder
+
+
+def asked_file(folder: Path) -> Path:
+    """Beside a trial's mixture: the ratios of all components of its search, those of 0 as well."""
+    return folder.with_name(f"{folder.name}-ratios.json")
 
 
 def facts_of(folder: Path, *, tokens: int) -> Facts:
@@ -77,21 +90,50 @@ def facts_of(folder: Path, *, tokens: int) -> Facts:
             )
     unit = UNITS[recipe["mixture"]["measure"]]
     whole = sum(stats["components"][name][unit] for name in stated)
+    size = whole * tokens / max(stats["train"]["tokens"], 1)
     supply, most = {}, {}
     for name, component in stated.items():
-        account, reading = stats["components"][name], stats["reading"].get(name, {})
-        mean = account[unit] / max(account["samples"], 1)
-        kept = account["train_kept"] / max(account["kept"], 1)
-        could = max(float(reading.get("supply") or 0) * kept, account["train_kept"])
-        supply[name] = could * mean
-        size = whole * tokens / max(stats["train"]["tokens"], 1)
-        most[name] = min(1.0, 0.97 * supply[name] * component["max_epochs"] / size)
+        subsets = supplies(stats["components"][name], stats["reading"].get(name, {}), unit)
+        supply[name] = sum(subsets.values())
+        most[name] = min(1.0, CERTAIN * most_units(component, subsets) / size)
     return Facts(
         ratios={name: component["ratio"] for name, component in stated.items()},
         most=most,
         supply=supply,
         val_samples=_val_samples(folder),
     )
+
+
+def supplies(account: Mapping[str, Any], reading: Mapping[str, Any], unit: str) -> dict[str, float]:
+    """Units of one epoch of every subset of a component, on the train side."""
+    usual = account[unit] / max(account["samples"], 1)
+    found = {}
+    for name, own in account["subsets"].items():
+        mean = own[unit] / own["samples"] if own["samples"] else usual
+        kept = own["train_kept"] / max(own["kept"], 1)
+        there = float(reading.get("subsets", {}).get(name, {}).get("supply") or 0)
+        found[name] = max(there * kept, own["train_kept"]) * mean
+    return found
+
+
+def most_units(component: Mapping[str, Any], subsets: Mapping[str, float]) -> float:
+    """What a component can give: no subset beyond its epochs, their shares as weights say (as
+    supply does, where none is stated).
+    """
+    settings = {name: component["subsets"].get(name) or {} for name in subsets}
+    stated = {name: own.get("weight") for name, own in settings.items()}
+    if any(each is not None for each in stated.values()):
+        weights = {name: 1.0 if each is None else float(each) for name, each in stated.items()}
+    else:
+        weights = dict(subsets)
+    whole = sum(weights.values())
+    can = []
+    for name, own in settings.items():
+        epochs = own.get("max_epochs")
+        epochs = component["max_epochs"] if epochs is None else epochs
+        if weights[name] > 0:
+            can.append(subsets[name] * epochs * whole / weights[name])
+    return min(can, default=0.0)
 
 
 def _val_samples(folder: Path) -> dict[str, int]:
@@ -111,17 +153,31 @@ def _val_samples(folder: Path) -> dict[str, int]:
     return found
 
 
-def proposal_yaml(kitchen: Kitchen, ratios: Mapping[str, float], *, why: str) -> str:
-    """A mixture file: the base and what differs, its ratios."""
-    import yaml
+def proposal_yaml(
+    mixture: str, overrides: tuple[str, ...], ratios: Mapping[str, float], *, why: str
+) -> str:
+    """A mixture file: what it is based on and what differs, its ratios. A file that has a base
+    itself is written out on that base; words that changed the mixture are kept.
+    """
+    from omegaconf import OmegaConf
 
-    base: str = kitchen.mixture
-    file = Path(base)
-    if file.is_file():
-        own: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
-        base = str(file.resolve())
-        if "base" in own:
-            base = str((kitchen.output / "mixtures" / "prior" / "mixture.yaml").resolve())
-    said = {"base": base, "components": {n: {"ratio": share} for n, share in ratios.items()}}
+    file = Path(mixture)
+    own: dict[str, Any] = (yaml.safe_load(file.read_text()) or {}) if file.is_file() else {}
+    said = own if "base" in own else {"base": mixture}
+    if Path(said["base"]).is_file():
+        said["base"] = str(Path(said["base"]).resolve())
+    kept = [word for word in overrides if word.startswith(OF_THE_MIXTURE)]
+    more = OmegaConf.to_container(OmegaConf.from_dotlist(kept), resolve=False)
+    shares = {"components": {name: {"ratio": share} for name, share in ratios.items()}}
+    whole = _laid_over(_laid_over(said, more), shares)
     lines = "".join(f"# {line}\n" for line in why.splitlines())
-    return lines + yaml.safe_dump(said, sort_keys=False)
+    return lines + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
+
+
+def _laid_over(below: Mapping[Any, Any], above: Any) -> dict[Any, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _laid_over(merged[key], value) if both else value
+    return merged

@@ -58,7 +58,7 @@ def page(result: Mapping[str, Any], *, name: str) -> str:
         "<h2>Verified with fresh seeds</h2>",
         _verified(result["verified"]),
         "<h2>Predicted against measured</h2>",
-        _scatter(measured, model["left_out"]),
+        _scatter(measured, model["left_out"][-len(measured) :]),
         f"<p>Each of {len(measured)} points predicted from the others: error "
         f"{100 * model['error']:.2f} %, rank correlation {model['rank_correlation']:.2f}. "
         "What small proxies say of large models: Olmix (arXiv 2602.12237) measured a rank "

@@ -7,11 +7,12 @@ under what determines them; the rest is computed from them each time. So a searc
 goes on, ends the same, and shares its runs with another over the same mixtures.
 """
 
+import hashlib
 import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,13 @@ from trainer.ablation.runs import (
     judge_run,
     plan_run,
     train_run,
+    write_json,
 )
 from trainer.config_file import load as load_config
-from trainer.data.shards import Mixture, Rows, open_mixture
+from trainer.data.shards import Mixture, open_mixture
 from trainer.loop import train
-from trainer.search.methods import bayes, merged, regression
+from trainer.search.earlier import Earlier, as_points, earlier_runs
+from trainer.search.methods import Found, bayes, merged, regression
 from trainer.search.mixing import Facts, Kitchen, facts_of
 from trainer.search.models import effects
 from trainer.search.space import Space, space_of
@@ -81,17 +84,19 @@ class Bench:  # holds what is made once: mixtures, runs
     def __init__(self, chosen: Settings, say: Callable[[str], None]) -> None:
         self.chosen, self.say = chosen, say
         self.output = Path(chosen.output)
+        self.work = Path(chosen.work) if chosen.work else self.output / "work"
         fraction = [word for word in chosen.overrides if word.startswith("val_fraction=")]
         self.kitchen = Kitchen(
-            mixture=chosen.mixture, output=self.output, work=chosen.work or f"{chosen.output}/work",
+            mixture=chosen.mixture, work=self.work,
             overrides=(f"tokens={chosen.tokens}", *chosen.overrides,
                        *([] if fraction else ["val_fraction=0.1"])),
         )  # fmt: skip
         prior = self.kitchen.build(None)
         self.facts: Facts = facts_of(prior, tokens=chosen.tokens)
         self.judge: Mixture = open_mixture(str(prior))
+        self.prior = prior
         _require_target(chosen, self.facts)
-        self.held = held_out_ids(prior)
+        self.held = ablation.sample_ids(str(prior), "val")
         self.apart: set[Path] = set()
         self.runs: dict[str, Run] = {}
 
@@ -107,7 +112,7 @@ class Bench:  # holds what is made once: mixtures, runs
         if mixture not in self.apart:
             _require_apart(self.held, mixture)
             self.apart.add(mixture)
-        run = plan_run(self.config(mixture, seed=seed, **more), self.output / "runs")
+        run = plan_run(self.config(mixture, seed=seed, **more), self.work / "runs")
         train_run(run, train)
         self.runs[run.fingerprint] = run
         return run
@@ -115,6 +120,23 @@ class Bench:  # holds what is made once: mixtures, runs
     def loss(self, run: Run) -> float:
         """The target of a finished run."""
         return target_of(held_out_losses(judge_run(run, self.judge)), self.chosen.target)
+
+    def earlier(self, space: Space) -> Earlier:
+        """What runs over other components say; which they are stays as it was found first."""
+        like = plan_run(self.config(self.prior, seed=self.chosen.seed), self.work / "runs")
+        known = earlier_runs(self.work, like, self.prior)
+        key = hashlib.sha256(repr((self.chosen, self.judge.fingerprint)).encode()).hexdigest()[:12]
+        file = self.output / f"earlier-{key}.json"
+        if not file.is_file():
+            self.output.mkdir(parents=True, exist_ok=True)
+            write_json(file, [n for n, (run, _) in known.items() if self._is_apart(run)])
+        chosen = [known[name] for name in json.loads(file.read_text()) if name in known]
+        losses = [(ratios, self.loss(run)) for run, ratios in chosen]
+        return as_points(space, losses, list(self.facts.ratios))
+
+    def _is_apart(self, run: Run) -> bool:
+        (mixture,) = run.config.data
+        return not self.held & ablation.sample_ids(mixture, "train")
 
     @property
     def cost(self) -> dict[str, float]:
@@ -131,12 +153,6 @@ def target_of(losses: Mapping[str, float], target: Mapping[str, float]) -> float
     """The weighted mean of the losses of the target's components."""
     whole = sum(target.values())
     return sum(losses[f"component/{name}"] * share for name, share in target.items()) / whole
-
-
-def held_out_ids(mixture: Path) -> set[str]:
-    """Ids of the held-out samples."""
-    rows = Rows(open_mixture(str(mixture)), "val")
-    return {name for number in range(len(rows)) for name in rows[number].sample_ids}
 
 
 def _require_target(chosen: Settings, facts: Facts) -> None:
@@ -166,7 +182,7 @@ def _require_finite(loss: float, run: str) -> None:
 
 
 def _require_apart(held: set[str], mixture: Path) -> None:
-    both = held & ablation.trained_ids(str(mixture))
+    both = held & ablation.sample_ids(str(mixture), "train")
     if both:
         raise ValueError(
             f"search: {len(both)} held-out samples are trained on in {mixture}, {min(both)} for "
@@ -195,14 +211,20 @@ def searched(chosen: Settings, *, say: Callable[[str], None]) -> dict[str, Any]:
         say(f"run {len(bench.runs)}  {run.fingerprint}  target {loss:.4f}  {told}")
         return loss
 
+    earlier = Earlier.none(space)
     if chosen.method == "merge":
-        found = merged(space, _merging(bench, space), runs=chosen.runs, random=random)
+        found = merged(space, _merging(bench, space), random=random)
     else:
+        earlier = bench.earlier(space)
+        if len(earlier.losses):
+            say(f"{len(earlier.losses)} runs over other components are there and count")
         method = {"regression": regression, "bayes": bayes}[chosen.method]
-        found = method(space, evaluate, runs=chosen.runs, random=random)
+        found = method(space, evaluate, runs=chosen.runs, random=random, earlier=earlier)
     cost = bench.cost
     ratios = space.ratios(found.best)
-    predicted, spread = (float(value[0]) for value in found.model.predict(found.best[None]))
+    predicted, spread = (
+        float(value[0]) for value in found.model.predict(earlier.padded(found.best[None]))
+    )
     say(f"proposal {', '.join(f'{n} {share:.3f}' for n, share in ratios.items())}")
     return {
         "method": chosen.method,
@@ -218,10 +240,11 @@ def searched(chosen: Settings, *, say: Callable[[str], None]) -> dict[str, Any]:
             {"ratios": space.ratios(point), "target": float(loss)}
             for point, loss in zip(found.points, found.losses, strict=True)
         ],
+        "reused": len(earlier.losses),
         "effects": {
             name: {"doubled": change, "spread": its}
             for name, (change, its) in zip(
-                space.names, effects(found.model, found.best, points=found.points), strict=True
+                space.names, _effects(found, space, earlier), strict=True
             )
         },
         "search_cost": cost,
@@ -230,39 +253,64 @@ def searched(chosen: Settings, *, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
+def _effects(found: Found, space: Space, earlier: Earlier) -> list[tuple[float, float]]:
+    """Of the groups, at the proposal."""
+
+    def predict(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return found.model.predict(earlier.padded(at))
+
+    return effects(replace(found.model, predict=predict), found.best, points=found.points)
+
+
 def _merging(bench: Bench, space: Space) -> Callable[[np.ndarray], float]:
-    """Judges averages of the weights of experts: one per group, from a common start."""
-    start = bench.run(None, seed=bench.chosen.seed)
-    first = ablation.finished(start)
-    experts: list[Path] = []
-    for number in range(len(space.groups)):
-        alone = space.nearest(np.eye(len(space.groups))[number] * space.total)
-        run = bench.run(space.ratios(alone), seed=bench.chosen.seed, init=str(first))
-        last = ablation.finished(run)
-        assert last is not None
-        experts.append(last)
-        bench.say(f"expert {space.names[number]}  {run.fingerprint}")
-    file = bench.output / f"merged-{start.fingerprint}.json"
+    """Judges averages of the weights of experts, one per group from a common start; as many sets
+    of them, each with its seed, as the runs pay for: their mean.
+    """
+    chosen, size = bench.chosen, len(space.groups) + 1
+    if chosen.runs < size:
+        raise ValueError(
+            f"search: method=merge trains a start and {size - 1} experts, but runs={chosen.runs}.\n"
+            f"way out: runs={size} or a multiple of it, or fewer groups."
+        )
+    sets = [_experts(bench, space, seed=chosen.seed + n) for n in range(chosen.runs // size)]
+    file = bench.output / "merged.json"
     known: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
 
-    def judge(point: np.ndarray) -> float:
-        weights = [round(float(share / space.total), 6) for share in point]
-        key = json.dumps([[e.parent.name for e in experts], weights, bench.chosen.target])
+    def judged(start: Run, experts: Sequence[Path], weights: Sequence[float]) -> float:
+        names = [start.fingerprint, *(e.parent.name for e in experts), bench.judge.fingerprint]
+        key = json.dumps([names, list(weights), chosen.target])
         if key not in known:
             made = bench.output / "merged"
             shutil.rmtree(made, ignore_errors=True)
             average.weighted(experts, weights, output=made)
             scores = sample_scores(start.config, made, bench.judge)
-            loss = target_of(held_out_losses(scores), bench.chosen.target)
-            _require_finite(loss, f"the average {weights} of experts")
+            loss = target_of(held_out_losses(scores), chosen.target)
+            _require_finite(loss, f"the average {list(weights)} of experts")
             known[key] = loss
             shutil.rmtree(made)
-            arriving = file.with_suffix(".arriving")
-            arriving.write_text(json.dumps(known))
-            arriving.replace(file)
+            write_json(file, known)
         return known[key]
 
+    def judge(point: np.ndarray) -> float:
+        weights = [round(float(share / space.total), 6) for share in point]
+        return float(np.mean([judged(start, experts, weights) for start, experts in sets]))
+
     return judge
+
+
+def _experts(bench: Bench, space: Space, *, seed: int) -> tuple[Run, list[Path]]:
+    """(a run of the prior, one of each group that begins where that ended)."""
+    start = bench.run(None, seed=seed)
+    first = ablation.finished(start)
+    experts: list[Path] = []
+    for number in range(len(space.groups)):
+        alone = space.nearest(np.eye(len(space.groups))[number] * space.total)
+        run = bench.run(space.ratios(alone), seed=seed, init=str(first))
+        last = ablation.finished(run)
+        assert last is not None
+        experts.append(last)
+        bench.say(f"expert {space.names[number]}  seed {seed}  {run.fingerprint}")
+    return start, experts
 
 
 def _verified(bench: Bench, space: Space, proposal: Mapping[str, float]) -> dict[str, Any]:

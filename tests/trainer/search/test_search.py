@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from tests.pipelines.sources.making import write_lines
 from trainer.__main__ import main
 from trainer.search.command import settings_of
+from trainer.search.earlier import Earlier
 from trainer.search.methods import bayes, merged, regression, require_varying
+from trainer.search.mixing import Kitchen
 from trainer.search.models import expected_improvement, fit_gaussian, fit_linear
 from trainer.search.page import conclusion
 from trainer.search.search import _require_finite, compared, target_of
@@ -96,14 +98,15 @@ def test_planted_noise_goes_and_the_rest_is_shared_out(method, seed) -> None:
         return planted(point)
 
     made = space()
-    found = method(made, evaluate, runs=16, random=np.random.default_rng(seed))
+    more = {} if method is merged else {"runs": 16, "earlier": Earlier.none(made)}
+    found = method(made, evaluate, **more, random=np.random.default_rng(seed))
     a, _, noise = found.best
     assert noise < 0.05
     assert a == pytest.approx(2 / 3, abs=0.13)
     assert planted(found.best) < planted(made.prior) - 0.05
     assert found.model.rank_correlation > 0.9
-    assert len(found.points) == len(tried) == (24 if method is merged else 16)
-    again = method(made, planted, runs=16, random=np.random.default_rng(seed))
+    assert len(found.points) == len(tried) == (12 if method is merged else 16)
+    again = method(made, planted, **more, random=np.random.default_rng(seed))
     assert (again.best == found.best).all()
 
 
@@ -120,10 +123,11 @@ def test_a_search_that_goes_on_takes_the_same_way() -> None:
             known[point.tobytes()] = planted(point)
         return known[point.tobytes()]
 
+    more = {"runs": 14, "earlier": Earlier.none(space())}
     with pytest.raises(KeyboardInterrupt):
-        bayes(space(), evaluate, runs=14, random=np.random.default_rng(3))
-    found = bayes(space(), evaluate, runs=14, random=np.random.default_rng(3))
-    whole = bayes(space(), planted, runs=14, random=np.random.default_rng(3))
+        bayes(space(), evaluate, **more, random=np.random.default_rng(3))
+    found = bayes(space(), evaluate, **more, random=np.random.default_rng(3))
+    whole = bayes(space(), planted, **more, random=np.random.default_rng(3))
     assert (found.points == whole.points).all()
     assert len(trained) == 15
 
@@ -152,7 +156,13 @@ def test_a_target_that_is_the_same_everywhere_is_said() -> None:
         return 2.5
 
     with pytest.raises(ValueError, match=r"the target is 2.5 in all of 3 runs"):
-        regression(space(), constant, runs=12, random=np.random.default_rng(0))
+        regression(
+            space(),
+            constant,
+            runs=12,
+            random=np.random.default_rng(0),
+            earlier=Earlier.none(space()),
+        )
     assert len(calls) == 3
     require_varying(np.array([1.0, 1.1]))
 
@@ -224,35 +234,51 @@ components:
   a: {source: messages, data: DIR/a.jsonl, ratio: 0.5}
   b: {source: messages, data: DIR/b.jsonl, ratio: 0.5, max_epochs: 2}
 """
+MORE = MIXTURE.replace("0.5", "0.4") + "  c: {source: messages, data: DIR/c.jsonl, ratio: 0.2}\n"
+
+
+def search(mixture: Path, work: Path, **words: str) -> dict:
+    """Its result."""
+    out = work.parent / words["method"]
+    given = {"target": "{a: 1, b: 2}", "runs": "4", "seeds": "0", "tokens": "1000",
+             "output": str(out), "work": str(work), "workers": "0", "bounds": "{a: [0.2, 0.8]}",
+             "train.batch_rows": "1", "train.micro_rows": "1"} | words  # fmt: skip
+    assert main(["search", str(mixture), *(f"{k}={v}" for k, v in given.items())]) == 0
+    return json.loads((out / "result.json").read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["regression", "merge"])
-def test_a_small_search_ends_with_a_mixture_that_can_be_built(method: str, tmp_path: Path) -> None:
-    for name in "ab":
+def test_small_searches_share_runs_and_end_with_mixtures_that_can_be_built(tmp_path: Path) -> None:
+    for name in "abc":
         rows = []
-        for n in range(300):
+        for n in range(200):
             asked = {"role": "user", "content": f"Say {name} {n}."}
             told = {"role": "assistant", "content": f"{name} {n} {n % 7}"}
             rows.append({"messages": [asked, told]})
         write_lines(tmp_path / f"{name}.jsonl", rows)
-    mixture = tmp_path / "m.yaml"
+    mixture, work = tmp_path / "m.yaml", tmp_path / "work"
     mixture.write_text(MIXTURE.replace("DIR", str(tmp_path)))
-    out = tmp_path / "out"
-    words = ["search", str(mixture), "target={a: 1, b: 2}", f"method={method}", "runs=4", "seeds=2",
-             "tokens=2000", f"output={out}", "workers=0", "bounds={a: [0.2, 0.8]}"]  # fmt: skip
-    assert main(words) == 0
+    result = search(mixture, work, method="regression", seeds="2")
+    out = tmp_path / "regression"
     before = (out / "result.json").read_bytes()
-    result = json.loads(before)
     assert sum(result["proposal"].values()) == pytest.approx(1)
     assert 0.2 <= result["proposal"]["a"] <= 0.8
     assert set(result["verified"]) == {"proposal", "prior", "uniform", "supply"}
     assert "<h1>Search of ratios" in (out / "page.html").read_text()
-    assert main(words) == 0
-    assert (out / "result.json").read_bytes() == before  # nothing was trained again
-    from trainer.search.mixing import Kitchen
+    trained = {folder: folder.stat().st_mtime_ns for folder in (work / "runs").glob("*/run.json")}
+    search(mixture, work, method="regression", seeds="2")
+    assert (out / "result.json").read_bytes() == before
+    merge = search(mixture, work, method="merge")
+    assert merge["search_cost"]["runs"] == 3
 
-    kitchen = Kitchen(mixture=str(out / "proposal.yaml"), output=tmp_path / "again",
-                      work=str(out / "work"), overrides=("tokens=2000", "workers=0"))  # fmt: skip
-    assert (kitchen.build(None) / "recipe.json").is_file()
-    assert main([*words[:2], "target={a: 1, nobody: 1}", *words[3:]]) == 2
+    mixture.write_text(MORE.replace("DIR", str(tmp_path)))  # a component is added
+    wider = search(mixture, work, method="regression")
+    assert (wider["reused"], wider["search_cost"]["runs"]) == (4, 2)
+    assert set(wider["proposal"]) == {"a", "b", "c"}
+    assert {folder: folder.stat().st_mtime_ns for folder in trained} == trained
+
+    for name, of in (("proposal", "regression"), ("merged", "merge")):
+        kitchen = Kitchen(mixture=str(tmp_path / of / "proposal.yaml"), work=work,
+                          overrides=("tokens=1000", "workers=0"))  # fmt: skip
+        made = kitchen.build(None)
+        assert (made / "recipe.json").is_file(), name
