@@ -31,6 +31,7 @@ def main(words: list[str]) -> None:
             "search", f"mixture={mixture}", f"target={json.dumps(dict.fromkeys(LEARNT, 1))}",
             f"method={method}", f"runs={said['runs']}", f"seeds={said['seeds']}",
             f"tokens={said['tokens']}", f"output={output / method}", f"work={output / 'work'}",
+            f"trials={output / 'trials'}",
             "workers=0", *SETTINGS,
         ])  # fmt: skip
         if status:

@@ -115,8 +115,9 @@ SEARCH = """\
   seeds=5             of the verification: proposal, prior, uniform, by supply; 0: none
   bounds='{noise: [0, 0.3]}'  fixed='{text: 0.2}'  groups='[[charts, tables]]'
   config=tiny         of the trainer; train.KEY=VALUE sets any key of it
-  output=DIR          mixtures, runs, result.json, page.html, proposal.yaml
+  output=DIR          result.json, page.html, proposal.yaml
                       (default: out/search/<mixture>)
+  trials=DIR          mixtures and runs, which searches may share (default: inside output)
   work=DIR            the cache of the builds (default: inside output)
 
 components.*, encoding.*, filters.*, val_fraction (0.1), data, workers, ray go to the builds.

@@ -19,7 +19,7 @@ from trainer.search.search import Settings, searched
 
 METHODS = ("regression", "bayes", "merge")
 NUMBERS = ("train_tokens", "runs", "seeds", "tokens", "seed")
-WORDS = ("mixture", "config", "method", "output", "work")
+WORDS = ("mixture", "config", "method", "output", "work", "trials")
 PARSED = {"target": dict, "bounds": dict, "fixed": dict, "groups": list}
 MIXTURE_KEYS = ("val_fraction", "shard_bytes", "data", "workers", "ray")
 """Passed on to the build besides `components.*`, `encoding.*` and `filters.*`."""

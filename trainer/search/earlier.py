@@ -1,6 +1,6 @@
 """Runs of earlier searches over other components: what they say of the components that stayed.
 
-    WORK/runs, WORK/mixtures, the prior --earlier_runs--> runs that count --as_points--> Earlier
+    TRIALS/runs, TRIALS/mixtures, the prior --earlier_runs--> runs that count --as_points--> Earlier
 
 A run's identity is its ratios and what it was trained on. A component that was added is at 0 in all
 runs before it; one that was removed, or of which anything but its ratio changed, keeps a column of
@@ -49,18 +49,18 @@ class Earlier:
         return np.pad(points, ((0, 0), (0, len(self.gone))))
 
 
-def earlier_runs(work: Path, like: Run, prior: Path) -> dict[str, tuple[Run, dict[str, float]]]:
+def earlier_runs(trials: Path, like: Run, prior: Path) -> dict[str, tuple[Run, dict[str, float]]]:
     """Fingerprint -> (run, its ratios by component), of finished runs whose settings are those of
     `like`, over mixtures that differ from `prior` in nothing but components and ratios.
     """
     mixtures = {}
-    for file in sorted((work / "mixtures").glob("*/recipe.json")):
+    for file in sorted((trials / "mixtures").glob("*/recipe.json")):
         recipe = json.loads(file.read_text())
         if asked_file(file.parent).is_file():
             mixtures[recipe["fingerprint"]] = (file.parent, recipe)
     now = json.loads((prior / "recipe.json").read_text())
     found = {}
-    for file in sorted((work / "runs").glob("*/run.json")):
+    for file in sorted((trials / "runs").glob("*/run.json")):
         identity = json.loads(file.read_text())["identity"]
         of, *others = (fingerprint for fingerprint, _ in identity["mixtures"])
         alike = all(identity[key] == like.identity[key] for key in ("version", "init", "settings"))

@@ -1,6 +1,6 @@
 """Mixtures of the ratios that are tried: what each says of supply, and how a proposal is written.
 
-    ratios --python -m pipelines build--> WORK/mixtures/<hash of what determines it>/ --> Facts
+    ratios --python -m pipelines build--> TRIALS/mixtures/<hash of what determines it>/ --> Facts
 
 What was read for one mixture is there for the next (`work`), so that another ratio costs picking
 and packing.
@@ -44,7 +44,10 @@ class Kitchen:
     """Where mixtures are made, of what, how large."""
 
     mixture: str
-    work: Path
+    trials: Path
+    """Its `mixtures` are made."""
+    work: str
+    """Of the pipelines: what was read."""
     overrides: tuple[str, ...]
     """Of the mixture, for all: `tokens=...`, `val_fraction=...`."""
 
@@ -56,10 +59,10 @@ class Kitchen:
         shares = {f"components.{name}.ratio": repr(share) for name, share in (ratios or {}).items()}
         words = dict(word.split("=", 1) for word in self.overrides) | shares
         key = mixture_key(self.mixture, {k: v for k, v in words.items() if k not in HOW})
-        folder = self.work / "mixtures" / key
+        folder = self.trials / "mixtures" / key
         if ratios and (folder / "recipe.json").is_file():
             return folder
-        place = {"mixture": self.mixture, "output": str(folder), "work": str(self.work)}
+        place = {"mixture": self.mixture, "output": str(folder), "work": self.work}
         try:
             pipelines("build", place | {"quiet": "true"} | words)
         except ValueError as error:

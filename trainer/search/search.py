@@ -69,6 +69,8 @@ class Settings:
     seed: int = 17
     output: str = ""
     work: str = ""
+    trials: str = ""
+    """Where mixtures and runs are kept; searches with the same share them."""
     bounds: dict[str, list[float]] = field(default_factory=dict)
     groups: list[list[str]] = field(default_factory=list)
     fixed: dict[str, float] = field(default_factory=dict)
@@ -84,10 +86,11 @@ class Bench:  # holds what is made once: mixtures, runs
     def __init__(self, chosen: Settings, say: Callable[[str], None]) -> None:
         self.chosen, self.say = chosen, say
         self.output = Path(chosen.output)
-        self.work = Path(chosen.work) if chosen.work else self.output / "work"
+        self.trials = Path(chosen.trials or f"{chosen.output}/trials")
         fraction = [word for word in chosen.overrides if word.startswith("val_fraction=")]
         self.kitchen = Kitchen(
-            mixture=chosen.mixture, work=self.work,
+            mixture=chosen.mixture, trials=self.trials,
+            work=chosen.work or f"{chosen.output}/work",
             overrides=(f"tokens={chosen.tokens}", *chosen.overrides,
                        *([] if fraction else ["val_fraction=0.1"])),
         )  # fmt: skip
@@ -112,7 +115,7 @@ class Bench:  # holds what is made once: mixtures, runs
         if mixture not in self.apart:
             _require_apart(self.held, mixture)
             self.apart.add(mixture)
-        run = plan_run(self.config(mixture, seed=seed, **more), self.work / "runs")
+        run = plan_run(self.config(mixture, seed=seed, **more), self.trials / "runs")
         train_run(run, train)
         self.runs[run.fingerprint] = run
         return run
@@ -123,8 +126,8 @@ class Bench:  # holds what is made once: mixtures, runs
 
     def earlier(self, space: Space) -> Earlier:
         """What runs over other components say; which they are stays as it was found first."""
-        like = plan_run(self.config(self.prior, seed=self.chosen.seed), self.work / "runs")
-        known = earlier_runs(self.work, like, self.prior)
+        like = plan_run(self.config(self.prior, seed=self.chosen.seed), self.trials / "runs")
+        known = earlier_runs(self.trials, like, self.prior)
         key = hashlib.sha256(repr((self.chosen, self.judge.fingerprint)).encode()).hexdigest()[:12]
         file = self.output / f"earlier-{key}.json"
         if not file.is_file():
@@ -222,14 +225,25 @@ def searched(chosen: Settings, *, say: Callable[[str], None]) -> dict[str, Any]:
         found = method(space, evaluate, runs=chosen.runs, random=random, earlier=earlier)
     cost = bench.cost
     ratios = space.ratios(found.best)
-    predicted, spread = (
-        float(value[0]) for value in found.model.predict(earlier.padded(found.best[None]))
-    )
     say(f"proposal {', '.join(f'{n} {share:.3f}' for n, share in ratios.items())}")
+    told = _told(found, space, earlier)
     return {
         "method": chosen.method,
         "proposal": ratios,
         "prior": facts.ratios,
+        **told,
+        "search_cost": cost,
+        "verified": _verified(bench, space, ratios),
+        "cost": bench.cost,
+    }
+
+
+def _told(found: Found, space: Space, earlier: Earlier) -> dict[str, Any]:
+    """The model, the runs and the effects, as result.json has them."""
+    predicted, spread = (
+        float(value[0]) for value in found.model.predict(earlier.padded(found.best[None]))
+    )
+    return {
         "predicted": {"target": float(np.exp(predicted)), "spread": float(np.exp(spread) - 1)},
         "model": {
             "error": found.model.error,
@@ -247,9 +261,6 @@ def searched(chosen: Settings, *, say: Callable[[str], None]) -> dict[str, Any]:
                 space.names, _effects(found, space, earlier), strict=True
             )
         },
-        "search_cost": cost,
-        "verified": _verified(bench, space, ratios),
-        "cost": bench.cost,
     }
 
 

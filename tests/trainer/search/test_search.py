@@ -241,7 +241,8 @@ def search(mixture: Path, work: Path, **words: str) -> dict:
     """Its result."""
     out = work.parent / words["method"]
     given = {"target": "{a: 1, b: 2}", "runs": "4", "seeds": "0", "tokens": "1000",
-             "output": str(out), "work": str(work), "workers": "0", "bounds": "{a: [0.2, 0.8]}",
+             "output": str(out), "work": str(work),
+             "trials": str(work.parent / "trials"), "workers": "0", "bounds": "{a: [0.2, 0.8]}",
              "train.batch_rows": "1", "train.micro_rows": "1"} | words  # fmt: skip
     assert main(["search", str(mixture), *(f"{k}={v}" for k, v in given.items())]) == 0
     return json.loads((out / "result.json").read_text())
@@ -265,7 +266,10 @@ def test_small_searches_share_runs_and_end_with_mixtures_that_can_be_built(tmp_p
     assert 0.2 <= result["proposal"]["a"] <= 0.8
     assert set(result["verified"]) == {"proposal", "prior", "uniform", "supply"}
     assert "<h1>Search of ratios" in (out / "page.html").read_text()
-    trained = {folder: folder.stat().st_mtime_ns for folder in (work / "runs").glob("*/run.json")}
+    trained = {
+        folder: folder.stat().st_mtime_ns
+        for folder in (tmp_path / "trials" / "runs").glob("*/run.json")
+    }
     search(mixture, work, method="regression", seeds="2")
     assert (out / "result.json").read_bytes() == before
     merge = search(mixture, work, method="merge")
@@ -278,7 +282,8 @@ def test_small_searches_share_runs_and_end_with_mixtures_that_can_be_built(tmp_p
     assert {folder: folder.stat().st_mtime_ns for folder in trained} == trained
 
     for name, of in (("proposal", "regression"), ("merged", "merge")):
-        kitchen = Kitchen(mixture=str(tmp_path / of / "proposal.yaml"), work=work,
+        kitchen = Kitchen(mixture=str(tmp_path / of / "proposal.yaml"), work=str(work),
+                          trials=tmp_path / "again",
                           overrides=("tokens=1000", "workers=0"))  # fmt: skip
         made = kitchen.build(None)
         assert (made / "recipe.json").is_file(), name
