@@ -118,7 +118,7 @@ def refusal(*, patterns: tuple[str, ...] = REFUSALS) -> pl.Expr:
 @rule()
 def answer_copies_question() -> pl.Expr:
     """An answer says nothing but its question, letter case and punctuation aside."""
-    turns = pl.struct(asked="questions", answered="answers")
+    turns = pl.struct("asked", answered="answers")
     return turns.map_batches(_any_equal, return_dtype=pl.Boolean)
 
 
@@ -148,7 +148,7 @@ def _any_equal(rows: pl.Series) -> pl.Series:
 @rule()
 def repeated_turns() -> pl.Expr:
     """A question and its answer occur again, word for word, in the same conversation."""
-    turns = pl.struct(asked="questions", answered="answers")
+    turns = pl.struct("asked", answered="answers")
     twice = turns.map_batches(_any_turn_twice, return_dtype=pl.Boolean)
     return evaluated_where(pl.col("answers").list.n_unique() < pl.col("answers").list.len(), twice)
 

@@ -13,7 +13,9 @@ fact is computed only if a rule (or VERDICTS) names it.
 | num_turns                     | uint32  | answers of the assistant                          |
 | num_bytes                     | int64   | encoded images and UTF-8 text                     |
 | roles                         | string  | "system user assistant user assistant"            |
-| questions, answers, documents | strings | text of every user, assistant, document message   |
+| questions, answers, documents | strings | text of every user, assistant, document message;  |
+|                               |         | a rejected answer is one, right before the last   |
+| asked                         | strings | `questions`, that of a rejected answer twice      |
 | system_text                   | string  | text of the system messages                       |
 | text                          | string  | all but the system text, a message a line         |
 | learned_text                  | string  | answers and documents, a message a line           |
@@ -63,6 +65,7 @@ RATED = ("relevance", "image_correspondence", "visual_dependency", "formatting")
 """What FineVision rates of every turn, 1 to 5."""
 _message = pl.element().struct
 _image = pl.element().struct
+_role = _message.field("role")
 
 _spoken = _message.field("content").list.eval(_image.field("text")).list.join("", ignore_nulls=True)
 _SHOWS_REASONING = (
@@ -101,12 +104,15 @@ FACTS: dict[str, pl.Expr] = {
     .list.eval(_message.field("content").list.eval(_image.field("type") == "image").list.sum())
     .list.sum(),
     "num_turns": pl.col("messages").list.eval(_message.field("role") == "assistant").list.sum(),
-    "roles": pl.col("messages").list.eval(_message.field("role")).list.join(" "),
+    "roles": pl.col("messages").list.eval(_role.filter(_role != "rejected")).list.join(" "),
     "questions": _texts_of("user"),
-    "answers": _texts_of("assistant"),
+    "answers": _texts_of("assistant", "rejected"),
+    "asked": pl.when(pl.col("messages").list.eval(_role == "rejected").list.any())
+    .then(pl.concat_list("questions", pl.col("questions").list.tail(1)))
+    .otherwise("questions"),
     "documents": _texts_of("document"),
     "system_text": _texts_of("system").list.join("\n"),
-    "text": _texts_of("user", "assistant", "document").list.join("\n"),
+    "text": _texts_of("user", "assistant", "rejected", "document").list.join("\n"),
     "num_bytes": (
         _of_images(_image.field("num_bytes")).list.sum().fill_null(0)
         + (pl.col("text").str.len_bytes() + pl.col("system_text").str.len_bytes()).cast(pl.Int64)
@@ -125,7 +131,7 @@ FACTS: dict[str, pl.Expr] = {
     )
     .then(pl.col("tags").fill_null([]).list.set_union(["cot"]))
     .otherwise(pl.col("tags").fill_null([])),
-    "learned_text": _texts_of("assistant", "document").list.join("\n"),
+    "learned_text": _texts_of("assistant", "rejected", "document").list.join("\n"),
     "min_side": _of_images(_short).list.min(),
     "max_side": _of_images(_long).list.max(),
     "max_aspect": _of_images(_long / _short).list.max(),

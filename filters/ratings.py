@@ -67,7 +67,7 @@ def _keep_turns(messages: list[dict[str, Any]], keep: list[bool]) -> list[dict[s
         elif message["role"] == "user":
             kept.append(message | {"content": [*waiting, *message["content"]]})
             waiting = []
-        elif message["role"] != "assistant" or stays:
+        elif message["role"] not in ("assistant", "rejected") or stays:
             kept.append(message)
     if waiting:
         last = max(n for n, message in enumerate(kept) if message["role"] == "user")

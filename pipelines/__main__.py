@@ -287,7 +287,7 @@ COMMANDS = {
         """  private=true     only its owners see it
   revision=main    the branch to push to
   format=arrow     packed shards as arrow or parquet; or, for other trainers, the samples as
-                   messages or webdataset (see `export`)
+                   messages, webdataset or preferences (see `export`)
   content=parts    of messages: parts or text
   terms=accepted   you meet the terms of gated or restricted sources
   dataset=ORG/NAME of a checkpoint: the mixture it was trained on
@@ -298,9 +298,10 @@ COMMANDS = {
     ),
     "export": Command(
         export,
-        "export DIR output=FOLDER [format=messages|webdataset]",
-        "write a finished mixture for another trainer: messages and images, or WebDataset tars",
-        """  format=messages  Parquet of `messages` and `images`, or webdataset: tars
+        "export DIR output=FOLDER [format=messages|webdataset|preferences]",
+        "write a finished mixture for another trainer: messages and images, WebDataset tars, pairs",
+        """  format=messages  Parquet of `messages` and `images`; webdataset: tars; preferences: Parquet
+                   of pairs as `prompt`, `chosen`, `rejected`, `images` (TRL's DPOTrainer)
   content=parts    of messages: typed parts (TRL, axolotl), or text: strings with `<image>` in them
                    (LLaMA-Factory, ms-swift)
 """,

@@ -57,7 +57,7 @@ from pipelines.shard_tasks import (
     picks_folder,
 )
 from pipelines.sources import SOURCES
-from pipelines.stages import COST, STAGES, stage_of
+from pipelines.stages import COST, stage_of
 from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
@@ -253,12 +253,13 @@ def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
                 needs=judging,
             ),
             Task(
-                stage=STAGES["encode"],
+                stage=stage_of("encode", p.part, p.rules),
                 part=part,
                 settings={
                     "samples": samples,
                     "encoding": p.encoding,
                     "rewriting": list(filters.rewriting(dict(p.rules)).items()),
+                    "pairs": p.part.about.pairs,
                 },
                 out=p.tokens,
                 after=(p.samples,),

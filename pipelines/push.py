@@ -76,6 +76,7 @@ def push(
         if exported or content != "parts":
             exporting.check_words(format=format, content=content)
         mixture = open_finished(folder)
+        exporting.check_pairs(mixture, format=format)
         refuse_terms(mixture, terms=terms)
         url = make_repository(repo, kind="dataset", private=private, revision=revision)
         with (

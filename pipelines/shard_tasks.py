@@ -19,7 +19,7 @@ from pipelines.engine import tables
 from pipelines.engine.tasks import File, Needs, Task
 from pipelines.index import Index
 from pipelines.report.row_facts import DEALT
-from pipelines.stages import FACTS, STAGES
+from pipelines.stages import FACTS, packing_stage
 from pipelines.survey import Place, Survey
 
 INDEX_ROWS = 1 << 16
@@ -37,6 +37,7 @@ def pack_tasks(
     it what the card says. Both read those rows from a file, so that none is held here.
     """
     packing, counting = [], []
+    pairs = any(p.part.about.pairs for p in todo.pieces)
     component_of = picking.component_places(index.samples, mixture)
     for split, shard, rows in dealt.in_order():
         name, piece = f"{split}-{shard:05d}", index.samples.part_at(rows)
@@ -55,7 +56,7 @@ def pack_tasks(
         path = tables.join(picks_folder(todo, place), f"{name}.arrow")
         tables.write(picks, path, rows_per_batch=INDEX_ROWS)
         pack = Task(
-            stage=STAGES["pack"],
+            stage=packing_stage(pairs=pairs),
             part=name,
             settings={
                 "picks": File(path),
@@ -63,6 +64,7 @@ def pack_tasks(
                 "encoding": mixture.encoding,
                 "seed": mixture.seed + shard,
                 "in_order": split == "train" and bool(schedules_of(mixture)),
+                "pairs": pairs,
             },
             out=tables.join(place.output, "shards", f"{name}.arrow"),
             needs=Needs(memory=PACK_COPIES * mixture.shard_bytes),

@@ -32,7 +32,14 @@ from pipelines.report import digests
 from pipelines.report.row_facts import FACTS_READ, FACTS_SCHEMA, row_facts
 from tokenization import encode as tokens
 from tokenization import pack as packing
-from tokenization.schema import PACKED_WRITTEN, SAMPLE, TOKENS, Encoding
+from tokenization.schema import (
+    PACKED_WRITTEN,
+    PAIRED_TOKENS,
+    PAIRED_WRITTEN,
+    SAMPLE,
+    TOKENS,
+    Encoding,
+)
 
 __all__ = ["COST", "STAGES", "encode", "ingest", "judge", "pack"]
 COSTS = pa.schema([("rule", pa.string()), ("seconds", pa.float64())])
@@ -72,10 +79,14 @@ def judge(
 def stage_of(
     name: str, part: Part, rules: list[tuple[str, dict]], facts: FactFiles | None = None
 ) -> Stage:
-    """Ingest or judge, writing the columns that annotations and quantiles of facts ask for."""
+    """Ingest, judge or encode, writing the columns that annotations, quantiles of facts and pairs
+    ask for.
+    """
     plain = STAGES[name]
     if name == "ingest":
         return replace(plain, writes=KEYED) if part.key else plain
+    if name == "encode":
+        return replace(plain, writes=PAIRED_TOKENS) if part.about.pairs else plain
     written = filters.verdict_columns(dict(rules))
     if facts is not None and facts.fields:
         written = written.append(MISSING)
@@ -83,11 +94,18 @@ def stage_of(
 
 
 @stage(writes=TOKENS, version=1)
-def encode(samples: pa.Table, encoding: Encoding, rewriting: list[tuple[str, dict]]) -> pa.Table:
+def encode(
+    samples: pa.Table,
+    encoding: Encoding,
+    rewriting: list[tuple[str, dict]],
+    *,
+    pairs: bool = False,
+) -> pa.Table:
     """Every sample, as rules that rewrite leave it, has its ids, loss mask and crop grids, or the
-    problem that prevents them.
+    problem that prevents them; of `pairs` the rejected answer, too.
     """
-    return tokens.encode(filters.rewrite(samples, rules=dict(rewriting)), encoding=encoding)
+    rewritten = filters.rewrite(samples, rules=dict(rewriting))
+    return tokens.encode(rewritten, encoding=encoding, pairs=pairs)
 
 
 @stage(writes=PACKED_WRITTEN, version=3, rows_per_batch=16)
@@ -98,11 +116,12 @@ def pack(
     seed: int,
     *,
     in_order: bool = False,
+    pairs: bool = False,
 ) -> pa.Table:
     """The picked copies, packed into rows, which follow the deal `in_order` of a schedule.
 
     Reads: `picks` with columns part (index into `parts`) and row, in deal order; the samples and
-    tokens files of `parts`, only the rows picked. Writes: PACKED.
+    tokens files of `parts`, only the rows picked. Writes: PACKED, of a mixture with `pairs` PAIRED.
     """
     part = picks.column("part").to_numpy()
     row = picks.column("row").to_numpy()
@@ -112,13 +131,26 @@ def pack(
         here = np.flatnonzero(part == number)
         rows, inverse = np.unique(row[here], return_inverse=True)
         samples_path, tokens_path = parts[number]
-        ids = tables.take_rows(tokens_path, rows, columns=TOKENS.names)
+        ids = take_tokens(tokens_path, rows, pairs=pairs)
         media = tables.take_rows(samples_path, rows, columns=["images"])
         gathered.append(ids.append_column("images", media.column("images")))
         place[here] = start + inverse
         start += len(rows)
     pieces = pa.concat_tables(gathered).combine_chunks().take(pa.array(place))
     return packing.pack(pieces, encoding=encoding, seed=seed, in_order=in_order)
+
+
+def take_tokens(path: str, rows: np.ndarray, *, pairs: bool) -> pa.Table:
+    """Rows of TOKENS; with `pairs` of PAIRED_TOKENS, of which other components have null."""
+    held = pairs and "rejected" in tables.open_file(path).schema.names
+    found = tables.take_rows(path, rows, columns=(PAIRED_TOKENS if held else TOKENS).names)
+    absent = pa.nulls(len(found), pa.string())
+    return found.append_column("rejected", absent) if pairs and not held else found
+
+
+def packing_stage(*, pairs: bool) -> Stage:
+    """Pack, of a mixture with or without a source of pairs."""
+    return replace(STAGES["pack"], writes=PAIRED_WRITTEN) if pairs else STAGES["pack"]
 
 
 def cost(samples: str, rules: list[tuple[str, dict]], facts: FactFiles | None = None) -> pa.Table:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from tokenization import chat, prompts, templates
 from tokenization.images import grid
 from tokenization.prompts import Conversation
-from tokenization.schema import TOKENS, Encoding
+from tokenization.schema import PAIRED_TOKENS, TOKENS, Encoding
 from tokenization.vocab import (
     Vocab,
     image_ids,
@@ -55,6 +55,8 @@ class Row:
     duration: float | None
     defect: str | None
     tags: list[str]
+    rejected: str | None = None
+    """The answer that the last one was preferred to; it is no part of `conversation`."""
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
         *scalars, column("tags").to_pylist(), lengths(messages), lengths(images), strict=True
     ):
         conversation: Conversation = []
+        rejected = None
         number = 0
         for at in range(message, message + num_messages):
             said: list[str | int] = []
@@ -104,7 +107,10 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
                 else:
                     said.append(texts[here] or "")
             part += num_parts[at]
-            conversation.append((roles[at], said))
+            if roles[at] == "rejected":
+                rejected = "".join(map(str, said))
+            else:
+                conversation.append((roles[at], said))
         message += num_messages
         upto = image + num_images
         yield Row(
@@ -117,6 +123,7 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
             duration=duration,
             defect=defect,
             tags=tags or [],
+            rejected=rejected,
         )
         image = upto
 
@@ -275,6 +282,10 @@ def plan(row: Row, tools: EncodingTools) -> Plan:
     if any(max(cells) > tools.vocab.sides for cells in grids):
         return Plan(problem="grid_without_token")
     turns = row.conversation
+    if row.rejected is not None:  # whose question stays the last one
+        if said(turns[-1]).strip() == row.rejected.strip():
+            return Plan(problem="no_preference")
+        encoding = replace(encoding, shuffle_turns=False, max_turns=0, split_turns=0)
     if encoding.shuffle_turns or encoding.max_turns:
         order = _turn_order(row, encoding=encoding)
         turns = chat.chosen_turns(turns, order, encoding=encoding)
@@ -293,6 +304,26 @@ def plan(row: Row, tools: EncodingTools) -> Plan:
     if not any(learned for sequence in sequences for _, learned in sequence):
         return Plan(problem="nothing_learned")
     return Plan(grids=grids, sequences=sequences, splittable=splittable)
+
+
+def said(message: tuple[str, list[str | int]]) -> str:
+    """The text of a message."""
+    return "".join(part for part in message[1] if isinstance(part, str))
+
+
+def _rejected(row: Row, num_tokens: int, tools: EncodingTools) -> tuple[str | None, str | None]:
+    """(the rejected answer as it is kept, why it cannot stand in place of the last answer)."""
+    text, missing = row.rejected, tools.vocab.missing
+    if text is None:
+        return None, None
+    if missing and _lost_bytes([text], missing):
+        if tools.encoding.unrepresentable == "reject":
+            return None, "unrepresentable_text"
+        text = text.encode().translate(None, missing).decode(errors="ignore")
+    worse, better = map(len, tools.words.ids([f" {text}", f" {said(row.conversation[-1])}"]))
+    if num_tokens + worse - better > tools.encoding.seq_len >= num_tokens:
+        return None, "too_long"
+    return text, None
 
 
 def _lost_bytes(texts: list[str], missing: bytes) -> int:
@@ -339,10 +370,11 @@ def _image_ids(vocab_: Vocab, rows: int, cols: int) -> list[int]:
     return image_ids(vocab_, rows, cols).tolist()
 
 
-def _encoded(batch: pa.RecordBatch, tools: EncodingTools) -> pa.RecordBatch:
-    """TOKENS of one batch."""
+def _encoded(batch: pa.RecordBatch, tools: EncodingTools, schema: pa.Schema) -> pa.RecordBatch:
+    """TOKENS (of pairs: PAIRED_TOKENS) of one batch."""
     encoding = tools.encoding
-    plans = [plan(row, tools) for row in rows_of(batch)]
+    samples = list(rows_of(batch))
+    plans = [plan(row, tools) for row in samples]
     texts_of = [[w for seq in p.sequences for w, _ in seq if isinstance(w, str)] for p in plans]
     lost = [0] * len(plans)
     missing = tools.vocab.missing
@@ -353,6 +385,18 @@ def _encoded(batch: pa.RecordBatch, tools: EncodingTools) -> pa.RecordBatch:
                 plans[n], texts_of[n] = Plan(problem="unrepresentable_text"), []
     ids_of = iter(tools.words.ids([text for texts in texts_of for text in texts]))
     rows = [_assembled(p, ids_of, tools) for p in plans]
+    rejected: list[str | None] = [None] * len(plans)
+    for n, row in enumerate(samples):
+        if row.rejected is not None and plans[n].problem is None:
+            if "rejected" not in schema.names:
+                raise ValueError(
+                    f"sample {row.id} has a rejected answer, which would be lost: its source "
+                    f"{row.source!r} does not say pairs=True."
+                )
+            rejected[n], problem = _rejected(row, len(rows[n][0]), tools)
+            if problem:
+                plans[n] = Plan(problem=problem)
+                rows[n] = _assembled(plans[n], iter(()), tools)
     number = np.array([len(ids) for ids, _, _ in rows], dtype=np.int32)
     offsets = pa.array(np.concatenate([[0], np.cumsum(number)]), pa.int32())
     lists = lambda column: pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(column)))
@@ -369,16 +413,20 @@ def _encoded(batch: pa.RecordBatch, tools: EncodingTools) -> pa.RecordBatch:
         "splittable": [p.splittable for p in plans],
         "seq_lengths": [lengths for _, _, lengths in rows],
         "lost_bytes": lost,
+        "rejected": rejected,
     }
-    arrays = [pa.array(columns[f.name], f.type) for f in TOKENS]
-    return pa.RecordBatch.from_arrays(arrays, schema=TOKENS)
+    arrays = [pa.array(columns[f.name], f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def encode(samples: pa.Table, *, encoding: Encoding) -> pa.Table:
-    """TOKENS of a table of SAMPLE: the same rows in the same order.
+def encode(samples: pa.Table, *, encoding: Encoding, pairs: bool = False) -> pa.Table:
+    """TOKENS (of `pairs`: PAIRED_TOKENS) of a table of SAMPLE: the same rows in the same order.
 
-    Raises ValueError or FileNotFoundError for settings that cannot be met.
+    Raises ValueError or FileNotFoundError for settings that cannot be met, and ValueError for a
+    rejected answer where none is expected.
     """
     tools = encoding_tools(encoding)
+    schema = PAIRED_TOKENS if pairs else TOKENS
     batches = samples.select(_READS).to_batches(max_chunksize=BATCH)
-    return pa.Table.from_batches([_encoded(batch, tools) for batch in batches], schema=TOKENS)
+    made = [_encoded(batch, tools, schema) for batch in batches]
+    return pa.Table.from_batches(made, schema=schema)

@@ -6,6 +6,7 @@
 | num_tokens, num_crops, splittable         | seq_lengths, sample_ids: one per piece   |
 | seq_lengths (of samples that are split)   |                                          |
 | images (of SAMPLE)                        | images: bytes, path "<sample id>/<n>"    |
+| rejected, where there are pairs           | rejected: one per piece                  |
 
 What stays together is a sample, or one sequence of a splittable one.
 """
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 from tokenization.fit import fill_bound, least_rows, pack_rows, row_flops
 from tokenization.images import stored_bytes
 from tokenization.order import even_order, features_of, strata_of
-from tokenization.schema import PACKED, PACKED_WRITTEN, Encoding
+from tokenization.schema import PACKED_WRITTEN, PAIRED_WRITTEN, Encoding
 
 __all__ = ["fill_bound", "least_rows", "pack", "pack_rows", "row_flops", "sequences"]
 
@@ -233,8 +234,8 @@ def _rows_of(
 
 
 def pack(pieces: pa.Table, *, encoding: Encoding, seed: int, in_order: bool = False) -> pa.Table:
-    """PACKED rows of these samples, one row of `pieces` per copy, in an order in which every
-    stretch holds all subsets and crops evenly, else random.
+    """PACKED rows (of `pieces` with `rejected` PAIRED) of these samples, one row of `pieces` per
+    copy, in an order in which every stretch holds all subsets and crops evenly, else random.
 
     `in_order`: rows follow the order of `pieces`, but for the few samples that share a stretch of
     rows (`_stretches`). Under `pack: none` each sample (each sequence of a splittable one) is a
@@ -256,6 +257,9 @@ def pack(pieces: pa.Table, *, encoding: Encoding, seed: int, in_order: bool = Fa
     mask, _ = _flat(pieces["loss_mask"])
     grids = pieces["grids"].to_pylist()
     stored_images = _Images(pieces, encoding)
+    pairs = "rejected" in pieces.column_names
+    schema = PAIRED_WRITTEN if pairs else PACKED_WRITTEN
+    rejected = pieces["rejected"].to_pylist() if pairs else [None] * len(ids)
 
     def row_of(members: np.ndarray) -> dict[str, object]:
         sample = parts.sample[members].tolist()
@@ -274,11 +278,12 @@ def pack(pieces: pa.Table, *, encoding: Encoding, seed: int, in_order: bool = Fa
             "images": shown,
             "grids": cells,
             "sample_ids": [ids[row] for row in sample],
+            "rejected": [rejected[row] for row in sample],
         }
 
     batches = []
     for first in range(0, len(rows), ROWS_PER_BATCH):
         made = [row_of(members) for members in rows[first : first + ROWS_PER_BATCH]]
-        columns = [pa.array([row[field.name] for row in made], field.type) for field in PACKED]
-        batches.append(pa.RecordBatch.from_arrays(columns, schema=PACKED_WRITTEN))
-    return pa.Table.from_batches(batches, schema=PACKED_WRITTEN)
+        columns = [pa.array([row[field.name] for row in made], field.type) for field in schema]
+        batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema)

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(CONTENT))]))
-"""Roles are system, user, assistant, and `document` (raw text, no chat marks, every token learned).
+"""Roles are system, user, assistant, `document` (raw text, no chat marks, every token learned), and
+`rejected`: right before the last answer, the one that it was preferred to; it is not encoded.
 Content parts are `text` (with its text) and `image` (text null): the next image of `images`."""
 
 IMAGES = pa.list_(
@@ -92,7 +93,10 @@ TOKENS = pa.schema(
 )
 """A `problem` is the `defect` that ingest found, or one of unknown_role, mixed_document,
 more_placeholders_than_images, more_images_than_placeholders, no_image_token, grid_without_token,
-unrepresentable_text, template_refuses, nothing_learned."""
+unrepresentable_text, template_refuses, nothing_learned; of a rejected answer no_preference (it says
+the same) and too_long (with it the sample does not fit a row)."""
+PAIRED_TOKENS = TOKENS.append(pa.field("rejected", pa.string()))
+"""TOKENS of a source of pairs: and the rejected answer; null where there is none."""
 
 PACKED = pa.schema(
     [
@@ -119,6 +123,13 @@ _LIST_OF = {
 FEATURES = {name: {"feature": feature, "_type": "List"} for name, feature in _LIST_OF.items()}
 PACKED_WRITTEN = PACKED.with_metadata({"huggingface": json.dumps({"info": {"features": FEATURES}})})
 """PACKED with the metadata by which `datasets` (4 and later) shows `images` as images."""
+PAIRED = PACKED.append(pa.field("rejected", pa.list_(pa.string())))
+"""PACKED of a mixture with a source of pairs: per sample its rejected answer, null where it has
+none; `input_ids` hold the conversation that ends with the chosen one."""
+_REJECTED = {"rejected": {"feature": _LIST_OF["sample_ids"], "_type": "List"}}
+PAIRED_WRITTEN = PAIRED.with_metadata(
+    {"huggingface": json.dumps({"info": {"features": FEATURES | _REJECTED}})}
+)
 
 
 LATER = {"identity": "where_changed"}

@@ -41,7 +41,9 @@ def configs(made: Mapping[str, Any]) -> list[dict[str, Any]]:
     has = {(split, line["document"]) for split, lines in made["splits"].items() for line in lines}
     kinds: list[tuple[str, str, tuple[bool, ...]]]
     kinds = [("default", "shards/{}-*.tar", (False, True))]
-    if made["format"] == "messages":
+    if made["format"] == "preferences":
+        kinds = [("default", "preferences/{}-*.parquet", (False,))]
+    elif made["format"] == "messages":
         kinds = [
             ("default", "messages/{}-*.parquet", (False,)),
             ("documents", "documents/{}-*.parquet", (True,)),

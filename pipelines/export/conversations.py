@@ -45,6 +45,8 @@ class Record:
     num_learned: int
     whole: bool
     """False: a part of a raw document, at whose ends a character may have been cut."""
+    rejected: str | None = None
+    """Of a pair, the answer that the last one was preferred to."""
 
     @property
     def is_document(self) -> bool:
@@ -104,7 +106,8 @@ def records_of(
     crops = np.array([rows * cols + 1 for rows, cols in grids], np.int64)
     ends = np.cumsum(crops) * tools.vocab.tokens_per_crop
     start = taken = 0
-    for name, length in zip(row["sample_ids"], row["seq_lengths"], strict=True):
+    others = row.get("rejected") or [None] * len(row["sample_ids"])
+    for name, length, other in zip(row["sample_ids"], row["seq_lengths"], others, strict=True):
         here = slice(start, start + length)
         images = int((ids[: start + length] == tools.vocab.image).sum()) if grids else 0
         upto = int(np.searchsorted(ends, images, side="right"))
@@ -127,6 +130,7 @@ def records_of(
             num_tokens=int(length),
             num_learned=int(mask[here].sum()),
             whole=whole,
+            rejected=other,
         )
         start, taken = start + length, upto
 

@@ -1,10 +1,12 @@
-"""One shard's records as a file of another trainer: rows of `messages` in Parquet, or a tar.
+"""One shard's records as a file of another trainer: rows of `messages` or of pairs in Parquet, or
+a tar.
 
-| format     | file                      | a record is                                             |
-|------------|---------------------------|---------------------------------------------------------|
-| messages   | messages/SPLIT-N.parquet  | a row: messages, images, image_seconds, id, component.. |
-|            | documents/SPLIT-N.parquet | a row: text, id, component.. of raw documents           |
-| webdataset | shards/SPLIT-N.tar        | KEY.json with the same, beside KEY.0.jpg KEY.1.png ...  |
+| format      | file                        | a record is                                          |
+|-------------|-----------------------------|------------------------------------------------------|
+| messages    | messages/SPLIT-N.parquet    | a row: messages, images, image_seconds, id, subset.. |
+|             | documents/SPLIT-N.parquet   | a row: text, id, component.. of raw documents        |
+| webdataset  | shards/SPLIT-N.tar          | KEY.json with the same, beside KEY.0.jpg KEY.1.png.. |
+| preferences | preferences/SPLIT-N.parquet | a row, if it is a pair: prompt, chosen, rejected, .. |
 
 `content: parts` are the typed parts of transformers, TRL and axolotl; `text` is one string with
 `<image>` at the place of each image, as LLaMA-Factory and ms-swift take it. Equal records give
@@ -14,7 +16,7 @@ equal bytes, and a file appears whole or not at all.
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
@@ -26,7 +28,7 @@ from pipelines.export.conversations import Record
 from pipelines.sources.webdataset import STILLS
 from tokenization.images import open_image
 
-FORMATS = ("messages", "webdataset")
+FORMATS = ("messages", "webdataset", "preferences")
 CONTENTS = ("parts", "text")
 PLACE = "<image>"
 LITERAL = "<image >"
@@ -44,25 +46,38 @@ _VALUE = {
 }
 ORIGIN = [("id", pa.string()), ("component", pa.string()), ("subset", pa.string())]
 ORIGIN_FEATURES = {name: _VALUE["string"] for name, _ in ORIGIN}
-PART = {"type": _VALUE["string"], "text": _VALUE["string"]}
+STRING = _VALUE["string"]
+PARTS = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
+PARTS_FEATURE = {"feature": {"type": STRING, "text": STRING}, "_type": "List"}
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def messages_schema(content: str) -> pa.Schema:
     """Of messages/*.parquet, with the features by which `datasets` shows images."""
-    parts = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))
-    held = parts if content == "parts" else pa.string()
-    of_content: Any = {"feature": PART, "_type": "List"} if content == "parts" else _VALUE["string"]
+    held, of_content = (PARTS, PARTS_FEATURE) if content == "parts" else (pa.string(), STRING)
+    return schema_of(["messages"], held, of_content)
+
+
+def preferences_schema() -> pa.Schema:
+    """Of preferences/*.parquet: conversations, in the columns that TRL asks for."""
+    return schema_of(["prompt", "chosen", "rejected"], PARTS, PARTS_FEATURE)
+
+
+def schema_of(names: Sequence[str], content: pa.DataType, feature: Any) -> pa.Schema:
+    """Columns of messages, whose content is of this type, then images, and where they are from."""
     features = {
-        "messages": {"feature": {"role": _VALUE["string"], "content": of_content}, "_type": "List"},
+        **{
+            name: {"feature": {"role": STRING, "content": feature}, "_type": "List"}
+            for name in names
+        },
         "images": {"feature": {"_type": "Image"}, "_type": "List"},
         "image_seconds": {"feature": _VALUE["float"], "_type": "List"},
         **ORIGIN_FEATURES,
-        "modality": _VALUE["string"],
+        "modality": STRING,
     }
-    message = pa.struct([("role", pa.string()), ("content", held)])
+    message = pa.struct([("role", pa.string()), ("content", content)])
     fields = [
-        ("messages", pa.list_(message)),
+        *((name, pa.list_(message)) for name in names),
         ("images", pa.list_(IMAGE)),
         ("image_seconds", pa.list_(pa.float32())),
         *ORIGIN,
@@ -101,6 +116,14 @@ def messages_of(record: Record, content: str) -> list[dict[str, Any]]:
         }
         for role, parts in record.conversation
     ]
+
+
+def pair_of(record: Record) -> dict[str, list[dict[str, Any]]]:
+    """The prompt of a pair, and both answers, as messages."""
+    assert record.rejected is not None
+    *prompt, chosen = messages_of(record, "parts")
+    other = {"role": "assistant", "content": [{"type": "text", "text": record.rejected}]}
+    return {"prompt": prompt, "chosen": [chosen], "rejected": [other]}
 
 
 def as_text(part: str | int) -> str:
@@ -199,6 +222,15 @@ def write_messages(records: Iterable[Record], root: str, name: str, *, content: 
             add_conversation(conversations, record, content)
 
 
+def write_preferences(records: Iterable[Record], root: str, name: str) -> None:
+    """preferences/NAME.parquet holds the records that are pairs."""
+    path = file_of(root, name, format="preferences")
+    with parquet(path, preferences_schema()) as table:
+        for record in records:
+            if record.rejected is not None:
+                add_row(table, record, pair_of(record))
+
+
 def write_table(records: Iterable[Record], path: str) -> None:
     """The Parquet file holds the records, raw documents too, as typed parts."""
     with parquet(path, messages_schema("parts")) as table:
@@ -208,9 +240,14 @@ def write_table(records: Iterable[Record], path: str) -> None:
 
 def add_conversation(table: Table, record: Record, content: str) -> None:
     """One more row: messages, images, and where they are from."""
+    add_row(table, record, {"messages": messages_of(record, content)})
+
+
+def add_row(table: Table, record: Record, said: dict[str, Any]) -> None:
+    """One more row: what is said, the images, and where they are from."""
     table.add(
         {
-            "messages": messages_of(record, content),
+            **said,
             "images": [{"bytes": image, "path": None} for image in record.images],
             "image_seconds": record.seconds,
             **origin(record),
@@ -246,8 +283,8 @@ def write_webdataset(records: Iterable[Record], root: str, name: str) -> None:
 
 def file_of(root: str, name: str, *, format: str) -> str:
     """The file that a shard becomes; there, its export is done."""
-    if format == "messages":
-        return tables.join(root, "messages", f"{name}.parquet")
+    if format != "webdataset":
+        return tables.join(root, format, f"{name}.parquet")
     return tables.join(root, "shards", f"{name}.tar")
 
 

@@ -1,6 +1,7 @@
-"""A finished mixture for another trainer: `export DIR output=FOLDER format=messages|webdataset`.
+"""A finished mixture for another trainer: `export DIR output=FOLDER format=NAME`.
 
     DIR --records, shard by shard--> FOLDER/messages/SPLIT-N.parquet | FOLDER/shards/SPLIT-N.tar
+                                     | FOLDER/preferences/SPLIT-N.parquet
                                      FOLDER/README.md mixture.yaml, and export.json, written last
 
 Samples stand as often, in the order and in the split in which the shards hold them. The same
@@ -26,6 +27,7 @@ from pipelines.export.files import (
     documents_of,
     file_of,
     write_messages,
+    write_preferences,
     write_table,
     write_webdataset,
 )
@@ -65,6 +67,7 @@ def export(
     """
     check_words(format=format, content=content)
     mixture = open_finished(folder)
+    check_pairs(mixture, format=format)
     claim(output, export_of(mixture, format=format, content=content))
     return write(mixture, output, format=format, content=content)
 
@@ -84,8 +87,23 @@ def check_words(*, format: str, content: str) -> None:
         raise ValueError(f"format={format}: expected one of {', '.join(FORMATS)}.")
     if content not in CONTENTS:
         raise ValueError(f"content={content}: expected one of {', '.join(CONTENTS)}.")
-    if format == "webdataset" and content != "parts":
-        raise ValueError("content=text: of format=messages alone; a tar's JSON has typed parts.")
+    if format != "messages" and content != "parts":
+        raise ValueError(f"content={content}: of format=messages alone; {format} has typed parts.")
+
+
+def check_pairs(mixture: Finished, *, format: str) -> None:
+    """Raises ValueError where pairs are asked for and the mixture has none."""
+    shard = next((name for names in mixture.shards.values() for name in names), None)
+    if format != "preferences" or shard is None:
+        return
+    if "rejected" not in tables.open_file(mixture.path(shard)).schema.names:
+        components = ", ".join(mixture.recipe["mixture"]["components"])
+        raise ValueError(
+            f"format=preferences: {mixture.folder} has no pairs of answers (components: "
+            f"{components}).\nway out: format=messages, or build of a source of pairs: "
+            "preferences, rlaif_v, ..., or a table with columns: {chosen: ..., rejected: ...} "
+            "(docs/align.md)."
+        )
 
 
 def export_of(mixture: Finished, *, format: str, content: str) -> dict[str, Any]:
@@ -125,13 +143,17 @@ def write(
     returns what is in them.
     """
     parts: list[pl.DataFrame] = []
-    altered = 0
+    altered = left_out = 0
     with opened_tools(mixture) as tools:
         about = about_shards(mixture)
         names = [(split, n) for split, of in mixture.shards.items() for n in of if n in about]
         for number, (split, shard) in enumerate(names, 1):
             name, here = shard.removesuffix(".arrow"), about[shard]
             found = counted(mixture, shard, here, split=split, vocab=tools.vocab)
+            if format == "preferences":
+                left_out += int(found.filter(~pl.col("pair"))["samples"].sum())
+                found = found.filter("pair")
+            found = found.drop("pair")
             wanted = [file_of(output, name, format=format)]
             if format == "messages" and found["document"].any():
                 wanted.append(documents_of(output, name))
@@ -139,6 +161,8 @@ def write(
                 there = records(mixture, shard, here, tools)
                 if format == "messages":
                     write_messages(there, output, name, content=content)
+                elif format == "preferences":
+                    write_preferences(there, output, name)
                 else:
                     write_webdataset(there, output, name)
                 log(f"{number} of {len(names)}: {wanted[0]}")
@@ -147,6 +171,8 @@ def write(
     counts = summed(parts)
     made = {**export_of(mixture, format=format, content=content), "splits": counts}
     made["altered"] = altered
+    if format == "preferences":
+        made["left_out"] = left_out
     made["rebuilt_otherwise"] = rebuilt_otherwise(mixture, pl.concat(parts), format=format)
     for reason in made["rebuilt_otherwise"]:
         log(f"mixture.yaml of the export builds other shards than these: {reason}")
@@ -192,10 +218,12 @@ def first_of(found: Iterator[Record]) -> Iterator[Record]:
 def counted(
     mixture: Finished, shard: str, about: pl.DataFrame, *, split: str, vocab: Vocab
 ) -> pl.DataFrame:
-    """{split, component, document, samples, tokens, cut} of a shard's sequences, from its columns;
-    `cut`: how many do not end a raw document.
+    """{split, component, document, pair, samples, tokens, cut} of a shard's sequences, from its
+    columns; `cut`: how many do not end a raw document.
     """
-    columns = tables.read(mixture.path(shard), columns=["sample_ids", "seq_lengths", "input_ids"])
+    path, names = mixture.path(shard), ["sample_ids", "seq_lengths", "input_ids"]
+    paired = "rejected" in tables.open_file(path).schema.names
+    columns = tables.read(path, columns=[*names, "rejected"] if paired else names)
     flat = {
         name: pl.Series(pl.from_arrow(columns[name])).explode() for name in columns.column_names
     }
@@ -204,11 +232,17 @@ def counted(
     document = ids[ends - lengths] != vocab.begin
     cut = document & (ids[ends - 1] != vocab.document_end)
     sequences = pl.DataFrame(
-        {"id": flat["sample_ids"], "tokens": lengths, "document": document, "cut": cut}
+        {
+            "id": flat["sample_ids"],
+            "tokens": lengths,
+            "document": document,
+            "pair": flat["rejected"].is_not_null() if paired else False,
+            "cut": cut,
+        }
     )
     return (
         sequences.join(about.select("id", pl.col("component").cast(pl.String)), on="id")
-        .group_by("component", "document")
+        .group_by("component", "document", "pair")
         .agg(samples=pl.len(), tokens=pl.col("tokens").sum(), cut=pl.col("cut").sum())
         .with_columns(split=pl.lit(split))
     )
@@ -265,7 +299,7 @@ def rebuilding_mixture(
     encoding = {**resolved["encoding"], **PLAIN}
     if encoding.get("images") == "fitted":
         encoding |= {"images": "original", "upscale": False}
-    source = {"source": "messages", "data": "./messages/train-*.parquet"}
+    source = {"source": format, "data": f"./{format}/train-*.parquet"}
     if format == "webdataset":
         source = {"source": "webdataset", "data": "./shards/train-*.tar"}
     components: dict[str, Any] = {"conversations": {**source, "placeholders": "literal"}}

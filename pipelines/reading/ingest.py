@@ -22,6 +22,7 @@ is an exception, with the part and the row in its note.
 | decoder_crash                      | it ended its process                                     |
 | too_many_pixels, _bytes, _pages    | beyond the bounds                                        |
 | missing_answer, ambiguous_answer   | of a table: none; one that fits different choices        |
+| no_preference                      | of a pair: both answers are the same, or rated alike     |
 | truncated_file                     | a compressed file breaks off; one line stands for it     |
 """
 

@@ -56,6 +56,7 @@ MEANINGS = {
     "placeholder_mismatch": "Placeholders in the text and media of the row do not come out even.",
     "missing_answer": "The row has no answer, or an empty one.",
     "ambiguous_answer": "The answer fits different choices of the row.",
+    "no_preference": "The chosen and the rejected answer are the same, or rated alike.",
     "truncated_file": "The file breaks off in the middle.",
     "wrong_schema": "A cell of the row is not of the type that its source has there.",
     "broken_json": "The row is no JSON.",

@@ -54,6 +54,8 @@ COLUMNS = {
     "grids": ("sc:Text", "Per image, rows and columns of crops; (0, 0): the global view alone."),
     "sample_ids": ("sc:Text", "Per sample, the row of the repository it came from."),
 }
+REJECTED = ("sc:Text", "Per sample, the answer that its last one was preferred to, or null.")
+"""Of the column `rejected`, where a source is of pairs."""
 ENCODINGS = {"arrow": "application/vnd.apache.arrow.file", "parquet": "application/x-parquet"}
 
 
@@ -63,6 +65,8 @@ def croissant(
     """The dataset's metadata as JSON-LD; `url` is its page, `repo` its ORG/NAME."""
     # Longer than a screen: one literal, in the order of the standard.
     splits = [split for split in ("train", "val") if stats["packing"][split]["rows"]]
+    pairs = any(source.get("pairs") for source in recipe["sources"].values())
+    columns = COLUMNS | {"rejected": REJECTED} if pairs else COLUMNS
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -117,7 +121,7 @@ def croissant(
                             "extract": {"column": column},
                         },
                     }
-                    for column, (kind, description) in COLUMNS.items()
+                    for column, (kind, description) in columns.items()
                 ],
             }
             for split in splits

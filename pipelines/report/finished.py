@@ -98,9 +98,10 @@ class Finished:
 
     def rows(self, shard: str, rows: Iterable[int]) -> list[dict[str, Any]]:
         """Packed rows of a shard, in ascending order of row."""
-        found = tables.take_rows(
-            self.path(shard), np.array(sorted(rows), np.int64), columns=PACKED_COLUMNS
-        )
+        path = self.path(shard)
+        there = tables.open_file(path).schema.names
+        columns = [name for name in (*PACKED_COLUMNS, "rejected") if name in there]
+        found = tables.take_rows(path, np.array(sorted(rows), np.int64), columns=columns)
         return list(found.to_pylist())
 
     def find(self, sample: str) -> list[tuple[str, int]]:

@@ -297,6 +297,7 @@ def piece_view(
         "learned": piece.num_learned,
         "copies": line["copies"],
         "spans": spans,
+        "rejected": piece.rejected,
     }
 
 

@@ -47,6 +47,8 @@ class SampleView:
     spans: tuple[Span, ...]
     num_tokens: int
     num_learned: int
+    rejected: str | None = None
+    """Of a pair, the answer that its last one was preferred to: no part of the row's tokens."""
 
 
 def sample_views(
@@ -60,11 +62,17 @@ def sample_views(
         ids, [i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special]
     )
     found, start = [], 0
-    for sample, length in zip(row["sample_ids"], row["seq_lengths"], strict=True):
+    rejected = row.get("rejected") or [None] * len(row["sample_ids"])
+    for sample, length, other in zip(row["sample_ids"], row["seq_lengths"], rejected, strict=True):
         here = slice(start, start + length)
-        spans = tuple(_spans(ids[here], mask[here], owner[here], special[here], tokenizer))
         found.append(
-            SampleView(id=sample, spans=spans, num_tokens=length, num_learned=int(mask[here].sum()))
+            SampleView(
+                id=sample,
+                spans=tuple(_spans(ids[here], mask[here], owner[here], special[here], tokenizer)),
+                num_tokens=length,
+                num_learned=int(mask[here].sum()),
+                rejected=other,
+            )
         )
         start += length
     return found

@@ -119,6 +119,8 @@ def piece_text(piece: SampleView, row: dict[str, Any], *, color: bool) -> str:
             shown.append(colour_text(visible_text(span.text), "special", color=color))
         else:
             shown.append(visible_text(span.text))
+    if piece.rejected is not None:
+        shown.append(f"\nRejected: {visible_text(piece.rejected)}")
     return "".join(shown)
 
 

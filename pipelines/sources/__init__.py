@@ -28,6 +28,7 @@ from pipelines.sources import (  # importing an adapter registers it
     mathwriting,  # noqa: F401
     messages,  # noqa: F401
     moviechat,  # noqa: F401
+    preferences,  # noqa: F401
     sharegpt4video,  # noqa: F401
     table,  # noqa: F401
     texts,  # noqa: F401
@@ -61,4 +62,6 @@ def describe(about: Source) -> dict[str, Any]:
         "citation": about.citation,
         "version": about.version,
     }
+    if about.pairs:
+        found["pairs"] = True
     return {**found, "columns": dict(about.columns_of)} if about.columns_of else found

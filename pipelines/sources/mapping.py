@@ -41,6 +41,8 @@ ALIASES = {
 COLUMNS = (
     "question",
     "answer",
+    "chosen",
+    "rejected",
     "choices",
     "fields",
     "messages",
@@ -52,6 +54,7 @@ COLUMNS = (
 SETTINGS = ("roles", "ratings", "answer_is", "answer_as", "placeholder", "without_media", "unpack")
 KEYS = (*MEDIA, *COLUMNS, "prompt", *SETTINGS)
 FORMS: Mapping[str, tuple[str, ...]] = {
+    "chosen": ("rejected", "question", "prompt", "without_media", "placeholder"),
     "messages": ("roles", "without_media", "placeholder"),
     "text": (),
     "caption": ("prompt", "without_media"),
@@ -167,6 +170,7 @@ def of_table(about: Source, stated: Mapping[str, Any], where: str) -> Source:
         adapter=partial(sample_of, mapping=mapping),
         columns_of=stated,
         mapped=mapped,
+        pairs=mapping.chosen is not None,
         media_columns=tuple(one.path.partition(".")[0] for one in mapped if one.key in MEDIA),
     )
 
@@ -187,6 +191,8 @@ def parse_mapping(stated: Mapping[str, Any], where: str) -> TableMapping:
             f"{where}: no answer is mapped{f' to {asked[0]}' if asked else ''}, so that nothing "
             f"would be learned. Expected one of {', '.join(FORMS)}."
         )
+    if form == "chosen" and "rejected" not in given:
+        raise ValueError(f"{where}: chosen without rejected: it is preferred to nothing.")
     allowed = {form, *FORMS[form], *ANYWHERE, *MEDIA}
     for key in given:
         if key not in allowed:
@@ -203,13 +209,14 @@ def parse_mapping(stated: Mapping[str, Any], where: str) -> TableMapping:
             )
         if "answer" not in given:
             raise ValueError(f"{where}: choices without an answer: nothing would be learned.")
-    if form == "fields" and "question" in given and "prompt" in given:
+    if form in ("fields", "chosen") and "question" in given and "prompt" in given:
         raise ValueError(f"{where}: question and prompt are both there; state one of them.")
     if form == "text" and any(key in given for key in MEDIA):
         raise ValueError(f"{where}: a raw document (`text`) has no media; did you mean caption?")
     parsers: dict[str, Callable[[Any, str], Any]] = {
         "question": texts, "answer": texts, "prompt": prompts, "caption": text, "text": text,
-        "system": text, "gold": text, "choices": paths, "unpack": paths, "fields": fields,
+        "system": text, "gold": text, "chosen": text, "rejected": text, "choices": paths,
+        "unpack": paths, "fields": fields,
         "roles": roles, "ratings": ratings, "placeholder": placeholder,
         "answer_is": partial(one_of, known=ANSWER_IS),
         "answer_as": partial(one_of, known=("letter", "text", "both")),
@@ -252,14 +259,20 @@ def columns_in(mapping: TableMapping) -> tuple[Mapped, ...]:
     for key in ("question", "answer", "prompt"):
         several = getattr(mapping, key)
         for one in several:
-            kinds = SAID if one.column and key == "answer" else PLAIN | {"bytes"}
+            pair = key == "question" and mapping.chosen is not None  # or messages, as in TRL's rows
+            kinds = SAID if one.column and (key == "answer" or pair) else PLAIN | {"bytes"}
             names = one.without(tuple(given)) if key != "answer" else one.paths
-            add(key, names, kinds, inside=ANSWER_KEYS, needed=len(several) == 1)
+            inside = ROLE_KEYS if pair else ANSWER_KEYS
+            add(key, names, kinds, inside=inside, needed=len(several) == 1)
     for key in ("caption", "text", "system", "gold"):
         one = getattr(mapping, key)
         if one is not None:
             needed = key in ("caption", "text")
             add(key, one.paths, SAID, inside=ANSWER_KEYS, needed=needed)
+    for key in ("chosen", "rejected"):
+        one = getattr(mapping, key)
+        if one is not None:
+            add(key, one.paths, SAID, inside=ROLE_KEYS, needed=True)
     add("choices", mapping.choices, PLAIN | {"mapping"}, needed=len(mapping.choices) == 1)
     add("fields", tuple(mapping.fields.values()), SAID, inside=ANSWER_KEYS)
     speaks = (mapping.role.partition(".")[0],) if mapping.role else (*ROLE_KEYS, "user")

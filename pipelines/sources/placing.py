@@ -93,7 +93,7 @@ def pieces_of(turn: Turn, *, literal: bool) -> Iterator[Piece]:
             yield part
             continue
         texts = PLACEHOLDER.split(part)  # text, kind, text, kind, ..., text
-        if len(texts) > 1 and turn.role == "assistant":
+        if len(texts) > 1 and turn.role in ("assistant", "rejected"):
             raise Defect("placeholder_mismatch", f"<{texts[1]}> in an answer")
         yield texts[0]
         for kind, text in zip(texts[1::2], texts[2::2], strict=True):

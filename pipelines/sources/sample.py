@@ -110,7 +110,9 @@ Content = str | Medium | Next | At | Named
 
 @dataclass(frozen=True)
 class Turn:
-    """Who speaks (system, user, assistant; document: raw text), and what, in reading order."""
+    """Who speaks (system, user, assistant; document: raw text; rejected: right before the last
+    answer, the one that it was preferred to), and what, in reading order.
+    """
 
     role: str
     content: tuple[Content, ...]
@@ -226,6 +228,8 @@ class Source:
     """At most, so that a part is seconds of work."""
     by_config: bool = False
     """Files are found as `datasets` finds them, by configs and splits, not by globs."""
+    pairs: bool = False
+    """Its samples may have a rejected answer (preferences.py)."""
     columns_of: Mapping[str, Any] = field(default_factory=dict)
     """The `columns:` of the component that is read, as it states them."""
     mapped: tuple[Mapped, ...] = ()

@@ -7,6 +7,8 @@
 | question       | a column, a template, or several: a list is a question for each turn       |
 | prompt         | the question where it is the same for all rows; of several one is chosen   |
 | answer         | the same; a list beside one question: the answer that stands there most    |
+| chosen,        | two answers, of which the first is preferred, as texts or messages         |
+| rejected       | (preferences.py); they may bring their conversation along                  |
 | choices        | a column of lists, or several columns of one choice each (choices.py)      |
 | fields         | columns of which each is a question (`What is the {field}?`) and its answer|
 | messages       | a conversation: {role, content}, {from, value}, {user, assistant}, texts,  |
@@ -31,6 +33,7 @@ from pipelines.sources.finevision import KINDS
 from pipelines.sources.llava import ROLES
 from pipelines.sources.messages import chat
 from pipelines.sources.paths import Text, filled, value_at
+from pipelines.sources.preferences import TAGS, prompt_of, turns_of_pair
 from pipelines.sources.sample import (
     At,
     Content,
@@ -62,6 +65,8 @@ class TableMapping:
     question: tuple[Text, ...] = ()
     prompt: tuple[Text, ...] = ()
     answer: tuple[Text, ...] = ()
+    chosen: Text | None = None
+    rejected: Text | None = None
     choices: tuple[str, ...] = ()
     fields: Mapping[str, str] = field(default_factory=dict)
     """What `{field}` calls it -> column."""
@@ -119,10 +124,15 @@ def sample_of(row: Mapping[str, Any], *, mapping: TableMapping) -> Sample:
     return Sample(
         turns=turns,
         waiting=waiting,
-        tags=("caption",) if mapping.caption is not None else (),
+        tags=tags_of(mapping),
         ratings=ratings_of(row, mapping.ratings),
         answer=gold_of(row, mapping),
     )
+
+
+def tags_of(mapping: TableMapping) -> tuple[str, ...]:
+    """What kind of samples its rows are."""
+    return TAGS if mapping.chosen is not None else ("caption",) if mapping.caption else ()
 
 
 def media_of(row: Mapping[str, Any], mapping: TableMapping) -> tuple[Medium, ...]:
@@ -142,6 +152,8 @@ def turns_of(
     row: Mapping[str, Any], mapping: TableMapping, waiting: Sequence[Medium]
 ) -> tuple[Turn, ...]:
     """The turns of the row, in the one form that the mapping has."""
+    if mapping.chosen is not None:
+        return pair_of_answers(row, mapping)
     if mapping.messages:
         return turns_of_messages(value_at(row, mapping.messages), mapping)
     if mapping.text is not None:
@@ -175,7 +187,7 @@ def question_of(row: Mapping[str, Any], mapping: TableMapping, **given: Any) -> 
 
 def answer_of(row: Mapping[str, Any], mapping: TableMapping) -> Any:
     """What the row has as its answer or answers."""
-    answers = (*mapping.answer, *([mapping.caption] if mapping.caption else []))
+    answers = (*mapping.answer, *(one for one in (mapping.caption, mapping.chosen) if one))
     return several(answers, row) if answers else None
 
 
@@ -197,6 +209,19 @@ def turns_of_answers(row: Mapping[str, Any], mapping: TableMapping) -> tuple[Tur
     if not turns:
         raise Defect("missing_answer", "question and answer are empty")
     return tuple(turns)
+
+
+def pair_of_answers(row: Mapping[str, Any], mapping: TableMapping) -> tuple[Turn, ...]:
+    """The turns of a question, if one is mapped, and of two answers to it."""
+    assert mapping.chosen is not None
+    assert mapping.rejected is not None
+    asked = question_of(row, mapping) if mapping.question or mapping.prompt else None
+    prompt = prompt_of(cells.literal(asked, "question"), "question")
+    chosen, rejected = (
+        cells.literal(filled(text, row), name)
+        for text, name in ((mapping.chosen, "chosen"), (mapping.rejected, "rejected"))
+    )
+    return turns_of_pair(prompt, chosen, rejected)
 
 
 def pair_of(question: Any, answer: str, name: str) -> tuple[Turn, Turn]:
@@ -353,7 +378,7 @@ def with_places(turn: Turn, placeholder: re.Pattern[str]) -> Turn:
             continue
         at = 0
         for match in placeholder.finditer(part):
-            if turn.role == "assistant":
+            if turn.role in ("assistant", "rejected"):
                 raise Defect("placeholder_mismatch", "the mark of an image in an answer")
             content.append(part[at : match.start()])
             number = match[1] if placeholder.groups else ""

@@ -20,6 +20,10 @@ TABLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         [{"a": IMAGE, "b": None,
           "qa": [{"question": "Q", "answer": {"text": ["A"], "answer_start": [1]}}] * 2}],
     ),
+    "table of pairs": (
+        {"image": "image", "question": "q", "chosen": "good", "rejected": "bad"},
+        [{"image": IMAGE, "q": "What?", "good": "This.", "bad": "That."}],
+    ),
     "table of choices": (
         {"images": "image", "question": "q", "choices": "options", "answer": "right"},
         [{"image": "a.png", "q": "Which?", "options": ["x", "y"], "right": 1},

@@ -54,8 +54,16 @@ def pdf() -> bytes:
     return buffer.getvalue()
 
 
+OTHER = {"role": "assistant", "content": "Another answer."}
+RATED_ANSWERS = [
+    {"annotations": {"Helpfulness": {"Rating": r, "Rationale": "R"}}, "model": "m", "response": r}
+    for r in ("4", "2")
+]
+
+
 def rows() -> dict[str, list[Any]]:
     """Source -> valid rows of each of its forms."""
+    # Longer than a screen: a list of the rows of every source.
     image, pairs = cell(png()), qa(("Q1", "A1"), ("Q2", "A2"))
     llava = asked("<image>\nWhat?", image="a.png")
     film = asked("<video>\nWhat?", video="v.mp4")
@@ -106,6 +114,16 @@ def rows() -> dict[str, list[Any]]:
             {"prompt": "Q", "completion": "A", "images": ["a.png"]},
             {"prompt": TALK[:1], "completion": TALK[1:], "images": ["a.png"]},
         ],
+        "preferences": [
+            {"prompt": "Q", "chosen": "A", "rejected": "B", "images": ["a.png"]},
+            {"prompt": TALK[:1], "chosen": TALK[1:], "rejected": [OTHER], "images": ["a.png"]},
+            {"chosen": TALK, "rejected": [TALK[0], OTHER], "images": ["a.png"]},
+            {"messages": TALK, "rejected_response": "B", "images": ["a.png"]},
+        ],
+        "rlaif_v": [{"image": image, "question": "Q", "chosen": "A", "rejected": "B"}],
+        "rlhf_v": [{"image": image, "text": '{"question": "Q", "chosen": "A", "rejected": "B"}'}],
+        "vlfeedback": [{"img_path": "a.png", "prompt": "Q", "completions": RATED_ANSWERS}],
+        "mmpr": [{"image": "a.png", "question": "Q", "chosen": "A", "rejected": "B"}],
         "documents": [{"text": "A text."}, {"content": "A text."}],
         "imagefolder": [
             {"file_name": "a.png", "text": "T"},
