@@ -58,7 +58,7 @@ FLOORS = {
         ("search",),  # which ratios are tried, and what they show
         ("ablation",),  # runs with identity, arms times seeds
         ("cluster",),
-        ("loop", "average"),
+        ("loop", "average", "align"),
         ("evaluation.measure",),  # a saved checkpoint is measured, and told of
         ("monitoring.reporter",),
         ("inputs",),  # all that a run reads, opened before its first step
@@ -80,7 +80,12 @@ FLOORS = {
 """From the top down, by the longest name that fits."""
 SITES = {
     "ray": {"pipelines/engine/runner.py", "trainer/cluster.py"},
-    "datasets": {"pipelines/finished_mixture.py", "pipelines/reading/hub.py"},
+    "datasets": {
+        "pipelines/finished_mixture.py",
+        "pipelines/reading/hub.py",
+        "trainer/align/with_trl.py",
+    },
+    "trl": {"trainer/align/with_trl.py"},
     "decord": {"pipelines/media/by_decord.py"},
     "av": {"pipelines/media/video.py"},
     "datatrove": {"filters/datatrove.py"},

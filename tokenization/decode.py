@@ -1,15 +1,16 @@
 """Ids back to the conversation that they were made of: what `chat.pieces_of` and `image_ids` do,
 undone exactly. Only SmolVLM's own rendering (`chat_template: smolvlm`) can be undone.
 
-    ids, grids --conversation_of--> [(role, [text | number of an image, ...]), ...]
+    ids, grids   --conversation_of--> [(role, [text | number of an image, ...]), ...]
+    a packed row --sequences_of-----> Decoded: the same of each of its sequences, and its images
 
 A conversation that is given back makes the same ids again, or it is not given back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,6 +41,73 @@ class DecodingTools:
     plain: "Tokenizer"
     labels: dict[str, tuple[int, ...]]
     """Role -> the ids of its name and colon."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Decoded:
+    """One sequence of a packed row: a sample, or a part of one that was split."""
+
+    id: str
+    """Of the sample."""
+    ids: np.ndarray
+    mask: np.ndarray
+    """True where learned."""
+    conversation: Conversation
+    whole: bool
+    """False: a part of a raw document, at whose ends a character may have been cut."""
+    images: list[bytes]
+    """As stored."""
+    grids: list[tuple[int, int]]
+    rejected: str | None
+    """Of a pair, the answer that the last one was preferred to."""
+
+
+def sequences_of(
+    row: Mapping[str, Any], tools: "DecodingTools", *, where: str
+) -> Iterator[Decoded]:
+    """The sequences of a row of PACKED or PAIRED, in order.
+
+    Raises:
+        ValueError: it was not made by this encoding; names the sample.
+    """
+    ids = np.asarray(row["input_ids"], np.int32)
+    mask = np.asarray(row["loss_mask"], bool)
+    grids = [(cell["rows"], cell["cols"]) for cell in row["grids"]]
+    crops = np.array([rows * cols + 1 for rows, cols in grids], np.int64)
+    ends = np.cumsum(crops) * tools.vocab.tokens_per_crop
+    others = row.get("rejected") or [None] * len(row["sample_ids"])
+    start = taken = 0
+    for name, length, other in zip(row["sample_ids"], row["seq_lengths"], others, strict=True):
+        here = slice(start, start + length)
+        images = int((ids[: start + length] == tools.vocab.image).sum()) if grids else 0
+        upto = int(np.searchsorted(ends, images, side="right"))
+        own = slice(taken, upto)
+        try:
+            conversation, whole = conversation_of(ids[here], grids[own], tools)
+        except ValueError as error:
+            raise not_undone(where, name, str(error)) from error
+        if upto > len(row["images"]):
+            raise not_undone(where, name, "the row's images are of another build.")
+        yield Decoded(
+            id=name,
+            ids=ids[here],
+            mask=mask[here],
+            conversation=conversation,
+            whole=whole,
+            images=[image["bytes"] for image in row["images"][own]],
+            grids=grids[own],
+            rejected=other,
+        )
+        start, taken = start + length, upto
+
+
+def not_undone(where: str, name: str, found: str) -> ValueError:
+    """The error of a sequence that cannot be turned back."""
+    return ValueError(
+        f"{where}: sample {name} cannot be turned back into messages.\nfound: {found}\n"
+        "expected: shards, index.arrow and tokenizer/ as one build wrote them, with SmolVLM's own "
+        "rendering.\nway out: `check` says what else is wrong with the folder; build it again."
+    )
 
 
 @lru_cache(maxsize=8)

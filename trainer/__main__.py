@@ -64,6 +64,16 @@ def search(words: list[str]) -> Answer:
     return search_command(words)
 
 
+def align(words: list[str]) -> Answer:
+    """`align config=NAME|FILE.yaml data=DIR init=CHECKPOINT [key=value ...]`."""
+    pairs = split_pairs(words)
+    from trainer.align.run import align as aligned
+
+    checkpoint = aligned(pairs)
+    first = os.environ.get("RANK", "0") == "0"
+    return Answer(f"checkpoint {checkpoint}" if first else "")
+
+
 def _named_first(words: list[str], key: str) -> list[str]:
     """The value of `key` first, then the other words."""
     first = [word.removeprefix(f"{key}=") for word in words if word.startswith(f"{key}=")]
@@ -98,6 +108,16 @@ COMMANDS = {
         usage.SCORE,
         example="score out/runs/sft data=out/mine",
         takes=("checkpoint", "data"),
+        slow=True,
+    ),
+    "align": Command(
+        align,
+        "align [config=dpo|mpo|grpo|FILE.yaml] data=DIR init=CHECKPOINT [key=value ...]",
+        "train a checkpoint on pairs of answers, or by gold answers, with TRL",
+        usage.ALIGN,
+        example="align config=mpo data=out/pairs init=out/runs/sft",
+        takes=("config",),
+        switches=frozenset({"gradient_checkpointing"}),
         slow=True,
     ),
     "sweep": Command(

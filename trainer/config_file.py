@@ -19,17 +19,17 @@ PATHS = ("data", "output", "init", "cache")
 """Keys whose value is taken as it stands: a path may hold what YAML would read otherwise."""
 
 
-def find_config(name: str) -> Path:
-    """The YAML that `config=name` means: a file, or one of this folder."""
+def find_config(name: str, *, folder: Path = CONFIGS) -> Path:
+    """The YAML that `config=name` means: a file, or one of the folder."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise FileNotFoundError(f"config={name}: no such file.")
         return path
-    known = sorted(p.stem for p in CONFIGS.glob("*.yaml"))
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
     if name not in known:
         raise ValueError(f"config={name}: no such config. {did_you_mean(name, known)}")
-    return CONFIGS / f"{name}.yaml"
+    return folder / f"{name}.yaml"
 
 
 def load(

@@ -55,6 +55,28 @@ Intervals and tests count images, not questions: questions about one image are n
                      MMMU_DEV_VAL,Video-MME; `paper`: those of SmolVLM's paper
 """
 
+ALIGN = """\
+  config=dpo         dpo: pairs of answers; mpo: the same with three losses; grpo: the model's own
+                     answers, scored against the gold ones of the mixture; or a YAML file
+  data=DIR           a finished mixture: of pairs (docs/align.md), of grpo any with short answers
+  init=CHECKPOINT    what is aligned; its encoding must be the mixture's
+  output=DIR         the run                       (default: out/runs/<config>-<mixture>)
+
+Any other key=value overrides the config, with dots: loss.sft=0.5. Those asked for most:
+
+  lr=1e-6, beta=0.1  how far a step goes, and how strongly the checkpoint that came in holds
+  epochs=1, steps=0  how long; steps wins
+  batch=32, micro=4  pairs (grpo: questions) a step, and at one time in memory
+  freeze=[vision]    towers that stay as they are: vision, connector, language
+  held_out=512       rows of the val split that are measured before and after
+  metric=exact       grpo's reward: exact, anls, relaxed, yes_no
+  save_every=0       steps between states from which the same command goes on
+  trl.KEY=VALUE      any other field of TRL's DPOConfig or GRPOConfig
+
+Several devices: torchrun --nproc-per-node=8 -m trainer align config=... data=... init=...
+TRL trains: pip install 'smolvlm-pipelines[align]'. Every field: trainer/align/settings.py.
+"""
+
 SCORE = """\
 Three passes over every packed row: with the samples' own images, with none, and with images of
 other samples that have the same grid. Per sample, mean losses per learned token:

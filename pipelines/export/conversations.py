@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from pipelines.engine import tables
 from pipelines.report.finished import Finished
-from tokenization.decode import DecodingTools, conversation_of, decoding_tools
+from tokenization.decode import DecodingTools, decoding_tools, not_undone, sequences_of
 from tokenization.prompts import Conversation
 from tokenization.schema import Encoding
 
@@ -100,48 +99,23 @@ def records_of(
     row: dict[str, Any], known: dict[str, dict[str, Any]], tools: DecodingTools, *, where: str
 ) -> Iterator[Record]:
     """The records of a packed row."""
-    ids = np.asarray(row["input_ids"], np.int32)
-    mask = np.asarray(row["loss_mask"], bool)
-    grids = [(cell["rows"], cell["cols"]) for cell in row["grids"]]
-    crops = np.array([rows * cols + 1 for rows, cols in grids], np.int64)
-    ends = np.cumsum(crops) * tools.vocab.tokens_per_crop
-    start = taken = 0
-    others = row.get("rejected") or [None] * len(row["sample_ids"])
-    for name, length, other in zip(row["sample_ids"], row["seq_lengths"], others, strict=True):
-        here = slice(start, start + length)
-        images = int((ids[: start + length] == tools.vocab.image).sum()) if grids else 0
-        upto = int(np.searchsorted(ends, images, side="right"))
-        own = slice(taken, upto)
-        try:
-            conversation, whole = conversation_of(ids[here], grids[own], tools)
-        except ValueError as error:
-            raise not_undone(where, name, str(error)) from error
-        if name not in known or upto > len(row["images"]):
-            raise not_undone(where, name, "index.arrow or the row's images are of another build.")
-        line = known[name]
+    for one in sequences_of(row, tools, where=where):
+        if one.id not in known:
+            raise not_undone(where, one.id, "index.arrow is of another build.")
+        line = known[one.id]
         yield Record(
-            id=name,
+            id=one.id,
             component=str(line["component"]),
             subset=str(line["subset"]),
             modality=str(line["modality"]),
-            conversation=conversation,
-            images=[image["bytes"] for image in row["images"][own]],
-            seconds=seconds_of(conversation, grids[own], line),
-            num_tokens=int(length),
-            num_learned=int(mask[here].sum()),
-            whole=whole,
-            rejected=other,
+            conversation=one.conversation,
+            images=one.images,
+            seconds=seconds_of(one.conversation, one.grids, line),
+            num_tokens=len(one.ids),
+            num_learned=int(one.mask.sum()),
+            whole=one.whole,
+            rejected=one.rejected,
         )
-        start, taken = start + length, upto
-
-
-def not_undone(where: str, name: str, found: str) -> ValueError:
-    """The error of a sequence that cannot be turned back."""
-    return ValueError(
-        f"{where}: sample {name} cannot be turned back into messages.\nfound: {found}\n"
-        "expected: shards, index.arrow and tokenizer/ as one build wrote them, with SmolVLM's own "
-        "rendering.\nway out: `check` says what else is wrong with the folder; build it again."
-    )
 
 
 def seconds_of(

@@ -166,6 +166,33 @@ def generate(
     return said
 
 
+def pixels_of(
+    images: Sequence[Sequence[bytes]],
+    grids: Sequence[Sequence[tuple[int, int]]],
+    *,
+    encoding: Encoding,
+    dtype: torch.dtype,
+) -> torch.Tensor | None:
+    """The crops of several samples, as `transformers` takes them, [B, crops, 3, side, side]; None
+    where there are no images.
+    """
+    pieces = [
+        [crops(data, *grid, encoding=encoding) for data, grid in zip(own, cells, strict=True)]
+        for own, cells in zip(images, grids, strict=True)
+    ]
+    most = max((sum(map(len, own)) for own in pieces), default=0)
+    if not most:
+        return None
+    size = encoding.crop_size
+    # Rows with fewer crops end in crops of zeros, which `transformers` takes for padding.
+    pixels = torch.zeros(len(images), most, 3, size, size, dtype=dtype)
+    for i, own in enumerate(pieces):
+        if own:
+            stacked = torch.from_numpy(np.concatenate(own))
+            pixels[i, : len(stacked)] = normalize_pixels(stacked, dtype)[0]
+    return pixels
+
+
 def _answer_batch(
     model: Any,
     tokenizer: Any,
@@ -181,24 +208,9 @@ def _answer_batch(
     for i, prompt in enumerate(asked):  # padded on the left, so that answers begin together
         ids[i, width - len(prompt.ids) :] = torch.from_numpy(prompt.ids)
         mask[i, width - len(prompt.ids) :] = 1
-    pieces = [
-        [
-            crops(data, *grid, encoding=encoding)
-            for data, grid in zip(own, prompt.grids, strict=True)
-        ]
-        for own, prompt in zip(images, asked, strict=True)
-    ]
-    most = max((sum(map(len, own)) for own in pieces), default=0)
-    arguments: dict[str, Any] = {}
-    if most:
-        size = encoding.crop_size
-        # Rows with fewer crops end in crops of zeros, which `transformers` takes for padding.
-        pixels = torch.zeros(len(asked), most, 3, size, size, dtype=model.dtype)
-        for i, own in enumerate(pieces):
-            if own:
-                stacked = torch.from_numpy(np.concatenate(own))
-                pixels[i, : len(stacked)] = normalize_pixels(stacked, model.dtype)[0]
-        arguments["pixel_values"] = pixels.to(model.device)
+    grids = [prompt.grids for prompt in asked]
+    pixels = pixels_of(images, grids, encoding=encoding, dtype=model.dtype)
+    arguments = {} if pixels is None else {"pixel_values": pixels.to(model.device)}
     made = model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),

@@ -1,6 +1,7 @@
 """The model card of a checkpoint: a pure function of what was trained on what."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenization.inference import OF_IDS, unsaid
@@ -40,7 +41,7 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
     ]
     lines = [
         "---",
-        *header(config, state),
+        *header(config.license, state),
         "---",
         "",
         f"# {config.name} after {state.step} steps",
@@ -53,21 +54,8 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
         "## Data",
         "",
     ]
-    for number, stage in enumerate(stages, 1):
-        for used in stage["mixtures"]:
-            lines.append(
-                f"- Stage {number}, {stage['step']} steps, {stage['tokens']:,} tokens: mixture "
-                f"`{used['name']}`, fingerprint `{used['fingerprint']}`, weight {used['weight']:g}"
-            )
-    lines += ["", "Sources of the last stage, with the licences they state:", ""]
-    for mixture in mixtures:
-        for component, source in sorted(mixture.recipe.get("sources", {}).items()):
-            facts = [str(source[key]) for key in ("hub", "revision") if source.get(key)]
-            licence = source.get("licence") or "not stated"
-            lines.append(f"- {component}: {' @ '.join(facts) or source.get('source')}; {licence}")
+    lines += data_lines(stages, mixtures)
     lines += [
-        "",
-        "A source's licence binds what is made from it: read them before you publish this model.",
         "",
         "## Measured",
         "",
@@ -87,6 +75,35 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
         "",
         *_what_no_file_says(mixtures),
         "",
+        *use_lines(),
+    ]
+    return "\n".join(lines)
+
+
+def data_lines(stages: Sequence[Mapping[str, Any]], mixtures: Sequence[Mixture]) -> list[str]:
+    """The stages with their mixtures, and the sources of the last one with their licences."""
+    lines = []
+    for number, stage in enumerate(stages, 1):
+        for used in stage["mixtures"]:
+            lines.append(
+                f"- Stage {number}, {stage['step']} steps, {stage['tokens']:,} tokens: mixture "
+                f"`{used['name']}`, fingerprint `{used['fingerprint']}`, weight {used['weight']:g}"
+            )
+    lines += ["", "Sources of the last stage, with the licences they state:", ""]
+    for mixture in mixtures:
+        for component, source in sorted(mixture.recipe.get("sources", {}).items()):
+            facts = [str(source[key]) for key in ("hub", "revision") if source.get(key)]
+            licence = source.get("licence") or "not stated"
+            lines.append(f"- {component}: {' @ '.join(facts) or source.get('source')}; {licence}")
+    binds = (
+        "A source's licence binds what is made from it: read them before you publish this model."
+    )
+    return [*lines, "", binds]
+
+
+def use_lines() -> list[str]:
+    """How `transformers` loads the folder."""
+    return [
         "```python",
         "from transformers import AutoModelForImageTextToText, AutoProcessor",
         "",
@@ -95,16 +112,17 @@ def card(config: Config, state: State, mixtures: list[Mixture], model: Any) -> s
         "```",
         "",
     ]
-    return "\n".join(lines)
 
 
-def header(config: Config, state: State) -> list[str]:
-    """What the hub reads of a card: the model's place in its tree, its licence, its data sets."""
+def header(license: str, state: State) -> list[str]:
+    """What the hub reads of a card: the model's place in its tree, its licence (default: that of
+    its base), its data sets.
+    """
     lines = ["library_name: transformers", "pipeline_tag: image-text-to-text"]
     if state.base_models:
         lines += ["base_model:", *(f"- {name}" for name in state.base_models)]
         lines.append("base_model_relation: finetune")
-    license = config.license or state.base_license
+    license = license or state.base_license
     lines += [f"license: {license}"] if license else ["license: other", "license_name: not-stated"]
     if state.datasets:
         lines += ["datasets:", *(f"- {name}" for name in state.datasets)]
