@@ -300,8 +300,8 @@ COMMANDS = {
         export,
         "export DIR output=FOLDER [format=messages|webdataset|preferences]",
         "write a finished mixture for another trainer: messages and images, WebDataset tars, pairs",
-        """  format=messages  Parquet of `messages` and `images`; webdataset: tars; preferences: Parquet
-                   of pairs as `prompt`, `chosen`, `rejected`, `images` (TRL's DPOTrainer)
+        """  format=messages  Parquet of `messages` and `images`; webdataset: tars; preferences:
+                   pairs as `prompt`, `chosen`, `rejected`, `images` (TRL's DPOTrainer)
   content=parts    of messages: typed parts (TRL, axolotl), or text: strings with `<image>` in them
                    (LLaMA-Factory, ms-swift)
 """,

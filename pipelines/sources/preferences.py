@@ -209,8 +209,8 @@ def as_rating(aspect: Any) -> float | None:
     also=MEDIA_COLUMNS,
     files=("annotations/{subset}.jsonl", "annotations/*.jsonl", "{subset}.jsonl", "*.jsonl"),
     elsewhere={
-        "": "annotations.zip and images.zip of the repository, which are read unpacked: data: one of "
-        "the .jsonl, media: its root in meta.json"
+        "": "annotations.zip and images.zip of the repository, which are read unpacked: data: one "
+        "of the .jsonl, media: its root in meta.json"
     },
     notes=(
         "MMPR-v1.1 and v1.2 (their own repositories) have the same rows, and images.zip in pieces "

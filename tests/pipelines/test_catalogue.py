@@ -31,6 +31,7 @@ NAMES = [
     "dcvlm",
     "imagefolder",
     "table",
+    *("preferences", "rlaif_v", "rlhf_v", "vlfeedback", "mmpr"),  # pairs of answers
     # ARCHITECTURE 5.7 ends here; the text corpora of SmolLM2's stages:
     "codeparrot_clean",
     "dclm",

@@ -16,7 +16,7 @@ import filters
 from filters.facts import facts
 from pipelines.__main__ import main
 from pipelines.engine import tables
-from pipelines.exporting import export
+from pipelines.export.folder import export
 from pipelines.report.finished import open_finished
 from tests import building
 from tests.pipelines.sources.making import coarse_jpeg, write, write_lines

@@ -1,0 +1,58 @@
+"""A tiny checkpoint is aligned on a CPU: it learns what is preferred, and loads as before."""
+
+import builtins
+import json
+
+import pytest
+
+from tests.trainer.align.pairs import pairs
+from tests.trainer.conftest import SMALL
+from trainer.__main__ import main
+from trainer.checkpoint import read_state
+from trainer.config_file import load
+from trainer.loop import train
+
+
+@pytest.mark.slow
+def test_dpo_learns_what_is_preferred(tmp_path):
+    mixture = pairs(tmp_path / "pairs", 48, held=16)
+    words = {**SMALL, "data": str(mixture), "output": str(tmp_path / "sft"), "steps": "2"}
+    train(load("tiny", words))
+    command = [
+        "align", "config=dpo", f"data={mixture}", f"init={tmp_path}/sft", f"output={tmp_path}/run",
+        "batch=8", "micro=4", "steps=12", "lr=1e-3", "log_every=1", "device=cpu", "threads=1",
+    ]  # fmt: skip
+    assert main(command) == 0
+    made = tmp_path / "run" / "step-000012"
+    state = read_state(made)
+    assert state.metrics["rewards/accuracies"] > 0.8
+    assert state.metrics["rewards/margins"] > 0.03
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().split("\n")
+              if line]  # fmt: skip
+    margins = [line["rewards/margins"] for line in logged if "rewards/margins" in line]
+    assert margins[-1] > margins[0] == 0
+    assert [stage["step"] for stage in state.history] == [2]
+    page = (made / "README.md").read_text()
+    assert "losses sigmoid 1" in page
+    assert "| rewards/accuracies | 0.0000 | " in page
+    from transformers import AutoModelForImageTextToText
+
+    from trainer.api import load as open_model
+
+    AutoModelForImageTextToText.from_pretrained(made)
+    _, processor = open_model(made)
+    assert "Assistant" in processor.tokenizer.chat_template
+    assert main(command) == 0  # says that it is done
+
+
+def test_without_trl_one_sentence_says_how_to_get_it(tmp_path, monkeypatch, capsys):
+    real = builtins.__import__
+
+    def absent(name, *rest, **more):
+        if name.partition(".")[0] == "trl":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    assert main(["align", "data=out/pairs", "init=out/runs/sft"]) == 2
+    assert "pip install 'smolvlm-pipelines[align]'" in capsys.readouterr().err
