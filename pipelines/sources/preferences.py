@@ -155,7 +155,7 @@ def rlhf_v(row: Mapping[str, Any]) -> Sample:
     "vlfeedback",
     hub="MMInstruction/VLFeedback",
     layout="json",
-    licence="unknown",
+    licence="unknown; none on its card",
     terms=("model-output-terms",),
     citation="https://arxiv.org/abs/2312.10665",
     verified="features and number of rows on the card; that the mean of the aspects' ratings "
