@@ -81,6 +81,7 @@ def begin(run: Path, settings: Align) -> None:
 
 def aligned(settings: Align, mixture: Mixture, run: Path) -> Path:
     """The checkpoint, trained and written."""
+    # Longer than a screen: what is checked, read, trained and written, in that order.
     import torch
     from transformers.utils import logging
 
@@ -108,7 +109,7 @@ def aligned(settings: Align, mixture: Mixture, run: Path) -> Path:
         what = "pairs of answers" if settings.method == "dpo" else "questions with answers of text"
         raise ValueError(
             f"data={settings.data}: no {what} in it.\nway out: build a mixture of a source of "
-            "pairs (docs/align.md), or make pairs: python -m trainer answers CHECKPOINT data=..."
+            "pairs (docs/align.md)."
         )
     log(f"{count:,} {'pairs' if settings.method == 'dpo' else 'questions'}, {kept:,} held out")
     model = initial.initial_model(config, tokenizer, resume=None)
