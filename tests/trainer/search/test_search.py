@@ -249,6 +249,7 @@ def search(mixture: Path, work: Path, **words: str) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_small_searches_share_runs_and_end_with_mixtures_that_can_be_built(tmp_path: Path) -> None:
     for name in "abc":
         rows = []
