@@ -1,6 +1,6 @@
 """The proof of the search: it finds a planted component of noise, and beats ratios made by hand.
 
-    python -m benchmarks.search OUTPUT [runs=14] [seeds=5] [tokens=16000] [methods=bayes,merge]
+    python -m benchmarks.search [OUTPUT] [runs=14] [seeds=5] [tokens=16000] [methods=bayes,merge]
 
 The six components are made (benchmarks/made/components.py): shapes, charts, formulas and text that
 can be learned, noise, and one of near-duplicates. The target is the held-out loss of the four. All
@@ -22,9 +22,9 @@ SETTINGS = ("train.batch_rows=1", "train.micro_rows=1", "train.save_every=100000
 
 def main(words: list[str]) -> None:
     """The proof, at the size that the words say."""
-    output = Path(words[0])
+    output = Path(next((word for word in words if "=" not in word), "out/proof-search"))
     said = {"runs": "14", "seeds": "5", "tokens": "16000", "methods": "regression,bayes,merge"}
-    said |= dict(word.split("=", 1) for word in words[1:])
+    said |= dict(word.split("=", 1) for word in words if "=" in word)
     mixture = write(output / "data")
     for method in said["methods"].split(","):
         status = trainer([
