@@ -172,8 +172,8 @@ def score(checkpoint: Where, data: Where, **options: Any) -> Path:
     """A Parquet file with a line per sample of a finished mixture: its loss with its own images,
     without, and with another sample's, as the checkpoint sees them (docs/scores.md).
 
-    `options` are those of `smolvlm-trainer score`: like, output, split, device, threads. A file
-    that is there already, of these weights and this mixture, is not made again.
+    `options` are those of `smolvlm-trainer score`: like, output, split, device, threads, cache,
+    cache_bytes. A file that is there already, of these weights and this mixture, is not made again.
     """
     from trainer.evaluation.score import score as scored
 

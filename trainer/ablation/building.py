@@ -38,7 +38,7 @@ def pipelines(command: str, words: Mapping[str, str]) -> None:
 
 
 def _contents(mixture: str) -> list[str]:
-    """Of the file and its base; the name of one that is no file."""
+    """Of the file and its base, which has none itself; the name of one that is no file."""
     file = Path(mixture)
     if not file.is_file():
         return [mixture]
@@ -50,4 +50,5 @@ def _contents(mixture: str) -> list[str]:
     base = written.get("base") if isinstance(written, dict) else None
     if not base:
         return [text]
-    return [text, *_contents(str(base))]
+    under = Path(str(base))
+    return [text, under.read_text() if under.is_file() else str(base)]

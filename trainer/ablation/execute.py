@@ -85,7 +85,9 @@ def train_here(config: Config, *, ranks: int) -> Path:
 def benchmark_score(job: Job, name: str) -> float:
     """What the finished run scores on a benchmark; asked once."""
     asked = job.benchmarks[name]
-    key = hashlib.sha256(Path(asked.file).read_bytes() + asked.metric.encode()).hexdigest()[:12]
+    key = hashlib.sha256(Path(asked.file).read_bytes() + f"2{asked.metric}".encode()).hexdigest()[
+        :12
+    ]
     file = job.run.folder / f"scored-{key}.json"
     if not file.is_file():
         from trainer.evaluation.evaluate import evaluated

@@ -154,7 +154,7 @@ def cost_of(run: Run) -> Cost:
 
 def judge_run(run: Run, judge: Mixture) -> dict[str, SampleScore]:
     """The losses of the finished run on the val samples of `judge`, by id; computed once."""
-    file = run.folder / f"judged-{judge.fingerprint[:16]}.json"
+    file = run.folder / f"judged-2-{judge.fingerprint[:16]}.json"
     if not file.is_file():
         from trainer.ablation.judging import sample_scores
 

@@ -28,6 +28,7 @@ from typing import Any
 from trainer.arguments import did_you_mean
 from trainer.config import Benchmark, Config
 from trainer.config_file import find_config, load, refuse_interpolation
+from trainer.evaluation import benchmark
 
 KEYS = ("description", "mixture", "build", "config", "train", "seeds", "baseline", "arms", "metric",
         "held_out", "benchmarks")  # fmt: skip
@@ -222,6 +223,7 @@ def _benchmarks(value: Any, *, where: str) -> dict[str, Benchmark]:
         if not Path(str(said.get("file", ""))).is_file():
             raise FileNotFoundError(f"{where}.{name}: file: {said.get('file')!r} is no file.")
         found[name] = Benchmark(**said)
+        benchmark.read(Path(found[name].file))  # its mistakes are said now, not after a run
     return found
 
 

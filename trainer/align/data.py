@@ -163,5 +163,8 @@ def write(mixture: Mixture, split: str, file: Path, *, method: str, most: int = 
                 break
         if waiting:
             writer.write_batch(pa.RecordBatch.from_pylist(waiting, schema=schema))
-    arriving.rename(file)
+    if count:  # a mixture that is built again may hold some
+        arriving.rename(file)
+    else:
+        arriving.unlink()
     return count

@@ -2,6 +2,7 @@
 
 ```
 RUN/align.yaml     the settings of the run
+RUN/begun.json     what its data and first weights are
 RUN/trl/           rows as TRL takes them, its own states (save_every)
 RUN/log.jsonl      what TRL logs
 RUN/step-000100/   the checkpoint, as those of training (trainer/checkpoint.py)
@@ -23,11 +24,14 @@ from tokenization.terminal import log
 from trainer import checkpoint
 from trainer.align import data
 from trainer.align.settings import Align, changed, load, to_yaml
+from trainer.arguments import local_path
 from trainer.config import Config
 from trainer.config_file import load as load_config
+from trainer.data import integrity
 from trainer.data.shards import Mixture, open_mixture, refuse_mismatch
 
 SETTINGS = "align.yaml"
+BEGUN = "begun.json"
 
 
 def align(pairs: Mapping[str, str]) -> Path:
@@ -42,22 +46,38 @@ def align(pairs: Mapping[str, str]) -> Path:
 
     with_trl.require_trl()
     mixture = open_mixture(settings.data)
-    run = Path(settings.output or f"out/runs/{settings.name}-{mixture.name}")
-    if (done := claim(run, settings)) is not None:
+    output = settings.output or f"out/runs/{settings.name}-{mixture.name}"
+    run = local_path(output, "align: output")
+    if (done := claim(run, settings, begun_with(settings, mixture))) is not None:
         log(f"{done} is there already; nothing to do.")
         return done
-    return aligned(settings, mixture, run)
+    from trainer.parallel import torch_threads
+
+    with torch_threads(settings.threads):
+        return aligned(settings, mixture, run)
 
 
-def claim(run: Path, settings: Align) -> Path | None:
+def begun_with(settings: Align, mixture: Mixture) -> dict[str, str]:
+    """What the run's data and its first weights are, by content where they lie here."""
+    listed = Path(settings.init) / "trainer" / "files.json"
+    if Path(settings.init).is_dir():
+        listed = checkpoint.resolve_checkpoint(Path(settings.init)) / integrity.LIST
+    init = integrity.sha256_of(listed) if listed.is_file() else settings.init
+    return {"data": mixture.fingerprint, "init": init}
+
+
+def claim(run: Path, settings: Align, begun: Mapping[str, str]) -> Path | None:
     """The run's folder is ours to write in; returns its checkpoint, where it is done.
 
     Raises:
-        ValueError: it holds something else, or was begun with other settings.
+        ValueError: it holds something else, or was begun with other settings, data or weights.
     """
     file = run / SETTINGS
     if file.is_file():
-        if drift := changed(file.read_text(), settings):
+        drift = changed(file.read_text(), settings)
+        before = json.loads((run / BEGUN).read_text())
+        drift += [f"{key}: its content changed" for key in begun if before[key] != begun[key]]
+        if drift:
             raise ValueError(
                 f"output={run} was begun with other settings:\n  " + "\n  ".join(drift) + "\n"
                 "way out: name another output=, or use these settings again."
@@ -72,17 +92,17 @@ def claim(run: Path, settings: Align) -> Path | None:
     return None
 
 
-def begin(run: Path, settings: Align) -> None:
+def begin(run: Path, settings: Align, begun: Mapping[str, str]) -> None:
     """The run's folder says what it is."""
     run.mkdir(parents=True, exist_ok=True)
     if not (run / SETTINGS).is_file():
+        (run / BEGUN).write_text(json.dumps(begun))
         (run / SETTINGS).write_text(to_yaml(settings))
 
 
 def aligned(settings: Align, mixture: Mixture, run: Path) -> Path:
     """The checkpoint, trained and written."""
     # Longer than a screen: what is checked, read, trained and written, in that order.
-    import torch
     from transformers.utils import logging
 
     from trainer.align import result, with_trl
@@ -90,8 +110,6 @@ def aligned(settings: Align, mixture: Mixture, run: Path) -> Path:
 
     logging.disable_progress_bar()
     started = time.monotonic()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     config = config_of(settings)
     tokenizer = initial.tokenizer_of([mixture])
     refuse_mismatch(config, mixture, vocabulary=len(tokenizer))
@@ -99,7 +117,7 @@ def aligned(settings: Align, mixture: Mixture, run: Path) -> Path:
         log(line)
     train, held = run / "trl" / "train.arrow", run / "trl" / "val.arrow"
     with with_trl.first_alone():
-        begin(run, settings)
+        begin(run, settings, begun_with(settings, mixture))
         count = data.write(mixture, "train", train, method=settings.method)
         kept = 0
         if settings.held_out:

@@ -22,6 +22,7 @@ from trainer.align.settings import Align
 from trainer.arguments import did_you_mean
 from trainer.evaluation.answer import pixels_of
 from trainer.evaluation.metrics import METRICS
+from trainer.parallel import uses_cuda
 
 STATES = "checkpoint-*"
 """Of TRL's own states, from which a run goes on."""
@@ -113,7 +114,7 @@ def align(
 
 def common(settings: Align, *, run: Path, held: bool) -> dict[str, Any]:
     """What both of TRL's configs are given."""
-    cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    cuda = uses_cuda(settings.device)
     at_once = settings.micro * processes()
     if settings.batch % at_once:
         raise ValueError(

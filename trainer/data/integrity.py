@@ -75,7 +75,8 @@ def files_of(checkpoint: Path) -> list[Path]:
     own = [Path(name) for name in said] or [
         path.relative_to(checkpoint)
         for path in checkpoint.rglob("*")
-        if path.is_file() and not {"evaluations", "scores"} & set(path.parts)
+        if path.is_file()
+        and not {"evaluations", "scores"} & set(path.relative_to(checkpoint).parts)
     ]
     return sorted({*own, *(name for name in CHANGING if (checkpoint / name).is_file())})
 

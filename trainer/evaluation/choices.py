@@ -98,13 +98,18 @@ def _first(counted: Sequence[tuple[Asked, str]], *, choices_from: str, file: str
 
 
 def named(answer: str, options: Mapping[str, str]) -> str:
-    """The letter of the option whose letter, or else whose text, the answer is; "" for none or
+    """The letter of the option that the answer names: by its capital letter, else by its very text
+    (`a` among articles), else by its letter as `(b)`, else by a text like it; "" for none or
     several.
     """
+    exact = [letter for letter, text in options.items() if text.strip() == answer.strip()]
+    if answer.strip() in options:
+        return answer.strip()
+    if len(exact) == 1:
+        return exact[0]
     bare = answer.strip().strip("().:").strip().upper()
     if bare in options:
         return bare
-    exact = [letter for letter, text in options.items() if text.strip() == answer.strip()]
     alike = [letter for letter, text in options.items() if tidy_text(text) == tidy_text(answer)]
     found = exact or (alike if tidy_text(answer) else [])
     return found[0] if len(found) == 1 else ""

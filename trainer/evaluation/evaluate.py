@@ -129,6 +129,8 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
             f"evaluate: prompts={options['prompts']}: expected trained, plain or trained,plain."
         )
     if options["vlmevalkit"]:
+        if options["output"]:
+            local_path(options["output"], "evaluate: output")
         return options
     if not options["bench"]:
         raise ValueError(

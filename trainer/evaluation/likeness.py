@@ -142,6 +142,8 @@ def read(parts: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray, np.ndar
     """(ids, tokens [N], embeddings [N, E]) of each part."""
     for part in parts:
         table = pq.read_table(part)
+        if not len(table):  # its embeddings have no width
+            continue
         flat = table["embedding"].combine_chunks().flatten().to_numpy()
         width = table.schema.field("embedding").type.list_size
         yield table["id"].to_pylist(), table["tokens"].to_numpy(), flat.reshape(-1, width)
@@ -189,7 +191,7 @@ def likeness(
             )
         judges.append(fit(*sides))
     ids, log_odds = odds_of(ours, judges)
-    weight = np.exp(np.minimum(log_odds, np.log(MOST)))
+    weight = np.minimum(np.exp(np.minimum(log_odds, 50)), MOST)
     columns = [ids, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50))), weight]
     worth = weight.sum() ** 2 / max(1e-12, (weight**2).sum())
     say(f"a classifier tells mixture and target apart with an AUROC of "

@@ -60,9 +60,10 @@ class Kitchen:
         words = dict(word.split("=", 1) for word in self.overrides) | shares
         key = mixture_key(self.mixture, {k: v for k, v in words.items() if k not in HOW})
         folder = self.trials / "mixtures" / key
-        if ratios and (folder / "recipe.json").is_file():
-            return folder
         place = {"mixture": self.mixture, "output": str(folder), "work": self.work}
+        if ratios:
+            self.trials.joinpath("mixtures").mkdir(parents=True, exist_ok=True)
+            write_json(asked_file(folder), dict(ratios))
         try:
             pipelines("build", place | {"quiet": "true"} | words)
         except ValueError as error:
@@ -70,8 +71,6 @@ class Kitchen:
             raise ValueError(
                 f"search: the mixture cannot be built with {which}: {error}"
             ) from error
-        if ratios:
-            write_json(asked_file(folder), dict(ratios))
         return folder
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from trainer.align.run import claim
+from trainer.align.run import begin, claim
 from trainer.align.settings import changed, load, to_yaml
 
 GIVEN = {"data": "out/pairs", "init": "out/runs/sft"}
@@ -48,11 +48,15 @@ def test_other_settings_are_refused_and_places_are_not(tmp_path):
     assert changed(to_yaml(settings), again) == []
     other = dataclasses.replace(settings, beta=0.5)
     assert changed(to_yaml(settings), other) == ["beta: 0.1 -> 0.5"]
-    (tmp_path / "align.yaml").write_text(to_yaml(settings))
-    assert claim(tmp_path, settings) is None
+    begun = {"data": "a", "init": "b"}
+    begin(tmp_path, settings, begun)
+    assert claim(tmp_path, settings, begun) is None
     with pytest.raises(ValueError, match=r"other settings:\n  beta: 0.1 -> 0.5"):
-        claim(tmp_path, other)
+        claim(tmp_path, other, begun)
+    with pytest.raises(ValueError, match=r"other settings:\n  data: its content changed"):
+        claim(tmp_path, settings, begun | {"data": "built again"})
     (tmp_path / "align.yaml").unlink()
+    (tmp_path / "begun.json").unlink()
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(ValueError, match="holds no alignment"):
-        claim(tmp_path, settings)
+        claim(tmp_path, settings, begun)

@@ -32,6 +32,13 @@ def test_letters_texts_and_numbers_from_0_or_1(answers: list[str], expected: lis
     assert right(*answers) == expected
 
 
+def test_an_answer_that_is_the_very_text_of_an_option_is_that_option() -> None:
+    """Though it is another one's letter, in lower case."""
+    articles = {"A": "an", "B": "the", "C": "some", "D": "a"}
+    assert right("a", "A", "(a)", "the", options=articles) == ["a", "A", "A", "the"]
+    assert right("b", options={"A": "b", "B": "a"}) == ["b"]
+
+
 def test_what_the_user_says_is_how_numbers_count() -> None:
     assert right("1", "2", choices_from="0") == ["B", "C"]
     assert right("1", "2", choices_from="1") == ["A", "B"]

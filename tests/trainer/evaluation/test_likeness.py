@@ -14,7 +14,7 @@ from trainer.__main__ import main
 from trainer.data.batches import collate
 from trainer.data.shards import Rows, open_mixture
 from trainer.evaluation.answer import open_checkpoint
-from trainer.evaluation.likeness import MOST, fit, hashes_of, means_per_sample, odds_of
+from trainer.evaluation.likeness import MOST, fit, fitted_on, hashes_of, means_per_sample, odds_of
 from trainer.evaluation.score import score, write
 from trainer.model.smolvlm import Objective
 
@@ -47,6 +47,23 @@ def test_each_sample_is_judged_by_the_half_that_it_is_not_in(tmp_path: Path) -> 
     half = dict(zip(ids, (hashes_of(ids) & np.uint64(1)).tolist(), strict=True))
     assert set(half.values()) == {0, 1}
     assert all(found[name] == 11 - half[name] for name in ids)
+
+
+def test_a_shard_without_rows_is_passed_over(tmp_path: Path) -> None:
+    files = []
+    for number, count in enumerate((4, 0, 4)):
+        width = 3 if count else 1
+        flat = pa.array(np.arange(count * width), pa.float32())
+        columns = {
+            "id": pa.array([f"a/b/{number}-{n}" for n in range(count)], pa.string()),
+            "tokens": pa.array([2] * count, pa.int32()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, width),
+        }
+        files.append(tmp_path / f"{number}.parquet")
+        write(files[-1], pa.table(columns), {})
+    shapes = [fitted_on(files, half).shape for half in (0, 1)]
+    assert sum(count for count, _ in shapes) == 8
+    assert {width for _, width in shapes} == {3}
 
 
 @pytest.fixture(scope="module")
