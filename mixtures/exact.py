@@ -13,6 +13,10 @@ MEANT_OTHERWISE = ("${", "???")
 """What OmegaConf takes for more than text: an interpolation, a value that is missing."""
 
 
+LARGEST = 2**1023
+"""An int below it is a float."""
+
+
 class NotExactError(Exception):
     """A value is not of the stated type, or a key is unknown or missing."""
 
@@ -38,7 +42,7 @@ def exact(value: Any, kind: Any) -> Any:
     if dataclasses.is_dataclass(kind) and type(value) is dict:
         return _instance(value, kind)
     if kind is float and type(value) is int:
-        return float(value)
+        return float(value) if abs(value) < LARGEST else _refuse(value)
     return _plain(value) if type(value) is kind else _refuse(value)
 
 

@@ -354,7 +354,8 @@ def publish(
     """
     out = partial(tables.join, place.output)
     tokenizer = save_tokenizer(mixture.encoding, place)
-    found["texts"] = texts(finished_of(place.output, recipe=todo.recipe, stats=found))
+    if told := texts(finished_of(place.output, recipe=todo.recipe, stats=found)):
+        found["texts"] = told
     tables.write_json(out("stats.json"), {**found, "timings": took})
     tables.write_text(out("mixture.yaml"), to_yaml(private.hidden(mixture)))
     tables.write_text(out("README.md"), card.card(found, todo.recipe))

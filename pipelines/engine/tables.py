@@ -390,10 +390,15 @@ def num_rows(path: str | Path) -> int:
 
 def take_rows(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> pa.Table:
     """The rows at `rows` (ascending, may repeat); only the batches they lie in are touched."""
-    reader = open_file(path)
     if not len(rows):
-        return reader.schema.empty_table().select(list(columns))
-    taken, batch, start = [], 0, 0
+        return open_file(path).schema.empty_table().select(list(columns))
+    return pa.concat_tables(taken_rows(path, rows, columns=columns))
+
+
+def taken_rows(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The same, those of one record batch at a time; no other column is read."""
+    reader = open_file(path, columns=columns)
+    batch, start = 0, 0
     while len(rows):
         if batch == reader.num_record_batches:
             raise DamagedError(str(path), f"row {int(rows[0])} asked for, found {start} rows")
@@ -402,11 +407,10 @@ def take_rows(path: str | Path, rows: np.ndarray, *, columns: Sequence[str]) -> 
         here = int(np.searchsorted(rows, start + count))
         if here:
             part = pa.table(batch_at(path, reader, batch, columns=columns))
-            taken.append(part.take(pa.array(rows[:here] - start)))
+            yield part.take(pa.array(rows[:here] - start))
             rows = rows[here:]
         start += count
         batch += 1
-    return pa.concat_tables(taken)
 
 
 def human_bytes(count: float) -> str:

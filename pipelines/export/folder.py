@@ -144,6 +144,7 @@ def write(
     """
     parts: list[pl.DataFrame] = []
     altered = left_out = 0
+    pairs = False
     with opened_tools(mixture) as tools:
         about = about_shards(mixture)
         names = [(split, n) for split, of in mixture.shards.items() for n in of if n in about]
@@ -153,6 +154,7 @@ def write(
             if format == "preferences":
                 left_out += int(found.filter(~pl.col("pair"))["samples"].sum())
                 found = found.filter("pair")
+            pairs |= bool(found["pair"].any())
             found = found.drop("pair")
             wanted = [file_of(output, name, format=format)]
             if format == "messages" and found["document"].any():
@@ -173,7 +175,9 @@ def write(
     made["altered"] = altered
     if format == "preferences":
         made["left_out"] = left_out
-    made["rebuilt_otherwise"] = rebuilt_otherwise(mixture, pl.concat(parts), format=format)
+    made["rebuilt_otherwise"] = rebuilt_otherwise(
+        mixture, pl.concat(parts), format=format, pairs=pairs
+    )
     for reason in made["rebuilt_otherwise"]:
         log(f"mixture.yaml of the export builds other shards than these: {reason}")
     rebuilding = rebuilding_mixture(mixture, counts, format=format)
@@ -268,7 +272,9 @@ def summed(parts: list[pl.DataFrame]) -> dict[str, Any]:
     return found
 
 
-def rebuilt_otherwise(mixture: Finished, found: pl.DataFrame, *, format: str) -> list[str]:
+def rebuilt_otherwise(
+    mixture: Finished, found: pl.DataFrame, *, format: str, pairs: bool
+) -> list[str]:
     """Why mixture.yaml would not build the same sequences in the same order, each in a sentence."""
     resolved = mixture.recipe["mixture"]
     components = resolved["components"]
@@ -287,6 +293,9 @@ def rebuilt_otherwise(mixture: Finished, found: pl.DataFrame, *, format: str) ->
         ),
         f"{documents['cut'].sum():,} parts of raw documents that were cut at a row's end are "
         "documents there": format == "messages" and documents["cut"].sum() > 0,
+        "it holds no rejected answers: format=preferences has them": (
+            format != "preferences" and pairs
+        ),
     }  # fmt: skip
     return [reason for reason, holds in reasons.items() if holds]
 

@@ -14,7 +14,7 @@ import polars as pl
 from pipelines.recipe import drift
 from pipelines.report.card import human_amount, percent
 from pipelines.report.divided import divided
-from pipelines.report.finished import Finished, open_finished
+from pipelines.report.finished import Finished, open_finished, ordered
 
 WIDTH = 100
 
@@ -225,7 +225,7 @@ def sample_lines(a: Finished, b: Finished) -> list[str]:
     lines = []
     for label, counts in alone.items():
         if counts:
-            names = ", ".join(f"{n} {human_amount(count)}" for n, count in counts.most_common())
+            names = ", ".join(f"{n} {human_amount(count)}" for n, count in ordered(counts))
             lines.append(f"only in the {label}: {human_amount(counts.total())} ({names})")
     if moved:
         lines.append(f"in train of one and val of the other: {human_amount(moved)}")

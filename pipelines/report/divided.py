@@ -17,6 +17,8 @@ import pyarrow as pa
 
 LINES = 1 << 20
 """Of a range, about."""
+MOST_RANGES = 256
+"""Each is an open file for each kind of lines, of which a process may have some 1,000."""
 
 
 class Divided:
@@ -60,4 +62,4 @@ class Divided:
 def divided(lines: int) -> Iterator[Divided]:
     """Files for so many lines of a kind, in TMPDIR; gone afterwards."""
     with TemporaryDirectory(prefix="lines.") as folder:
-        yield Divided(folder, ranges=max(1, -(-lines // LINES)))
+        yield Divided(folder, ranges=min(MOST_RANGES, max(1, -(-lines // LINES))))

@@ -91,21 +91,22 @@ def _components(mixture: Finished, ids: pl.Series) -> tuple[pl.DataFrame, dict[s
 def views(
     mixture: Finished, places: pl.DataFrame, *, columns: Sequence[str] = TEXT
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], SampleView]]:
-    """(place, its packed row cut down to the sample, the sample), a shard at a time."""
+    """(place, its packed row cut down to the sample, the sample), a record batch at a time."""
     tokens_per_crop = mixture.recipe["mixture"]["encoding"]["tokens_per_crop"]
     for (shard,), here in places.sort("shard", "row", "place").group_by(
         "shard", maintain_order=True
     ):
-        path, rows = mixture.path(str(shard)), here["row"].to_numpy()
-        for start in range(0, len(rows), 256):
-            some = tables.take_rows(path, rows[start : start + 256], columns=columns)
-            lines = here[start : start + 256].iter_rows(named=True)
-            for number, line in enumerate(lines):
+        path, rows = mixture.path(str(shard)), here["row"].unique(maintain_order=True)
+        lines = here.group_by("row", maintain_order=True)
+        packed = (
+            some.slice(number, 1).to_pylist()[0]
+            for some in tables.taken_rows(path, rows.to_numpy(), columns=columns)
+            for number in range(len(some))
+        )
+        for (_, samples), whole in zip(lines, packed, strict=True):
+            for line in samples.iter_rows(named=True):
                 row = row_of_sample(
-                    some.slice(number, 1).to_pylist()[0],
-                    line["place"],
-                    mixture.tokenizer,
-                    tokens_per_crop=tokens_per_crop,
+                    whole, line["place"], mixture.tokenizer, tokens_per_crop=tokens_per_crop
                 )
                 view = sample_views(row, mixture.tokenizer, tokens_per_crop=tokens_per_crop)[0]
                 yield line, row, view

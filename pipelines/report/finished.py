@@ -4,7 +4,7 @@ A packed row is addressed by split and place: `row=5` is the sixth row of a spli
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -43,6 +43,11 @@ def _tokenizer(text: str) -> Any:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_str(text)
+
+
+def ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The largest first, of equal ones the first by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
 
 
 @dataclass(frozen=True, kw_only=True)

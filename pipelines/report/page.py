@@ -193,7 +193,7 @@ def image_sizes(mixture: Finished) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     shards = mixture.shards["train"]
     for shard in shards[:: max(1, len(shards) // 8)]:
-        reader = tables.open_file(mixture.path(shard))
+        reader = tables.open_file(mixture.path(shard), columns=["images"])
         step = max(1, reader.num_record_batches // 4)
         for number in range(0, reader.num_record_batches, step):
             images = reader.get_batch(number)["images"].flatten().field("bytes")

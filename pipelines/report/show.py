@@ -24,7 +24,7 @@ from pipelines.report.card import (
     percent,
     rule_meaning,
 )
-from pipelines.report.finished import Finished, did_you_mean, open_finished
+from pipelines.report.finished import Finished, did_you_mean, open_finished, ordered
 from pipelines.report.row_view import SampleView, sample_views, visible_text
 
 EXAMPLES = 5
@@ -231,12 +231,12 @@ def rejected(mixture: Finished, rule: str, *, component: str, work: str, color: 
     found = of_rules(mixture, [rule], most=EXAMPLES, component=component)[rule]
     removed = found.components.total() if found.removes else 0
     title = f"{rule}: removed {human_amount(removed)} samples, {rule_meaning(rule)}"
-    details = found.details.most_common(EXAMPLES)
+    details = ordered(found.details)[:EXAMPLES]
     head = [
         colour_text(title, "border", color=color),
         "  "
         + ("" if removed else "only marked: ")
-        + ", ".join(f"{name} {human_amount(n)}" for name, n in found.components.most_common()),
+        + ", ".join(f"{name} {human_amount(n)}" for name, n in ordered(found.components)),
         *(f"  {human_amount(n):>9}  {visible_text(detail)}" for detail, n in details),
         "",
     ]

@@ -18,7 +18,7 @@ from pipelines.report.drawn import drawn, views
 from pipelines.report.finished import Finished
 from pipelines.report.row_view import SampleView
 from tokenization import prompts
-from tokenization.vocab import END
+from tokenization.vocab import BEGIN, END
 
 FREQUENT = 5
 """Answers of a component that are named."""
@@ -52,8 +52,11 @@ class Message(NamedTuple):
 
 def texts(mixture: Finished) -> dict[str, Any]:
     """`sample`: what was drawn; `questions`, `answers`: histograms of their tokens, of all and of
-    each component; `frequent`: per component its most frequent answers.
+    each component; `frequent`: per component its most frequent answers. Empty where shards are
+    rendered by another chat template than SmolVLM's: who says what cannot be told there.
     """
+    if not tells_roles(mixture):
+        return {}
     looked = drawn(mixture)
     asked: dict[str, list[int]] = defaultdict(list)
     answered: dict[str, list[int]] = defaultdict(list)
@@ -81,9 +84,18 @@ def texts(mixture: Finished) -> dict[str, Any]:
     }
 
 
+def tells_roles(mixture: Finished) -> bool:
+    """Whether all is rendered as SmolVLM does."""
+    recipe = mixture.recipe["mixture"]
+    own = [about.get("encoding") or {} for about in recipe["components"].values()]
+    encodings = [recipe["encoding"], *own]
+    return all(each.get("chat_template", "smolvlm") == "smolvlm" for each in encodings)
+
+
 def messages_of(view: SampleView, tokenizer: Any) -> Iterator[Message]:
     """The messages of a sample in order, without the words that the pipeline puts around images."""
     text, tokens = "", 0
+    chat = bool(view.spans) and view.spans[0].text == BEGIN
     for number, span in enumerate(view.spans):
         if span.kind == "text":
             before, after = view.spans[max(0, number - 1) : number], view.spans[number + 1 :]
@@ -95,14 +107,14 @@ def messages_of(view: SampleView, tokenizer: Any) -> Iterator[Message]:
             text += said
             tokens += span.tokens if said == span.text else _tokens(said, tokenizer)
         elif span.text == END:
-            yield from _message(text, tokens, tokenizer)
+            yield from _message(text, tokens, tokenizer, chat=chat)
             text, tokens = "", 0
     if text.strip():
-        yield from _message(text, tokens, tokenizer)
+        yield from _message(text, tokens, tokenizer, chat=chat)
 
 
-def _message(text: str, tokens: int, tokenizer: Any) -> Iterator[Message]:
-    role = ROLE.match(text)
+def _message(text: str, tokens: int, tokenizer: Any, *, chat: bool) -> Iterator[Message]:
+    role = ROLE.match(text) if chat else None  # a document may begin with such a word
     if role is None:
         yield Message("document", text.strip(), tokens)
     else:

@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.report.drawn import TEXT, drawn, views
 from pipelines.report.finished import Finished
 from pipelines.report.row_view import frame_times
-from pipelines.report.texts import messages_of
+from pipelines.report.texts import messages_of, tells_roles
 
 GALLERY_BYTES = 6_000_000
 """Of images of the gallery, as base64."""
@@ -71,9 +71,11 @@ def contact_sheets(mixture: Finished) -> dict[str, dict[str, Any]]:
     order = {sample: number for number, sample in enumerate(places["id"])}
     budgets = {name: Budget(left=SHEET_BYTES // max(1, len(names))) for name in names}
     sheets: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    told = tells_roles(mixture)
     for place, row, view in views(mixture, places, columns=[*TEXT, "images"]):
         times, images = frame_times(view.spans), row["images"]
-        said = [m.text for m in messages_of(view, mixture.tokenizer) if m.role != "system"]
+        messages = messages_of(view, mixture.tokenizer) if told else ()
+        said = [message.text for message in messages if message.role != "system"]
         shown: dict[str, Any] = {"source": "", "note": "", "width": None, "height": None}
         if images:
             number = len(images) // 2 if times else 0

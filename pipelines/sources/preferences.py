@@ -18,6 +18,7 @@ beside the ids. Where both say the same, or are rated alike, the row is the Defe
 where one is empty, `missing_answer`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
@@ -192,9 +193,10 @@ def as_rating(aspect: Any) -> float | None:
     """The number that an aspect is rated with; null for `N/A` and the like."""
     given = aspect.get("Rating") if isinstance(aspect, Mapping) else None
     try:
-        return None if given is None else float(given)
+        found = math.nan if given is None or isinstance(given, bool) else float(given)
     except (TypeError, ValueError):
         return None
+    return found if math.isfinite(found) else None
 
 
 @source(

@@ -94,6 +94,7 @@ def test_what_is_stated_right_needs_no_omegaconf():
         {"needed": "n", "inner": {"kind": "c"}},
         {"needed": "n", "over": {"number": 1}},
         {"needed": "n", "counts": {"1": 2}},
+        {"needed": "n", "inner": {"share": 10**400}},
     ],
 )
 def test_everything_else_is_refused(raw):

@@ -9,7 +9,7 @@ import pytest
 from pipelines.engine import tables
 from pipelines.report.drawn import EACH, SHARDS, drawn, views
 from pipelines.report.finished import finished_of, open_finished
-from pipelines.report.row_view import sample_views
+from pipelines.report.row_view import SampleView, Span, sample_views
 from pipelines.report.texts import Message, messages_of, texts
 from tests.pipelines.made import conversation, finished, line, recipe
 from tests.pipelines.made import index as index_table
@@ -62,6 +62,21 @@ def test_messages_are_those_that_were_rendered(mixture):
         ("assistant", "The second."),
     ]
     assert found["smoltalk/all/0"] == [("user", "Count to 3."), ("assistant", "0 1 2")]
+
+
+def test_of_another_chat_template_nothing_is_told(mixture):
+    """Who says what is not to be seen in its ids."""
+    assert texts(mixture)["frequent"]
+    other = recipe()
+    other["mixture"]["encoding"]["chat_template"] = "tokenizer"
+    assert texts(finished_of(mixture.folder, recipe=other, stats=mixture.stats)) == {}
+
+
+def test_a_document_may_begin_as_a_message_does(mixture):
+    span = Span(kind="text", text="User: manual of the device", tokens=6, learned=True)
+    view = SampleView(id="d", spans=(span,), num_tokens=6, num_learned=6)
+    (found,) = messages_of(view, mixture.tokenizer)
+    assert (found.role, found.text) == ("document", "User: manual of the device")
 
 
 def test_times_of_frames_are_no_question(mixture):

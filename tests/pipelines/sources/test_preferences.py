@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipelines.sources import SOURCES
 from pipelines.sources.mapping import configured
-from pipelines.sources.preferences import turns_of_pair
+from pipelines.sources.preferences import as_rating, turns_of_pair
 from pipelines.sources.sample import Defect, Turn
 from tests.pipelines.sources.making import cell, png, read, said, write, write_lines, write_parquet
 
@@ -103,6 +103,14 @@ def test_rlhf_v_unpacks_the_json_in_its_text(tmp_path):
     whole, broken = read("rlhf_v", data=str(tmp_path))
     assert said(whole) == [("user", "[i]Q"), ("rejected", "B"), ("assistant", "A")]
     assert broken["defect"] == "broken_json"
+
+
+@pytest.mark.parametrize(
+    ("rated", "number"),
+    [("3", 3.0), (4, 4.0), ("nan", None), (float("inf"), None), (True, None), ("N/A", None)],
+)
+def test_a_rating_is_a_number(rated, number):
+    assert as_rating({"Rating": rated}) == number
 
 
 def completions(*rated):
