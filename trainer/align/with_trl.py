@@ -134,7 +134,7 @@ def common(settings: Align, *, run: Path, held: bool) -> dict[str, Any]:
         "per_device_train_batch_size": settings.micro,
         "per_device_eval_batch_size": settings.micro,
         "gradient_accumulation_steps": settings.batch // at_once,
-        "gradient_checkpointing": settings.gradient_checkpointing,
+        "activation_checkpointing": settings.gradient_checkpointing,
         "seed": settings.seed,
         "beta": settings.beta,
         "bf16": half,

@@ -14,6 +14,7 @@ from trainer.loop import train
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # TRL's own
 def test_dpo_learns_what_is_preferred(tmp_path):
     mixture = pairs(tmp_path / "pairs", 48, held=16)
     words = {**SMALL, "data": str(mixture), "output": str(tmp_path / "sft"), "steps": "2"}
