@@ -118,9 +118,11 @@ def pair_of(one: Decoded, tools: DecodingTools) -> dict[str, Any] | None:
 
 
 def question_of(one: Decoded) -> dict[str, Any] | None:
-    """The row of QUESTIONS; None where no answer of text ends it."""
+    """The row of QUESTIONS; None where no answer of text ends it, or it has no image: TRL's GRPO
+    takes no batch in which some have images and some have none.
+    """
     gold = answer_of(one)
-    if gold is None:
+    if gold is None or not one.images:
         return None
     prompt = [
         {

@@ -124,7 +124,11 @@ def aligned(settings: Align, mixture: Mixture, run: Path) -> Path:
             most = settings.held_out
             kept = data.write(mixture, "val", held, method=settings.method, most=most)
     if not count:
-        what = "pairs of answers" if settings.method == "dpo" else "questions with answers of text"
+        what = (
+            "pairs of answers"
+            if settings.method == "dpo"
+            else "questions about images with answers of text"
+        )
         raise ValueError(
             f"data={settings.data}: no {what} in it.\nway out: build a mixture of a source of "
             "pairs (docs/align.md)."
