@@ -158,10 +158,10 @@ def test_what_was_not_read_is_told_by_every_command(talks, tmp_path, capsys):
     assert main(["show", first, *ids]) == 2
     assert "of text only some parts were read" in capsys.readouterr().err
     assert main(["check", first]) == 0
-    assert list(check._reading(open_finished(first))) == []
+    assert list(check._index(open_finished(first))) == []
     found = open_finished(first)
     found.stats["reading"]["text"]["subsets"]["everyday-conversations"]["unread"] = "0-15"
-    assert "was not read, but the index has samples" in next(check._reading(found))
+    assert "was not read, but the index has samples" in next(check._index(found))
 
 
 def test_clean_keeps_the_parts_that_a_changed_ratio_could_use(talks, tmp_path):

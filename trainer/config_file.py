@@ -19,9 +19,9 @@ PATHS = ("data", "output", "init", "cache")
 """Keys whose value is taken as it stands: a path may hold what YAML would read otherwise."""
 
 
-def find_config(name: str, *, folder: Path = CONFIGS) -> Path:
-    """The YAML that `config=name` means: a file, or one of the folder."""
-    path = Path(name)
+def find_config(name: str, *, folder: Path | None = None) -> Path:
+    """The YAML that `config=name` means: a file, or one of the folder (None: CONFIGS)."""
+    path, folder = Path(name), folder or CONFIGS
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise FileNotFoundError(f"config={name}: no such file.")

@@ -26,7 +26,7 @@ TABLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     ),
     "table of choices": (
         {"images": "image", "question": "q", "choices": "options", "answer": "right"},
-        [{"image": "a.png", "q": "Which?", "options": ["x", "y"], "right": 1},
+        [{"image": "a.png", "q": "Which?", "options": ["x", "y"], "right": 0},
          {"image": "a.png", "q": "Which?", "options": "['x', 'y']", "right": "(b)"},
          {"image": "a.png", "q": "Which?", "options": {"text": ["x"] * 2, "label": ["1", "2"]},
           "right": "2"}],
