@@ -22,7 +22,7 @@ from pipelines.arguments import (
     switches_of,
 )
 from tokenization import command_line
-from tokenization.command_line import DONE, FAULTS, Answer, Command, Program
+from tokenization.command_line import DONE, FAULTS, INCOMPLETE, Answer, Command, Program
 from tokenization.terminal import CONSOLE, log, say, tells
 
 PLACES = """  output=DIR       the finished mixture            (default: out/<mixture name>)
@@ -42,6 +42,23 @@ SHOWN = """\
   --html           write show.html, with the images, instead
   output=FILE      of --html                                               (default: show.html)
   full=true        of --html: the whole report, rejected samples with their content
+"""
+
+
+ASKED = """\
+  plan=true        requests, tokens and cost of what is left to ask; asks nothing
+  api_key=NAME     the environment variable that holds the key
+  component=NAME   of it alone
+  max_requests=N   in all runs with this prompt, model and settings; max_tokens=N: the same
+  concurrency=8    requests under way; per_minute=N: begun in a minute, at most
+  timeout=120      s for an answer; retries=5, pause=1: s before the second try, then doubled
+  max_edge=1024    px; larger images are sent smaller; max_images=8: of more, evenly spaced ones
+  structured=true  send the JSON schema as response_format; temperature=0
+  input_price=P    for a million tokens; output_price=P; image_tokens=1000: expected of an image
+  again=true       ask again what got a bad verdict
+  work=DIR         where the build kept its samples (default: out/work); answers=DIR: where answers
+                   are kept (default: in work)
+  output=FILE      the facts                  (default: out/judged/MIXTURE-PROMPT.parquet)
 """
 
 
@@ -212,6 +229,15 @@ def check(words: list[str]) -> Answer:
     )
 
 
+def judge(words: list[str]) -> Answer:
+    """`judge DIR prompt=... endpoint=... model=...`."""
+    from pipelines.served.words import judged
+
+    found = judged(words)
+    left = found.missing and not found.needed
+    return Answer(str(found), found.data(), status=INCOMPLETE if left else DONE)
+
+
 def clean(words: list[str]) -> Answer:
     """`clean work=DIR [remove=true]`."""
     from pipelines.clean import clean as cleaned
@@ -333,6 +359,16 @@ COMMANDS = {
         "  rows=N           rows of each shard to decode and verify; 0: all      (default: 64)\n",
         example="check out/mine rows=0",
         takes=("folder",),
+        json=True,
+    ),
+    "judge": Command(
+        judge,
+        "judge DIR prompt=NAME|FILE.yaml endpoint=URL model=NAME [key=value ...]",
+        "a served model rates the samples; `annotations` reads what it found (docs/judges.md)",
+        ASKED,
+        example="judge out/mine prompt=finevision endpoint=http://localhost:8000/v1 model=judge",
+        takes=("folder",),
+        switches=frozenset({"plan", "again", "structured"}),
         json=True,
     ),
     "clean": Command(

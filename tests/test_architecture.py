@@ -26,7 +26,7 @@ FLOORS = {
         ("finished_mixture",),
         (
             *("arguments", "catalogue", "check", "estimate", "hashes"),  # commands
-            "push",
+            *("push", "served"),
         ),
         ("export",),  # shards -> what other trainers read
         ("main_path",),

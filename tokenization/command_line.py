@@ -26,12 +26,14 @@ from tokenization import machine
 from tokenization.terminal import lay_out, logging_at, say, say_traceback, tells
 from tokenization.version import __version__
 
-DONE, FAULTS, MISTAKE, INTERRUPTED, PREEMPTED = 0, 1, 2, 130, 143
+DONE, FAULTS, MISTAKE, INCOMPLETE, INTERRUPTED, PREEMPTED = 0, 1, 2, 3, 130, 143
 """Exit statuses; 1 is Python's own of an exception, the last two are 128 + the signal."""
 STATUSES = {
     DONE: "done",
     FAULTS: "`check` or `probe` found faults; or, with a traceback, a bug or the machine's fault",
     MISTAKE: "a mistake in words, settings or data: one message, no traceback",
+    INCOMPLETE: "`judge` left samples without an answer: a budget was reached, or the endpoint "
+    "does not answer; the same command goes on",
     INTERRUPTED: "stopped by Ctrl-C; what was finished stays, the same command goes on",
     PREEMPTED: "a training, sweep or search was told to leave (SIGTERM) and saved before it did; "
     "the same command goes on",

@@ -207,6 +207,7 @@ def ending(outcome: Answer | BaseException) -> Program:
         (Answer("2 faults", status=1), 1, "2 faults\n"),
         (ValueError("end: here: short"), 2, "trainer end: here: short\n"),
         (FileNotFoundError("x is not there"), 2, "trainer end: x is not there\n"),
+        (Answer("INCOMPLETE: 3", status=3), 3, "INCOMPLETE: 3\n"),
         (KeyboardInterrupt(), 130, "Stopped. What was finished stays"),
         (Answer("SIGTERM: saved", status=143), 143, "SIGTERM: saved\n"),
     ],
