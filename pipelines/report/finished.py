@@ -165,13 +165,17 @@ class Finished:
             "rows of those have no line. read=all reads every one"
         )
 
+    def samples_file(self, component: str, subset: str, part: str, *, work: str) -> str:
+        """Where the build kept the samples of a part as they were read; annotations came later."""
+        inputs = self.recipe["inputs"][f"{component}/{subset}"]
+        identity = {key: value for key, value in inputs.items() if key != "annotations"}
+        read = recipes.fingerprint("ingest", self.recipe["versions"]["ingest"], identity)
+        return tables.join(work, "samples", read, f"{part.rsplit('/', 1)[-1]}.arrow")
+
     def sample(self, sample: str, *, work: str) -> dict[str, Any] | None:
         """The sample as it was read (SAMPLE), out of `work`; None where that was cleaned away."""
         line = self.line(sample)
-        identity = self.recipe["inputs"][f"{line['component']}/{line['subset']}"]
-        read = recipes.fingerprint("ingest", self.recipe["versions"]["ingest"], identity)
-        number = line["part"].rsplit("/", 1)[-1]
-        path = tables.join(work, "samples", read, f"{number}.arrow")
+        path = self.samples_file(line["component"], line["subset"], line["part"], work=work)
         if not tables.exists(path):
             return None
         columns = tables.open_file(path).schema.names

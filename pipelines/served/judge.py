@@ -28,7 +28,14 @@ from pipelines.served.budget import Budget
 from pipelines.served.endpoint import Endpoint, NotTaken, Pace, Reply, Unanswered, ask
 from pipelines.served.facts import Judged, Rows, outcome, write_facts
 from pipelines.served.prompts import Prompt
-from pipelines.served.questions import Question, Settings, body, expected_tokens, question_of
+from pipelines.served.questions import (
+    IMAGE_TOKENS,
+    Question,
+    Settings,
+    body,
+    expected_tokens,
+    question_of,
+)
 from tokenization.terminal import log
 
 GIVE_UP = 8
@@ -46,7 +53,7 @@ class Options:
     max_requests: int = 0
     """In all runs with this prompt, model and settings; 0: no limit."""
     max_tokens: int = 0
-    image_tokens: int = 1000
+    image_tokens: int = IMAGE_TOKENS
     """Of an image, expected before the server states any."""
     input_price: float = 0.0
     """For a million tokens."""
@@ -148,8 +155,11 @@ class Run:
             return False
         return not (self.options.again and outcome(line, self.prompt, question.turns).verdict)
 
-    def expected(self, question: Question) -> tuple[int, int]:
-        """(tokens in, about; tokens out at most), before the server states any."""
+    def expected(self, question: Question, answers: Answers) -> tuple[int, int]:
+        """(tokens in, tokens out at most): by what the server stated of others, where it did."""
+        if answers.expected:
+            put, out = expected_tokens(question, self.prompt)
+            return round(put * answers.scale), out
         return expected_tokens(question, self.prompt, image_tokens=self.options.image_tokens)
 
     def planned(self, answers: Answers, questions: Iterable[Question]) -> Judged:
@@ -159,10 +169,8 @@ class Run:
         for question in questions:
             if question.content not in counted and not self.is_known(question, answers):
                 counted.add(question.content)
-                put, out = self.expected(question)
-                needed.update(
-                    requests=1, input_tokens=round(put * answers.scale), output_tokens=out
-                )
+                put, out = self.expected(question, answers)
+                needed.update(requests=1, input_tokens=put, output_tokens=out)
         found = self.summary(answers)
         cost = self.price(needed["input_tokens"], needed["output_tokens"])
         found.needed = {**needed, "cost": cost}
@@ -221,8 +229,7 @@ class Run:
         """What became of one question; an answer lies on the disk. Null: a budget is reached."""
         if self.stopped:
             return None
-        put, out = self.expected(question)
-        reserved, used = round(put * answers.scale) + out, 0
+        reserved, used = sum(self.expected(question, answers)), 0
         if not budget.reserve(reserved):
             return None
         try:
@@ -232,7 +239,7 @@ class Run:
                 used = got.input_tokens + got.output_tokens or reserved
             line = Line(
                 content=question.content, id=question.id, outcome=got, sent=sent,
-                estimate=put, used=used,
+                estimate=expected_tokens(question, self.prompt)[0], used=used,
             )  # fmt: skip
             if not isinstance(got, NotTaken) and sent:
                 answers.add(line)
@@ -317,9 +324,7 @@ def samples_of(mixture: Finished, lines: pl.DataFrame, *, work: str) -> Iterator
         ValueError: they are no longer there.
     """
     component, subset, part = (str(lines[name][0]) for name in ("component", "subset", "part"))
-    identity = mixture.recipe["inputs"][f"{component}/{subset}"]
-    read = recipes.fingerprint("ingest", mixture.recipe["versions"]["ingest"], identity)
-    path = tables.join(work, "samples", read, f"{part.rsplit('/', 1)[-1]}.arrow")
+    path = mixture.samples_file(component, subset, part, work=work)
     if not tables.exists(path):
         raise ValueError(
             f"work={work}: the samples of {part} are not there ({path}).\nway out: say work=DIR "

@@ -18,6 +18,8 @@ from pipelines.served.prompts import Prompt, schema
 
 CHARS_PER_TOKEN = 4
 """Of English, about: https://platform.openai.com/tokenizer"""
+IMAGE_TOKENS = 1000
+"""Of an image, about, before a server states any: models take 64 to some thousands."""
 AROUND = 64
 """Tokens of an answer beside its turns: braces, names."""
 QUALITY = 90
@@ -91,7 +93,9 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(n * (count - 1) / max(1, most - 1)) for n in range(most)]
 
 
-def expected_tokens(question: Question, prompt: Prompt, *, image_tokens: int) -> tuple[int, int]:
+def expected_tokens(
+    question: Question, prompt: Prompt, *, image_tokens: int = IMAGE_TOKENS
+) -> tuple[int, int]:
     """(tokens that go in, about; tokens that may come out)."""
     texts = (part["text"] or "" for m in question.messages for part in m["content"] or [])
     chars = sum(map(len, texts)) + len(prompt.instructions)

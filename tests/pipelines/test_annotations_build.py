@@ -79,6 +79,14 @@ def test_every_kind_of_the_pool_is_read_and_judged_by_its_annotation(made):
         assert rule == ("out_of_bounds" if low else None), sample_id
 
 
+def test_what_its_annotation_took_out_is_shown_as_it_was_read(made, capsys):
+    folder, mix = made
+    assert main(["show", str(mix), "rule=out_of_bounds", f"work={folder}/out/work"]) == 0
+    told = capsys.readouterr().out
+    assert "user: " in told
+    assert "no longer in" not in told
+
+
 def test_quantiles_are_of_what_is_left_of_a_component(made):
     index = index_of(made[1]).filter(pl.col("component") == "text")
     marked = index.filter(pl.col("fired").cast(pl.List(pl.String)).list.contains("beyond_quantile"))
