@@ -1,4 +1,4 @@
-"""What `judge` is made of: prompt files, texts of models, pauses, budgets, what is sent of images."""
+"""What `judge` is made of: prompt files, texts of models, pauses, budgets, images."""
 
 import email.utils
 import io
@@ -49,7 +49,7 @@ def test_the_bundled_prompt_rates_the_axes_of_finevision():
     ],
 )
 def test_a_mistake_in_a_prompt_file_is_named(change, said):
-    with pytest.raises(ValueError, match="here.yaml: ") as caught:
+    with pytest.raises(ValueError, match=r"here\.yaml: ") as caught:
         prompt_of({**GOOD, **change}, where="here.yaml")
     assert said in str(caught.value)
 
