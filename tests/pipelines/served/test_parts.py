@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.served.budget import Budget
-from pipelines.served.endpoint import MAX_PAUSE, Pace, retry_after
+from pipelines.served.endpoint import MAX_PAUSE, Endpoint, Pace, Reply, ask, retry_after
 from pipelines.served.prompts import BUNDLED, json_in, load_prompt, prompt_of, ratings_of
 from pipelines.served.questions import Settings, body, evenly, question_of, sendable
 from pipelines.sources.finevision import KINDS
+from tests.chat_server import ChatServer, Fails
 from tests.pipelines.sources.making import coarse_jpeg, png
 
 GOOD = yaml.safe_load((BUNDLED / "finevision.yaml").read_text())
@@ -107,6 +108,42 @@ def test_retry_after_is_a_number_or_a_date_within_bounds():
     assert retry_after({"Retry-After": email.utils.formatdate(0, usegmt=True)}) == 0
     for none in ({}, {"Retry-After": "soon"}, {"Retry-After": "nan"}, None):
         assert retry_after(none) is None
+
+
+class Rested(Pace):
+    """Keeps for how long it was to rest, and does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rests: list[float] = []
+        self.holds: list[float] = []
+
+    def rest(self, seconds: float) -> bool:
+        self.rests += [seconds] if seconds > 0 else []
+        return True
+
+    def hold(self, seconds: float) -> None:
+        self.holds.append(seconds)
+
+
+def test_the_server_says_how_long_to_wait_and_else_pauses_double(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    parts = [{"type": "text", "text": "sample 1 [1 objects]"}]
+    request = {"messages": [{"role": "user", "content": parts}]}
+    with ChatServer() as server:
+        server.rules["sample 1"] = [
+            Fails(429, retry_after="7"), Fails(503, retry_after="9"), Fails(500, retry_after="11"),
+            Fails(500), Fails(0),
+        ]  # fmt: skip
+        endpoint = Endpoint(url=server.url, model="m", pause=1, retries=5)
+        pace = Rested()
+        reply, sent = ask(endpoint, request, pace=pace, permitted=lambda: True)
+    assert isinstance(reply, Reply)
+    assert sent == 6
+    assert pace.rests[:3] == [7, 9, 11]
+    assert 8 * 0.75 <= pace.rests[3] <= 8 * 1.25
+    assert 16 * 0.75 <= pace.rests[4] <= 16 * 1.25
+    assert pace.holds == [7, 9]  # for everybody
 
 
 def test_a_pace_spreads_requests_and_holds_all_of_them():
