@@ -1,6 +1,6 @@
 """Whether training again on what `trainer score` leaves beats training on all.
 
-    python -m benchmarks.cleaned [images=1200] [planted=0.2] [steps=500] [seeds=17,18,19]
+    python -m benchmarks.cleaned [images=1000] [planted=0.2] [steps=220] [seeds=17,18]
 
 Shapes with three questions each (examples/drawings.py), of `planted` of them the images changed
 places. Per seed a model is trained on all of them and scores them; then others are trained anew,
@@ -38,7 +38,7 @@ from trainer.evaluation import benchmark
 from trainer.evaluation.answer import answers, open_checkpoint
 from trainer.evaluation.score import score
 
-OPTIONS = {"images": "1200", "planted": "0.2", "steps": "500", "seeds": "17,18,19"}
+OPTIONS = {"images": "1000", "planted": "0.2", "steps": "220", "seeds": "17,18,19,20,21"}
 HELD_OUT = 100
 """Drawings that all are asked about."""
 ENCODING = {
