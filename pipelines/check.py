@@ -28,7 +28,7 @@ from mixtures.pick import INDEX
 from pipelines import recipe
 from pipelines.engine import tables
 from pipelines.report import digests
-from pipelines.report.divided import divided
+from pipelines.report.divided import Divided, divided
 from pipelines.report.evenness import asked_along, schedules_in
 from pipelines.report.finished import Finished, open_finished
 from tokenization import check as rows_check
@@ -37,6 +37,8 @@ from tokenization.schema import Encoding
 
 SHOWN = 5
 """Samples that a fault is told of."""
+ROWS = 1 << 18
+"""Train rows whose amounts of each component are in memory."""
 COUNTED = ["sample_ids", "seq_lengths", "loss_mask", "grids"]
 STREAM = ["component", "subset", "copies"]
 """Samples that are spread alike."""
@@ -312,25 +314,56 @@ def _schedule(mixture: Finished) -> Iterator[str]:
             if column:
                 largest = max(largest, int(used[f"num_{column}"].max() or 0))  # type: ignore[arg-type]
             ranges.add("index", used.select("id", pl.col("component").cast(pl.String)))
-        amounts = {name: np.zeros(start) for name in settings["components"]}
-        for sequences, index in ranges.each("shards", "index"):
-            lines = sequences.join(index, on="id", how="left")
-            for (name,), mine in lines.group_by("component"):
-                if name is not None:
-                    unit = mine[column].to_numpy() if column else np.ones(len(mine))
-                    amounts[str(name)] += np.bincount(mine["row"].to_numpy(), unit, start)
-    total = np.sum(list(amounts.values()), axis=0)
-    through = np.cumsum(total)
-    mixed = float(np.convolve(total, np.ones(min(together, len(total)))).max())
+        with divided(start, lines=ROWS) as places:
+            whole = 0.0
+            for sequences, index in ranges.each("shards", "index"):
+                lines = sequences.join(index, on="id").select(
+                    "row", "component", unit=column or pl.lit(1, pl.Int64)
+                )
+                whole += int(lines["unit"].sum())
+                place = lines["row"].to_numpy() * places.ranges // max(1, start)
+                places.put("rows", lines, place)
+            furthest, mixed = _furthest(
+                places, settings, rows=start, whole=whole, together=together
+            )
     slack = 2 * len(streams) * largest + mixed
-    asked = asked_along(settings, through / through[-1])
-    for name, amount in amounts.items():
-        off = np.abs(np.cumsum(amount) - asked[name] * through[-1])
-        if off.max() > slack:
-            row = int(off.argmax())
-            got, due = int(np.cumsum(amount)[row]), asked[name][row] * through[-1]
+    for name, (off, row, got, due) in furthest.items():
+        if off > slack:
             yield (
                 f"component {name}: {got:,} {settings['measure']} until train row {row}, its "
                 f"schedule asks for {due:,.0f}; off by more than {slack:,.0f}: what {together} "
                 "rows that are packed together hold, and a few samples"
             )
+
+
+def _furthest(
+    places: Divided, settings: Mapping[str, Any], *, rows: int, whole: float, together: int
+) -> tuple[dict[str, tuple[float, int, int, float]], float]:
+    """(Component -> how far it is off where most, the train row, what it has until there and what
+    is due; the most that `together` neighbouring rows hold). `places` has a line per sequence of
+    the `rows`, divided by them.
+    """
+    names = list(settings["components"])
+    code = pl.DataFrame({"component": names}).with_row_index("code")
+    so_far = np.zeros(len(names))
+    furthest = dict.fromkeys(names, (-1.0, 0, 0, 0.0))
+    mixed, tail, start = 0.0, np.zeros(0), 0
+    for number, (lines,) in enumerate(places.each("rows")):
+        stop = -(-rows * (number + 1) // places.ranges)
+        found = lines.join(code, on="component")
+        cell = (found["row"].to_numpy() - start) * len(names) + found["code"].to_numpy()
+        units = np.bincount(cell, found["unit"].to_numpy(), (stop - start) * len(names))
+        through = so_far + np.cumsum(units.reshape(-1, len(names)), axis=0)  # [rows, components]
+        here = units.reshape(-1, len(names)).sum(axis=1)
+        asked = asked_along(settings, through.sum(axis=1) / whole)
+        for n, name in enumerate(names):
+            off = np.abs(through[:, n] - asked[name] * whole)
+            row = int(off.argmax())
+            if off[row] > furthest[name][0]:
+                due = float(asked[name][row] * whole)
+                furthest[name] = float(off[row]), start + row, int(through[row, n]), due
+        window = np.concatenate([tail, here])
+        sums = np.convolve(window, np.ones(min(together, len(window))))
+        mixed, tail = max(mixed, float(sums.max())), window[max(0, len(window) - together + 1) :]
+        so_far, start = through[-1], stop
+    return furthest, mixed

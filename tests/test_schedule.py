@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from mixtures.mixture_file import to_yaml
+from pipelines import check
 from pipelines.__main__ import main
 from pipelines.check import _schedule, folder_faults
 from pipelines.report.finished import open_finished
@@ -72,7 +73,7 @@ def test_the_same_file_gives_the_same_bytes(made, mix):
     assert digests(made / "again") == digests(mix)
 
 
-def test_check_reads_the_schedule_in_the_rows(mix):
+def test_check_reads_the_schedule_in_the_rows(mix, monkeypatch):
     assert list(folder_faults(str(mix), rows=2)) == []
     other = open_finished(str(mix))
     components = other.recipe["mixture"]["components"]
@@ -84,6 +85,8 @@ def test_check_reads_the_schedule_in_the_rows(mix):
     assert len(faults) == 2
     assert "component early: " in faults[0]
     assert "its schedule asks for" in faults[0]
+    monkeypatch.setattr(check, "ROWS", 3)  # the same, three rows at a time
+    assert list(_schedule(other)) == faults
 
 
 def test_the_trainer_keeps_the_order_within_runs_of_rows(mix, made, tmp_path):

@@ -6,22 +6,27 @@ The words are those that the model sees: system prompt, media intro and outro, o
 sample that was split each sequence is a record, and of a raw document each part that a row holds.
 """
 
+import itertools
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from pipelines.engine import tables
+from pipelines.report.divided import divided
 from pipelines.report.finished import Finished
 from tokenization.decode import DecodingTools, decoding_tools, not_undone, sequences_of
 from tokenization.prompts import Conversation
 from tokenization.schema import Encoding
 
+ABOUT = ["id", "component", "subset", "modality", "duration"]
 STATED = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?:?\s*\Z")
 """The time that a prompt states right before a frame: `Frame from 00:03:`."""
 
@@ -67,17 +72,48 @@ def opened_tools(mixture: Finished) -> Iterator[DecodingTools]:
         yield decoding_tools(encoding, near)
 
 
-def about_shards(mixture: Finished) -> dict[str, pl.DataFrame]:
+@dataclass(frozen=True, kw_only=True)
+class AboutShards:
+    """What the index says of the samples in each shard; of some neighbouring shards in memory."""
+
+    names: dict[str, list[str]]
+    """Split -> its shards that hold samples, in order."""
+    of: Callable[[str], pl.DataFrame]
     """Name of a shard -> {id, component, subset, modality, duration} of the samples in it."""
-    lines = mixture.index.filter(pl.col("copies") > 0).select(
-        "id", "component", "subset", "modality", "duration", "split", "shard"
-    )
-    dealt = lines.explode("shard").unique(["id", "split", "shard"])
-    return {
-        f"{split}-{number:05d}.arrow": group.drop("split", "shard")
-        for (split, number), group in dealt.group_by(["split", "shard"])
-        if number is not None
-    }
+
+
+@contextmanager
+def about_shards(mixture: Finished) -> Iterator[AboutShards]:
+    """The lines of the samples of each shard, while they lie in files beside each other."""
+    all_names = [name for names in mixture.shards.values() for name in names]
+    place = pl.DataFrame({"name": all_names}).with_row_index("at")
+    found = np.zeros(len(all_names), bool)
+    name = pl.format("{}-{}.arrow", "split", pl.col("shard").cast(pl.String).str.zfill(5))
+    with divided(mixture.stats["read"]) as ranges:
+        for some in mixture.lines([*ABOUT, "split", "shard", "copies"]):
+            used = some.filter(pl.col("copies") > 0).with_columns(
+                pl.col(*ABOUT[1:4], "split").cast(pl.String)
+            )
+            dealt = used.explode("shard").unique(["id", "split", "shard"])
+            lines = (
+                dealt.with_columns(name=name).join(place, on="name").select(*ABOUT, "name", "at")
+            )
+            at = lines["at"].to_numpy()
+            found[at] = True
+            ranges.put("about", lines.drop("at"), at.astype(np.int64) * ranges.ranges // len(found))
+
+        @lru_cache(maxsize=1)
+        def neighbours(number: int) -> dict[tuple[Any, ...], pl.DataFrame]:
+            return ranges.read("about", number).partition_by(
+                "name", as_dict=True, include_key=False
+            )
+
+        def of(shard: str) -> pl.DataFrame:
+            return neighbours(all_names.index(shard) * ranges.ranges // len(found))[(shard,)]
+
+        there = set(itertools.compress(all_names, found))
+        names = {split: [n for n in of if n in there] for split, of in mixture.shards.items()}
+        yield AboutShards(names=names, of=of)
 
 
 def records(

@@ -145,11 +145,10 @@ def write(
     parts: list[pl.DataFrame] = []
     altered = left_out = 0
     pairs = False
-    with opened_tools(mixture) as tools:
-        about = about_shards(mixture)
-        names = [(split, n) for split, of in mixture.shards.items() for n in of if n in about]
+    with opened_tools(mixture) as tools, about_shards(mixture) as about:
+        names = [(split, n) for split, of in about.names.items() for n in of]
         for number, (split, shard) in enumerate(names, 1):
-            name, here = shard.removesuffix(".arrow"), about[shard]
+            name, here = shard.removesuffix(".arrow"), about.of(shard)
             found = counted(mixture, shard, here, split=split, vocab=tools.vocab)
             if format == "preferences":
                 left_out += int(found.filter(~pl.col("pair"))["samples"].sum())
@@ -198,12 +197,11 @@ def write_preview(mixture: Finished, output: str) -> list[str]:
         ValueError: the shards cannot be turned back to messages.
     """
     written = []
-    with opened_tools(mixture) as tools:
-        about = about_shards(mixture)
-        for split, names in mixture.shards.items():
-            found = (r for n in names if n in about for r in records(mixture, n, about[n], tools))
+    with opened_tools(mixture) as tools, about_shards(mixture) as about:
+        for split, names in about.names.items():
+            found = (r for name in names for r in records(mixture, name, about.of(name), tools))
             path = tables.join(output, "preview", f"{split}.parquet")
-            if names:
+            if mixture.shards[split]:
                 write_table(first_of(found), path)
                 written.append(split)
     return written

@@ -1,6 +1,7 @@
-"""Lines divided by a hash of their id into files, so that all that is said of one lies in one.
+"""Lines divided into files, so that all that is said of one sample, or of one place, lies in one.
 
-lines --add--> a file per kind of lines and range --each--> what was said of some ids, joined there
+lines --add, by a hash of their id--> a file per kind of lines and range --each--> what was said of
+      --put, where it is said------->                                    one place, joined there
 
 A join of two sides of many millions of lines then needs the memory of one range.
 """
@@ -25,16 +26,19 @@ class Divided:
     """Files of `ranges` ranges in a folder, being written."""
 
     def __init__(self, folder: str, *, ranges: int) -> None:
-        self._folder, self._ranges = Path(folder), ranges
+        self._folder, self.ranges = Path(folder), ranges
         self._files = ExitStack()
         self._writers: dict[tuple[str, int], pa.RecordBatchStreamWriter] = {}
 
     def add(self, kind: str, lines: pl.DataFrame) -> None:
         """Other lines of a kind, with `id`; no column is of categories."""
-        place = (lines["id"].hash(0) % self._ranges).to_numpy()
+        self.put(kind, lines, (lines["id"].hash(0) % self.ranges).to_numpy())
+
+    def put(self, kind: str, lines: pl.DataFrame, place: np.ndarray) -> None:
+        """Other lines of a kind, each in the range that `place` says."""
         order = np.argsort(place, kind="stable")
         table = lines[order].to_arrow()
-        ends = np.searchsorted(place[order], np.arange(self._ranges + 1))
+        ends = np.searchsorted(place[order], np.arange(self.ranges + 1))
         for number, (start, stop) in enumerate(pairwise(ends)):
             if stop > start or (kind, number) not in self._writers:
                 self._writer(kind, number, table.schema).write_table(table[start:stop])
@@ -48,18 +52,19 @@ class Divided:
 
     def each(self, *kinds: str) -> Iterator[list[pl.DataFrame]]:
         """The lines of each kind, range after range; nothing is added any more."""
-        self._files.close()
-        for number in range(self._ranges):
-            yield [self._read(kind, number) for kind in kinds]
+        for number in range(self.ranges):
+            yield [self.read(kind, number) for kind in kinds]
 
-    def _read(self, kind: str, number: int) -> pl.DataFrame:
+    def read(self, kind: str, number: int) -> pl.DataFrame:
+        """The lines of a kind in a range; nothing is added any more."""
+        self._files.close()
         path = self._folder / f"{kind}-{number}"
         with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
             return pl.DataFrame(reader.read_all())
 
 
 @contextmanager
-def divided(lines: int) -> Iterator[Divided]:
-    """Files for so many lines of a kind, in TMPDIR; gone afterwards."""
+def divided(count: int, *, lines: int = LINES) -> Iterator[Divided]:
+    """Files in TMPDIR for `count` lines of a kind, about `lines` in each; gone afterwards."""
     with TemporaryDirectory(prefix="lines.") as folder:
-        yield Divided(folder, ranges=min(MOST_RANGES, max(1, -(-lines // LINES))))
+        yield Divided(folder, ranges=min(MOST_RANGES, max(1, -(-count // lines))))

@@ -12,8 +12,9 @@ import yaml
 
 from pipelines.__main__ import main
 from pipelines.engine import tables
-from pipelines.export.conversations import records_of
+from pipelines.export.conversations import about_shards, opened_tools, records_of
 from pipelines.export.folder import export
+from pipelines.report import divided
 from pipelines.report.finished import open_finished
 from tests.building import words
 from tests.pipelines.export.test_folder import rows_of, samples_of, sequences
@@ -171,9 +172,9 @@ def test_an_export_is_the_index_and_builds_the_same_sequences(mixture, format, r
 def test_shards_of_another_build_are_a_mistake_that_is_laid_out(tmp_path):
     mixture = filmed(tmp_path)
     finished = open_finished(str(mixture))
-    from pipelines.export.conversations import about_shards, opened_tools
-
-    shard, about = next(iter(about_shards(finished).items()))
+    shard = finished.shards["train"][0]
+    with about_shards(finished) as shards:
+        about = shards.of(shard)
     row = tables.read(finished.path(shard)).to_pylist()[0]
     known = {line["id"]: line for line in about.iter_rows(named=True)}
     with opened_tools(finished) as tools:
@@ -186,3 +187,18 @@ def test_shards_of_another_build_are_a_mistake_that_is_laid_out(tmp_path):
                 list(records_of(spoilt, known, tools, where=shard))
             assert "\nfound: " in str(e.value)
             assert "\nway out: " in str(e.value)
+
+
+def test_what_is_said_of_a_shard_is_what_the_index_says_of_its_samples(mixture, monkeypatch):
+    monkeypatch.setattr(divided, "LINES", 7)  # neighbouring shards lie in several files
+    finished = open_finished(str(mixture))
+    used = finished.index.filter(pl.col("copies") > 0).explode("shard")
+    with about_shards(finished) as about:
+        assert about.names == finished.shards
+        for split, names in reversed(about.names.items()):
+            for number, name in enumerate(names):
+                here = used.filter(split=split, shard=number).unique("id")
+                said = about.of(name)
+                assert sorted(said.rows(), key=str) == sorted(
+                    here.select(said.columns).rows(), key=str
+                )
