@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,47 @@ def load_mixture_of(name: str, overrides: Sequence[str]):  # type: ignore[no-unt
     mixture = load_mixture(name, overrides, encoding=Encoding, like=encoding_of)
     mixture = private.mapped(mixture, found_path)
     load_plugins(mixture, find(name))
-    return mixture
+    return with_files_found(mixture, folder_of(find(name)))
+
+
+def with_files_found(mixture: Any, beside: str) -> Any:
+    """The mixture with its tokenizer, hash lists and models of rules where they are: from the
+    current folder, as a component's `data`, or else from `beside`, the folder of its file.
+    """
+    from filters.rules import FILE_SETTINGS
+    from mixtures.config import hash_list_path
+
+    def found(name: str, path: str) -> str:
+        """Of `path` in `beside`, where it is there and not here; else the name as it is."""
+        here, there = Path(path).expanduser(), Path(beside, path)
+        if here.exists():
+            return str(here) if path.startswith("~") else name
+        return str(there) if beside and there.exists() else name
+
+    def ruled(rules: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            rule: settled(own) if isinstance(own, Mapping) else own for rule, own in rules.items()
+        }
+
+    def settled(own: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: placed(own[key]) if key in FILE_SETTINGS else own[key] for key in own}
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, str):
+            return found(value, value)
+        return [placed(path) for path in value] if isinstance(value, list) else value
+
+    own = mixture.encoding.tokenizer
+    return replace(
+        mixture,
+        encoding=replace(mixture.encoding, tokenizer=found(own, own)),
+        benchmarks=[found(name, hash_list_path(name)) for name in mixture.benchmarks],
+        filters=ruled(mixture.filters),
+        components={
+            name: replace(component, filters=ruled(component.filters))
+            for name, component in mixture.components.items()
+        },
+    )
 
 
 def load_plugins(mixture: Any, file: str) -> None:

@@ -19,10 +19,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filters
 from mixtures import pick as picking
@@ -62,6 +62,10 @@ from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
 from tokenization.terminal import log
+from tokenization.vocab import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 MAY_HOLD_VIDEOS = ("video", "json", "tar")
 VIDEO = Needs(memory=2 << 30, max_calls=8)
@@ -385,7 +389,7 @@ def save_tokenizer(encoding: Encoding, place: Place) -> list[str]:
     """`DIR/tokenizer/` holds the tokenizer as `transformers` saves it, no path of this machine in
     it; returns the files.
     """
-    saved = saved_tokenizer(encoding.tokenizer)
+    saved = saved_tokenizer(load_tokenizer(encoding.tokenizer))
     for name, text in saved.items():
         if name.endswith("tokenizer_config.json"):
             settings = json.loads(text)
@@ -395,15 +399,11 @@ def save_tokenizer(encoding: Encoding, place: Place) -> list[str]:
     return list(saved)
 
 
-@cache
-def saved_tokenizer(tokenizer: str) -> dict[str, str]:
+@lru_cache(maxsize=2)
+def saved_tokenizer(tokenizer: "PreTrainedTokenizerFast") -> dict[str, str]:
     """The files that `transformers` saves of the tokenizer, `tokenizer/NAME` -> text; like the
     tokenizer itself, made once a process.
     """
-    import tempfile
-
-    from tokenization.vocab import load_tokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        files = map(Path, load_tokenizer(tokenizer).save_pretrained(folder))
+    with TemporaryDirectory() as folder:
+        files = map(Path, tokenizer.save_pretrained(folder))
         return {f"tokenizer/{path.name}": path.read_text() for path in files if path.is_file()}

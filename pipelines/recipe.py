@@ -67,6 +67,8 @@ def identity(content: Mapping[str, Any]) -> dict[str, Any]:
     mixture = _without(mixture, "num_gpus")
     mixture["components"] = _unplaced(mixture["components"])
     mixture = _without_files(mixture)
+    if "tokenizer" in content["versions"]:  # its contents, wherever it lies
+        mixture["encoding"] = {**mixture["encoding"], "tokenizer": None}
     return {"mixture": mixture, "inputs": content["inputs"], "versions": content["versions"]}
 
 

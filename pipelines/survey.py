@@ -5,7 +5,7 @@ enters the fingerprint. Where it runs (`Place`) enters neither. No sample is rea
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -35,6 +35,7 @@ from pipelines.sources.sample import Source
 from pipelines.stages import STAGES
 from tokenization import prompts
 from tokenization.schema import Encoding
+from tokenization.vocab import tokenizer_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +239,9 @@ def pieces_of_one(
     encoding = encoding_of(mixture, name)
     repairs = filters.identity(filters.rewriting(dict(rules)))
     words = prompts.table_named(encoding.system_prompts).identity
+    renders = replace(
+        encoding, tokenizer=tokenizer_digest(encoding.tokenizer) or encoding.tokenizer
+    )
     judging = [filters.identity(dict(rules)), mixture.weight_by]
     pieces = []
     for part in parts:
@@ -246,7 +250,7 @@ def pieces_of_one(
         joined = f"-{recipe.fingerprint(mine.identity)}" if mine is not None and mine.fields else ""
         judged = recipe.fingerprint(read, "judge", STAGES["judge"].identity, judging)
         encoded = recipe.fingerprint(
-            read, "encode", STAGES["encode"].identity, encoding, repairs, *words
+            read, "encode", STAGES["encode"].identity, renders, repairs, *words
         )
         file = f"{part.number:05d}.arrow"
         pieces.append(
@@ -287,6 +291,8 @@ def recipe_of(mixture: Mixture, inputs: dict[str, Any]) -> dict[str, Any]:
     made_by["rules"] = {
         name: filters.identity(rules_of(mixture, name)) for name in mixture.components
     }
+    if its_files := tokenizer_digest(mixture.encoding.tokenizer):
+        made_by["tokenizer"] = its_files
     tables_used = {
         name: table.identity
         for name in mixture.components

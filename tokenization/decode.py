@@ -9,7 +9,6 @@ A conversation that is given back makes the same ids again, or it is not given b
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +109,6 @@ def not_undone(where: str, name: str, found: str) -> ValueError:
     )
 
 
-@lru_cache(maxsize=8)
 def decoding_tools(encoding: Encoding, tokenizer: str) -> DecodingTools:
     """The tools for shards of this encoding, whose tokenizer lies in the folder `tokenizer`.
 

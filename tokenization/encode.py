@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,9 @@ from tokenization.vocab import (
     vocab,
 )
 from tokenization.words import Words, words_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _READS = ["id", "source", "subset", "messages", "images", "duration", "defect", "tags"]
 
@@ -206,17 +209,20 @@ class EncodingTools:
     """A Jinja template, or "" for SmolVLM's own rendering."""
 
 
-@lru_cache(maxsize=8)
 def encoding_tools(encoding: Encoding) -> EncodingTools:
     """The tools of an encoding. Raises ValueError or FileNotFoundError where its settings cannot be
     met: no such tokenizer, table or template.
     """
+    return _tools_of(load_tokenizer(encoding.tokenizer), encoding)
+
+
+@lru_cache(maxsize=8)
+def _tools_of(tokenizer: "PreTrainedTokenizerFast", encoding: Encoding) -> EncodingTools:
     if not 0 <= encoding.plain_prompts <= 1:
         raise ValueError(
             f"encoding.plain_prompts: found {encoding.plain_prompts}. Expected a share of the "
             "samples, 0 (none) to 1 (all)."
         )
-    tokenizer = load_tokenizer(encoding.tokenizer)
     prompts.with_system_prompt([], "conversation", sample_id="", encoding=encoding)
     return EncodingTools(
         encoding=encoding,

@@ -9,7 +9,7 @@ string (https://huggingface.co/docs/transformers/chat_templating).
 """
 
 import re
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tokenization.chat import Piece
@@ -61,12 +61,12 @@ def template_of(tokenizer: "PreTrainedTokenizerFast", *, encoding: Encoding) -> 
     return template
 
 
-@cache
-def _added_tokens(name: str) -> tuple[re.Pattern[str], dict[str, int]]:
+@lru_cache(maxsize=8)
+def _added_tokens(
+    tokenizer: "PreTrainedTokenizerFast",
+) -> tuple[re.Pattern[str], dict[str, int]]:
     """(what finds any added token in a text, the id of each); longer strings first."""
-    tokens = {
-        token.content: id_ for id_, token in load_tokenizer(name).added_tokens_decoder.items()
-    }
+    tokens = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items()}
     longest_first = sorted(tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)"), tokens
 
@@ -99,7 +99,7 @@ def pieces_of(conversation: Conversation, template: str, *, encoding: Encoding) 
     """
     # Longer than a screen: one scan over the rendered string, whose state is four variables.
     tokenizer = load_tokenizer(encoding.tokenizer)
-    added, id_of = _added_tokens(encoding.tokenizer)
+    added, id_of = _added_tokens(tokenizer)
     hidden: list[str] = []
 
     def hide(match: re.Match[str]) -> str:

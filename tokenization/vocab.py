@@ -10,7 +10,7 @@ import json
 import lzma
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -36,6 +36,11 @@ GLOBAL = "<global-img>"
 DOCUMENT_END = "<|endoftext|>"
 TOKENIZER_FILES = (".json", ".jinja", ".txt", ".model")
 """Endings of all that `transformers` reads of a tokenizer's folder."""
+MAKES_IDS = (
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json"),
+    *("*.jinja", "vocab*", "merges.txt", "*.model", "*.tiktoken"),
+)
+"""Of those the ones that say nothing but what the tokenizer does, and none of a model."""
 MAX_GRID = 6
 """Rows and columns for which SmolVLM has learned position tokens."""
 
@@ -132,13 +137,44 @@ def _opened(folder: str, *_: str) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
-@cache
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
-    """The tokenizer called `name` (`builtin`, a folder or a hub id); the same object every time.
+    """The tokenizer called `name` (`builtin`, a folder or a hub id); the same object every time, of
+    a folder as long as its files are the same.
 
     One process is one core here: parallelism comes from workers, so the tokenizer's own threads are
     off unless TOKENIZERS_PARALLELISM says otherwise.
     """
+    return _loaded(name, *_written(name))
+
+
+def tokenizer_digest(name: str) -> str:
+    """Of a tokenizer in a folder, a digest of all that makes its ids and its template; of another
+    "", for its name says which it is. A folder may hold a checkpoint besides, which is not in it.
+    """
+    if not Path(name).is_dir():
+        return ""
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(Path(name).iterdir()):
+        if file.is_file() and any(map(file.match, MAKES_IDS)):
+            digest.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _written(folder: str) -> Iterator[tuple[str, int, int, int]]:
+    """(path, inode, bytes, time of writing) of each of a tokenizer's files in a folder; of no
+    folder nothing. Hundreds of times quicker than their contents: it is asked for every batch.
+    """
+    if not os.path.isdir(folder):  # noqa: PTH112 - as quick as can be
+        return
+    with os.scandir(folder) as entries:
+        files = [entry for entry in entries if entry.name.endswith(TOKENIZER_FILES)]
+    for file in sorted(files, key=lambda file: file.name):
+        about = file.stat()
+        yield file.path, about.st_ino, about.st_size, about.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _loaded(name: str, *_: tuple[str, int, int, int]) -> "PreTrainedTokenizerFast":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if name != "builtin":
         return _hub_tokenizer(name)
@@ -163,18 +199,22 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     )
 
 
-@cache
 def plain_tokenizer(name: str) -> "Tokenizer":
     """The backend of `load_tokenizer(name)` for which no string is special."""
+    return _plain(load_tokenizer(name))
+
+
+@lru_cache(maxsize=8)
+def _plain(tokenizer: "PreTrainedTokenizerFast") -> "Tokenizer":
     from tokenizers import Tokenizer
 
-    spec = json.loads(load_tokenizer(name).backend_tokenizer.to_str())
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
     spec["truncation"] = spec["padding"] = spec["post_processor"] = None
     for token in spec["added_tokens"]:
         token["special"] = True  # the switch below knows only special ones
-    tokenizer = Tokenizer.from_str(json.dumps(spec))
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    plain: Tokenizer = Tokenizer.from_str(json.dumps(spec))
+    plain.encode_special_tokens = True
+    return plain
 
 
 def encode_plain(tokenizer: "Tokenizer", texts: Iterable[str]) -> list[list[int]]:
@@ -193,7 +233,7 @@ def missing_bytes(tokenizer: "PreTrainedTokenizerFast") -> bytes:
     return bytes(sorted(b for b, symbol in bytes_to_unicode().items() if symbol not in symbols))
 
 
-@cache
+@lru_cache(maxsize=16)
 def vocab(tokenizer: "PreTrainedTokenizerFast", encoding: Encoding) -> Vocab:
     """The ids of `tokenizer` that `encoding` needs.
 
@@ -219,7 +259,7 @@ def vocab(tokenizer: "PreTrainedTokenizerFast", encoding: Encoding) -> Vocab:
                 f"marks ({', '.join(lacking[:3])}...). {way_out}."
             )
     has_images = all(mark in known for mark in marks)
-    plain = plain_tokenizer(encoding.tokenizer)
+    plain = _plain(tokenizer)
     ids = [[known.get(name, -1)] for name in names] if learned else encode_plain(plain, names)
     positions = {cell: tuple(i) for cell, i in zip(grid, ids, strict=False)} if has_images else {}
     overview = tuple(ids[-1]) if has_images else ()
