@@ -32,6 +32,8 @@ from filters.bounds import (
     verdict_columns,
 )
 from filters.decontamination import rules as benchmarks
+from filters.decontamination.matches import Match, matches_of
+from filters.decontamination.shown_items import ShownItem, read_items
 from filters.duplicates.near import Compare
 from filters.duplicates.rules import Application, mixture_applications, mixture_rules
 from filters.duplicates.search import (
@@ -53,9 +55,11 @@ __all__ = [
     "VERDICTS",
     "Application",
     "Compare",
+    "Match",
     "Rule",
     "Run",
     "Search",
+    "ShownItem",
     "benchmarks",
     "bounded_facts",
     "bounds",
@@ -68,11 +72,13 @@ __all__ = [
     "identity",
     "image",
     "judge",
+    "matches_of",
     "mixture_applications",
     "mixture_rules",
     "pairs_of_band",
     "quantile_facts",
     "ratings",
+    "read_items",
     "rewrite",
     "rewriting",
     "rule",

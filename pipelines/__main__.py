@@ -302,7 +302,7 @@ COMMANDS = {
         "make the hash list of a benchmark, or of a set of them, for `benchmarks:` of a mixture",
         "  NAME             of the list; smolvlm: the set, fetched from VLMEvalKit's addresses\n"
         "  data=...         VLMEvalKit's TSV, a folder of images, or a hub dataset\n"
-        "  output=FILE      (default: hashes/NAME.parquet)\n",
+        "  output=FILE      (default: hashes/NAME.parquet); what its items ask lies beside it\n",
         example="hashes ocrbench data=OCRBench.tsv",
         takes=("name",),
     ),

@@ -1,15 +1,16 @@
 """A benchmark's images and questions as a list of hashes, for the rule `contaminated`.
 
 The list is a small Parquet file that holds no image and no text; a mixture names it under
-`benchmarks:`.
+`benchmarks:`. What its items ask lies in a file beside it, to be seen beside samples that match.
 """
 
 import hashlib
 import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-from filters.decontamination import rules
+from filters.decontamination import rules, shown_items
 from mixtures.benchmark_sets import SETS, Benchmark, list_path
 from mixtures.config import hash_list_path
 from mixtures.names import check_name
@@ -18,7 +19,7 @@ from pipelines.reading.hub import dataset_rows
 
 
 def hashes(name: str, *, data: str, output: str = "") -> str:
-    """The list of benchmark `name` is written; returns what was put in it.
+    """The list of benchmark `name` and, beside it, its items are written; returns what they hold.
 
     `data`: a VLMEvalKit TSV, a folder of images, or a dataset as `datasets` loads it: a hub id
     (`ORG/NAME`, `ORG/NAME:SPLIT`), or a folder of Parquet, Arrow or JSON files. `output`:
@@ -37,16 +38,25 @@ def hashes(name: str, *, data: str, output: str = "") -> str:
             raise ValueError(
                 f"output={path} is there and is no hash list of ours. Name another file."
             ) from error
+    beside = shown_items.items_path(str(path))
+    if Path(beside).exists() and not shown_items.is_items(beside):
+        raise ValueError(f"{beside} is there and holds no items of ours. Name another output.")
     items = (
         rules.items_of(Path(data))
         if data.endswith(".tsv") or is_image_folder(Path(data))
         else rules.row_items(dataset_rows(data), where=data)
     )
-    made = rules.hash_list(items, name=name, decode=images.decode, dhash=images.dhash)
+    rows: list[dict[str, Any]] = []
+    kept = shown_items.kept(items, rows, decode=images.decode)
+    made = rules.hash_list(kept, name=name, decode=images.decode, dhash=images.dhash)
     path.parent.mkdir(parents=True, exist_ok=True)
     counts = rules.write_list(made, path)
+    shown_items.write_items(rows, str(path), name=name)
     found = ", ".join(f"{key.replace('_', ' ')} {count:,}" for key, count in counts.items())
-    return f"{path}: {found}\nName it in a mixture: benchmarks: [{output or name}]"
+    return (
+        f"{path}: {found}\n{beside}: what they ask, to be seen beside samples that match; "
+        f"keep it here\nName it in a mixture: benchmarks: [{output or name}]"
+    )
 
 
 def hash_set(name: str, *, data: str = "") -> str:
@@ -60,7 +70,9 @@ def hash_set(name: str, *, data: str = "") -> str:
     for benchmark, about in SETS[name].items():
         path = list_path(name, benchmark)
         if Path(path).is_file():
-            lines.append(f"{path}: there already")
+            known = shown_items.is_items(shown_items.items_path(path))
+            without = "" if known else ", without its items: remove it to make both"
+            lines.append(f"{path}: there already{without}")
             continue
         try:
             lines.append(made_list(name, benchmark, about, data).partition("\n")[0])

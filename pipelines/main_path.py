@@ -45,6 +45,7 @@ from pipelines.preconditions import require_all, require_fields
 from pipelines.readiness import ready
 from pipelines.report import card, digests
 from pipelines.report.finished import finished_of, lines_of
+from pipelines.report.leaks import matched_views
 from pipelines.report.page import report
 from pipelines.report.row_facts import facts_in
 from pipelines.report.stats import stats as stats_of
@@ -362,9 +363,10 @@ def publish(
         found["texts"] = told
     tables.write_json(out("stats.json"), {**found, "timings": took})
     tables.write_text(out("mixture.yaml"), to_yaml(private.hidden(mixture)))
-    tables.write_text(out("README.md"), card.card(found, todo.recipe))
-    page = report(finished_of(place.output, recipe=todo.recipe, stats=found))
-    tables.write_text(out("report.html"), page)
+    made = finished_of(place.output, recipe=todo.recipe, stats=found)
+    matched = matched_views(made, work=place.work)
+    tables.write_text(out("README.md"), card.card(found, todo.recipe, matched=matched))
+    tables.write_text(out("report.html"), report(made, matched=matched))
     beside = ["stats.json", "mixture.yaml", "README.md", "report.html", "index.arrow"]
     names = [*beside, *tokenizer]
     files = digests.digests(place.output, names) | shard_digests(todo, place)

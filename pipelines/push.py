@@ -28,12 +28,16 @@ from pipelines.report import card as cards
 from pipelines.report import digests
 from pipelines.report.croissant import croissant
 from pipelines.report.finished import Finished, open_finished
+from pipelines.report.leaks import matched_views
+from pipelines.report.page import published
 from tokenization.terminal import log
 
 FORMATS = ("arrow", "parquet", *export_files.FORMATS)
 """Of packed shards, for this trainer; and the samples themselves, for others."""
 PUBLISHED = ("report.html", "recipe.json", "stats.json", "mixture.yaml")
 """Beside the card, the index, the shards and the tokenizer; what else lies in DIR stays here."""
+REWRITTEN = ("README.md", "report.html")
+"""What a push writes anew, so that it is another file than the mixture's own."""
 EXPORTED = ["messages/*", "documents/*", "preview/*", exporting.MARK]
 OURS = ["shards/*", "index.*", "tokenizer/*", "croissant.json", *PUBLISHED, *EXPORTED]
 """What a push replaces: files of these names that are no longer of the mixture are deleted."""
@@ -152,7 +156,10 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
     folder = Path(mixture.folder)
     with staging_folder(folder) as stage:
         shown = preview_in(mixture, stage)
-        text = cards.card(mixture.stats, mixture.recipe, home=repo, format=format, preview=shown)
+        named = matched_views(mixture, work="")
+        text = cards.card(
+            mixture.stats, mixture.recipe, home=repo, format=format, preview=shown, matched=named
+        )
         (stage / "README.md").write_text(text)
         url = f"{constants.ENDPOINT}/datasets/{repo}"
         about = croissant(mixture.stats, mixture.recipe, repo=repo, url=url, format=format)
@@ -160,6 +167,7 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
         for name in PUBLISHED:
             if (folder / name).is_file():
                 hard_link(folder / name, stage / name)
+        hide_local(stage / "report.html")
         for path in sorted((folder / "tokenizer").iterdir()):
             hard_link(path, stage / "tokenizer" / path.name)
         shards = [f"shards/{name}" for names in mixture.shards.values() for name in names]
@@ -171,6 +179,14 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
         if "files" in mixture.recipe:
             seal(mixture, stage)
         yield stage
+
+
+def hide_local(page: Path) -> None:
+    """The staged page is without what is shown only where the mixture was built."""
+    if page.is_file():
+        text = published(page.read_text(encoding="utf-8"))
+        page.unlink()  # a link to the mixture's own
+        page.write_text(text, encoding="utf-8")
 
 
 def preview_in(mixture: Finished, stage: Path) -> list[str]:
@@ -218,7 +234,7 @@ def seal(mixture: Finished, stage: Path) -> None:
     names = [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
     files = {
         name: known[name]
-        if name in known and name != "README.md"
+        if name in known and name not in REWRITTEN
         else digests.digest_of(str(stage), name)
         for name in sorted(names)
         if name not in ("recipe.json", "croissant.json")

@@ -19,6 +19,7 @@ from typing import Any
 
 _ID, _QUESTION = ("id", "index", "question_id", "qid"), ("question", "query", "problem", "prompt")
 _OPTIONS = ("options", "choices")
+_ANSWERS = ("answer", "answers", "gt_answer", "ground_truth", "label")
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
@@ -32,6 +33,8 @@ class Item:
     images: tuple[bytes, ...] = field(default=(), repr=False)
     same_images_as: str = ""
     """The id of the item whose images this one is about, where the file says so."""
+    answer: str = ""
+    """As the file has it; what is shown, and nothing that is looked for."""
 
 
 def tsv_items(path: Path) -> Iterator[Item]:
@@ -63,6 +66,7 @@ def tsv_items(path: Path) -> Iterator[Item]:
                     *((path.parent / name).read_bytes() for name in paths),
                 ),
                 same_images_as=same_as,
+                answer=row.get("answer") or "",
             )
 
 
@@ -98,12 +102,20 @@ def row_items(rows: Iterable[Mapping[str, Any]], *, where: str) -> Iterator[Item
                 f"({', '.join(_QUESTION)}) or images (image, images, image_1, ...)."
             )
         name = next((str(known[k]) for k in _ID if known.get(k) is not None), str(number))
-        yield Item(name, question, tuple(map(str, options)), tuple(images))
+        answer = next((_told(known[k]) for k in _ANSWERS if known.get(k) is not None), "")
+        yield Item(name, question, tuple(map(str, options)), tuple(images), answer=answer)
+
+
+def _told(answer: Any) -> str:
+    """An answer of any type as one line: of several, each once."""
+    if isinstance(answer, list | tuple):
+        return ", ".join(dict.fromkeys(_told(one) for one in answer))
+    return answer if isinstance(answer, str) else json.dumps(answer, default=str)
 
 
 def folder_items(folder: Path) -> Iterator[Item]:
     """Every image under a folder, by its relative path; its question from a `metadata.jsonl`
-    there (`file_name`, `question`), as `imagefolder` has it.
+    there (`file_name`, `question`, `answer`), as `imagefolder` has it.
     """
     about: dict[str, Mapping[str, Any]] = {}
     for lines in sorted(folder.rglob("metadata.jsonl")):
@@ -116,7 +128,8 @@ def folder_items(folder: Path) -> Iterator[Item]:
     for path in paths:
         name = path.relative_to(folder).as_posix()
         row = about.get(name, {})
-        yield Item(name, str(row.get("question", "")), images=(path.read_bytes(),))
+        question, answer = (row.get(key) or "" for key in ("question", "answer"))
+        yield Item(name, str(question), images=(path.read_bytes(),), answer=_told(answer))
 
 
 def items_of(data: Path) -> Iterator[Item]:

@@ -1,7 +1,7 @@
 """Benchmarks kept out: lists of hashes of test sets, and the rule that knows a leak by them.
 
     TSV, hub rows or folder --items.py--> question, options, images --hash_list--> NAME.parquet
-    verdicts: a sample whose image or text is in a list goes, and the verdict names the item
+    verdicts: a sample whose image or text is in a list goes, and the verdict names the items
 
 | kind     | one row of a list is                                  | a sample is a hit if       |
 |----------|-------------------------------------------------------|----------------------------|
@@ -38,6 +38,7 @@ from PIL import Image
 from filters.decontamination.benchmark_items import Item as Item
 from filters.decontamination.benchmark_items import items_of as items_of
 from filters.decontamination.benchmark_items import row_items as row_items
+from filters.decontamination.matches import Match, told
 from filters.duplicates.hashes import is_distinctive, ngrams, normalized_words
 from filters.duplicates.near import few_masks
 from filters.rules import check_nearness, rule
@@ -157,11 +158,26 @@ def read_list(path: str) -> pa.Table:
     return table
 
 
+def list_name(path: str) -> str:
+    """The benchmark whose hash list lies at `path`; empty where none lies there."""
+    try:
+        with fsspec.open(path, "rb") as file:
+            about = pq.read_schema(file).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return ""
+    return about.get(b"name", b"").decode() if b"hash_list" in about else ""
+
+
 @dataclass(frozen=True)
 class _Leaks:
-    """Hash lists, ready to look samples up in. `names[n]` is "benchmark/item" of row n."""
+    """Hash lists, ready to look samples up in: rows of all of them, each hash once a list."""
 
     names: list[str]
+    """Of the benchmarks, list by list."""
+    of: np.ndarray
+    """int32 per row: the place of its benchmark in `names`."""
+    items: pl.Series
+    """Per row."""
     texts: dict[str, tuple[np.ndarray, np.ndarray]]
     """kind -> (hashes, sorted; rows)."""
     by_image: list[tuple[np.uint64, np.ndarray, np.ndarray]]
@@ -173,14 +189,11 @@ class _Leaks:
 @lru_cache(maxsize=4)
 def _leaks(paths: tuple[str, ...], radius: int) -> _Leaks:
     tables = [read_list(path) for path in paths]
-    names = [
-        f"{table.schema.metadata[b'name'].decode()}/{item}"
-        for table in tables
-        for item in table["item"].to_pylist()
-    ]
-    whole = pl.DataFrame(
-        pl.from_arrow(pa.concat_tables([t.replace_schema_metadata() for t in tables]))
-    )
+    names = [table.schema.metadata[b"name"].decode() for table in tables]
+    of = np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables])
+    listed = pa.concat_tables([table.replace_schema_metadata() for table in tables])
+    whole = pl.DataFrame(pl.from_arrow(listed)).with_columns(of=pl.Series(of))
+    whole = whole.unique(["kind", "hash", "of"], keep="first", maintain_order=True)
     hashes, kinds = whole["hash"].to_numpy(), whole["kind"].to_numpy()
 
     def ordered(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -192,87 +205,130 @@ def _leaks(paths: tuple[str, ...], radius: int) -> _Leaks:
     image = rows["image"]
     masks = [np.uint64(mask) for mask in few_masks(radius)] if len(image) else []
     by_image = [(mask, *ordered(hashes[image] & mask, image.astype(np.int32))) for mask in masks]
-    return _Leaks(names, texts, by_image, hashes)
+    return _Leaks(names, whole["of"].to_numpy(), whole["item"], texts, by_image, hashes)
 
 
-def _first_equal(sought: np.ndarray, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """int64 [N]: the row of the first equal key, or -1."""
-    if not len(keys):
-        return np.full(len(sought), -1)
-    at = np.minimum(np.searchsorted(keys, sought), len(keys) - 1)
-    return np.where(keys[at] == sought, rows[at], -1)
+def _meetings(low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(who, place) of every place in the stretch `low` to `high` of everyone, about MEETINGS at a
+    time, at least those of one.
+    """
+    met = np.cumsum(high - low)
+    start = 0
+    while start < len(low):
+        before = met[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(met, before + MEETINGS, side="right")))
+        counts = (high - low)[start:stop]
+        begins = np.repeat(low[start:stop] - (np.cumsum(counts) - counts), counts)
+        yield np.repeat(np.arange(start, stop), counts), begins + np.arange(counts.sum())
+        start = stop
 
 
-def _nearest(sought: np.ndarray, leaks: _Leaks, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 [N]: the row of the nearest image within the radius or -1; its distance)."""
-    best = np.full(len(sought), radius + 1)
-    row_of = np.full(len(sought), -1)
+def _first_of_each(who: np.ndarray, benchmark: np.ndarray, *order: np.ndarray) -> np.ndarray:
+    """The place of one hit for each of `who` and `benchmark`: the first by `order`."""
+    places = np.lexsort((*reversed(order), benchmark, who))
+    both = np.stack([who, benchmark])[:, places]
+    first = np.ones(len(places), bool)
+    first[1:] = (both[:, 1:] != both[:, :-1]).any(axis=0)
+    return places[first]
+
+
+def _near_images(sought: np.ndarray, leaks: _Leaks, radius: int) -> np.ndarray:
+    """int64 [3, M] of hash in `sought`, row, bits that differ: the nearest image of every benchmark
+    that has one within the radius, of equally near ones the first row.
+    """
     telling = np.flatnonzero(is_distinctive(sought))
+    hits = np.empty((3, 0), np.int64)
+
+    def nearest(hits: np.ndarray) -> np.ndarray:
+        who, row, bits = hits
+        return hits[:, _first_of_each(who, leaks.of[row], bits, row)]
+
     for mask, keys, rows in leaks.by_image:
         masked = sought[telling] & mask
         low, high = (np.searchsorted(keys, masked, side=side) for side in ("left", "right"))
-        met = np.cumsum(high - low)
-        start = 0
-        while start < len(telling):  # about MEETINGS at a time, at least those of one image
-            before = met[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(met, before + MEETINGS, side="right")))
-            counts = (high - low)[start:stop]
-            begins = np.repeat(low[start:stop] - (np.cumsum(counts) - counts), counts)
-            found = rows[begins + np.arange(counts.sum())]
-            who = np.repeat(telling[start:stop], counts)
-            distance = np.bitwise_count(sought[who] ^ leaks.hashes[found])
-            near = np.flatnonzero(distance < best[who])
-            near = near[np.lexsort((found[near], distance[near], who[near]))]
-            who, first = np.unique(who[near], return_index=True)
-            best[who], row_of[who] = distance[near[first]], found[near[first]]
-            start = stop
-    return row_of, best
+        for some, places in _meetings(low, high):
+            who, row = telling[some], rows[places].astype(np.int64)
+            bits = np.bitwise_count(sought[who] ^ leaks.hashes[row]).astype(np.int64)
+            near = np.stack([who, row, bits])[:, bits <= radius]
+            if near.size:
+                hits = nearest(np.concatenate([hits, near], axis=1))
+    return hits
 
 
-def _first_per_row(lengths: np.ndarray, hits: np.ndarray) -> dict[int, int]:
-    """Row -> position of its first hit (hits >= 0) in the flat array."""
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    found: dict[int, int] = {}
-    for position in np.flatnonzero(hits >= 0).tolist():
-        found.setdefault(int(owner[position]), position)
+def _by_image(lists: pl.Series, leaks: _Leaks, radius: int) -> dict[int, list[Match]]:
+    """Row of `lists` (hashes of a sample's images) -> of each benchmark the nearest image, the
+    nearest benchmark first.
+    """
+    hashes = lists.list.explode(empty_as_null=False, keep_nulls=False).fill_null(0).to_numpy()
+    lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
+    at, row, bits = _near_images(hashes.astype(np.uint64), leaks, radius)
+    owner = np.repeat(np.arange(len(lengths)), lengths)[at]
+    place = at - (np.cumsum(lengths) - lengths)[owner]
+    chosen = _first_of_each(owner, leaks.of[row], bits, place)
+    found: dict[int, list[Match]] = defaultdict(list)
+    for n in sorted(chosen.tolist(), key=lambda n: (bits[n], leaks.of[row[n]])):
+        image = int(place[n]) + 1 if lengths[owner[n]] > 1 else 0
+        benchmark, item = leaks.names[leaks.of[row[n]]], leaks.items[int(row[n])]
+        found[int(owner[n])].append(
+            Match(benchmark=benchmark, item=item, by="image", image=image, bits=int(bits[n]))
+        )
     return found
+
+
+def _by_text(
+    lengths: np.ndarray, sought: np.ndarray, leaks: _Leaks, kind: str
+) -> Iterator[tuple[int, int, Match]]:
+    """(row, benchmark, match) of the first of its hashes (`sought`, so many of each row) that a
+    benchmark has.
+    """
+    keys, rows = leaks.texts[kind]
+    low, high = (np.searchsorted(keys, sought, side=side) for side in ("left", "right"))
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    by: Literal["question", "words"] = "question" if kind == "question" else "words"
+    seen: set[tuple[int, int]] = set()
+    for some, places in _meetings(low, high):
+        row = rows[places]
+        for n in _first_of_each(owner[some], leaks.of[row], some).tolist():
+            who, of = int(owner[some[n]]), int(leaks.of[row[n]])
+            if (who, of) not in seen:
+                seen.add((who, of))
+                item = leaks.items[int(row[n])]
+                yield who, of, Match(benchmark=leaks.names[of], item=item, by=by, words=WORDS)
 
 
 def leaked_items(
     frame: pl.DataFrame, *, benchmarks: tuple[str, ...], radius: int, by: str
 ) -> pl.Series:
-    """String per row: what it leaks, such as "mmmu/17 by image (2 bits)"; null where nothing."""
+    """String per row: what it leaks, such as "mmmu/17 by image (2 bits), mmmu/17 by question": of
+    each benchmark the nearest image, and a question or else a run of words; null where `by` is not
+    found.
+    """
     known = _leaks(benchmarks, radius)
-    lists = frame["dhashes"]
-    hashes = lists.list.explode(empty_as_null=False, keep_nulls=False).fill_null(0).to_numpy()
-    hit, distance = _nearest(hashes.astype(np.uint64), known, radius)
-    seen = {
-        row: f"{known.names[hit[at]]} by image ({distance[at]} bits)"
-        for row, at in _first_per_row(lists.list.len().fill_null(0).to_numpy(), hit).items()
-    }
+    seen = _by_image(frame["dhashes"], known, radius)
 
     asked = frame.select(pl.col("questions").list.eval(normalized_words(pl.element()))).to_series()
     flat = asked.list.explode(empty_as_null=False, keep_nulls=False)
     digests = np.array([xxhash.xxh3_64_intdigest(text) for text in flat], np.uint64)
-    hit = _first_equal(digests, *known.texts["question"])
-    read = {
-        row: f"{known.names[hit[at]]} by question"
-        for row, at in _first_per_row(asked.list.len().fill_null(0).to_numpy(), hit).items()
-    }
-    runs, offsets = ngrams(
-        frame.select(normalized_words(pl.col("text"))).to_series(), n=WORDS, short=False
-    )
-    hit = _first_equal(runs, *known.texts["ngram"])
-    for row, at in _first_per_row(np.diff(offsets), hit).items():
-        read.setdefault(row, f"{known.names[hit[at]]} by {WORDS} words")
+    words = frame.select(normalized_words(pl.col("text"))).to_series()
+    runs, offsets = ngrams(words, n=WORDS, short=False)
+    read: dict[int, dict[int, Match]] = defaultdict(dict)
+    for lengths, sought, kind in (
+        (asked.list.len().fill_null(0).to_numpy(), digests, "question"),
+        (np.diff(offsets), runs, "ngram"),
+    ):
+        for row, benchmark, match in _by_text(lengths, sought, known, kind):
+            read[row].setdefault(benchmark, match)
 
-    rows = range(len(frame))
-    if by == "both":
-        found = [f"{seen[n]}, {read[n]}" if n in seen and n in read else None for n in rows]
-    else:
-        by_image = seen if by in ("image", "either") else {}
-        by_text = read if by in ("question", "either") else {}
-        found = [by_image.get(n, by_text.get(n)) for n in rows]
+    goes = {
+        "image": seen.keys(),
+        "question": read.keys(),
+        "either": seen.keys() | read.keys(),
+        "both": seen.keys() & read.keys(),
+    }[by]
+    found: list[str | None] = [None] * len(frame)
+    for row in goes:
+        texts = read.get(row, {})
+        found[row] = told([*seen.get(row, ()), *(texts[of] for of in sorted(texts))])
     return pl.Series(found, dtype=pl.String)
 
 
@@ -289,12 +345,12 @@ def _are_lists(at: str, *, benchmarks: tuple[str, ...], radius: int, **_: Any) -
             raise ValueError(f"{at}.benchmarks: {error}") from error
 
 
-@rule(version=2, check=_are_lists, detail=leaked_items, reads=("dhashes", "questions", "text"))
+@rule(version=3, check=_are_lists, detail=leaked_items, reads=("dhashes", "questions", "text"))
 def contaminated(
     *, benchmarks: tuple[str, ...], radius: int = 4,
     by: Literal["either", "image", "question", "both"] = "either",
 ) -> pl.Expr:  # fmt: skip
-    """An image or a question of the sample is that of a benchmark; the verdict names the item.
+    """An image or a question of the sample is that of a benchmark; the verdict names the items.
 
     `benchmarks`: hash lists made by `python -m pipelines hashes`; `radius`: bits of 64 in which
     difference hashes may differ; `by`: what must be found.

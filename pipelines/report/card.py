@@ -26,6 +26,8 @@ from tokenization.terminal import visible_text
 __all__ = ["card", "human_amount", "rule_meaning", "stats", "terminal_table"]
 
 WIDTH = 100
+CELL = 160
+"""Characters of a question or an answer in a table of the card."""
 _LICENCES = """
 afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear
 bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
@@ -244,6 +246,7 @@ def template(file: Path) -> Any:
         "cell": markdown_cell,
         "meaning": rule_meaning,
         "in_words": in_words,
+        "short": short,
     }
     return environment.get_template(file.name)
 
@@ -255,17 +258,20 @@ def card(
     home: str = "path/to/this/folder",
     format: str = "arrow",
     preview: Sequence[str] = (),
+    matched: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """README.md: the hub's header (splits, licences), then asked and got, why, packing, sources.
 
     `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
-    of the shards' names; `preview`: the splits of which preview/ shows samples.
+    of the shards' names; `preview`: the splits of which preview/ shows samples; `matched`: those
+    that have items of benchmarks (leaks.py), what is said and asked where it is not published.
     """
     sources = stats["sources"].items()
     return template(Path(__file__).with_name("card.md.jinja")).render(
         mapped={name: source["columns"] for name, source in sources if source.get("columns")},
         header=header(stats, format=format, preview=preview),
         preview=preview,
+        matched=matched,
         stats=stats,
         recipe=recipe,
         measures=MEASURES,
@@ -278,6 +284,12 @@ def card(
 def in_words(columns: object) -> str:
     """The columns that a mixture names, as one line: a name, or a list or mapping of names."""
     return columns if isinstance(columns, str) else json.dumps(columns, ensure_ascii=False)
+
+
+def short(text: str) -> str:
+    """The text on one line, or its beginning."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= CELL else flat[: CELL - 1] + "\u2026"
 
 
 def markdown_cell(text: object) -> str:

@@ -14,6 +14,7 @@ is drawn over them.
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipelines.engine import tables
 from pipelines.report import plots
 from pipelines.report.card import MEASURES, human_amount, human_epochs, percent, rule_meaning
 from pipelines.report.finished import Finished
+from pipelines.report.leaks import leak_view, leaks_of, matched_views
 from pipelines.report.row_view import SampleView, frame_times, sample_views, visible_text
 from pipelines.report.thumbnails import Budget, contact_sheets, sheet_summary, thumbnail
 from tokenization import pages
@@ -39,13 +41,18 @@ STILL, FRAME = 512, 192
 """px, longer side of an image's copy; a video frame's."""
 NO_VAL: Mapping[str, Any] = {"components": {}}
 """Of a mixture built before val was counted beside train."""
+LOCAL = re.compile(r"<!--local-->.*?<!--/local-->", re.DOTALL)
+"""Of the page; texts of datasets are escaped and cannot hold it."""
 MEASURED = 600
 """Images whose sizes are plotted."""
 
 
-def report(mixture: Finished, *, work: str = "") -> str:
+def report(
+    mixture: Finished, *, work: str = "", matched: Sequence[Mapping[str, Any]] | None = None
+) -> str:
     """The whole page, under 10 MB. Of rejected samples it says rule and id; with `work`, where the
-    build kept them, it shows them too, and is not to be published.
+    build kept them, it shows them too, and is not to be published. `matched`: `matched_views`,
+    whose `local` part `published` takes out.
     """
     budget = Budget()
     rules = list(mixture.stats["rejected"])
@@ -63,7 +70,15 @@ def report(mixture: Finished, *, work: str = "") -> str:
         ],
         plots=list(stat_plots(mixture)),
         sheets=contact_sheets(mixture),
+        matched=matched_views(mixture, work=work) if matched is None else matched,
     )
+
+
+def published(page: str) -> str:
+    """The page without what is shown only where the mixture was built: what benchmarks ask, and
+    the samples beside it.
+    """
+    return LOCAL.sub("", page)
 
 
 def page_of(
@@ -95,7 +110,8 @@ def page_of(
         shard, within, _ = mixture.row(row, split=split)
         places = [(shard, within)]
     rows = row_views(mixture, places[:ROWS], budget=budget)
-    return render(mixture, rows=rows, refused=refused, budget=budget, flow=[], plots=[], sheets={})
+    nothing: dict[str, Any] = {"flow": [], "plots": [], "sheets": {}, "matched": []}
+    return render(mixture, rows=rows, refused=refused, budget=budget, **nothing)
 
 
 @cache
@@ -124,6 +140,7 @@ def render(mixture: Finished, **parts: Any) -> str:
         most=largest_share(mixture.stats),
         held_out=mixture.stats.get("held_out"),
         texts=mixture.stats.get("texts"),
+        checked=mixture.stats.get("contamination", {"lists": {}, "unmade": []}),
         style=pages.css() + (folder / "page.css").read_text(),
         styles=pages.place_styles([list(mixture.stats["components"])]),
         script=script,
@@ -296,6 +313,7 @@ def piece_view(
         "tokens": piece.num_tokens,
         "learned": piece.num_learned,
         "copies": line["copies"],
+        "leaks": leak_views(mixture, line, budget=budget),
         "spans": spans,
         "rejected": piece.rejected,
     }
@@ -351,7 +369,16 @@ def sample_view(mixture: Finished, sample: str, *, work: str, budget: Budget) ->
         "more_images": len(images) - len(copies),
         "turns": turns,
         "images": copies,
+        "leaks": leak_views(mixture, line, budget=budget) if work else [],
     }
+
+
+def leak_views(
+    mixture: Finished, line: Mapping[str, Any], *, budget: Budget
+) -> list[dict[str, Any]]:
+    """The items of benchmarks that a sample has."""
+    found = leaks_of(mixture, [line]).get(line["id"], [])
+    return [leak_view(leak, budget=budget) for leak in found]
 
 
 def shorten_text(text: str) -> str:

@@ -25,6 +25,7 @@ from pipelines.report.card import (
     rule_meaning,
 )
 from pipelines.report.finished import Finished, did_you_mean, open_finished, ordered
+from pipelines.report.leaks import leak_lines, leaks_of
 from pipelines.report.row_view import SampleView, sample_views, visible_text
 
 EXAMPLES = 5
@@ -172,7 +173,10 @@ def sample_story(mixture: Finished, sample: str, *, work: str, color: bool) -> s
         ),
     ]
     lines = [colour_text(visible_text(sample), "border", color=color)]
-    lines += [f"  {label:<11}{visible_text(text)}" for label, text in facts if text]
+    told = [(label, text) for label, text in facts if text]
+    for leak in leaks_of(mixture, [line]).get(sample, ()):
+        told += [("benchmark", leak_lines(leak)[0]), *(("", text) for text in leak_lines(leak)[1:])]
+    lines += [f"  {label:<11}{visible_text(text)}" for label, text in told]
     return "\n".join([*lines, "", _text(mixture, sample, places, work=work, color=color)])
 
 

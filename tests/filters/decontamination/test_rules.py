@@ -6,6 +6,7 @@ import io
 import json
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from filters import identity, judge, validate
 from filters.decontamination import rules as benchmarks
+from filters.decontamination.matches import Match, matches_of, told
 from filters.duplicates import near
 from pipelines.media.images import decode, dhash
 from pipelines.media.images import image_record as ingested
@@ -102,8 +104,9 @@ def test_the_radius_is_a_boundary(bench, tmp_path, radius):
 
 @given(st.integers(0, 10**6), st.integers(0, 6), st.integers(1, 40))
 @settings(max_examples=25)
-def test_the_nearest_image_of_a_list_is_that_of_brute_force(seed, radius, meetings):
+def test_the_nearest_image_of_every_list_is_that_of_brute_force(seed, radius, meetings):
     rng = np.random.default_rng(seed)
+    of = rng.integers(0, 3, 60).astype(np.int32)
     listed = rng.integers(0, 2**64, 60, dtype=np.uint64)
     flips = np.uint64(1) << rng.integers(0, 64, (80, 9)).astype(np.uint64)
     flips[rng.random(flips.shape) < 0.5] = 0
@@ -111,15 +114,83 @@ def test_the_nearest_image_of_a_list_is_that_of_brute_force(seed, radius, meetin
     masks = [np.uint64(mask) for mask in near.few_masks(radius)]
     orders = [np.argsort(listed & mask, kind="stable") for mask in masks]
     tables = [(m, (listed & m)[o], o.astype(np.int32)) for m, o in zip(masks, orders, strict=True)]
-    known = benchmarks._Leaks([], {}, tables, listed)
+    known = benchmarks._Leaks(["a", "b", "c"], of, pl.Series(), {}, tables, listed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmarks, "MEETINGS", meetings)
-        rows, distances = benchmarks._nearest(sought, known, radius)
-    differ = np.bitwise_count(sought[:, None] ^ listed[None, :])
-    found = (differ.min(axis=1) <= radius) & benchmarks.is_distinctive(sought)
-    assert ((rows >= 0) == found).all()
-    assert (distances[found] == differ.min(axis=1)[found]).all()
-    assert (differ[found, rows[found]] == distances[found]).all()
+        hits = benchmarks._near_images(sought, known, radius)
+    differ = np.bitwise_count(sought[:, None] ^ listed[None, :]).astype(np.int64)
+    expected = [
+        (who, int(rows[differ[who, rows].argmin()]), int(differ[who, rows].min()))
+        for who in np.flatnonzero(benchmarks.is_distinctive(sought)).tolist()
+        for benchmark in range(3)
+        if len(rows := np.flatnonzero(of == benchmark)) and differ[who, rows].min() <= radius
+    ]
+    assert sorted(map(tuple, hits.T.tolist())) == sorted(expected)
+
+
+def test_every_benchmark_that_a_sample_has_items_of_is_told(bench, tmp_path):
+    """The nearest image and one text of each, and which of several images it is."""
+    other = [benchmarks.Item("a, b/9.png", QUESTION, images=(encoded(drawn(2)),), answer="two")]
+    made = benchmarks.hash_list(other, name="other", decode=decode, dhash=dhash)
+    benchmarks.write_list(made, tmp_path / "other.parquet")
+    rules = {"contaminated": {"benchmarks": [bench, f"{tmp_path}/other.parquet"]}}
+    one, two, three = (ingested(encoded(drawn(n))) for n in (1, 2, 3))
+    samples = [
+        sample(QUESTION, "a", images=[two]),
+        sample("q", "a", images=[three, one]),
+        sample("q", "I read: " + QUESTION),
+        sample("q", "a", images=[three]),
+    ]
+    found = judge(table(*samples), rules=rules)["detail"].to_pylist()
+    assert found == [
+        "bench/2 by image (0 bits), other/a, b/9.png by image (0 bits), bench/1 by question, "
+        "other/a, b/9.png by question",
+        "bench/1 by image 2 (0 bits)",
+        "bench/1 by 13 words, other/a, b/9.png by 13 words",
+        None,
+    ]
+    assert [
+        [(m.benchmark, m.item, m.how) for m in matches_of(detail or "")] for detail in found
+    ] == [
+        [
+            ("bench", "2", "image (0 bits)"),
+            ("other", "a, b/9.png", "image (0 bits)"),
+            ("bench", "1", "question"),
+            ("other", "a, b/9.png", "question"),
+        ],
+        [("bench", "1", "image 2 (0 bits)")],
+        [("bench", "1", "13 words"), ("other", "a, b/9.png", "13 words")],
+        [],
+    ]
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda benchmark, item, how: Match(benchmark=benchmark, item=item, **how),
+            st.text("ab.- ", min_size=1),
+            st.text(st.characters(exclude_characters="b"), min_size=1),
+            st.sampled_from(
+                [
+                    {"by": "question"},
+                    {"by": "words", "words": 13},
+                    {"by": "image", "bits": 0},
+                    {"by": "image", "image": 12, "bits": 4},
+                ]
+            ),
+        ),
+        max_size=4,
+    )
+)
+def test_what_a_verdict_tells_is_read_back(matches):
+    assert matches_of(told(matches)) == matches
+
+
+@pytest.mark.parametrize(
+    "detail", ["min_side 3 < 28", "of cauldron/ai2d/3", "found 3 images, 2 places", "a/b by hand"]
+)
+def test_what_another_rule_tells_is_no_match(detail):
+    assert matches_of(detail) == []
 
 
 def test_images_cropped_by_up_to_a_tenth_are_found(tmp_path):
