@@ -23,7 +23,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from benchmarks.scale import row, write
+from benchmarks.scale import write
+from benchmarks.simulation import row
 from mixtures import draw
 from mixtures import pick as picking
 from mixtures.config import Mixture

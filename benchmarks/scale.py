@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from benchmarks.simulation import BOUNDS, Work, row, simulate
 from mixtures.places import BLOCK_ROWS
 from pipelines.engine import tables
 from pipelines.engine.runner import ray_connection, run
@@ -79,27 +79,6 @@ status = main(sys.argv[2:])
 print("SPENT", json.dumps(spent))
 sys.exit(status)
 """
-STORE = (200e6, 20e9)
-"""Bytes/s that a store gives one worker, and all of them: the network model of `simulate`."""
-BOUNDS = (
-    *("workers", "hours in all", "tasks", "scheduler", "store, one worker", "store, all"),
-    *("driver", "binds"),
-)
-"""The columns of `simulate`."""
-SECONDS = {
-    "ingest": 0.94e-3,
-    "judge": 0.09e-3,
-    "encode": 0.33e-3,
-    "pack": 0.21e-3,
-    "facts": 0.01e-3,
-}
-"""Of a sample, as the run of 1 M samples took (benchmarks/README.md), encode as measured since."""
-WRITTEN = 8700.0
-"""Bytes of a sample that all stages of that run wrote."""
-PART_ROWS = 2000
-"""Rows of a part where a subset has more than 256 of them."""
-SHARD_SAMPLES = 142e-6
-"""Shards of a sample, of 32 MB."""
 
 
 def image_record(rng: np.random.Generator, longest: int) -> bytes:
@@ -271,45 +250,9 @@ def overhead(tasks: int = 500) -> float:
         return spent("measured", tasks) / tasks
 
 
-def simulate(
-    *, tasks: float, seconds: float, longest: float, written: float, driver: float, per_task: float
-) -> list[str]:
-    """Lines of what so many tasks take on more workers, and what binds.
-
-    Every bound holds alone, the largest binds: tasks fill the workers, the longest last; the driver
-    hands out one task each `per_task` s; the store gives STORE, each byte written being read once.
-    The `driver` seconds (survey, index, pick, deal, publish) are serial and come on top.
-    """
-    moved = 2 * written
-    lines = []
-    for workers in (1, 2, 8, 64, 512):
-        bounds = {
-            "tasks": seconds / workers + longest,
-            "scheduler": tasks * per_task,
-            "store, one worker": moved / (STORE[0] * workers),
-            "store, all": moved / STORE[1],
-            "driver": driver,
-        }
-        total = max(bounds[name] for name in bounds if name != "driver") + driver
-        cells = " | ".join(f"{bound / 3600:.2f}" for bound in bounds.values())
-        what = max(bounds, key=bounds.__getitem__)
-        lines.append(f"| {workers} | {total / 3600:.2f} | {cells} | {what} |")
-    return lines
-
-
-def row(head: Sequence[str], rule: bool = False) -> str:
-    """A line of a Markdown table, with the rule below it where asked for."""
-    return "| " + " | ".join(head) + " |" + ("\n" + "|--:" * len(head) + "|" if rule else "")
-
-
 def main(words: list[str]) -> None:
     """Prints Markdown tables."""
     settings = dict(w.split("=", 1) for w in words if "=" in w)
-    if "model" in settings:
-        driver, per_task = float(settings["driver"]) / 1e6, float(settings["task"]) / 1e3
-        print(row(BOUNDS, rule=True))
-        print("\n".join(model(int(settings["model"]), driver=driver, per_task=per_task)))
-        return
     workers, longest = int(settings.get("workers", "2")), int(settings.get("longest", "160"))
     sizes = [int(w) for w in words if "=" not in w] or [10_000, 100_000]
     found: list[tuple[int, Account, list[dict[str, Any]]]] = []
@@ -334,30 +277,16 @@ def main(words: list[str]) -> None:
     print(f"Driver at 50 M samples: {driver:,.0f} s.\n")
     scale = 50e6 / count
     print(row(BOUNDS, rule=True))
-    lines = simulate(
+    samples = 50e6
+    work = Work(
         tasks=len(tasks) * scale,
         seconds=sum(t["seconds"] for t in tasks) * scale,
         longest=max(t["seconds"] for t in tasks),
         written=sum(t["bytes"] for t in tasks) * scale,
-        driver=driver,
-        per_task=per_task,
+        samples=samples,
     )
+    lines = simulate(work, driver=driver / samples, per_task=per_task)
     print("\n".join(lines))
-
-
-def model(count: int, *, driver: float, per_task: float) -> list[str]:
-    """The lines of `simulate` for `count` such samples in subsets of many parts, of SECONDS and
-    WRITTEN a sample; `driver`: s a sample.
-    """
-    shards = count * SHARD_SAMPLES
-    return simulate(
-        tasks=3 * count / PART_ROWS + 2 * shards,
-        seconds=count * sum(SECONDS.values()),
-        longest=PART_ROWS * max(SECONDS.values()),
-        written=count * WRITTEN,
-        driver=count * driver,
-        per_task=per_task,
-    )
 
 
 def report(count: int, account: Account, tasks: list[dict[str, Any]], root: Path) -> None:
