@@ -45,6 +45,8 @@ REAL = 2666
 PART_ROWS = 2000
 SAMPLES_PER_ROW = 4
 HASHES = ("text_hash", "bytes_hash", "pixels_hash")
+Timed = Callable[[str, Callable[[], Any]], Any]
+"""A step's name and what it does -> what that returns."""
 DUPLICATES = 50
 """Of so many two have the hashes of one sample."""
 
@@ -161,6 +163,12 @@ def measure(root: Path) -> dict[str, Any]:
     todo, mixture = pickle.loads((root / "made").read_bytes())
     place = Place(output=f"{root}/mix", work=f"{root}/work", workers=0)
     found: dict[str, Any] = {}
+    steps(todo, mixture, place, timer(found))
+    return found
+
+
+def timer(found: dict[str, Any]) -> Timed:
+    """What calls something; its CPU seconds and peak bytes, above those of now, are in `found`."""
     reset_peak()
     before = peak_bytes()
 
@@ -171,14 +179,18 @@ def measure(root: Path) -> dict[str, Any]:
         found[name] = [time.process_time() - began, peak_bytes() - before]
         return value
 
-    steps(todo, mixture, place, timed)
-    return found
+    return timed
 
 
 def steps(
-    todo: Survey, mixture: Mixture, place: Place, timed: Callable[[str, Callable[[], Any]], Any]
-) -> None:
-    """A build's own steps, in its order."""
+    todo: Survey,
+    mixture: Mixture,
+    place: Place,
+    timed: Timed,
+    *,
+    shards: Callable[[list[Any]], None] = write_facts,
+) -> dict[str, Any]:
+    """A build's own steps, in its order, `shards` in place of packing; returns the stats."""
     pieces = todo.pieces
     timed("tasks", lambda: main_path.tasks_of(pieces))
     with main_path.scratch(place) as folder:
@@ -188,15 +200,16 @@ def steps(
         dealt = timed("deal", lambda: deal(index.samples, picked.copies, mixture))
         packing = partial(main_path.pack_tasks, dealt, index, todo, mixture, place)
         tasks = timed("pack tasks", packing)
-        write_facts(tasks)
+        shards(tasks)
         writing = partial(main_path.write_index, index, picked, dealt, todo, mixture, place)
         found = timed("index and stats written", writing)
     timed("card", lambda: card(found, todo.recipe))
+    return dict(found)
 
 
-def child(*words: str) -> str:
-    """What this program prints with these words, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.driver", *words]
+def child(*words: str, program: str = "benchmarks.driver") -> str:
+    """What the program prints with these words, in a process of its own."""
+    command = [sys.executable, "-m", program, *words]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
