@@ -41,6 +41,8 @@ from tokenization.schema import PACKED, PACKED_WRITTEN
 
 ROWS_CHECKED = 8
 """Of a shard."""
+SOURCE = {0: "cauldron", PART_ROWS: "smoltalk"}
+"""Of the first of the encoded samples."""
 
 
 def make(root: Path) -> None:
@@ -115,9 +117,6 @@ def write_shard(task: Task, encoded: pa.Table, first: dict[str, int], *, limits:
     )
     table = tables.conform(pa.table(lists), PACKED_WRITTEN, writer="the benchmark")
     tables.write(table, task.out, rows_per_batch=task.stage.rows_per_batch)
-
-
-SOURCE = {0: "cauldron", PART_ROWS: "smoltalk"}
 
 
 def rows_within(tokens: np.ndarray, crops: np.ndarray, limits: Any) -> np.ndarray:
