@@ -49,7 +49,7 @@ COST_SECONDS = 10.0
 """CPU seconds that the many may take."""
 
 
-@stage(writes=SAMPLE, version=3, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
+@stage(writes=SAMPLE, version=4, rows_per_batch=16, needs=Needs(memory=1 << 30, max_calls=64))
 def ingest(part: Part) -> Iterator[pa.Table]:
     """Every row of the part is a sample, whole or with its defect; an archive's are many."""
     try:

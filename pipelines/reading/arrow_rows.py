@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pipelines.reading.files import File, is_url, open_file
+from pipelines.reading.unread_media import columns_read
 from pipelines.reading.values import MOST_LOST, is_network, values
 from pipelines.sources.sample import Defect, Source
 from pipelines.sources.shape import of_schema
@@ -96,7 +97,7 @@ def arrow_rows(
     given = 0
     try:
         with opened(url, size) as reader:
-            names = [name for name in reader.schema.names if source.reads(name)]
+            names = columns_read(reader.schema, source)
             classes = class_names(reader.schema) if source.by_config else {}
             for batch in batches_of(reader, first, stop):
                 chosen = batch.select(names)

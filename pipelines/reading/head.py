@@ -33,6 +33,7 @@ from pipelines.reading.files import File, open_file
 from pipelines.reading.media_files import is_medium
 from pipelines.reading.member_paths import key_of, normalized_path
 from pipelines.reading.splitting import SubsetMedia, kind_of
+from pipelines.reading.unread_media import columns_read
 from pipelines.reading.values import values
 from pipelines.sources.sample import Defect, Source
 
@@ -109,7 +110,7 @@ def parquet_head(file: File, about: Source) -> Head:
         if not sizes:
             return Head(rows=[], columns=names)
         smallest = min(sizes, key=lambda n: sizes[n])
-        taken, why = [name for name in names if about.reads(name)], ""
+        taken, why = columns_read(table.schema_arrow, about), ""
         if sizes[smallest] > GROUP_BYTES and about.media_columns:
             taken = [name for name in taken if name not in about.media_columns]
             why = f"its smallest row group has {sizes[smallest] / 1e6:,.0f} MB"

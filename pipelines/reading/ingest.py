@@ -59,6 +59,7 @@ from pipelines.reading.sample_media import (
     images_of,
     read_media,
 )
+from pipelines.reading.unread_media import refuse_unread_media, takes_media
 from pipelines.sources import cells
 from pipelines.sources.placing import kind_of, place_media
 from pipelines.sources.sample import Defect, Pdf, Sample, Source, Still, Video
@@ -304,7 +305,11 @@ def sample_line(row: Row, part: Part) -> dict[str, Any]:
 
 def sample_of_row(row: object, source: Source, *, literal: bool) -> Sample:
     """The row as its source reads it, every medium at its place; raises Defect."""
-    return place_media(source.adapter(require_mapping(row)), literal=literal)
+    mapping = require_mapping(row)
+    sample = source.adapter(mapping)
+    if not sample.media and takes_media(source):
+        refuse_unread_media(mapping, source)
+    return place_media(sample, literal=literal)
 
 
 def require_mapping(row: object) -> dict[str, Any]:

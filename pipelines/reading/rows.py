@@ -28,6 +28,7 @@ from pipelines.reading.content import WHOLE_BYTES
 from pipelines.reading.files import File, label_of, open_file
 from pipelines.reading.json_spans import MAX_LINE, parse_line
 from pipelines.reading.streams import MAX_EXPANSION, UNSUSPECTED, decompressed, lines
+from pipelines.reading.unread_media import columns_read
 from pipelines.reading.values import MOST_LOST, is_network, values
 from pipelines.sources.cells import decoded, encoding_of
 from pipelines.sources.sample import Defect, Source
@@ -119,7 +120,7 @@ def parquet_rows(
         about = stretches.footer(url, size, content) if remote else None
         file = pq.ParquetFile(stream, metadata=about)
         about = file.metadata
-        columns = [name for name in file.schema_arrow.names if source.reads(name)]
+        columns = columns_read(file.schema_arrow, source)
         classes = class_names(file.schema_arrow) if source.by_config else {}
         if content and 0 <= size <= WHOLE_BYTES and len(groups) == about.num_row_groups:
             stream.seek(0)

@@ -2,15 +2,18 @@
 
     {id, image: str | [str], video: str | [str], conversations: [{from: human|gpt|system, value}]}
 
-`<image>` and `<video>` in a human turn stand for the next medium (placing.py). Chats of the other
-kind, {role, content}, are read alike.
+`<image>` and `<video>` in a human turn stand for the next medium (placing.py). A turn may have its
+own `image` or `video`, which then stands in it. Chats of the other kind, {role, content}, are read
+alike.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipelines.sources import cells
-from pipelines.sources.sample import Defect, Medium, Sample, Still, Turn, Video, source
+from pipelines.sources.placing import place_media
+from pipelines.sources.sample import Defect, Medium, Named, Sample, Still, Turn, Video, source
 
 ROLES = {
     "human": "user",
@@ -50,6 +53,17 @@ def media_of(row: Mapping[str, Any]) -> tuple[Medium, ...]:
     return (*stills, *(cells.media(row, Video, VIDEOS) or cells.media(row, Video, OTHER_VIDEOS)))
 
 
+def with_own_media(turn: Turn, message: Mapping[str, Any]) -> Turn:
+    """The turn with the media that stand in its message beside the text, at their places."""
+    own = media_of(message)
+    if not own:
+        return turn
+    asking = replace(turn, role="user") if turn.role == "system" else turn
+    placed = place_media(Sample(turns=(asking,), waiting=own), literal=False).turns[0].content
+    content = (Named(part) if isinstance(part, Medium) else part for part in placed)
+    return replace(turn, content=tuple(content))
+
+
 def role_of(message: Mapping[str, Any], name: str) -> str:
     """Who speaks: system, user or assistant."""
     key = "from" if message.get("from") is not None else "role"
@@ -66,7 +80,7 @@ def turns_of_record(row: Mapping[str, Any], name: str = "conversations") -> tupl
         where = f"{name}[{number}]"
         key = "value" if message.get("value") is not None else "content"
         said = cells.text(message.get(key), f"{where}.{key}")
-        turns.append(Turn(role_of(message, where), (said,)))
+        turns.append(with_own_media(Turn(role_of(message, where), (said,)), message))
     own = [v for k, v in row.items() if "system" in k and "message" in k and isinstance(v, str)]
     if own and own[0]:
         prompt = Turn("system", (cells.text(own[0], "system message"),))

@@ -6,7 +6,9 @@
     {url}} | {type: video, video|path|url|index?} | a string
 
 A part with an `index` or a name is that one of the row's `images` or `videos`, or the medium that
-it names; one without takes the next (placing.py), as does a placeholder in a text. A column
+it names; one without takes the next (placing.py), as does a placeholder in a text. One that says
+which by a word that is not known here is a Defect, and so is one that is a medium and a text. Media
+beside the content of a message (Ollama's `images`) stand in that message. A column
 `image_seconds`, a number or null for each of `images`, says which of them are frames of a video,
 and of which second. TRL's rows of
 `prompt` and `completion`, texts or messages, are one conversation. Nothing is fetched from http(s)
@@ -18,7 +20,14 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.sources import cells
-from pipelines.sources.llava import MEDIA_COLUMNS, media_of, role_of, turns_of_record
+from pipelines.sources.llava import (
+    MEDIA_COLUMNS,
+    media_of,
+    role_of,
+    turns_of_record,
+    with_own_media,
+)
+from pipelines.sources.placing import PLACEHOLDER
 from pipelines.sources.sample import (
     At,
     Content,
@@ -59,6 +68,20 @@ KINDS = {
     "video_url": "video",
 }
 """Types of parts, in the words of transformers, TRL and OpenAI (chat completions, responses)."""
+NAMING = ("file", "file_name", "filename", "src", "value", "content", "base64")
+"""Keys of an image or video part that name or hold it, beside its kind, `KIND_url`, `KIND_path` and
+the like."""
+SETTINGS = frozenset(
+    {
+        *("type", "text", "index", "detail", "format", "media_type", "mime_type", "mimeType"),
+        *("cache_control", "width", "height", "resized_width", "resized_height"),
+        *("min_pixels", "max_pixels", "total_pixels", "fps", "nframes", "num_frames"),
+        *("min_frames", "max_frames", "video_start", "video_end"),
+    }
+)
+"""Keys of a part that say how it is shown, not which one it is."""
+WRITTEN = ("", "_url", "_path", "_file", "_base64")
+"""What the name of a kind is followed by, where a part's own medium stands."""
 
 
 def kind_of(part: Mapping[str, Any], where: str) -> str:
@@ -77,10 +100,15 @@ def part_of(value: object, where: str) -> Content:
         return cells.text(value, where)
     part = cells.mapping(value, where)
     kind = kind_of(part, where)
+    words = part.get("text")
     if kind == "text":
-        return cells.text(part.get("text"), f"{where}.text")
+        if media := [key for key, of in KINDS.items() if of != "text" and part.get(key)]:
+            raise Defect("wrong_schema", f"{where} is a text and has {media[0]} besides")
+        return cells.text(words, f"{where}.text")
+    if isinstance(words, str) and PLACEHOLDER.sub("", words).strip():
+        raise Defect("wrong_schema", f"{where} is of type {kind} and has a text besides")
     read: Callable[[object, str], Medium] = cells.video if kind == "video" else cells.image
-    for key in (kind, f"{kind}_url", "source"):
+    for key in (*(f"{kind}{what}" for what in WRITTEN), "source", *NAMING):
         if part.get(key) is not None:
             medium = read(part[key], f"{where}.{key}")
             return named(medium, kind)
@@ -88,9 +116,18 @@ def part_of(value: object, where: str) -> Content:
         medium = read({key: cell for key, cell in part.items() if key != "type"}, where)
         if medium.data is not None or medium.path:
             return Named(medium)
-    if part.get("index") is not None:
-        return At(kind, cells.index(part["index"], f"{where}.index"))
+    for key in ("index", f"{kind}_index"):
+        if part.get(key) is not None:
+            return At(kind, cells.index(part[key], f"{where}.{key}"))
+    if others := [key for key in part if key not in SETTINGS and says(part[key])]:
+        known = f"{kind}, path, url, bytes and index"
+        raise Defect("wrong_schema", f"{where} has {others[0]}, and none of {known} says which")
     return Next(kind)
+
+
+def says(value: object) -> bool:
+    """Whether a key of this value tells anything: tables give every part the keys of all."""
+    return not (value is None or isinstance(value, bool) or value in ("", [], {}))
 
 
 def named(medium: Medium, kind: str) -> Content:
@@ -117,7 +154,8 @@ def chat(value: object, name: str) -> tuple[Turn, ...]:
         role = role_of(message, where)
         keys = ("content", "value")
         key = next((key for key in keys if message.get(key) is not None), "content")
-        turns.append(Turn(role, content_of(message.get(key), f"{where}.{key}")))
+        said = Turn(role, content_of(message.get(key), f"{where}.{key}"))
+        turns.append(with_own_media(said, message))
     return tuple(turns)
 
 
@@ -150,7 +188,7 @@ def timed(media: Sequence[Medium], row: Mapping[str, Any]) -> tuple[Medium, ...]
 
 @source(
     "messages",
-    version=3,
+    version=4,
     layout="json",
     licence="yours",
     citation="https://huggingface.co/docs/transformers/chat_templating_multimodal",

@@ -178,6 +178,21 @@ CHATS = [
     (chat({"type": ["text", "image", "image"], "text": ["Q", None, None]}, "A"), "ab", ["Q[i][i]"]),
     (chat("<image> Q", "A"), None, None),
     (chat([text("<image>"), URL], "A"), "ab", ["[i][i]"]),
+    (chat([{"type": "image", "image_index": 1}, text("Q"), {"type": "image"}], "A"), "ba", None),
+    (chat([{"type": "image", "id": 1}, text("Q"), {"type": "image", "id": 0}], "A"), None, None),
+    (chat([{"type": "image", "text": "Q"}, {"type": "image"}], "A"), None, None),
+    (chat([{"type": "image", "text": "<image>", "fps": 1.0}, {"type": "image"}], "A"), "ab", None),
+    (chat([{"text": "Q", "image": "a.png"}, URL], "A"), None, None),
+    (
+        [{**chat("Q")[0], "images": ["b.png"]}, *chat("Q", "A", "R")[1:], *chat("R", "B")],
+        None,
+        None,
+    ),
+    (
+        [{**chat("Q")[0], "images": ["b.png", "a.png"]}, *chat("Q", "A")[1:]],
+        "ba",
+        ["[i][i]Q"],
+    ),
     (chat("No <image> in the <image>", "Nor <image>"), None, None),
 ]
 
@@ -206,11 +221,44 @@ def test_chats_of_every_form_take_their_images(folder, messages, shows, says):
         {"type": "image", "image": {"bytes": INLINE, "path": "x.png"}},
         {"type": "image", "url": "file://c.png"},
         {"type": "image", "path": "./c.png", "index": None},
+        {"type": "image", "image_path": "c.png"},
+        {"type": "image", "file_name": "c.png", "alt": None},
+        {"type": "image", "src": "c.png"},
+        {"type": "image", "value": "c.png", "text": ""},
+        {"type": "image", "content": "c.png"},
+        {"type": "image", "base64": INLINE},
     ],
 )
 def test_parts_that_hold_or_name_their_image(folder, part):
     rows = [{"messages": chat([text("Q"), part], "A")}]
     assert names(read("messages", data=str(write_lines(folder / "r.jsonl", rows)))[0]) == "c"
+
+
+def test_media_beside_the_text_of_a_turn_stand_in_it(folder):
+    rows = [
+        {"messages": [{"role": "user", "content": "Q", "images": ["a.png"]}, *chat("Q", "A")[1:]]},
+        {
+            "messages": [
+                {**chat("Q <image> or <image>?")[0], "images": ["b.png", "a.png"]},
+                chat("Q", "A")[1],
+                {**chat("And?")[0], "image": "c.png"},
+                chat("Q", "B")[1],
+            ]
+        },
+        {"messages": [{**chat("<image>Q")[0], "images": ["b.png", "a.png"]}, *chat("Q", "A")[1:]]},
+        {"messages": [*chat("Q"), {"role": "assistant", "content": "A", "images": []}]},
+    ]
+    first, second, uneven, none = read("messages", data=str(write_lines(folder / "r.jsonl", rows)))
+    assert (names(first), said(first)[0][1]) == ("a", "[i]Q")
+    assert (names(second), [s for _, s in said(second)][::2]) == (
+        "bac",
+        ["Q [i] or [i]?", "[i]And?"],
+    )
+    assert (uneven["defect"], none["defect"], none["images"]) == ("placeholder_mismatch", None, [])
+    talk = asked("Q", "A")
+    talk["conversations"][0]["image"] = "b.png"
+    (sample,) = read("llava", data=str(write_lines(folder / "l.jsonl", [talk])))
+    assert (names(sample), said(sample)[0][1]) == ("b", "[i]Q")
 
 
 @pytest.mark.parametrize(
@@ -317,9 +365,9 @@ def test_llava_records_without_their_medium_are_said(folder):
     ]
     samples = read("llava", data=str(write_lines(folder / "r.jsonl", rows)))
     bad = "placeholder_mismatch"
-    assert [s["defect"] for s in samples] == [bad, None, bad, bad]
-    assert samples[0]["detail"] == "1 <image> for no image or video"
+    assert [s["defect"] for s in samples] == ["missing_media", None, bad, bad]
+    assert samples[0]["detail"].startswith("picture holds an image or video, and llava takes none")
     assert names(samples[1]) == "a"
     literal = read("llava", data=str(folder / "r.jsonl"), placeholders="literal")
-    assert [s["defect"] for s in literal] == [None] * 4
+    assert [s["defect"] for s in literal] == ["missing_media", None, None, None]
     assert said(literal[3]) == [("user", "[i]<image>\nQ"), ("assistant", "It is <image>.")]
