@@ -7,6 +7,7 @@ undone exactly. Only SmolVLM's own rendering (`chat_template: smolvlm`) can be u
 A conversation that is given back makes the same ids again, or it is not given back.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ROLES = ("system", "user", "assistant")
+STATED = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?:?\s*\Z")
+"""The time that a prompt states right before a frame: `Frame from 00:03:`."""
+PLAIN = {
+    "system_prompts": "none",
+    "media_intro_outro": False,
+    "plain_prompts": 0.0,
+    "brevity_hints": False,
+    "shuffle_turns": False,
+    "max_turns": 0,
+    "split_turns": 0,
+    "tiles": "full",
+}
+"""Of an encoding that makes the same ids again of conversations that were decoded: their words have
+been through the rest.
+"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -250,3 +266,29 @@ def ids_of(
         else:
             ids += what
     return np.array(ids, np.int32)
+
+
+def seconds_of(
+    conversation: Conversation,
+    grids: Sequence[tuple[int, int]],
+    duration: float | None,
+    *,
+    video: bool,
+) -> list[float | None]:
+    """Per image of a sample the second of the video that it shows, as its prompt states it, else
+    spread over the video's `duration`; null of stills.
+    """
+    if not video:
+        return [None] * len(grids)
+    step = (duration or float(len(grids))) / max(1, len(grids))
+    found: list[float | None] = [
+        round(number * step, 3) if cell == (0, 0) else None for number, cell in enumerate(grids)
+    ]
+    for _, parts in conversation:
+        for before, part in zip(["", *parts], parts, strict=False):
+            if not isinstance(part, int) or not isinstance(before, str) or found[part] is None:
+                continue
+            if stated := STATED.search(before):
+                times = [int(number) for number in stated.groups() if number is not None]
+                found[part] = float(sum(t * 60**n for n, t in enumerate(reversed(times))))
+    return found

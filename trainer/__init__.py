@@ -14,6 +14,8 @@ model, processor = trainer.load(run)       # of transformers
 | `load`     | a checkpoint's model and processor, on the device                                   |
 | `evaluate` | scores on a benchmark, with their intervals, and paired comparisons                 |
 | `score`    | what its images are worth to every sample of a mixture                              |
+| `answers`  | pairs of right and wrong answers that a checkpoint gave itself                      |
+| `align`    | `Run`: a checkpoint trained on pairs of answers, or by gold ones                    |
 
 | room         | what it does                                                                      |
 |--------------|-----------------------------------------------------------------------------------|
@@ -35,9 +37,9 @@ from typing import TYPE_CHECKING, Any
 from tokenization.version import __version__
 
 if TYPE_CHECKING:
-    from trainer.api import Run, evaluate, load, score, train
+    from trainer.api import Run, align, answers, evaluate, load, score, train
 
-__all__ = ["Run", "__version__", "evaluate", "load", "score", "train"]
+__all__ = ["Run", "__version__", "align", "answers", "evaluate", "load", "score", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,13 @@ def score(words: list[str]) -> int:
     return score_command(_named_first(words, "checkpoint"))
 
 
+def answers(words: list[str]) -> int:
+    """`answers CHECKPOINT data=DIR`."""
+    from trainer.align.answers import answers_command
+
+    return answers_command(_named_first(words, "checkpoint"))
+
+
 def average(words: list[str]) -> int:
     """`average RUN last=5`."""
     from trainer.average import average_command
@@ -107,6 +114,15 @@ COMMANDS = {
         "what its images are worth to every sample of a mixture, as seen by a checkpoint",
         usage.SCORE,
         example="score out/runs/sft data=out/mine",
+        takes=("checkpoint", "data"),
+        slow=True,
+    ),
+    "answers": Command(
+        answers,
+        "answers CHECKPOINT data=DIR [generations=8] [metric=exact] [key=value ...]",
+        "its own answers to a mixture's questions, scored, and pairs of right and wrong ones",
+        usage.ANSWERS,
+        example="answers out/runs/sft data=out/mine metric=relaxed",
         takes=("checkpoint", "data"),
         slow=True,
     ),

@@ -168,6 +168,44 @@ def evaluate(checkpoint: Where, bench: Where, **options: Any) -> list[dict[str, 
     return evaluated([fspath(checkpoint), f"bench={fspath(bench)}", *words])
 
 
+def answers(checkpoint: Where, data: Where, **options: Any) -> Path:
+    """A folder with a checkpoint's own answers to a mixture's questions, scored, and pairs of right
+    and wrong ones, a mixture to be built for `align` (docs/align.md).
+
+    `options` are those of `smolvlm-trainer answers`: generations, temperature, seed, metric, right,
+    chosen, pairs, ratings, rating, split, component, limit, max_new_tokens, batch, device, threads,
+    output, cache, cache_bytes. What was sampled is not sampled again.
+    """
+    from trainer.align.answers import answers as answered
+
+    words = {key: fspath(v) if isinstance(v, PathLike) else str(v) for key, v in options.items()}
+    return answered(fspath(checkpoint), data=fspath(data), **words)
+
+
+def align(
+    config: Where = "dpo",
+    *,
+    data: Where,
+    init: Where,
+    output: Where = "",
+    overrides: Mapping[str, Any] | None = None,
+) -> Run:
+    """A checkpoint trained by TRL on pairs of answers (`dpo`, `mpo`), or by gold answers (`grpo`),
+    or as a YAML file says (docs/align.md); the same call again does nothing where it is done.
+
+    `overrides` are keys of its settings: `{"lr": 5e-6, "trl.label_smoothing": 0.1}`.
+
+    Raises:
+        ValueError, FileNotFoundError: a mistake in the settings or the data, TRL not installed.
+    """
+    from trainer.align.run import align as aligned
+
+    given = {"config": config, "data": data, "init": init, "output": output}
+    pairs = {key: fspath(value) for key, value in given.items() if fspath(value)}
+    checkpoint = aligned(pairs | {k: as_word(v) for k, v in (overrides or {}).items()})
+    return Run(folder=checkpoint.parent, checkpoint=checkpoint)
+
+
 def score(checkpoint: Where, data: Where, **options: Any) -> Path:
     """A Parquet file with a line per sample of a finished mixture: its loss with its own images,
     without, and with another sample's, as the checkpoint sees them (docs/scores.md).

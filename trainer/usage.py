@@ -77,6 +77,32 @@ Several devices: torchrun --nproc-per-node=8 -m trainer align config=... data=..
 TRL trains: pip install 'smolvlm-pipelines[align]'. Every field: trainer/align/settings.py.
 """
 
+ANSWERS = """\
+Rejection sampling: the last answer of every sample is the gold one; the checkpoint answers its
+question several times, and right answers are paired with wrong ones. What is drawn depends on the
+seed and the question alone; stopped, the same command goes on, and another metric, right, chosen or
+pairs asks nothing again.
+
+  data=DIR           a finished mixture, built for this checkpoint's crops and tokens
+  generations=8      answers to each question;  temperature=1.0, seed=17: how they are drawn
+  max_new_tokens=64  of an answer; one that is cut is neither preferred nor rejected
+  metric=exact       exact, anls, relaxed, yes_no, multiple_choice, mixed (options are read from the
+                     question's lines); none: nothing is scored, and candidates.yaml is a mixture
+                     for `pipelines judge`, whose file is then ratings=FILE rating=COLUMN right=N
+  right=1            the least score of a right answer (anls: 0.8, say)
+  chosen=sampled     gold: the mixture's answer is preferred, so that all_wrong makes pairs too
+  pairs=1            of a question, at most
+  split=train        train, val or all;  component=A,B: of these alone;  limit=0: so many questions
+  batch=16           answers at one time;  device=auto, threads=0: where it runs
+  output=DIR         (default: CHECKPOINT/answers/MIXTURE)
+  cache=, cache_bytes=   of a mixture at a URL
+
+Writes there pairs.parquet and pairs.yaml, the mixture of them for `pipelines build`, then `align`;
+answers.parquet with every answer, its score, the pass_rate and the verdict of every sample
+(all_right, all_wrong, no_answer, no_gold), an annotation for rules; answers.json with the counts.
+docs/align.md.
+"""
+
 SCORE = """\
 Three passes over every packed row: with the samples' own images, with none, and with images of
 other samples that have the same grid. Per sample, mean losses per learned token:

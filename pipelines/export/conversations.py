@@ -7,7 +7,6 @@ sample that was split each sequence is a record, and of a raw document each part
 """
 
 import itertools
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,13 +21,11 @@ import polars as pl
 from pipelines.engine import tables
 from pipelines.report.divided import divided
 from pipelines.report.finished import Finished
-from tokenization.decode import DecodingTools, decoding_tools, not_undone, sequences_of
+from tokenization.decode import DecodingTools, decoding_tools, not_undone, seconds_of, sequences_of
 from tokenization.prompts import Conversation
 from tokenization.schema import Encoding
 
 ABOUT = ["id", "component", "subset", "modality", "duration"]
-STATED = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?:?\s*\Z")
-"""The time that a prompt states right before a frame: `Frame from 00:03:`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,29 +143,11 @@ def records_of(
             modality=str(line["modality"]),
             conversation=one.conversation,
             images=one.images,
-            seconds=seconds_of(one.conversation, one.grids, line),
+            seconds=seconds_of(
+                one.conversation, one.grids, line["duration"], video=line["modality"] == "video"
+            ),
             num_tokens=len(one.ids),
             num_learned=int(one.mask.sum()),
             whole=one.whole,
             rejected=one.rejected,
         )
-
-
-def seconds_of(
-    conversation: Conversation, grids: list[tuple[int, int]], line: dict[str, Any]
-) -> list[float | None]:
-    """Per image the second of a video that it shows; null of stills."""
-    if line["modality"] != "video":
-        return [None] * len(grids)
-    step = (line["duration"] or float(len(grids))) / max(1, len(grids))
-    found: list[float | None] = [
-        round(number * step, 3) if cell == (0, 0) else None for number, cell in enumerate(grids)
-    ]
-    for _, parts in conversation:
-        for before, part in zip(["", *parts], parts, strict=False):
-            if not isinstance(part, int) or not isinstance(before, str) or found[part] is None:
-                continue
-            if stated := STATED.search(before):
-                times = [int(number) for number in stated.groups() if number is not None]
-                found[part] = float(sum(t * 60**n for n, t in enumerate(reversed(times))))
-    return found

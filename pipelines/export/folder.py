@@ -32,6 +32,7 @@ from pipelines.export.files import (
     write_webdataset,
 )
 from pipelines.report.finished import Finished, open_finished
+from tokenization.decode import PLAIN
 from tokenization.terminal import log
 from tokenization.vocab import Vocab
 
@@ -42,17 +43,6 @@ PREVIEWED = 100
 """Samples of each split that a preview shows."""
 PREVIEW_BYTES = 32 << 20
 """Of images in a preview, about, at most."""
-PLAIN = {
-    "system_prompts": "none",
-    "media_intro_outro": False,
-    "plain_prompts": 0.0,
-    "brevity_hints": False,
-    "shuffle_turns": False,
-    "max_turns": 0,
-    "split_turns": 0,
-    "tiles": "full",
-}
-"""What an export's words have already been through."""
 
 
 def export(

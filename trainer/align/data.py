@@ -8,7 +8,7 @@ there as often as the shards hold it. What is no pair (no question with an answe
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ PAIRS = pa.schema(
         ("grids", GRIDS),
     ]
 )
-_MESSAGE = pa.struct(
+MESSAGE = pa.struct(
     [("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()),
                                                             ("text", pa.string())])))]
 )  # fmt: skip
@@ -51,7 +51,7 @@ _FEATURES = {
 QUESTIONS = pa.schema(
     [
         ("id", pa.string()),
-        ("prompt", pa.list_(_MESSAGE)),
+        ("prompt", pa.list_(MESSAGE)),
         ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
         ("gold", pa.string()),
     ],
@@ -77,12 +77,17 @@ def sequences(mixture: Mixture, split: str) -> Iterator[Decoded]:
     """The sequences of a split's shards, in order."""
     rows, tools = Rows(mixture, split), tools_of(mixture)
     for number in range(len(rows.shards)):
-        path = rows.fetch(number)
-        with pa.memory_map(str(path)) as file:
-            reader = pa.ipc.open_file(file)
-            for batch in range(reader.num_record_batches):
-                for row in reader.get_batch(batch).to_pylist():
-                    yield from sequences_of(row, tools, where=str(path))
+        yield from of_shard(rows, number, tools)
+
+
+def of_shard(rows: Rows, number: int, tools: DecodingTools) -> Iterator[Decoded]:
+    """The sequences of one shard, in order."""
+    path = rows.fetch(number)
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        for batch in range(reader.num_record_batches):
+            for row in reader.get_batch(batch).to_pylist():
+                yield from sequences_of(row, tools, where=str(path))
 
 
 def answer_of(one: Decoded) -> str | None:
@@ -99,21 +104,41 @@ def pair_of(one: Decoded, tools: DecodingTools) -> dict[str, Any] | None:
     chosen = answer_of(one)
     if chosen is None or one.rejected is None:
         return None
-    better, worse = (
-        [*ids, tools.vocab.end]
-        for ids in encode_plain(tools.plain, [f" {chosen}", f" {one.rejected}"])
-    )
-    ids = one.ids.tolist()
-    tail = [*better, *tools.vocab.newline]
-    if ids[-len(tail) :] != tail:
-        raise ValueError(f"sample {one.id}: its ids do not end with its answer.")
+    prompt, better = parted(one, chosen, tools)
     return {
         "id": one.id,
-        "prompt_ids": ids[: -len(tail)],
+        "prompt_ids": prompt,
         "chosen_ids": better,
-        "rejected_ids": worse,
+        "rejected_ids": answer_ids(one.rejected, tools),
         "encoded": one.images,
         "grids": [{"rows": rows, "cols": cols} for rows, cols in one.grids],
+    }
+
+
+def answer_ids(answer: str, tools: DecodingTools) -> list[int]:
+    """The ids of an answer, with its end."""
+    return [*encode_plain(tools.plain, [f" {answer}"])[0], tools.vocab.end]
+
+
+def parted(one: Decoded, answer: str, tools: DecodingTools) -> tuple[list[int], list[int]]:
+    """(its ids up to where its last answer begins, those of the answer)."""
+    said, ids = answer_ids(answer, tools), one.ids.tolist()
+    tail = [*said, *tools.vocab.newline]
+    if ids[-len(tail) :] != tail:
+        raise ValueError(f"sample {one.id}: its ids do not end with its answer.")
+    return ids[: -len(tail)], said
+
+
+def message(role: str, parts: Sequence[str | int]) -> dict[str, Any]:
+    """A message in typed parts; images are the next ones of the row."""
+    return {
+        "role": role,
+        "content": [
+            {"type": "text", "text": part}
+            if isinstance(part, str)
+            else {"type": "image", "text": None}
+            for part in parts
+        ],
     }
 
 
@@ -124,18 +149,7 @@ def question_of(one: Decoded) -> dict[str, Any] | None:
     gold = answer_of(one)
     if gold is None or not one.images:
         return None
-    prompt = [
-        {
-            "role": role,
-            "content": [
-                {"type": "text", "text": part}
-                if isinstance(part, str)
-                else {"type": "image", "text": None}
-                for part in parts
-            ],
-        }
-        for role, parts in one.conversation[:-1]
-    ]
+    prompt = [message(role, parts) for role, parts in one.conversation[:-1]]
     images = [{"bytes": image, "path": None} for image in one.images]
     return {"id": one.id, "prompt": prompt, "images": images, "gold": gold}
 

@@ -23,6 +23,7 @@ from tokenization.inference import asking_encoding
 from tokenization.schema import SAMPLE, Encoding
 from tokenization.vocab import load_tokenizer, saved_tokenizer
 from trainer import checkpoint
+from trainer.evaluation.sampling import Drawing
 from trainer.model.smolvlm import normalize_pixels
 from trainer.parallel import uses_cuda
 
@@ -41,6 +42,15 @@ class Prompt:
 
     ids: np.ndarray
     grids: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What was said to a prompt, without spaces around it."""
+
+    text: str
+    finished: bool
+    """False: it was cut at `max_new_tokens`."""
 
 
 def encoding_for(folder: Path) -> Encoding:
@@ -148,21 +158,46 @@ def generate(
     batch_size: int,
 ) -> list[str]:
     """What the model says greedily after each prompt, in their order."""
+    found = replies(
+        model, tokenizer, asked, images,
+        encoding=encoding, max_new_tokens=max_new_tokens, batch_size=batch_size,
+    )  # fmt: skip
+    return [each.text for each in found]
+
+
+def replies(
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Prompt],
+    images: Sequence[list[bytes]],
+    *,
+    encoding: Encoding,
+    max_new_tokens: int,
+    batch_size: int,
+    keys: Sequence[int] = (),
+    temperature: float = 1.0,
+) -> list[Reply]:
+    """What the model says after each prompt, in their order; greedily, or by chance with
+    `keys` (sampling.py), one of each.
+    """
     by_length = sorted(range(len(asked)), key=lambda i: (len(asked[i].ids), i))
-    said = [""] * len(asked)
+    said = [Reply("", finished=False)] * len(asked)
     with generation_mode(model), torch.no_grad():
         for start in range(0, len(by_length), batch_size):
             chosen = by_length[start : start + batch_size]
-            texts = _answer_batch(
+            found = _answer_batch(
                 model,
                 tokenizer,
                 [asked[i] for i in chosen],
                 [images[i] for i in chosen],
                 encoding=encoding,
                 max_new_tokens=max_new_tokens,
+                drawing=[Drawing([keys[i] for i in chosen], temperature=temperature)]
+                if keys
+                else [],
             )
-            for i, text in zip(chosen, texts, strict=True):
-                said[i] = text.strip()
+            for i, reply in zip(chosen, found, strict=True):
+                said[i] = reply
     return said
 
 
@@ -201,7 +236,8 @@ def _answer_batch(
     *,
     encoding: Encoding,
     max_new_tokens: int,
-) -> list[str]:
+    drawing: list[Drawing],
+) -> list[Reply]:
     width = max(len(prompt.ids) for prompt in asked)
     ids = torch.full((len(asked), width), tokenizer.pad_token_id, dtype=torch.int64)
     mask = torch.zeros_like(ids)
@@ -219,9 +255,12 @@ def _answer_batch(
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        logits_processor=drawing,
         **arguments,
-    )
-    return tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+    )[:, width:]
+    ended = (made == tokenizer.eos_token_id).any(dim=1).tolist()
+    texts = tokenizer.batch_decode(made, skip_special_tokens=True)
+    return [Reply(text.strip(), finished=end) for text, end in zip(texts, ended, strict=True)]
 
 
 def open_checkpoint(path: str, *, device: str = "auto") -> tuple[Any, Any, Encoding, Path]:

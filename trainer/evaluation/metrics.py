@@ -16,6 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rapidfuzz.distance import Levenshtein
 
+OPTION = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
+"""A line that states an option: `A. a cat`, `(B) a dog`."""
+
 
 def tidy_text(text: str) -> str:
     """Lower case, single spaces, no punctuation around."""
@@ -116,3 +119,23 @@ METRICS: dict[str, Callable[[str, Sequence[str], Mapping[str, str]], float]] = {
     "yes_no": yes_no,
     "mixed": mixed,
 }
+
+
+def options_in(question: str) -> dict[str, str]:
+    """The options that a question's text states line by line, from A on; the last such list."""
+    found: dict[str, str] = {}
+    for letter, text in OPTION.findall(question):
+        if letter == "A":
+            found = {}
+        if letter == chr(ord("A") + len(found)):
+            found[letter] = text
+    return found if len(found) > 1 else {}
+
+
+def score_of(metric: str, answer: str, gold: str, *, question: str) -> float:
+    """How right an answer is, where options stand in the question and the gold answer may be one's
+    letter, its text or both.
+    """
+    options = options_in(question)
+    return METRICS[metric](answer, [chosen_letter(gold, options) or gold if options else gold],
+                           options)  # fmt: skip
