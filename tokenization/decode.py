@@ -236,14 +236,21 @@ def content_from(
 def document_of(
     ids: np.ndarray, places: dict[int, tuple[int, int]], tools: DecodingTools
 ) -> tuple[Conversation, bool]:
-    """The same of a raw document, or a part of one."""
-    if places:
-        raise ValueError("a raw document holds an image.")
+    """The same of a raw document, or a part of one: its texts, and the numbers of its images."""
     end = len(ids) > 0 and ids[-1] == tools.vocab.document_end
-    text = decoded(ids[: len(ids) - int(end)], tools)
-    again = encode_plain(tools.plain, [text])[0]
-    whole = bool(end) and again == ids[:-1].tolist()
-    return [("document", [text if whole else text.strip("\ufffd")])], whole
+    parts: list[str | int] = []
+    whole, begun = bool(end), 0
+    for start, (number, after) in [*places.items(), (len(ids) - int(end), (-1, 0))]:
+        if start > begun or not places:
+            text = decoded(ids[begun:start], tools)
+            whole &= encode_plain(tools.plain, [text])[0] == ids[begun:start].tolist()
+            parts.append(text)
+        if number >= 0:
+            parts.append(number)
+        begun = after
+    if not whole:
+        parts = [part.strip("\ufffd") if isinstance(part, str) else part for part in parts]
+    return [("document", parts)], whole
 
 
 def decoded(ids: np.ndarray, tools: DecodingTools) -> str:

@@ -136,6 +136,8 @@ def records_of(
         if one.id not in known:
             raise not_undone(where, one.id, "index.arrow is of another build.")
         line = known[one.id]
+        if one.images and one.conversation[0][0] == "document":
+            raise not_undone(where, one.id, "a raw document holds an image, which no format has.")
         yield Record(
             id=one.id,
             component=str(line["component"]),

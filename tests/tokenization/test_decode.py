@@ -109,6 +109,14 @@ def test_a_document_and_its_parts():
     assert len(text) - len(parts) < len(joined) <= len(text)
 
 
+def test_a_document_with_images_comes_back_with_their_places():
+    images = [image_record(64, 64), image_record(90, 40)]
+    row = sample("a/b/1", [message("document", IMAGE, "A square, ", IMAGE, "and a bar.")], images)
+    ((ids, grids),) = sequences(row, replace(SMALL, seq_len=10_000))
+    found = conversation_of(ids, grids, decoding_tools(SMALL, "builtin"))
+    assert found == ([("document", [0, "A square, ", 1, "and a bar."])], True)
+
+
 def test_ids_of_another_encoding_are_refused():
     row = sample("a/b/1", [message("user", IMAGE, "Q"), message("assistant", "A")],
                  [image_record(64, 64)])  # fmt: skip

@@ -7,4 +7,8 @@
 | with_trl.py  | the only file that knows TRL                                           |
 | result.py    | the checkpoint that comes out: weights, processor, card, lineage       |
 | run.py       | these in order                                                         |
+| sampled.py   | a checkpoint's own answers to a mixture's questions                    |
+| rejection.py | which of them make a pair, and why others make none                    |
+| answer_files.py | pairs, facts and candidates in files, and the mixtures of them      |
+| answers.py   | `answers`: these in order                                              |
 """
