@@ -163,12 +163,14 @@ class Adapter:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One benchmark file of `select`."""
+    """One benchmark file: of `select`, of a sweep, of a search's target."""
 
     file: str = ""
     """VLMEvalKit's TSV."""
     metric: str = "exact"
     weight: float = 1.0
+    choices_from: str = "auto"
+    """0 or 1: from where answers that are numbers of options count; auto: as the file tells."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,13 +154,20 @@ table. Exit status 1 where a run failed; the others are not ended by it. docs/ab
 
 SEARCH = """\
   mixture=FILE.yaml   whose ratios are the prior; it is built, small, once for every trial
-  target='{A: 1, B: 2}'  components whose held-out loss is to be low, with their weights
+  target='{A: 1, B: 2}'  components whose held-out loss is to be low, with their weights,
+                      and benchmarks whose score is to be high: of benchmarks=
+  benchmarks='{B: {file: vqa.tsv, metric: exact}}'  of which nothing may be trained on
   method=regression   designs beforehand and a log-linear model of them;
                       bayes: one after the other by a Gaussian process;
                       merge: one expert per component, whose weights are averaged
-  runs=16             trainings of the search; train_tokens=N instead: as many as that allows
+  runs=16             trainings of the search; train_tokens=N instead: as many as that allows;
+                      hours=N: as many as take no longer, runs=N at most
+  stages=1            2 or 3: a schedule of as many steps is searched
   tokens=100000       of each trial's mixture, which is seen once
+  size=N              tokens that the proposal is meant for, at which supply binds as well
   seeds=5             of the verification: proposal, prior, uniform, by supply; 0: none
+  verify_config=NAME  verify_tokens=N  verify.KEY=VALUE  a larger size at which they are verified
+                      as well, beside verify_runs=4 of the search: how alike the sizes rank
   bounds='{noise: [0, 0.3]}'  fixed='{text: 0.2}'  groups='[[charts, tables]]'
   config=tiny         of the trainer; train.KEY=VALUE sets any key of it
   output=DIR          result.json, page.html, proposal.yaml

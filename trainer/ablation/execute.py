@@ -7,8 +7,6 @@
 | `ray=auto` `gpus=1` | as a task of a Ray cluster with so many GPUs, as many as fit there |
 """
 
-import hashlib
-import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +16,8 @@ from pathlib import Path
 
 from tokenization.terminal import log
 from trainer import checkpoint
-from trainer.ablation.runs import Run, finished, judge_run, train_run, write_json
+from trainer.ablation.benchmarks import benchmark_score
+from trainer.ablation.runs import Run, judge_run, train_run
 from trainer.config import Benchmark, Config
 from trainer.config_file import to_yaml
 from trainer.data.shards import open_mixture
@@ -54,8 +53,8 @@ def complete(job: Job, *, ranks: int = 0) -> None:
     """The run is finished, judged and asked; nothing that stands is done again."""
     train_run(job.run, partial(train_here, ranks=ranks), devices=max(1, ranks))
     judge_run(job.run, open_mixture(job.judge))
-    for name in job.benchmarks:
-        benchmark_score(job, name)
+    for asked in job.benchmarks.values():
+        benchmark_score(job.run, asked)
 
 
 def train_here(config: Config, *, ranks: int) -> Path:
@@ -80,25 +79,6 @@ def train_here(config: Config, *, ranks: int) -> Path:
     last = checkpoint.newest(Path(config.output))
     assert last is not None
     return last
-
-
-def benchmark_score(job: Job, name: str) -> float:
-    """What the finished run scores on a benchmark; asked once."""
-    asked = job.benchmarks[name]
-    key = hashlib.sha256(Path(asked.file).read_bytes() + f"2{asked.metric}".encode()).hexdigest()[
-        :12
-    ]
-    file = job.run.folder / f"scored-{key}.json"
-    if not file.is_file():
-        from trainer.evaluation.evaluate import evaluated
-
-        result, *_ = evaluated(
-            [str(finished(job.run)), f"bench={asked.file}", f"metric={asked.metric}",
-             f"device={job.run.config.device}", f"threads={job.run.config.threads}",
-             f"output={job.run.folder / 'evaluations'}"]
-        )  # fmt: skip
-        write_json(file, result["score"])
-    return float(json.loads(file.read_text()))
 
 
 def complete_all(jobs: Sequence[Job], how: How) -> dict[int, str]:

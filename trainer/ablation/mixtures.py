@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from tokenization.terminal import log
+from trainer.ablation.benchmarks import refuse_trained
 from trainer.ablation.building import mixture_key, pipelines
 from trainer.ablation.sweep import Arm, MixtureSpec, Sweep, as_word
 from trainer.data.shards import Mixture, Rows, open_mixture, predicted_mask
@@ -69,6 +70,9 @@ def prepare(sweep: Sweep, output: Path, *, place: Mapping[str, str]) -> Prepared
             log(broken[arm.name])
     held_out, left_out = _same_samples(sweep, judges)
     _refuse_leaks(held_out, mixtures)
+    for folder, arm_name in {folder: name for name, folder in mixtures.items()}.items():
+        mixture = open_mixture(str(folder))
+        refuse_trained(sweep.benchmarks, mixture, who=f"arm '{arm_name}'")
     return Prepared(mixtures, judges, held_out, left_out, broken)
 
 

@@ -9,8 +9,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainer.ablation.benchmarks import benchmark_score
 from trainer.ablation.comparison import compare_by_seed, mean, spread
-from trainer.ablation.execute import Job, benchmark_score
+from trainer.ablation.execute import Job
 from trainer.ablation.mixtures import Prepared
 from trainer.ablation.runs import Cost, as_json, cost_of, held_out_losses, judge_run
 from trainer.ablation.sweep import Sweep
@@ -22,7 +23,7 @@ from trainer.monitoring.watch import human_count
 def metrics_of(job: Job, held_out: Sequence[str]) -> dict[str, float]:
     """All that is measured of a complete run."""
     scores = judge_run(job.run, open_mixture(job.judge))
-    asked = {name: benchmark_score(job, name) for name in job.benchmarks}
+    asked = {name: benchmark_score(job.run, each) for name, each in job.benchmarks.items()}
     return {**held_out_losses(scores, held_out), **asked}
 
 
@@ -179,6 +180,16 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
     if found["held_out_left_out"]:
         notes.append(f"{found['held_out_left_out']:,} held-out samples of the baseline's are not "
                      "in the encoding of every arm, and judge none")  # fmt: skip
+    values = {
+        value
+        for arm in found["arms"]
+        for value in arm["metrics"].get(found["metric"], {}).get("by_seed", {}).values()
+    }
+    if len(values) == 1 and len(found["runs"]) > 1:
+        notes.append(
+            f"{found['metric']} is constant: {number(values.pop())} in every run, so it says "
+            "nothing of the arms. Name another metric, or train longer."
+        )
     compared = sum(len(arm["metrics"]) for arm in found["arms"][1:])
     notes.append(f"{compared} intervals, each for itself: about {0.05 * compared:.1f} of them "
                  "would be without zero if no arm changed anything")  # fmt: skip

@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.ablation.benchmarks import read_benchmarks
 from trainer.arguments import did_you_mean
 from trainer.config import Benchmark, Config
 from trainer.config_file import find_config, load, refuse_interpolation
-from trainer.evaluation import benchmark
 
 KEYS = ("description", "mixture", "build", "config", "train", "seeds", "baseline", "arms", "metric",
         "held_out", "benchmarks")  # fmt: skip
@@ -124,7 +124,7 @@ def read_sweep(path: Path, *, seeds: str = "") -> Sweep:
         arms=arms,
         metric=str(said.get("metric") or "all"),
         held_out=MixtureSpec(mixture=str(held_out)) if held_out else arms[0].mixture,
-        benchmarks=_benchmarks(said.get("benchmarks"), where=f"{path}: benchmarks"),
+        benchmarks=read_benchmarks(said.get("benchmarks"), where=f"{path}: benchmarks"),
     )
     _refuse_nonsense(sweep, where=str(path))
     return sweep
@@ -213,18 +213,6 @@ def _seeds(value: Any, *, where: str) -> list[int]:
     if len(seeds) < 1 or len(set(seeds)) < len(seeds):
         raise ValueError(f"{where}: found {value!r}, expected one or more, each once.")
     return seeds
-
-
-def _benchmarks(value: Any, *, where: str) -> dict[str, Benchmark]:
-    found = {}
-    known = [each.name for each in dataclasses.fields(Benchmark)]
-    for name, lines in _section(value or {}, (), where=where).items():
-        said = _section(lines, known, where=f"{where}.{name}")
-        if not Path(str(said.get("file", ""))).is_file():
-            raise FileNotFoundError(f"{where}.{name}: file: {said.get('file')!r} is no file.")
-        found[name] = Benchmark(**said)
-        benchmark.read(Path(found[name].file))  # its mistakes are said now, not after a run
-    return found
 
 
 def _refuse_nonsense(sweep: Sweep, *, where: str) -> None:

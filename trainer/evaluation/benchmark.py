@@ -44,6 +44,8 @@ class Case:
     category: str
     restated: bool = False
     """Whether `gold` has a letter where the file has a number, which VLMEvalKit does not read."""
+    written: str = ""
+    """The question alone, without hint and options."""
 
 
 def _list(text: str) -> list[str]:
@@ -92,7 +94,7 @@ def read(file: Path, *, limit: int = 0, choices_from: str = "auto") -> list[Case
     for row, options, given, right in list(zip(rows, options_of, asked, gold, strict=True))[
         : limit or None
     ]:
-        text = _cell(row, "question", file).strip()
+        text = written = _cell(row, "question", file).strip()
         if row.get("hint"):
             text = f"Hint: {row['hint'].strip()}\nQuestion: {text}"
         if options:
@@ -106,6 +108,7 @@ def read(file: Path, *, limit: int = 0, choices_from: str = "auto") -> list[Case
                 options,
                 row.get("category") or "",
                 restated=right != given.gold,
+                written=written,
             )
         )
     return cases

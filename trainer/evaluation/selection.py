@@ -36,7 +36,7 @@ def open_selection(config: Config) -> dict[str, list[Case]]:
     for name, benchmark in config.select.items():
         try:
             scores([], [], benchmark.metric)
-            found[name] = read(Path(benchmark.file))
+            found[name] = read(Path(benchmark.file), choices_from=benchmark.choices_from)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"select.{name}: {error}") from error
     return found

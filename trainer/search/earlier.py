@@ -20,7 +20,7 @@ import numpy as np
 
 from trainer.ablation.runs import Run
 from trainer.search.mixing import asked_file
-from trainer.search.space import Space
+from trainer.search.space import Ratio, Space
 
 SAME = 1e-3
 """Of a group's proportions: as far apart they are the same."""
@@ -35,21 +35,22 @@ class Earlier:
     """Points that are known: columns of the space, and one for each component that is gone."""
 
     points: np.ndarray
-    """[runs, groups + gone]"""
+    """[runs, size + gone of every stage]"""
     losses: np.ndarray
     gone: list[str]
 
     @classmethod
     def none(cls, space: Space) -> "Earlier":
         """Nothing is known."""
-        return cls(points=np.zeros((0, len(space.groups))), losses=np.zeros(0), gone=[])
+        return cls(points=np.zeros((0, space.size)), losses=np.zeros(0), gone=[])
 
     def padded(self, points: np.ndarray) -> np.ndarray:
         """Points of the space with 0 of all that is gone."""
-        return np.pad(points, ((0, 0), (0, len(self.gone))))
+        more = self.points.shape[1] - points.shape[1]
+        return np.pad(points, ((0, 0), (0, more)))
 
 
-def earlier_runs(trials: Path, like: Run, prior: Path) -> dict[str, tuple[Run, dict[str, float]]]:
+def earlier_runs(trials: Path, like: Run, prior: Path) -> dict[str, tuple[Run, dict[str, Ratio]]]:
     """Fingerprint -> (run, its ratios by component), of finished runs whose settings are those of
     `like`, over mixtures that differ from `prior` in nothing but components and ratios.
     """
@@ -80,24 +81,47 @@ def earlier_runs(trials: Path, like: Run, prior: Path) -> dict[str, tuple[Run, d
 
 
 def as_points(
-    space: Space, known: Sequence[tuple[Mapping[str, float], float]], components: Sequence[str]
+    space: Space, known: Sequence[tuple[Mapping[str, Ratio], float]], components: Sequence[str]
 ) -> Earlier:
-    """What fits into the space: fixed components and the insides of groups have its shares."""
+    """What fits into the space: fixed components and the insides of groups have its shares in every
+    stage; ratios that stay are a schedule of any stages, another schedule is none.
+    """
     rows = [
-        (ratios, loss) for ratios, loss in known
-        if all(abs(ratios.get(n, 0.0) - share) < SAME for n, share in space.fixed.items())
-        and all(_is_inside(ratios, group, space) for group in space.groups)
-    ]  # fmt: skip
-    gone = sorted({name for ratios, _ in rows for name in ratios if name not in components})
-    points = [
-        [sum(ratios.get(name, 0.0) for name in group) for group in space.groups]
-        + [ratios.get(name, 0.0) for name in gone]
-        for ratios, _ in rows
+        (stages, loss)
+        for ratios, loss in known
+        if (stages := _by_stage(ratios, space.stages)) and all(_fits(one, space) for one in stages)
     ]
+    gone = sorted({name for stages, _ in rows for name in stages[0] if name not in components})
+    points = [
+        [sum(one.get(name, 0.0) for name in group) for one in stages for group in space.groups]
+        + [one.get(name, 0.0) for one in stages for name in gone]
+        for stages, _ in rows
+    ]
+    width = space.size + space.stages * len(gone)
     return Earlier(
-        points=np.array(points).reshape(len(rows), len(space.groups) + len(gone)),
+        points=np.array(points).reshape(len(rows), width),
         losses=np.array([loss for _, loss in rows]), gone=gone,
     )  # fmt: skip
+
+
+def _by_stage(ratios: Mapping[str, Ratio], stages: int) -> list[dict[str, float]]:
+    """The ratios of each stage; empty where they follow a schedule of other stages."""
+    found: list[dict[str, float]] = [{} for _ in range(stages)]
+    for name, stated in ratios.items():
+        shares = stated if isinstance(stated, list) else [stated]
+        if len(set(shares)) == 1:
+            shares = shares[:1] * stages
+        if len(shares) != stages:
+            return []
+        for own, share in zip(found, shares, strict=True):
+            own[name] = share
+    return found
+
+
+def _fits(ratios: Mapping[str, float], space: Space) -> bool:
+    return all(abs(ratios.get(n, 0.0) - share) < SAME for n, share in space.fixed.items()) and all(
+        _is_inside(ratios, group, space) for group in space.groups
+    )
 
 
 def _is_inside(ratios: Mapping[str, float], group: Sequence[str], space: Space) -> bool:
@@ -110,12 +134,12 @@ def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(
-    asked: Mapping[str, float], recipe: Mapping[str, Any], now: Mapping[str, Any]
-) -> dict[str, float]:
+    asked: Mapping[str, Ratio], recipe: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, Ratio]:
     """The ratios by today's names; a component that is another today by its name and WAS."""
     found = {}
     for name, share in asked.items():
-        same = not share or _what(name, recipe) == _what(name, now)
+        same = not np.any(share) or _what(name, recipe) == _what(name, now)
         found[name if same else f"{name}{WAS}"] = share
     return found
 

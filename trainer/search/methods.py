@@ -12,8 +12,9 @@
 Runs of earlier searches over other components (earlier.py) are known points of the first two, which
 then train fewer anew.
 
-`evaluate` trains a point (or finds that it was trained) and gives its loss. All that is drawn comes
-of the seed, so that a search that is said again takes the same way.
+`evaluate` trains a point (or finds that it was trained) and gives its loss; nan where that failed,
+which ends no other run. All that is drawn comes of the seed, and a budget of time (`enough`) goes
+by what was recorded, so that a search that is said again takes the same way.
 """
 
 from collections.abc import Callable
@@ -32,10 +33,14 @@ LEAST_NEW = 4
 saves 74 % of the runs so)."""
 AVERAGES = 4
 """Averages of experts that are judged, per group."""
+LEAST_RUNS = 4
+"""Of which a model is fitted; as many are run whatever time they take."""
 BEST = 40
 """Of them, as many as are averaged for the proposal of a log-linear model (RegMix has 100)."""
 
 Evaluate = Callable[[np.ndarray], float]
+Enough = Callable[[], bool]
+"""Whether what was recorded leaves no time for another run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ class Found:
     """What a method ends with."""
 
     points: np.ndarray
-    """[runs, groups] that were tried."""
+    """[runs, size] that were tried, and did not fail."""
     losses: np.ndarray
     """[runs] the target of each."""
     model: Model
@@ -51,10 +56,14 @@ class Found:
     """The point that is proposed."""
 
 
+def never() -> bool:
+    """There is time."""
+    return False
+
+
 def candidates(space: Space, random: np.random.Generator) -> np.ndarray:
-    """[CANDIDATES, groups] points everywhere in the space, more of them around the prior."""
-    wide = [space.nearest(p * space.total) for p in
-            random.dirichlet(np.full(len(space.groups), 0.7), CANDIDATES // 2)]  # fmt: skip
+    """[CANDIDATES, size] points everywhere in the space, more of them around the prior."""
+    wide = space.wide(CANDIDATES // 2, random=random)
     return np.concatenate([wide, space.design(CANDIDATES - len(wide), random=random)])
 
 
@@ -68,18 +77,35 @@ def require_varying(losses: np.ndarray) -> None:
         )
 
 
+def require_enough(losses: np.ndarray) -> None:
+    """Raises ValueError where too few runs are left of which a model could be fitted."""
+    if len(losses) < LEAST_RUNS - 1:
+        raise ValueError(
+            f"search: {len(losses)} runs did not fail; expected {LEAST_RUNS - 1} at least, of "
+            "which a model is fitted.\nway out: the messages of those that failed; the same "
+            "command tries them again."
+        )
+
+
 def new_runs(runs: int, earlier: Earlier) -> int:
     """How many are trained, beside those that are known."""
     return max(runs - len(earlier.losses), -(-runs // LEAST_NEW), 2)
 
 
 def regression(
-    space: Space, evaluate: Evaluate, *, runs: int, random: np.random.Generator, earlier: Earlier
+    space: Space,
+    evaluate: Evaluate,
+    *,
+    runs: int,
+    random: np.random.Generator,
+    earlier: Earlier,
+    enough: Enough = never,
 ) -> Found:
     """Designs beforehand, the prior among them; proposed is the mean of the best candidates."""
     count = new_runs(runs, earlier)
-    points = np.concatenate([[space.nearest(space.prior)], space.design(count - 1, random=random)])
-    losses = _evaluated(points, evaluate)
+    planned = np.concatenate([[space.held(space.prior)], space.design(count - 1, random=random)])
+    points, losses = _known(*_evaluated(planned, evaluate, enough))
+    _require_fit(losses, earlier)
     model = fit_linear(*_all(earlier, points, losses), random=random)
     among = candidates(space, random)
     order = np.argsort(model.predict(earlier.padded(among))[0], kind="stable")[:BEST]
@@ -88,21 +114,32 @@ def regression(
 
 
 def bayes(
-    space: Space, evaluate: Evaluate, *, runs: int, random: np.random.Generator, earlier: Earlier
+    space: Space,
+    evaluate: Evaluate,
+    *,
+    runs: int,
+    random: np.random.Generator,
+    earlier: Earlier,
+    enough: Enough = never,
 ) -> Found:
     """Expected improvement over a Gaussian process; proposed is where its mean is lowest."""
     count = new_runs(runs, earlier)
-    first = min(count, max(2 if len(earlier.losses) else len(space.groups) + 1, count // 3))
-    points = np.concatenate([[space.nearest(space.prior)], space.design(first - 1, random=random)])
-    losses = _evaluated(points, evaluate)
-    while len(points) < count:
-        model = fit_gaussian(*_all(earlier, points, losses))
+    first = min(count, max(2 if len(earlier.losses) else space.size + 1, count // 3))
+    planned = np.concatenate([[space.held(space.prior)], space.design(first - 1, random=random)])
+    points, losses = _evaluated(planned, evaluate, enough)
+    _require_fit(_known(points, losses)[1], earlier)
+    while len(points) < count and not (len(points) >= LEAST_RUNS and enough()):
+        # A run that failed counts as the worst, so that no other is sought beside it.
+        counted = np.where(np.isnan(losses), np.nanmax(losses), losses)
+        model = fit_gaussian(*_all(earlier, points, counted))
         among = candidates(space, random)
         least = float(model.predict(earlier.padded(points))[0].min())
         gain = expected_improvement(*model.predict(earlier.padded(among)), least)
         chosen = among[int(gain.argmax())]
         points = np.concatenate([points, [chosen]])
         losses = np.append(losses, evaluate(chosen))
+    points, losses = _known(points, losses)
+    require_varying(losses)
     model = fit_gaussian(*_all(earlier, points, losses))
     among = np.concatenate([candidates(space, random), points])
     best = among[int(model.predict(earlier.padded(among))[0].argmin())]
@@ -125,11 +162,23 @@ def _all(earlier: Earlier, points: np.ndarray, losses: np.ndarray) -> tuple[np.n
     )
 
 
-def _evaluated(points: np.ndarray, evaluate: Evaluate) -> np.ndarray:
+def _evaluated(
+    points: np.ndarray, evaluate: Evaluate, enough: Enough
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the points that were run, the loss of each), in their order, until there is no time."""
     losses: list[float] = []
     for point in points:
+        if len(losses) >= LEAST_RUNS and enough():
+            break
         losses.append(evaluate(point))
-        if len(losses) == 3:
-            require_varying(np.array(losses))
-    require_varying(np.array(losses))
-    return np.array(losses)
+    return points[: len(losses)], np.array(losses)
+
+
+def _known(points: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without the runs that failed."""
+    return points[~np.isnan(losses)], losses[~np.isnan(losses)]
+
+
+def _require_fit(losses: np.ndarray, earlier: Earlier) -> None:
+    require_enough(np.concatenate([earlier.losses, losses]))
+    require_varying(losses)

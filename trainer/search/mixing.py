@@ -16,6 +16,7 @@ import yaml
 
 from trainer.ablation.building import mixture_key, pipelines
 from trainer.ablation.runs import write_json
+from trainer.search.space import Ratio
 
 UNITS = {"tokens": "tokens", "samples": "samples", "learned_tokens": "learned_tokens"}
 CERTAIN = 0.97
@@ -36,7 +37,6 @@ class Facts:
     allow at this size, estimated where not all of it was read."""
     supply: dict[str, float]
     """Units of one epoch."""
-    val_samples: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +49,19 @@ class Kitchen:
     work: str
     """Of the pipelines: what was read."""
     overrides: tuple[str, ...]
-    """Of the mixture, for all: `tokens=...`, `val_fraction=...`."""
+    """Of the mixture, for all: `val_fraction=...`."""
 
-    def build(self, ratios: Mapping[str, float] | None) -> Path:
-        """The finished mixture of these ratios (None: its own); made once.
+    def build(self, ratios: Mapping[str, Ratio] | None, *, tokens: int) -> Path:
+        """The finished mixture of these ratios (None: its own) and so many tokens; made once.
 
         Raises ValueError, with what the build says, where it cannot be.
         """
-        shares = {f"components.{name}.ratio": repr(share) for name, share in (ratios or {}).items()}
-        words = dict(word.split("=", 1) for word in self.overrides) | shares
+        shares = {
+            f"components.{name}.ratio": json.dumps(stated(share))
+            for name, share in (ratios or {}).items()
+        }
+        words = {"tokens": str(tokens)} | dict(word.split("=", 1) for word in self.overrides)
+        words |= shares
         key = mixture_key(self.mixture, {k: v for k, v in words.items() if k not in HOW})
         folder = self.trials / "mixtures" / key
         place = {"mixture": self.mixture, "output": str(folder), "work": self.work}
@@ -74,13 +78,23 @@ class Kitchen:
         return folder
 
 
+def stated(share: Ratio) -> Ratio | list[list[float]]:
+    """A ratio as a mixture's file has it: a number, or the points of a schedule of steps."""
+    if not isinstance(share, list) or len(set(share)) == 1:
+        return share[0] if isinstance(share, list) else share
+    ends = [n / len(share) for n in range(len(share) + 1)]
+    return [[round(end, 6), each] for n, each in enumerate(share) for end in (ends[n], ends[n + 1])]
+
+
 def asked_file(folder: Path) -> Path:
     """Beside a trial's mixture: the ratios of all components of its search, those of 0 as well."""
     return folder.with_name(f"{folder.name}-ratios.json")
 
 
-def facts_of(folder: Path, *, tokens: int) -> Facts:
-    """What the mixture in the folder says; ValueError where its ratios follow a schedule."""
+def facts_of(folder: Path, *, tokens: int, stages: int) -> Facts:
+    """What the mixture in the folder says, of supply for so many tokens; ValueError where its
+    ratios follow a schedule, or cannot.
+    """
     recipe = json.loads((folder / "recipe.json").read_text())
     stats = json.loads((folder / "stats.json").read_text())
     stated = recipe["mixture"]["components"]
@@ -90,6 +104,11 @@ def facts_of(folder: Path, *, tokens: int) -> Facts:
                 f"search: the ratio of {name} is a schedule; expected constant ratios to start "
                 f"from, for instance components.{name}.ratio={component['ratio']:g}."
             )
+    if stages > 1 and recipe["mixture"]["on_shortage"] == "redistribute":
+        raise ValueError(
+            "search: stages= searches schedules, and the mixture says on_shortage: redistribute, "
+            "after which none holds.\nway out: on_shortage: error, or shrink."
+        )
     unit = UNITS[recipe["mixture"]["measure"]]
     whole = sum(stats["components"][name][unit] for name in stated)
     size = whole * tokens / max(stats["train"]["tokens"], 1)
@@ -102,7 +121,6 @@ def facts_of(folder: Path, *, tokens: int) -> Facts:
         ratios={name: component["ratio"] for name, component in stated.items()},
         most=most,
         supply=supply,
-        val_samples=_val_samples(folder),
     )
 
 
@@ -138,25 +156,8 @@ def most_units(component: Mapping[str, Any], subsets: Mapping[str, float]) -> fl
     return min(can, default=0.0)
 
 
-def _val_samples(folder: Path) -> dict[str, int]:
-    """Component -> its samples in the val shards."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    found: dict[str, int] = {}
-    with pa.ipc.open_file(pa.memory_map(str(folder / "index.arrow"))) as reader:
-        for number in range(reader.num_record_batches):
-            batch = pa.Table.from_batches([reader.get_batch(number)])
-            used = batch.filter(
-                pc.and_(pc.equal(batch["split"], "val"), pc.greater(batch["copies"], 0))
-            )
-            for name in used["component"].to_pylist():
-                found[name] = found.get(name, 0) + 1
-    return found
-
-
 def proposal_yaml(
-    mixture: str, overrides: tuple[str, ...], ratios: Mapping[str, float], *, why: str
+    mixture: str, overrides: tuple[str, ...], ratios: Mapping[str, Ratio], *, why: str
 ) -> str:
     """A mixture file: what it is based on and what differs, its ratios. A file that has a base
     itself is written out on that base; words that changed the mixture are kept.
@@ -170,7 +171,7 @@ def proposal_yaml(
         said["base"] = str(Path(said["base"]).resolve())
     kept = [word for word in overrides if word.startswith(OF_THE_MIXTURE)]
     more = OmegaConf.to_container(OmegaConf.from_dotlist(kept), resolve=False)
-    shares = {"components": {name: {"ratio": share} for name, share in ratios.items()}}
+    shares = {"components": {name: {"ratio": stated(r)} for name, r in ratios.items()}}
     whole = _laid_over(_laid_over(said, more), shares)
     lines = "".join(f"# {line}\n" for line in why.splitlines())
     return lines + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)

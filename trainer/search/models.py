@@ -17,6 +17,8 @@ from scipy import linalg, optimize, stats
 
 FLOOR = 0.02
 """Added to a ratio before its logarithm: below it a component is nearly absent."""
+LEAST = 1e-3
+"""A target below it counts as that: a mistake in a thousand questions."""
 PENALTIES = 10.0 ** np.arange(-4, 2)
 BOOTSTRAPS = 200
 
@@ -35,6 +37,11 @@ class Model:
     """[runs] the prediction of each from the others, as a loss."""
 
 
+def log_of(losses: np.ndarray) -> np.ndarray:
+    """The logarithm of targets; a score without a mistake leaves 0, which counts as `LEAST`."""
+    return np.log(np.maximum(losses, LEAST))
+
+
 def features(points: np.ndarray) -> np.ndarray:
     """[n, groups] log ratios."""
     return np.log(points + FLOOR)
@@ -42,7 +49,7 @@ def features(points: np.ndarray) -> np.ndarray:
 
 def fit_linear(points: np.ndarray, losses: np.ndarray, *, random: np.random.Generator) -> Model:
     """The log-linear model; the penalty is that of the least error on runs left out."""
-    x, y = features(points), np.log(losses)
+    x, y = features(points), log_of(losses)
     left = {penalty: _left_out_ridge(x, y, penalty) for penalty in PENALTIES}
     penalty = min(PENALTIES, key=lambda p: float(np.square(left[p] - y).mean()))
     weights = _ridge(x, y, penalty)
@@ -73,7 +80,7 @@ def _left_out_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
 
 def fit_gaussian(points: np.ndarray, losses: np.ndarray) -> Model:
     """A Gaussian process with one length for all groups, fitted by its likelihood."""
-    x, y = features(points), np.log(losses)
+    x, y = features(points), log_of(losses)
     scale = x.std(axis=0) + 1e-9
     middle, spread = y.mean(), y.std() + 1e-12
     z, target = x / scale, (y - middle) / spread
@@ -126,18 +133,20 @@ def expected_improvement(mean: np.ndarray, spread: np.ndarray, best: float) -> n
     return np.asarray(spread * (gain * stats.norm.cdf(gain) + stats.norm.pdf(gain)))
 
 
-def effects(model: Model, point: np.ndarray, *, points: np.ndarray) -> list[tuple[float, float]]:
-    """Per group (change of the log loss where its ratio doubles and the others shrink alike, its
-    spread), as the model sees it at a point; a ratio below 0.02 counts as that.
+def effects(model: Model, point: np.ndarray, *, groups: int) -> list[tuple[float, float]]:
+    """Per number of the point (change of the log loss where it doubles and the others of its stage
+    shrink alike, its spread), as the model sees it at a point; a ratio below 0.02 counts as that.
     """
+    stages = np.maximum(point, FLOOR).reshape(-1, groups)
+    whole = point.reshape(-1, groups).sum(axis=1, keepdims=True)
+    stages = stages / stages.sum(axis=1, keepdims=True) * whole
     found = []
-    for n in range(len(point)):
-        at = np.maximum(point, FLOOR)
-        at = at / at.sum() * points.sum(axis=1).mean()
-        more = at.copy()
-        more[n] = min(2 * at[n], 0.9 * at.sum())
-        others = np.arange(len(point)) != n
-        more[others] *= (at.sum() - more[n]) / at[others].sum()
-        mean, spread = model.predict(np.stack([at, more]))
+    for stage, n in np.ndindex(stages.shape):
+        more, total = stages.copy(), float(whole[stage, 0])
+        more[stage, n] = min(2 * stages[stage, n], 0.9 * total)
+        others = np.arange(groups) != n
+        left = total - more[stage, n]
+        more[stage, others] *= left / stages[stage, others].sum()
+        mean, spread = model.predict(np.stack([stages.ravel(), more.ravel()]))
         found.append((float(mean[1] - mean[0]), float(np.hypot(*spread))))
     return found

@@ -13,12 +13,14 @@ from tests.pipelines.sources.making import write_lines
 from trainer.__main__ import main
 from trainer.search.command import settings_of
 from trainer.search.earlier import Earlier
+from trainer.search.bench import require_finite
 from trainer.search.methods import bayes, merged, regression, require_varying
 from trainer.search.mixing import Kitchen
 from trainer.search.models import expected_improvement, fit_gaussian, fit_linear
 from trainer.search.page import conclusion
-from trainer.search.search import _require_finite, compared, target_of
 from trainer.search.space import Space, space_of
+from trainer.search.target import target_of
+from trainer.search.verification import compared
 
 PRIOR = {"a": 0.4, "b": 0.3, "noise": 0.3}
 FREE: dict = {"bounds": {}, "groups": [], "fixed": {}, "most": {}}
@@ -155,7 +157,7 @@ def test_a_target_that_is_the_same_everywhere_is_said() -> None:
         calls.append(point)
         return 2.5
 
-    with pytest.raises(ValueError, match=r"the target is 2.5 in all of 3 runs"):
+    with pytest.raises(ValueError, match=r"the target is 2.5 in all of 12 runs"):
         regression(
             space(),
             constant,
@@ -163,28 +165,34 @@ def test_a_target_that_is_the_same_everywhere_is_said() -> None:
             random=np.random.default_rng(0),
             earlier=Earlier.none(space()),
         )
-    assert len(calls) == 3
+    assert len(calls) == 12
     require_varying(np.array([1.0, 1.1]))
 
 
 def test_a_difference_is_shown_only_beyond_the_spread_of_seeds() -> None:
     prior = [2.0, 2.1, 1.9, 2.05, 1.95]
-    assert compared([1.8, 1.9, 1.7, 1.85, 1.76], prior)["verdict"] == "better"
-    assert compared([2.3, 2.4, 2.21, 2.3, 2.2], prior)["verdict"] == "worse"
-    assert compared([2.1, 1.9, 2.0, 1.9, 2.1], prior)["verdict"] == "not shown"
-    assert compared(prior, prior)["interval"] is None
-    moved = compared([one - 0.1 for one in prior], prior)
+
+    def beside(ours: list[float], theirs: list[float] = prior) -> dict:
+        return compared(dict(enumerate(ours)), dict(enumerate(theirs)))
+
+    assert beside([1.8, 1.9, 1.7, 1.85, 1.76])["verdict"] == "better"
+    assert beside([2.3, 2.4, 2.21, 2.3, 2.2])["verdict"] == "worse"
+    assert beside([2.1, 1.9, 2.0, 1.9, 2.1])["verdict"] == "not shown"
+    assert beside(prior)["interval"] is None
+    moved = beside([one - 0.1 for one in prior])
     assert (moved["verdict"], moved["interval"]) == ("not shown", None)
-    assert compared([1.8], [2.0])["verdict"] == "not shown"
+    assert beside([1.8], [2.0])["verdict"] == "not shown"
     for odd in (math.nan, math.inf):
-        found = compared([*prior[:4], odd], prior)
+        found = beside([*prior[:4], odd])
         assert found["verdict"] == "not finite"
         assert found["difference"] is found["mean"] is found["interval"] is None
-        verified = {"proposal": found | {"targets": prior}, "prior": compared(prior, prior)}
+        verified = {"proposal": found | {"targets": prior}, "prior": beside(prior)}
         assert "(not finite)" in conclusion({"verified": verified})
-        with pytest.raises(ValueError, match="training diverged"):
-            _require_finite(odd, "ab12")
-    assert target_of({"component/a": 1.0, "component/b": 4.0}, {"a": 2, "b": 1}) == 2.0
+        with pytest.raises(ArithmeticError, match="training diverged"):
+            require_finite(odd, "ab12")
+    losses = {"component/a": 1.0, "component/b": 4.0}
+    assert target_of(losses, {"a": 2, "b": 1}, {}) == 2.0
+    assert target_of(losses, {"a": 2, "vqa": 2}, {"vqa": 0.25}) == 0.875
 
 
 @pytest.mark.parametrize(
@@ -283,5 +291,5 @@ def test_small_searches_share_runs_and_end_with_mixtures_that_can_be_built(tmp_p
     assert {folder: folder.stat().st_mtime_ns for folder in trained} == trained
 
     kitchen = Kitchen(mixture=str(out / "proposal.yaml"), work=str(work), trials=tmp_path / "again",
-                      overrides=("tokens=1000", "workers=0"))  # fmt: skip
-    assert (kitchen.build(None) / "recipe.json").is_file()
+                      overrides=("workers=0",))  # fmt: skip
+    assert (kitchen.build(None, tokens=1000) / "recipe.json").is_file()
