@@ -62,6 +62,33 @@ def _searched(words: Sequence[str]) -> Answer:
 
 def settings_of(pairs: Mapping[str, str]) -> Settings:
     """The settings that these words state; ValueError for one that is wrong."""
+    given, overrides = _given(pairs)
+    for key in ("mixture", "target"):
+        if not given.get(key):
+            raise ValueError(
+                f"search: {key} is not set.\nexpected: mixture=FILE.yaml "
+                "target='{{COMPONENT: 1}}', the components whose held-out loss is to be low (or benchmarks= whose score is to "
+                "be high), with their weights"
+            )
+    if given.get("method", METHODS[0]) not in METHODS:
+        raise ValueError(f"search: method={given['method']}: expected {', '.join(METHODS)}.")
+    if (budget := given.pop("train_tokens", 0)) and "runs" not in given:
+        given["runs"] = budget // given.get("tokens", Settings.tokens)
+    if given.get("hours"):
+        given.setdefault("runs", MOST_RUNS)
+    if given.get("runs", Settings.runs) < 4:
+        raise ValueError(
+            f"search: {given['runs']} runs; expected 4 at least, of which a model is fitted."
+        )
+    if not 1 <= given.get("stages", 1) <= MOST_STAGES:
+        raise ValueError(f"search: stages={given['stages']}; expected 1, 2 or 3.")
+    given["benchmarks"] = read_benchmarks(given.get("benchmarks"), where="search: benchmarks")
+    given.setdefault("output", f"out/search/{Path(given['mixture']).stem}")
+    return Settings(**given, overrides=tuple(overrides))
+
+
+def _given(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """(each word as what it is, those of the mixture); ValueError names one that is unknown."""
     given: dict[str, Any] = {"settings": {}, "verify_settings": {}}
     overrides = []
     for key, value in pairs.items():
@@ -85,28 +112,7 @@ def settings_of(pairs: Mapping[str, str]) -> Settings:
         else:
             known = [*WORDS, *NUMBERS, *PARSED, *MIXTURE_KEYS, "hours", *TRAINERS]
             raise ValueError(f"search: unknown key '{key}'. {did_you_mean(key, known)}")
-    for key in ("mixture", "target"):
-        if not given.get(key):
-            raise ValueError(
-                f"search: {key} is not set. Expected mixture=FILE.yaml target='{{COMPONENT: 1}}', "
-                "the components whose held-out loss is to be low (or benchmarks= whose score is to "
-                "be high), with their weights."
-            )
-    if given.get("method", METHODS[0]) not in METHODS:
-        raise ValueError(f"search: method={given['method']}: expected {', '.join(METHODS)}.")
-    if (budget := given.pop("train_tokens", 0)) and "runs" not in given:
-        given["runs"] = budget // given.get("tokens", Settings.tokens)
-    if given.get("hours"):
-        given.setdefault("runs", MOST_RUNS)
-    if given.get("runs", Settings.runs) < 4:
-        raise ValueError(
-            f"search: {given['runs']} runs; expected 4 at least, of which a model is fitted."
-        )
-    if not 1 <= given.get("stages", 1) <= MOST_STAGES:
-        raise ValueError(f"search: stages={given['stages']}; expected 1, 2 or 3.")
-    given["benchmarks"] = read_benchmarks(given.get("benchmarks"), where="search: benchmarks")
-    given.setdefault("output", f"out/search/{Path(given['mixture']).stem}")
-    return Settings(**given, overrides=tuple(overrides))
+    return given, overrides
 
 
 def _hours(value: str) -> float:

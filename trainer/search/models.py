@@ -111,7 +111,7 @@ def fit_gaussian(points: np.ndarray, losses: np.ndarray) -> Model:
 
     def predict(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         cross = covariance(features(at) / scale, z, length)
-        variance = np.maximum(1 - np.einsum("ij,jk,ik->i", cross, inverse, cross), 1e-12)
+        variance = np.maximum(1 - ((cross @ inverse) * cross).sum(axis=1), 1e-12)
         return middle + spread * (cross @ fitted), spread * np.sqrt(size * variance)
 
     left = y - spread * fitted / np.diag(inverse)  # Rasmussen and Williams 2006, section 5.4.2

@@ -188,37 +188,52 @@ def space_of(
         for group, share in zip(every, shares, strict=True)
         for name in group
     }
-    low, high, supply = [], [], []
-    for group in every:
-        parts = [name for name in group if inside[name] > 0]
-        low.append(max(float(bounds.get(name, (0, 1))[0]) / inside[name] for name in parts))
-        by_bounds = min(float(bounds.get(name, (0, 1))[1]) / inside[name] for name in parts)
-        by_supply = min(most.get(name, 1.0) / inside[name] for name in parts)
-        high.append(min(by_bounds, total))
-        supply.append(min(by_supply, total))
-        limit = min(high[-1], supply[-1])
-        if low[-1] > limit + 1e-9:
-            raise ValueError(
-                f"search: bounds of {' + '.join(group)} contradict: at least {low[-1]:.4g}, but at "
-                f"most {limit:.4g} ({'its bounds' if by_bounds < by_supply else 'its supply'} "
-                "and what is not fixed).\nway out: lower the least, raise max_epochs, or train "
-                "fewer tokens."
-            )
-    limits = np.minimum(high, supply)
-    if sum(low) > total + 1e-9 or limits.sum() < total - 1e-9:
+    limits = [_limits(group, inside, total, bounds, most) for group in every]
+    low, high, supply = (np.array(each) for each in zip(*limits, strict=True))
+    whole = np.minimum(high, supply)
+    _require_room(low, whole, high if stages > 1 else whole, total)
+    return Space(
+        groups=every, prior=np.array(shares) / (sum(shares) or 1) * total, low=low,
+        high=whole if stages == 1 else high, most=supply, inside=inside, fixed=dict(fixed),
+        order=list(prior), stages=stages,
+    )  # fmt: skip
+
+
+def _limits(
+    group: Sequence[str],
+    inside: Mapping[str, float],
+    total: float,
+    bounds: Mapping[str, Sequence[float]],
+    most: Mapping[str, float],
+) -> tuple[float, float, float]:
+    """(least, most by bounds, most by supply) of a group; ValueError where they contradict."""
+    parts = [name for name in group if inside[name] > 0]
+    low = max(float(bounds.get(name, (0, 1))[0]) / inside[name] for name in parts)
+    by_bounds = min(float(bounds.get(name, (0, 1))[1]) / inside[name] for name in parts)
+    by_supply = min(most.get(name, 1.0) / inside[name] for name in parts)
+    limit = min(by_bounds, by_supply, total)
+    if low > limit + 1e-9:
         raise ValueError(
-            f"search: bounds contradict: together the groups are {sum(low):.4g} to "
+            f"search: bounds of {' + '.join(group)} contradict: at least {low:.4g}, but at most "
+            f"{limit:.4g} ({'its bounds' if by_bounds < by_supply else 'its supply'} and what is "
+            "not fixed).\nway out: lower the least, raise max_epochs, or train fewer tokens."
+        )
+    return low, min(by_bounds, total), min(by_supply, total)
+
+
+def _require_room(low: np.ndarray, limits: np.ndarray, free: np.ndarray, total: float) -> None:
+    """Raises ValueError where no ratios are within all bounds, or one mixture alone is; `free` are
+    the limits of a stage.
+    """
+    if low.sum() > total + 1e-9 or limits.sum() < total - 1e-9:
+        raise ValueError(
+            f"search: bounds contradict: together the groups are {low.sum():.4g} to "
             f"{limits.sum():.4g}, but what is not fixed is {total:.4g}.\nway out: widen bounds, "
             "raise max_epochs where supply binds, or train fewer tokens."
         )
-    free = np.minimum(high, total) if stages > 1 else limits
-    if sum(low) > total - 10.0**-DIGITS or free.sum() < total + 10.0**-DIGITS:
+    most, least = total - (low.sum() - low), total - (free.sum() - free)  # as the others leave
+    if (np.minimum(free, most) - np.maximum(low, least) < 10.0**-DIGITS).all():
         raise ValueError(
             "search: bounds and supply leave one mixture alone, so every run is the same and the "
             "target constant.\nway out: widen bounds, or raise max_epochs where supply binds."
         )
-    return Space(
-        groups=every, prior=np.array(shares) / (sum(shares) or 1) * total, low=np.array(low),
-        high=limits if stages == 1 else np.array(high), most=np.array(supply), inside=inside,
-        fixed=dict(fixed), order=list(prior), stages=stages,
-    )  # fmt: skip

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.pipelines.sources.making import write_lines
 from trainer.__main__ import main
+from trainer.search.bench import require_finite
 from trainer.search.command import settings_of
 from trainer.search.earlier import Earlier
-from trainer.search.bench import require_finite
 from trainer.search.methods import bayes, merged, regression, require_varying
 from trainer.search.mixing import Kitchen
 from trainer.search.models import expected_improvement, fit_gaussian, fit_linear
