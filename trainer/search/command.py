@@ -67,8 +67,8 @@ def settings_of(pairs: Mapping[str, str]) -> Settings:
         if not given.get(key):
             raise ValueError(
                 f"search: {key} is not set.\nexpected: mixture=FILE.yaml "
-                "target='{{COMPONENT: 1}}', the components whose held-out loss is to be low (or benchmarks= whose score is to "
-                "be high), with their weights"
+                "target='{COMPONENT: 1}', the components whose held-out loss is to be low (or "
+                "benchmarks= whose score is to be high), with their weights"
             )
     if given.get("method", METHODS[0]) not in METHODS:
         raise ValueError(f"search: method={given['method']}: expected {', '.join(METHODS)}.")
