@@ -50,7 +50,8 @@ VERDICTS = pa.schema(
         ("fired", pa.list_(pa.string())), # all that fire, marked ones too, in the mixture's order
         ("detail", pa.string()),          # of `rule`: the defect's, or which benchmark and question
         ("weight", pa.float32()),         # the fact that `weight_by` names; null where not asked
-        # What mixture-level rules compare, so that samples are not read again; null if none asks.
+        # What mixture-level rules compare, so that samples are not read again; null if none asks,
+        # but for `dhashes`, which the report compares.
         ("text_hash", pa.uint64()),       # xxh3 of the normalised text
         ("bytes_hash", pa.uint64()),      # xxh3 of the encoded images, in order
         ("pixels_hash", pa.uint64()),     # xxh3 of their pixels (a JPEG: its coded data), in order

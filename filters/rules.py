@@ -39,7 +39,7 @@ PLACE_SETTINGS = ("num_gpus",)
 SLICE = 512
 """Samples that are judged at a time where rules read words: bounds what is remembered of them."""
 
-JUDGE_VERSION = 1
+JUDGE_VERSION = 2
 """Bumped when a fact, or how verdicts are put together, changes what `judge` writes."""
 
 

@@ -89,7 +89,8 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
 
     `rule` is the sample's defect, else the first rule in the order of `rules` whose mode is `drop`,
     else null. `weight_by` names a fact (or "RULE.score") that is written to `weight`. Mixture-level
-    rules are not applied here: their hashes are filled in for `mixture_applications`.
+    rules are not applied here: their hashes are filled in for `mixture_applications`; those of
+    images always, since ingest has them and the report compares them.
     """
     # Longer than a screen: facts, expressions, verdicts and columns of one table, in that order.
     if sum(RULES[name].reads_words for name in rules) > 1 and len(samples) > SLICE:
@@ -137,7 +138,9 @@ def judge(samples: pa.Table, *, rules: Rules, weight_by: str = "") -> pa.Table:
     ).drop("defect")
 
     columns = {
-        column: make(frame) for column, (_, make) in hashes.FROM_FACTS.items() if column in needs
+        column: make(frame)
+        for column, (_, make) in hashes.FROM_FACTS.items()
+        if column in needs or column in hashes.ALWAYS
     }
     for name, given in rules.items():
         score = RULES[name].score

@@ -31,6 +31,7 @@ from mixtures.mixture_file import to_yaml
 from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
 from pipelines import recipe
+from pipelines.alike import alike
 from pipelines.annotation_counts import annotation_counts
 from pipelines.clean import keep_referenced, needed
 from pipelines.contamination import contamination
@@ -345,6 +346,7 @@ def write_index(
     found["notes"] += picking.shortage_notes(picked.budgets, mixture)
     found["reading"] = reading_of(todo, index.live_counts(picked.reason), mixture)
     found["contamination"] = contamination(todo.pieces, mixture)
+    found["alike"] = alike(index.samples, picked.copies, todo.pieces, mixture)
     found |= annotation_counts(todo.pieces)
     found["unread"] = todo.unread
     return found

@@ -33,6 +33,7 @@ FLOORS = {
         ("enough",),  # which parts are read
         ("unpublished", "shard_tasks"),
         (
+            "alike",
             "annotation_counts",
             "availability",
             "clean",

@@ -184,3 +184,5 @@ FROM_FACTS: dict[str, tuple[str, Callable[[pl.DataFrame], pl.Series]]] = {
     "dhashes": ("images", dhashes),
 }
 """Column of VERDICTS -> (the fact it is made of, how)."""
+ALWAYS = ("dhashes",)
+"""Those that are filled in whether or not a rule asks: 5 us a sample."""

@@ -27,6 +27,7 @@ from pipelines.report import plots
 from pipelines.report.card import MEASURES, human_amount, human_epochs, percent, rule_meaning
 from pipelines.report.finished import Finished
 from pipelines.report.leaks import leak_view, leaks_of, matched_views
+from pipelines.report.near_pairs import near_pairs
 from pipelines.report.row_view import SampleView, frame_times, sample_views, visible_text
 from pipelines.report.thumbnails import Budget, contact_sheets, sheet_summary, thumbnail
 from tokenization import pages
@@ -70,6 +71,7 @@ def report(
         ],
         plots=list(stat_plots(mixture)),
         sheets=contact_sheets(mixture),
+        pairs=near_pairs(mixture),
         matched=matched_views(mixture, work=work) if matched is None else matched,
     )
 
@@ -110,7 +112,7 @@ def page_of(
         shard, within, _ = mixture.row(row, split=split)
         places = [(shard, within)]
     rows = row_views(mixture, places[:ROWS], budget=budget)
-    nothing: dict[str, Any] = {"flow": [], "plots": [], "sheets": {}, "matched": []}
+    nothing: dict[str, Any] = {"flow": [], "plots": [], "sheets": {}, "matched": [], "pairs": []}
     return render(mixture, rows=rows, refused=refused, budget=budget, **nothing)
 
 
@@ -140,6 +142,7 @@ def render(mixture: Finished, **parts: Any) -> str:
         most=largest_share(mixture.stats),
         held_out=mixture.stats.get("held_out"),
         texts=mixture.stats.get("texts"),
+        alike=mixture.stats.get("alike"),
         checked=mixture.stats.get("contamination", {"lists": {}, "unmade": []}),
         style=pages.css() + (folder / "page.css").read_text(),
         styles=pages.place_styles([list(mixture.stats["components"])]),

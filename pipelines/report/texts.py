@@ -4,7 +4,7 @@
 
 Counts are of the samples drawn, which `stats.texts.sample` states. A question is a user's message
 without the words that the pipeline puts around images, an answer an assistant's; a raw document
-counts as an answer.
+counts as an answer. Samples without images are compared as `near_duplicate_text` compares them.
 """
 
 import re
@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
+import filters
+from filters.duplicates.hashes import text_signature
 from pipelines.report.drawn import drawn, views
 from pipelines.report.finished import Finished
 from pipelines.report.row_view import SampleView
@@ -37,6 +40,9 @@ BEFORE_IMAGE = re.compile(
 AFTER_IMAGE = re.compile(
     rf"^(?:{'|'.join(map(re.escape, (*prompts.IMAGE_OUTROS, *prompts.IMAGES_OUTROS)))})"
 )
+NEAR = "near_duplicate_text"
+PAIRS = 1
+"""Of near texts of a component that are named."""
 ROLE = re.compile(r"\s*(System|User|Assistant):")
 
 
@@ -52,8 +58,9 @@ class Message(NamedTuple):
 
 def texts(mixture: Finished) -> dict[str, Any]:
     """`sample`: what was drawn; `questions`, `answers`: histograms of their tokens, of all and of
-    each component; `frequent`: per component its most frequent answers. Empty where shards are
-    rendered by another chat template than SmolVLM's: who says what cannot be told there.
+    each component; `frequent`: per component its most frequent answers; `near`: of the samples
+    without images those that are near another. Empty where shards are rendered by another chat
+    template than SmolVLM's: who says what cannot be told there.
     """
     if not tells_roles(mixture):
         return {}
@@ -62,9 +69,14 @@ def texts(mixture: Finished) -> dict[str, Any]:
     answered: dict[str, list[int]] = defaultdict(list)
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     names = [n for n in mixture.stats["components"] if n in set(looked.places["component"])]
-    for place, _, view in views(mixture, looked.places):
+    words: list[tuple[str, str, str]] = []
+    for place, row, view in views(mixture, looked.places):
         name = place["component"]
-        for role, text, tokens in messages_of(view, mixture.tokenizer):
+        messages = list(messages_of(view, mixture.tokenizer))
+        if not row["grids"]:
+            said = "\n".join(message.text for message in messages if message.role != "system")
+            words.append((view.id, name, said))
+        for role, text, tokens in messages:
             if role == "user":
                 asked[name].append(tokens)
             elif role != "system":
@@ -81,6 +93,32 @@ def texts(mixture: Finished) -> dict[str, Any]:
         "questions": _histogram(asked, names),
         "answers": _histogram(answered, names),
         "frequent": {name: _frequent(answers[name]) for name in names},
+        "near": near_texts(words, names),
+    }
+
+
+def near_texts(words: list[tuple[str, str, str]], names: list[str]) -> dict[str, Any]:
+    """Of (id, component, text): per component how many there are and how many the rule would take,
+    each near one that stays; some pairs of ids, the one that stays first.
+    """
+    schema = {"id": pl.String, "component": pl.String, "text": pl.String}
+    frame = pl.DataFrame(words, schema=schema, orient="row")
+    pairs = pl.DataFrame(schema={"first": pl.String, "id": pl.String, "component": pl.String})
+    if words:
+        signed = frame.with_columns(text_signature(frame), priority=pl.lit(0)).drop("text")
+        gone = filters.RULES[NEAR].function(signed)
+        first = pl.col("detail").str.strip_prefix("of ")
+        pairs = gone.select(first=first, id="id").join(frame.drop("text"), on="id").sort("id")
+    counts, near = (dict(some["component"].value_counts().iter_rows()) for some in (frame, pairs))
+    shown = pairs.group_by("component", maintain_order=True).head(PAIRS)
+    return {
+        "similarity": filters.settings_of(NEAR, None)[1]["similarity"],
+        "components": {
+            name: {"compared": counts[name], "near": near.get(name, 0)}
+            for name in names
+            if name in counts
+        },
+        "pairs": [list(pair) for pair in shown.sort("component").select("first", "id").iter_rows()],
     }
 
 

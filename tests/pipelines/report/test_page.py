@@ -19,6 +19,7 @@ from pipelines.report.page import (
     thumbnail,
 )
 from pipelines.report.plots import flow_links
+from pipelines.report.texts import texts
 from tests.html_page import Page
 from tests.pipelines.made import drawing, finished, png, work_of
 
@@ -74,6 +75,32 @@ def test_the_gallery_holds_rows_with_their_images_cuts_and_seconds(html):
     assert '<path d="M1 0V2M2 0V2M0 1H3"/>' in html
     components = {a["data-component"] for _, a in found.elements if "data-component" in a}
     assert components == {"images", "pages", "video", "words"}
+
+
+def test_near_samples_of_the_shards_stand_side_by_side(mixture):
+    """A hostile row beside a video, and two texts; the page stays whole."""
+    alike = {
+        "radius": 4,
+        "components": {
+            "images": {
+                **{"samples": 9000, "compared": 300, "near": 30, "same": 4, "other": 3, "split": 2}
+            }
+        },
+        "pairs": [["cauldron/vqa/7", "llava_video/0_30_s/0"]],
+    }
+    near = {"components": {"words": {"compared": 2, "near": 1}}, "pairs": [["smoltalk/all/0"] * 2]}
+    stats = {**mixture.stats, "alike": alike, "texts": {**texts(mixture), "near": near}}
+    shown = report(replace(mixture, stats=stats))
+    page = Page(shown)
+    assert page.open == []
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    part = re.search(r'<section id="alike">.*?</section>', shown, re.DOTALL)[0]
+    assert "10.00 %" in part
+    assert part.count('<div class="pair">') == 2
+    assert part.count("<img ") == 2, "the image of one, the middle frame of the other"
+    assert "and 2 more" in part
+    assert part.count("Count to 3.") == 2
+    assert '<td colspan="8" class="quiet">not compared</td>' in part, "pages and video"
 
 
 def test_rejected_samples_stand_under_their_rule_with_their_image(html):

@@ -51,6 +51,22 @@ def shards_of(folder, shards, components=("a", "b")):
     return finished_of(str(folder), recipe=recipe(), stats=stats)
 
 
+def test_near_texts_of_samples_without_images_are_counted_and_named(tmp_path):
+    long = "the quick brown fox jumps over the lazy dog while nine small birds sing above the barn"
+    row = [
+        ("a", "s/a/0", "Tell it.", long),
+        ("a", "s/a/1", "TELL it!", long + "."),
+        ("b", "s/b/2", "Tell it.", long),
+        ("b", "s/b/3", "And of the sea?", "It is wide and blue, and ships go over it by day."),
+    ]
+    near = texts(shards_of(tmp_path, [[row]]))["near"]
+    assert near["components"] == {
+        "a": {"compared": 2, "near": 1},
+        "b": {"compared": 2, "near": 1},
+    }
+    assert near["pairs"] == [["s/a/0", "s/a/1"], ["s/a/0", "s/b/2"]]
+
+
 def test_messages_are_those_that_were_rendered(mixture):
     places = drawn(mixture).places
     found = {
