@@ -27,7 +27,12 @@ COMPARED = 200_000
 """Samples of all components, at most: about a CPU second (docs/rules.md)."""
 PAIRS = 2
 """Of a component that are named, drawn by a hash of their ids."""
-LINE = {"id": pl.String, "component": pl.String, "val": pl.Boolean, "dhashes": pl.List(pl.UInt64)}
+LINE: dict[str, Any] = {
+    "id": pl.String,
+    "component": pl.String,
+    "val": pl.Boolean,
+    "dhashes": pl.List(pl.UInt64),
+}
 
 
 def alike(
@@ -46,7 +51,7 @@ def alike(
     names = list(mixture.components)
     each = max(1, most // len(names))
     used = dict.fromkeys(names, 0)
-    chosen = {name: pl.DataFrame(schema={**LINE, "turn": pl.UInt64}) for name in names}
+    chosen = {name: pl.DataFrame(schema=LINE | {"turn": pl.UInt64}) for name in names}
     for number, piece in enumerate(pieces):
         begin, end = (int(at) for at in samples.starts[number : number + 2])
         for some in pictured(samples, copies, piece, begin, end, mixture):
