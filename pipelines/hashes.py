@@ -10,12 +10,15 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from filters.decontamination import rules, shown_items
 from mixtures.benchmark_sets import SETS, Benchmark, list_path
 from mixtures.config import hash_list_path
 from mixtures.names import check_name
 from pipelines.media import images
 from pipelines.reading.hub import dataset_rows
+from pipelines.sources.sample import Defect
 
 
 def hashes(name: str, *, data: str, output: str = "") -> str:
@@ -27,7 +30,7 @@ def hashes(name: str, *, data: str, output: str = "") -> str:
 
     Raises:
         FileNotFoundError: nothing at `data`.
-        ValueError: rows without a question or image.
+        ValueError: rows without a question or image, or an image that does not decode.
     """
     check_name(name, key="NAME", where="hashes")
     path = Path(output or hash_list_path(name))
@@ -47,7 +50,17 @@ def hashes(name: str, *, data: str, output: str = "") -> str:
         else rules.row_items(dataset_rows(data), where=data)
     )
     rows: list[dict[str, Any]] = []
-    kept = shown_items.kept(items, rows, decode=images.decode)
+
+    def decode(encoded: bytes) -> Image.Image:
+        try:
+            return images.decode(encoded)
+        except Defect as error:
+            raise ValueError(
+                f"{error} ({data})\nway out: mend the file, or take the item out of it: what is "
+                "not hashed is not found."
+            ) from error
+
+    kept = shown_items.kept(items, rows, decode=decode)
     made = rules.hash_list(kept, name=name, decode=images.decode, dhash=images.dhash)
     path.parent.mkdir(parents=True, exist_ok=True)
     counts = rules.write_list(made, path)

@@ -60,8 +60,15 @@ def items_path(list_path: str) -> str:
 def kept(
     items: Iterable[Item], rows: list[dict[str, Any]], *, decode: Callable[[bytes], Image.Image]
 ) -> Iterator[Item]:
-    """The items as they come; `rows` gets a line of ITEMS for each."""
+    """The items as they come; `rows` gets a line of ITEMS for each.
+
+    Raises ValueError, naming the item, where `decode` does.
+    """
     for item in items:
+        try:
+            copies = [small(decode(data)) for data in item.images]
+        except ValueError as error:
+            raise ValueError(f"item {item.id}: {error}") from error
         rows.append(
             {
                 "item": item.id,
@@ -69,7 +76,7 @@ def kept(
                 "options": list(item.options),
                 "answer": item.answer,
                 "num_images": len(item.images),
-                "images": [small(decode(data)) for data in item.images[:IMAGES]],
+                "images": copies[:IMAGES],
                 "same_images_as": item.same_images_as,
             }
         )

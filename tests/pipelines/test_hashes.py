@@ -119,6 +119,17 @@ def test_rows_tell_their_answers(tmp_path):
     assert found == ["a, b", "3", '{"x": 1}', ""]
 
 
+def test_a_broken_image_of_a_benchmark_is_named_with_its_item(tmp_path, capsys):
+    cut = base64.b64encode(coarse_jpeg(1, 64, 64)[:200]).decode()
+    (tmp_path / "b.tsv").write_text(f"index\timage\tquestion\n7\t{cut}\tWhat?\n")
+    words = ["hashes", "b", f"data={tmp_path}/b.tsv", f"output={tmp_path}/b.parquet"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "item 7: undecodable image" in " ".join(told.split())
+    assert "way out: mend the file" in " ".join(told.split())
+    assert not (tmp_path / "b.parquet").exists()
+
+
 def test_a_list_that_is_not_there_is_said(world, tmp_path, capsys):
     assert main(words(world, tmp_path, "benchmarks=[nothing]")) == 2
     assert "hashes/nothing.parquet" in capsys.readouterr().err
