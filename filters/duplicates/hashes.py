@@ -21,6 +21,8 @@ from filters.duplicates.near import NGRAM, PERMUTATIONS, scatter_bits
 
 MIN_BITS = 8
 """Bits of a hash that must be set, and must be unset, for it to identify an image; ours."""
+ALWAYS = ("dhashes",)
+"""The columns of FROM_FACTS that are filled in whether or not a rule asks: 5 us a sample."""
 
 
 def normalized_words(text: pl.Expr) -> pl.Expr:
@@ -184,5 +186,3 @@ FROM_FACTS: dict[str, tuple[str, Callable[[pl.DataFrame], pl.Series]]] = {
     "dhashes": ("images", dhashes),
 }
 """Column of VERDICTS -> (the fact it is made of, how)."""
-ALWAYS = ("dhashes",)
-"""Those that are filled in whether or not a rule asks: 5 us a sample."""

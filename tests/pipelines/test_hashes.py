@@ -125,7 +125,7 @@ def test_a_broken_image_of_a_benchmark_is_named_with_its_item(tmp_path, capsys):
     words = ["hashes", "b", f"data={tmp_path}/b.tsv", f"output={tmp_path}/b.parquet"]
     assert main(words) == 2
     told = capsys.readouterr().err
-    assert "item 7: undecodable image" in " ".join(told.split())
+    assert "item 7: undecodable_image: undecodable image of" in " ".join(told.split())
     assert "way out: mend the file" in " ".join(told.split())
     assert not (tmp_path / "b.parquet").exists()
 
