@@ -11,6 +11,8 @@ SAMPLE_ID = "__id__"
 PLACES = ("subset", "shard")
 PLACE = re.compile(r"\{([^{}]*)\}")
 NAME = re.compile(r"[A-Za-z_]\w*\Z")
+LATER = {"identity": "where_changed"}
+"""Of a setting that came after mixtures were finished: no part of their identity at its default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,9 @@ class Annotations:
     """The column that names it in the files, where they are rows. Empty: as `key`."""
     fields: dict[str, str] = field(default_factory=dict)
     """Fact -> its field in the files, or one inside another (`scores.clip`); numbers."""
+    ratings: bool = field(default=False, metadata=LATER)
+    """Ratings of single turns out of what `pipelines judge prompt=finevision` wrote, for
+    `low_rating`, in place of those that the source brings; with key `__id__`."""
     incomplete: bool = False
     """Where a shard has no file: its samples have no facts and are counted. false: an error."""
 
@@ -51,7 +56,12 @@ def check_annotations(found: Annotations, *, key: str, where: str) -> None:
                 f"{where}: {key}.files holds {{{place}}}; expected {{subset}} and {{shard}} alone. "
                 f"Did you mean {{{close[0]}}}?"
             )
-    if not found.fields:
+    if found.ratings and (found.key != SAMPLE_ID or "{" in found.files):
+        raise ValueError(
+            f"{where}: {key}.ratings is true, key is {found.key}, files {found.files!r}; ratings "
+            f"of turns come from one table that `pipelines judge` wrote: key: {SAMPLE_ID}."
+        )
+    if not found.fields and not found.ratings:
         raise ValueError(f"{where}: {key}.fields is empty; expected `fact: field` pairs.")
     for fact, path in found.fields.items():
         if not NAME.match(fact):

@@ -10,16 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mixtures.annotated import Annotations
+from mixtures.annotated import LATER, Annotations
 from mixtures.benchmark_sets import SETS, list_path
 
 Measure = Literal["tokens", "samples", "learned_tokens"]
 Modality = Literal["", "text", "image", "multi_image", "video"]
 Read = Literal["enough", "all"]
-
-
-LATER = {"identity": "where_changed"}
-"""Of a setting that came after mixtures were finished: no part of their identity at its default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +112,9 @@ class Component:
     annotations: Annotations | None = field(default=None, metadata=LATER)
     """Facts of its samples from files beside them, in place of the mixture's. null: as there; `{}`:
     none."""
+    rewrites: list[str] | None = field(default=None, metadata=LATER)
+    """Tables of texts that a model wrote for its samples, in place of the mixture's. null: as
+    there; `[]`: none."""
     optional: bool = False
     """Where it cannot be read (media elsewhere, a closed gate) it is left out instead of refused,
     and its share goes to the components of `instead`."""
@@ -189,6 +188,9 @@ class Mixture:
     out."""
     annotations: Annotations = field(default_factory=Annotations, metadata=LATER)
     """Facts of every component's samples from files beside them, for rules and `weight_by`."""
+    rewrites: list[str] = field(default_factory=list, metadata=LATER)
+    """Tables that `pipelines rewrite` wrote, local, in a store or on the hub, applied in this
+    order: their texts take the place of those that were read, before any rule."""
     components: dict[str, Component] = field(default_factory=dict)
     """Name -> component; ratios sum to 1."""
     read: Read = "enough"
@@ -261,6 +263,12 @@ def annotations_of(mixture: Mixture, component: str) -> Annotations:
     """The annotations of the samples of `component`; without `files`: none."""
     own = mixture.components[component].annotations
     return mixture.annotations if own is None else own
+
+
+def rewrites_of(mixture: Mixture, component: str) -> list[str]:
+    """The tables of rewritten texts of the samples of `component`."""
+    own = mixture.components[component].rewrites
+    return mixture.rewrites if own is None else own
 
 
 def annotated_facts(mixture: Mixture) -> list[str]:

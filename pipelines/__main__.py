@@ -6,7 +6,7 @@ packages are imported by the command that needs them.
 
 import subprocess
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines.arguments import (
     PLACE_KEYS,
@@ -21,9 +21,13 @@ from pipelines.arguments import (
     split_settings,
     switches_of,
 )
+from pipelines.served.help import ASKED, FACTS, WRITTEN
 from tokenization import command_line
 from tokenization.command_line import DONE, FAULTS, INCOMPLETE, Answer, Command, Program
 from tokenization.terminal import CONSOLE, log, say, tells
+
+if TYPE_CHECKING:
+    from pipelines.served.counts import Asked
 
 PLACES = """  output=DIR       the finished mixture            (default: out/<mixture name>)
   work=DIR         the cache of samples, verdicts, tokens         (default: out/work)
@@ -42,23 +46,6 @@ SHOWN = """\
   --html           write show.html, with the images, instead
   output=FILE      of --html                                               (default: show.html)
   full=true        of --html: the whole report, rejected samples with their content
-"""
-
-
-ASKED = """\
-  plan=true        requests, tokens and cost of what is left to ask; asks nothing
-  api_key=NAME     the environment variable that holds the key
-  component=NAME   of it alone
-  max_requests=N   in all runs with this prompt, model and settings; max_tokens=N: the same
-  concurrency=8    requests under way; per_minute=N: begun in a minute, at most
-  timeout=120      s for an answer; retries=5, pause=1: s before the second try, then doubled
-  max_edge=1024    px; larger images are sent smaller; max_images=8: of more, evenly spaced ones
-  structured=true  send the JSON schema as response_format; temperature=0
-  input_price=P    for a million tokens; output_price=P; image_tokens=1000: expected of an image
-  again=true       ask again what got a bad verdict
-  work=DIR         where the build kept its samples (default: out/work); answers=DIR: where answers
-                   are kept (default: in work)
-  output=FILE      the facts                  (default: out/judged/MIXTURE-PROMPT.parquet)
 """
 
 
@@ -233,7 +220,18 @@ def judge(words: list[str]) -> Answer:
     """`judge DIR prompt=... endpoint=... model=...`."""
     from pipelines.served.words import judged
 
-    found = judged(words)
+    return asked(judged(words))
+
+
+def rewrite(words: list[str]) -> Answer:
+    """`rewrite DIR prompt=... endpoint=... model=...`."""
+    from pipelines.served.words import rewritten
+
+    return asked(rewritten(words))
+
+
+def asked(found: "Asked") -> Answer:
+    """What a model was asked, and whether something is left to ask."""
     left = found.missing and not found.needed
     return Answer(str(found), found.data(), status=INCOMPLETE if left else DONE)
 
@@ -365,8 +363,18 @@ COMMANDS = {
         judge,
         "judge DIR prompt=NAME|FILE.yaml endpoint=URL model=NAME [key=value ...]",
         "a served model rates the samples; `annotations` reads what it found (docs/judges.md)",
-        ASKED,
+        ASKED + FACTS,
         example="judge out/mine prompt=finevision endpoint=http://localhost:8000/v1 model=judge",
+        takes=("folder",),
+        switches=frozenset({"plan", "again", "structured"}),
+        json=True,
+    ),
+    "rewrite": Command(
+        rewrite,
+        "rewrite DIR prompt=NAME|FILE.yaml endpoint=URL model=NAME [key=value ...]",
+        "a served model writes other texts; `rewrites` of a mixture uses them (docs/judges.md)",
+        ASKED + WRITTEN,
+        example="rewrite out/mine prompt=longer endpoint=http://localhost:8000/v1 model=writer",
         takes=("folder",),
         switches=frozenset({"plan", "again", "structured"}),
         json=True,

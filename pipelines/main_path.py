@@ -32,7 +32,7 @@ from mixtures.optional import LeftOut
 from mixtures.pick import INDEX
 from pipelines import recipe
 from pipelines.alike import alike
-from pipelines.annotation_counts import annotation_counts
+from pipelines.annotation_counts import annotation_counts, model_counts
 from pipelines.clean import keep_referenced, needed
 from pipelines.contamination import contamination
 from pipelines.engine import ownership, private, tables
@@ -59,7 +59,7 @@ from pipelines.shard_tasks import (
     picks_folder,
 )
 from pipelines.sources import SOURCES
-from pipelines.stages import COST, stage_of
+from pipelines.stages import COST, REVISE, stage_of
 from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
@@ -226,7 +226,8 @@ def healing(build: Callable[[], dict[str, Any]], place: Place) -> dict[str, Any]
 
 def used(todo: Survey) -> list[str]:
     """The files of `work` that a build makes or reads."""
-    return [path for p in todo.pieces for path in (p.samples, p.verdicts, p.tokens)]
+    each = [(p.samples, p.verdicts, p.tokens, p.revised) for p in todo.pieces]
+    return [path for paths in each for path in paths if path]
 
 
 def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
@@ -241,6 +242,9 @@ def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
         part = p.part.name
         samples = File(p.samples)
         facts = {} if p.facts is None else {"facts": p.facts}
+        revision = {"revision": File(p.revised)} if p.revised else {}
+        if p.revised:
+            tasks.setdefault(p.revised, revising(p))
         judging = Needs(num_gpus=max((s.get("num_gpus", 0) for _, s in p.rules), default=0))
         for task in (
             Task(
@@ -253,9 +257,11 @@ def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
             Task(
                 stage=stage_of("judge", p.part, p.rules, p.facts),
                 part=part,
-                settings={"samples": samples, "rules": p.rules, "weight_by": p.weight_by, **facts},
+                settings={"samples": samples, "rules": p.rules, "weight_by": p.weight_by}
+                | facts
+                | revision,
                 out=p.verdicts,
-                after=(p.samples,),
+                after=p.texts,
                 needs=judging,
             ),
             Task(
@@ -266,9 +272,10 @@ def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
                     "encoding": p.encoding,
                     "rewriting": list(filters.rewriting(dict(p.rules)).items()),
                     "pairs": p.part.about.pairs,
+                    **revision,
                 },
                 out=p.tokens,
-                after=(p.samples,),
+                after=p.texts,
             ),
             Task(
                 stage=COST,
@@ -282,6 +289,14 @@ def tasks_of(pieces: Sequence[Piece], *, measuring: bool = True) -> list[Task]:
             if task.stage is not COST or task.out in costed:
                 tasks.setdefault(task.out, task)
     return list(tasks.values())
+
+
+def revising(piece: Piece) -> Task:
+    """What models wrote for the samples of a part is put beside them."""
+    settings = {"samples": piece.samples, "revisions": piece.revisions}
+    after = (piece.samples,)
+    part = piece.part.name
+    return Task(stage=REVISE, part=part, settings=settings, out=piece.revised, after=after)
 
 
 def interleave_components(pieces: Sequence[Piece]) -> list[Piece]:
@@ -348,6 +363,7 @@ def write_index(
     found["contamination"] = contamination(todo.pieces, mixture)
     found["alike"] = alike(index.samples, picked.copies, todo.pieces, mixture)
     found |= annotation_counts(todo.pieces)
+    found |= model_counts(todo.pieces, todo.recipe)
     found["unread"] = todo.unread
     return found
 

@@ -30,6 +30,7 @@ from pipelines.report.croissant import croissant
 from pipelines.report.finished import Finished, open_finished
 from pipelines.report.leaks import matched_views
 from pipelines.report.page import published
+from pipelines.revisions import against_sharing, refuse_outputs
 from tokenization.terminal import log
 
 FORMATS = ("arrow", "parquet", *export_files.FORMATS)
@@ -124,6 +125,9 @@ def refuse_terms(mixture: Finished, *, terms: str) -> None:
             unstated.append(f"{component} (gated: {source['gating']})")
         if "no-redistribution" in names:
             unstated.append(f"{component} (no-redistribution)")
+    models = mixture.recipe.get("models") or []
+    refuse_outputs(models, licences, where=mixture.folder)
+    unstated += against_sharing(models, mixture.recipe["sources"])
     if refused:
         raise ValueError(
             f"{mixture.folder}: `licenses` of the mixture refuses {'; '.join(refused)}. Set these "

@@ -73,8 +73,12 @@ def identity(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_files(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without the place of annotations: `inputs` says what lies there."""
+    """The same without the places of annotations and of rewritten texts: `inputs` says what lies
+    there.
+    """
     found = dict(settings)
+    if found.get("rewrites"):
+        found["rewrites"] = len(found["rewrites"])
     if found.get("annotations"):
         found["annotations"] = {**found["annotations"], "files": None}
     return found

@@ -28,8 +28,12 @@ from pipelines.reading.ingest import ingest_batches, knowing
 from pipelines.reading.joining import MISSING, FactFiles, joined
 from pipelines.reading.keys import KEYED
 from pipelines.reading.parts import Part
+from pipelines.reading.revising import VERSION as REVISING
+from pipelines.reading.revising import Revisions
+from pipelines.reading.revising import revise as revise_samples
 from pipelines.report import digests
 from pipelines.report.row_facts import FACTS_READ, FACTS_SCHEMA, row_facts
+from pipelines.revised import REVISED, revised
 from tokenization import encode as tokens
 from tokenization import pack as packing
 from tokenization.schema import (
@@ -65,10 +69,12 @@ def judge(
     rules: list[tuple[str, dict]],
     weight_by: str,
     facts: FactFiles | None = None,
+    revision: pa.Table | None = None,
 ) -> pa.Table:
-    """Every sample has a verdict: the first rule that rejects it, and all that fire; of annotated
-    ones what is missing stands beside it.
+    """Every sample, as its `revision` (REVISED) leaves it, has a verdict: the first rule that
+    rejects it, and all that fire; of annotated ones what is missing stands beside it.
     """
+    samples = revised(samples, revision)
     if facts is None:
         return filters.judge(samples, rules=dict(rules), weight_by=weight_by)
     samples, missing = joined(samples, facts)
@@ -100,11 +106,12 @@ def encode(
     rewriting: list[tuple[str, dict]],
     *,
     pairs: bool = False,
+    revision: pa.Table | None = None,
 ) -> pa.Table:
-    """Every sample, as rules that rewrite leave it, has its ids, loss mask and crop grids, or the
-    problem that prevents them; of `pairs` the rejected answer, too.
+    """Every sample, as its `revision` and rules that rewrite leave it, has its ids, loss mask and
+    crop grids, or the problem that prevents them; of `pairs` the rejected answer, too.
     """
-    rewritten = filters.rewrite(samples, rules=dict(rewriting))
+    rewritten = filters.rewrite(revised(samples, revision), rules=dict(rewriting))
     return tokens.encode(rewritten, encoding=encoding, pairs=pairs)
 
 
@@ -164,6 +171,13 @@ def cost(samples: str, rules: list[tuple[str, dict]], facts: FactFiles | None = 
     return pa.table({"rule": list(found), "seconds": list(found.values())}, schema=COSTS)
 
 
+def revise(samples: str, revisions: Revisions) -> pa.Table:
+    """REVISED of the samples in a file: the texts and ratings that came later."""
+    return revise_samples(tables.read(samples, columns=["id", "messages"]), revisions)
+
+
+REVISE = Stage(name="revise", call=revise, writes=REVISED, version=REVISING)
+"""Not among STAGES: only of mixtures with `rewrites` or ratings; it enters their inputs."""
 COST = Stage(name="cost", call=cost, writes=COSTS, version=1)
 """Not among STAGES: what it writes determines nothing."""
 

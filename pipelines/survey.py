@@ -30,6 +30,9 @@ from pipelines.reading.joining import FactFiles, fact_files_of
 from pipelines.reading.keys import column_of, files_of_part, shard_of, shards_of
 from pipelines.reading.leftovers import sentences
 from pipelines.reading.parts import Listing, Part, list_component
+from pipelines.reading.revising import Revisions
+from pipelines.revised import revised_file
+from pipelines.revisions import models_asked, refuse_outputs, revisions_of
 from pipelines.sources.mapping import configured
 from pipelines.sources.sample import Source
 from pipelines.stages import STAGES
@@ -70,6 +73,15 @@ class Piece:
     encoding: Encoding
     facts: FactFiles | None = None
     """The annotations that its rules or `weight_by` may read; null: there are none."""
+    revisions: Revisions | None = None
+    """What models wrote for its samples or said of their turns; null: nothing."""
+    revised: str = ""
+    """The file of REVISED, where there are revisions."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The files in which the texts of its samples lie."""
+        return (self.samples, self.revised) if self.revised else (self.samples,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +125,9 @@ def survey(mixture: Mixture, place: Place, *, left_out: Sequence[LeftOut] = ()) 
     pieces = [p for found in pieces_of(mixture, listings, place).values() for p in found]
     inputs = inputs_of(pieces)
     made = recipe_of(mixture, inputs)
+    if models := models_asked([(p.component, p.facts, p.revisions) for p in pieces]):
+        refuse_outputs(models, recipe.to_json(mixture.licenses), where=mixture.name)
+        made["models"] = private.hidden(models)
     return Survey(
         pieces=pieces,
         recipe={**made, "left_out": [asdict(left) for left in left_out]},
@@ -126,7 +141,8 @@ def inputs_of(pieces: Sequence[Piece]) -> dict[str, Any]:
     joined: dict[str, list[Any]] = {}
     for p in pieces:
         key = f"{p.component}/{p.part.subset}"
-        found[key] = p.part.identity
+        later = {} if p.revisions is None else {"revised": p.revisions.identity}
+        found[key] = {**p.part.identity, **later}
         if p.facts is not None and p.facts.fields:
             joined.setdefault(key, []).append(p.facts.identity)
     for key, identities in joined.items():
@@ -235,6 +251,8 @@ def pieces_of_one(
 ) -> list[Piece]:
     """The parts of one component, and the files they become."""
     facts = facts_of(mixture, name, parts, place, trees=trees)
+    revisions = revisions_of(mixture, name, mirror=place.data, beside=place.beside)
+    later = [] if revisions is None else [revisions.identity]
     rules = list(checked_rules(mixture, name).items())
     encoding = encoding_of(mixture, name)
     repairs = filters.identity(filters.rewriting(dict(rules)))
@@ -248,9 +266,9 @@ def pieces_of_one(
         read = recipe.fingerprint("ingest", STAGES["ingest"].identity, part.identity)
         mine = facts[part.subset].of(shards_of(part.inputs)) if facts else None
         joined = f"-{recipe.fingerprint(mine.identity)}" if mine is not None and mine.fields else ""
-        judged = recipe.fingerprint(read, "judge", STAGES["judge"].identity, judging)
+        judged = recipe.fingerprint(read, "judge", STAGES["judge"].identity, judging, *later)
         encoded = recipe.fingerprint(
-            read, "encode", STAGES["encode"].identity, renders, repairs, *words
+            read, "encode", STAGES["encode"].identity, renders, repairs, *words, *later
         )
         file = f"{part.number:05d}.arrow"
         pieces.append(
@@ -266,6 +284,8 @@ def pieces_of_one(
                 weight_by=mixture.weight_by,
                 encoding=encoding,
                 facts=mine,
+                revisions=revisions,
+                revised=revised_file(place.work, read, later[0], file) if later else "",
             )
         )
     return pieces

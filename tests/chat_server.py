@@ -51,6 +51,8 @@ class ChatServer:
         """Answers that were sent whole, by sample."""
         self.under_way = self.most_under_way = 0
         self.usage = True
+        self.say = texts
+        """What is written where texts are asked for."""
         self.release = threading.Event()
         self.waiting = threading.Event()
         """Some request waits for `release`."""
@@ -82,7 +84,11 @@ class ChatServer:
         if self.always:
             return self.always
         waiting = self.rules.get(name) or []
-        return waiting.pop(0) if waiting else Says(ratings(body, score=score_of(name)))
+        if waiting:
+            return waiting.pop(0)
+        asks = (body.get("response_format") or {}).get("json_schema", {}).get("name")
+        text = self.say(body) if asks == "rewritten" else ratings(body, score=score_of(name))
+        return Says(text)
 
 
 def score_of(name: str) -> int:
@@ -98,6 +104,15 @@ def ratings(body: dict[str, Any], *, score: Any, **changed: Any) -> str:
     names = ("relevance", "image_correspondence", "visual_dependency", "formatting")
     turn = {"reason": "because", **dict.fromkeys(names, score), **changed}
     return json.dumps({"turns": [turn] * turns})
+
+
+def texts(body: dict[str, Any], *, said: str = "anew") -> str:
+    """A text of as many turns as are asked for, at least, that says which of them it is."""
+    turns = body["response_format"]["json_schema"]["schema"]["properties"]["turns"]
+    names, count = turns["items"]["required"], max(2, turns["minItems"])
+    count = min(count, turns["maxItems"])
+    made = [{name: f"The {name} {n}, {said}." for name in names} for n in range(1, count + 1)]
+    return json.dumps({"turns": made})
 
 
 @dataclass

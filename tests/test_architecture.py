@@ -45,11 +45,12 @@ FLOORS = {
         ),
         ("near", "whole_mixture"),
         ("survey",),
-        ("stages", "ids", "plugins"),
+        ("stages", "ids", "plugins", "revisions"),
         ("reading",),  # repository -> rows -> samples
         ("media",),  # bytes -> what is known of an image or a video
         ("report",),  # index and shards -> what a person looks at
         ("sources",),  # a row of one layout -> Sample
+        ("revised",),  # samples with what models wrote for them
         ("engine",),  # tasks, tables, progress
         ("recipe",),
     ],

@@ -16,13 +16,16 @@ def card(mixture: Finished, made: Mapping[str, Any], *, home: str) -> str:
     licences = defaultdict(lambda: "unknown")
     for name, source in mixture.recipe["sources"].items():
         licences[name] = source.get("licence") or "unknown"
+    for one in mixture.stats.get("models", ()):
+        for name in one["components"] if one["command"] == "rewrite" else ():
+            licences[name] += f"; texts of {one['model']}: {one['licence'] or 'unknown'}"
     page = cards.template(Path(__file__).with_name("card.md.jinja"))
     return str(page.render(header=header(mixture, made), made=made, licences=licences, home=home))
 
 
 def header(mixture: Finished, made: Mapping[str, Any]) -> str:
     """The YAML that tells `datasets` and the viewer which files are which split."""
-    sources = mixture.stats["sources"]
+    sources = cards.licensed(mixture.stats)
     fields: dict[str, Any] = {
         "pretty_name": made["mixture"],
         "license": cards.licences(sources),

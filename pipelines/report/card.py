@@ -313,9 +313,9 @@ def header(stats: Mapping[str, Any], *, format: str = "arrow", preview: Sequence
     rows = sum(stats["packing"][split]["rows"] for split in ("train", "val"))
     fields: dict[str, Any] = {
         "pretty_name": stats["name"],
-        "license": licences(stats["sources"]),
-        "license_name": other_licences(stats["sources"]),
-        "license_link": "README.md" if other_licences(stats["sources"]) else "",
+        "license": licences(licensed(stats)),
+        "license_name": other_licences(licensed(stats)),
+        "license_link": "README.md" if other_licences(licensed(stats)) else "",
         "task_categories": ["image-text-to-text", "video-text-to-text"],
         "tags": ["smolvlm", "packed", "vision-language", "multimodal"],
         "size_categories": [_size(rows)],
@@ -336,6 +336,12 @@ def header(stats: Mapping[str, Any], *, format: str = "arrow", preview: Sequence
         fields["configs"].append({"config_name": "preview", "data_files": shown})
     fields = {key: value for key, value in fields.items() if value}
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def licensed(stats: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What has a licence: the sources, and texts of models that rewrote some."""
+    models = [one for one in stats.get("models", ()) if one["command"] == "rewrite"]
+    return {**stats["sources"], **{f"texts of {one['name']}": one for one in models}}
 
 
 def licences(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -8,6 +8,8 @@ column. `isBasedOn` names every source with licence, terms and citation.
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.report.card import licensed
+
 CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -130,8 +132,8 @@ def croissant(
 
 
 def licences(stats: Mapping[str, Any]) -> list[str]:
-    """The licences of the sources, each once."""
-    return sorted({source["licence"] or "unknown" for source in stats["sources"].values()})
+    """The licences of the sources and of models' texts, each once."""
+    return sorted({source["licence"] or "unknown" for source in licensed(stats).values()})
 
 
 def link_of(licence: str) -> str:

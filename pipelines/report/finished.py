@@ -16,7 +16,10 @@ import pyarrow as pa
 from mixtures.pick import INDEX, categorical
 from pipelines import recipe as recipes
 from pipelines.engine import tables
+from pipelines.revised import REVISED, revised, revised_file
 
+LATER = ("annotations", "revised")
+"""Of what determines the samples of a mixture, what came after they were read."""
 PACKED_COLUMNS = ["input_ids", "loss_mask", "seq_lengths", "images", "grids", "sample_ids"]
 NEAR = 10_000
 """Ids among which the nearest to one that is not there is looked for."""
@@ -166,20 +169,62 @@ class Finished:
         )
 
     def samples_file(self, component: str, subset: str, part: str, *, work: str) -> str:
-        """Where the build kept the samples of a part as they were read; annotations came later."""
-        inputs = self.recipe["inputs"][f"{component}/{subset}"]
-        identity = {key: value for key, value in inputs.items() if key != "annotations"}
-        read = recipes.fingerprint("ingest", self.recipe["versions"]["ingest"], identity)
+        """Where the build kept the samples of a part as they were read."""
+        read = self._read_as(component, subset)
         return tables.join(work, "samples", read, f"{part.rsplit('/', 1)[-1]}.arrow")
 
+    def _read_as(self, component: str, subset: str) -> str:
+        """The fingerprint of the samples of a subset; what is in LATER came after them."""
+        inputs = self.recipe["inputs"][f"{component}/{subset}"]
+        identity = {key: value for key, value in inputs.items() if key not in LATER}
+        return recipes.fingerprint("ingest", self.recipe["versions"]["ingest"], identity)
+
+    def revised_file(self, component: str, subset: str, part: str, *, work: str) -> str:
+        """Where the build kept what a model wrote for the samples of a part; empty: nothing."""
+        revision = self.recipe["inputs"][f"{component}/{subset}"].get("revised")
+        name = f"{part.rsplit('/', 1)[-1]}.arrow"
+        read = self._read_as(component, subset)
+        return revised_file(work, read, revision, name) if revision else ""
+
+    def missing_file(self, component: str, subset: str, part: str, *, work: str) -> str:
+        """A file that holds the samples of a part and is not there; empty: all are."""
+        of_part = {"component": component, "subset": subset, "part": part, "work": work}
+        files = (self.samples_file(**of_part), self.revised_file(**of_part))
+        return next((path for path in files if path and not tables.exists(path)), "")
+
+    def take_samples(
+        self, component: str, subset: str, part: str, *, rows: np.ndarray,
+        columns: Sequence[str], work: str, as_read: bool = False,
+    ) -> pa.Table:  # fmt: skip
+        """Columns of some samples of a part whose file is there; `as_read`, or as they are in the
+        mixture, with the texts that a model wrote for them.
+        """
+        path = self.samples_file(component, subset, part, work=work)
+        beside = self.revised_file(component, subset, part, work=work)
+        found = tables.take_rows(path, rows, columns=columns)
+        if as_read or not beside:
+            return found
+        return revised(found, tables.take_rows(beside, rows, columns=REVISED.names))
+
     def sample(self, sample: str, *, work: str) -> dict[str, Any] | None:
-        """The sample as it was read (SAMPLE), out of `work`; None where that was cleaned away."""
+        """The sample (SAMPLE) as it is in the mixture, out of `work`; None where that was cleaned
+        away. What a model has rewritten of it stands as it was read under `read`.
+        """
         line = self.line(sample)
-        path = self.samples_file(line["component"], line["subset"], line["part"], work=work)
-        if not tables.exists(path):
+        of_part = {name: str(line[name]) for name in ("component", "subset", "part")}
+        if self.missing_file(**of_part, work=work):
             return None
-        columns = tables.open_file(path).schema.names
-        return dict(tables.take_rows(path, np.array([line["row"]]), columns=columns).to_pylist()[0])
+        columns = tables.open_file(self.samples_file(**of_part, work=work)).schema.names
+
+        def one(*, as_read: bool) -> dict[str, Any]:
+            rows = np.array([line["row"]])
+            found = self.take_samples(
+                **of_part, rows=rows, columns=columns, work=work, as_read=as_read
+            )
+            return dict(found.to_pylist()[0])
+
+        found, read = one(as_read=False), one(as_read=True)
+        return found if found["messages"] == read["messages"] else {**found, "read": read}
 
 
 def open_finished(folder: str) -> Finished:

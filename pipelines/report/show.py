@@ -27,6 +27,7 @@ from pipelines.report.card import (
 from pipelines.report.finished import Finished, did_you_mean, open_finished, ordered
 from pipelines.report.leaks import leak_lines, leaks_of
 from pipelines.report.row_view import SampleView, sample_views, visible_text
+from pipelines.revised import TAG
 
 EXAMPLES = 5
 """Samples shown of a rule or component."""
@@ -199,11 +200,26 @@ def _text(
         row = mixture.rows(shard, [at])[0]
         encoding = mixture.recipe["mixture"]["encoding"]
         found = sample_views(row, mixture.tokenizer, tokens_per_crop=encoding["tokens_per_crop"])
-        return "\n".join(piece_text(p, row, color=color) for p in found if p.id == sample)
+        packed = "\n".join(piece_text(p, row, color=color) for p in found if p.id == sample)
+        return packed + as_it_was(mixture, sample, work=work, color=color)
     read = mixture.sample(sample, work=work)
     if read is None:
         return f"(In no shard, and no longer in {work}: say work=DIR where the build kept it.)"
-    return sample_text(read, color=color)
+    return sample_text(read, color=color) + as_it_was(mixture, sample, work=work, color=color)
+
+
+def as_it_was(mixture: Finished, sample: str, *, work: str, color: bool) -> str:
+    """The texts of a sample that a model has rewritten, as they were read; else nothing."""
+    if not any(tag.startswith(TAG) for tag in mixture.line(sample)["tags"] or []):
+        return ""
+    title = colour_text("as it was read, before it was rewritten", "border", color=color)
+    found = mixture.sample(sample, work=work)
+    text = (
+        f"(no longer in {work}: say work=DIR where the build kept it)"
+        if found is None
+        else sample_text(found.get("read", found), color=color)
+    )
+    return f"\n\n{title}\n{text}"
 
 
 def sample_text(sample: dict[str, Any], *, color: bool) -> str:

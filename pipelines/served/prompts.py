@@ -1,17 +1,13 @@
-"""Prompt files: what a judge is told, which scores it gives, and what its text amounts to.
+"""Prompt files: what a model is told, and what it gives: scores of a rubric, or other texts.
 
-    FILE.yaml --load_prompt--> Prompt --schema--> JSON schema, sent along as `response_format`
-    a model's text, Prompt --ratings_of--> Ratings: scores per turn, or why there are none
+    FILE.yaml --load_prompt--> Prompt; everything in it determines its answers
 
-A server may ignore the schema, so what comes back is checked here. A text that gives no ratings is
-a verdict with a name (BAD), never an exception.
+A file with `scores` is one of `judge`, a file with `writes` one of `rewrite`.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -30,22 +26,20 @@ KEYS = {
     "images": str,
     "reason_chars": int,
     "output_tokens": int,
+    "writes": str,
+    "max_turns": int,
 }
 """Of a prompt file."""
-REQUIRED = ("name", "version", "instructions", "scores")
+REQUIRED = ("name", "version", "instructions")
+WRITES = ("answers", "turns", "conversation")
+LANGUAGE = "{language}"
+"""In the instructions: the place of a language that is named where the prompt is used."""
+LATER = {"identity": "where_changed"}
+"""Of a field that came after answers were paid for: at its default they stay what they are."""
 PER = ("turn", "sample")
 IMAGES = ("required", "optional")
 OWN = ("id", "verdict", "reason", "turns")
 """Columns of the table that no score may be called."""
-BAD = {
-    "no_json": "the text holds no JSON object",
-    "not_as_asked": "a field is missing, of another type, or there are not as many turns",
-    "out_of_range": "a score lies outside its bounds",
-    "refused": "the model or its server refused to answer",
-    "too_long": "the answer was cut at its limit of tokens, or is larger than any answer",
-    "not_taken": "the server did not take the request (400, 413, 422: too many images, say)",
-}
-"""Verdicts on an answer that gives no ratings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +49,8 @@ class Prompt:
     name: str
     version: int
     instructions: str
-    scores: Mapping[str, tuple[int, int]]
-    """Score -> its least and its greatest value, whole numbers."""
+    scores: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Score -> its least and its greatest value, whole numbers; empty: it rewrites."""
     per: str = "turn"
     """turn: every answer of a conversation is rated; sample: the whole of it, once."""
     images: str = "required"
@@ -64,27 +58,28 @@ class Prompt:
     reason_chars: int = 300
     """Of a reason, at most."""
     output_tokens: int = 160
-    """Allowed for each rated turn."""
+    """Allowed for each turn that is rated or written."""
+    writes: str = field(default="", metadata=LATER)
+    """answers: of every turn another answer; turns: another question as well; conversation: new
+    turns in place of all that there were. Empty: it rates."""
+    max_turns: int = field(default=8, metadata=LATER)
+    """Of a conversation that is written, at most."""
+    language: str = field(default="", metadata=LATER)
+    """What stands for {language} in the instructions."""
 
     @property
     def digest(self) -> str:
         """Of everything in it."""
         return recipes.fingerprint(VERSION, self)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ratings:
-    """What a text amounts to: a dict of scores per rated turn, or a verdict."""
-
-    turns: tuple[Mapping[str, int], ...] = ()
-    reasons: tuple[str, ...] = ()
-    verdict: str = ""
-    """Of BAD; empty: there are ratings."""
-    detail: str = field(default="", compare=False)
+    @property
+    def told(self) -> str:
+        """The instructions, the language in them."""
+        return self.instructions.strip().replace(LANGUAGE, self.language)
 
 
-def load_prompt(word: str) -> Prompt:
-    """The bundled prompt of that name, or that of a file.
+def load_prompt(word: str, *, rewrites: bool = False, language: str = "") -> Prompt:
+    """The bundled prompt of that name, or that of a file, which rates or else `rewrites`.
 
     Raises:
         ValueError: a mistake in it. FileNotFoundError: there is none.
@@ -93,8 +88,28 @@ def load_prompt(word: str) -> Prompt:
     if not word.endswith((".yaml", ".yml")):
         path = BUNDLED / f"{word}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.yaml")))
+        known = ", ".join(bundled(rewrites=rewrites))
         raise FileNotFoundError(f"prompt={word}: no such prompt. Bundled: {known}; or FILE.yaml.")
+    found = read_prompt(path)
+    if bool(found.writes) is not rewrites:
+        does, other = ("rewrites", "rewrite") if found.writes else ("rates", "judge")
+        raise ValueError(f"prompt={word}: this prompt {does}, it is one of `{other}`.")
+    if (LANGUAGE in found.instructions) is not bool(language):
+        raise ValueError(
+            f"prompt={word}: language= is {'not asked for' if language else 'missing'}: its "
+            f"instructions {'hold no' if language else 'ask for a'} {LANGUAGE}."
+        )
+    return replace(found, language=language)
+
+
+def bundled(*, rewrites: bool) -> list[str]:
+    """The names of the prompts that ship with the package, of one kind."""
+    found = {path.stem: read_prompt(path) for path in BUNDLED.glob("*.yaml")}
+    return sorted(name for name, prompt in found.items() if bool(prompt.writes) is rewrites)
+
+
+def read_prompt(path: Path) -> Prompt:
+    """The prompt in a file; raises ValueError."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -120,7 +135,15 @@ def prompt_of(found: object, *, where: str) -> Prompt:
     for key, among in (("per", PER), ("images", IMAGES)):
         if found.get(key, among[0]) not in among:
             raise ValueError(f"{where}: {key} is {found[key]!r}; expected {' or '.join(among)}.")
-    scores = {name: bounds_of(name, b, where=where) for name, b in found["scores"].items()}
+    if bool(found.get("scores")) is bool(found.get("writes")):
+        raise ValueError(
+            f"{where}: scores is missing. Expected either `scores` (a rubric of `judge`) or "
+            "`writes` (a prompt of `rewrite`)."
+        )
+    if found.get("writes", WRITES[0]) not in WRITES:
+        raise ValueError(f"{where}: writes is {found['writes']!r}; expected {', '.join(WRITES)}.")
+    given = found.get("scores", {})
+    scores = {name: bounds_of(name, b, where=where) for name, b in given.items()}
     return Prompt(**{**found, "scores": scores})
 
 
@@ -138,74 +161,3 @@ def bounds_of(name: object, bounds: object, *, where: str) -> tuple[int, int]:
             f"{where}: scores.{name} is {bounds!r}; expected {{min: 1, max: 5}}, whole numbers."
         )
     return least, most
-
-
-# ------------------------------------------------------------------ what is asked for
-
-
-def schema(prompt: Prompt, *, turns: int) -> dict[str, Any]:
-    """The JSON schema of an answer about so many turns."""
-    reason = {"type": "string", "maxLength": prompt.reason_chars}
-    scores = {
-        name: {"type": "integer", "minimum": least, "maximum": most}
-        for name, (least, most) in prompt.scores.items()
-    }
-    rated = closed({"reason": reason, **scores})
-    if prompt.per == "sample":
-        return rated
-    return closed(
-        {"turns": {"type": "array", "items": rated, "minItems": turns, "maxItems": turns}}
-    )
-
-
-def closed(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of these fields, all of them and no others."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-# ------------------------------------------------------------------ what came
-
-
-def ratings_of(text: str, prompt: Prompt, *, turns: int) -> Ratings:
-    """What the text amounts to; the verdict is that of the first fault in it."""
-    found = json_in(text)
-    if found is None:
-        return Ratings(verdict="no_json", detail=text[:200])
-    rated = [found] if prompt.per == "sample" else found.get("turns")
-    if not isinstance(rated, list) or len(rated) != (1 if prompt.per == "sample" else turns):
-        had = f"{len(rated)} turns" if isinstance(rated, list) else "no list `turns`"
-        return Ratings(verdict="not_as_asked", detail=f"{had}, expected {turns}")
-    made, reasons = [], []
-    for number, turn in enumerate(rated, 1):
-        if not isinstance(turn, dict) or not isinstance(turn.get("reason"), str):
-            return Ratings(verdict="not_as_asked", detail=f"turn {number} gives no reason")
-        for name, (least, most) in prompt.scores.items():
-            value = turn.get(name)
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)  # 4.0, as JSON has one kind of number
-            if type(value) is not int:
-                return Ratings(verdict="not_as_asked", detail=f"turn {number}: {name} is {value!r}")
-            if not least <= value <= most:
-                return Ratings(verdict="out_of_range", detail=f"turn {number}: {name} is {value}")
-        made.append({name: int(turn[name]) for name in prompt.scores})
-        reasons.append(turn["reason"][: prompt.reason_chars])
-    return Ratings(turns=tuple(made), reasons=tuple(reasons))
-
-
-def json_in(text: str) -> dict[str, Any] | None:
-    """The first whole JSON object of the text, after what a model thought aloud; null: none."""
-    said = text.rpartition("</think>")[2]
-    decoder, start = json.JSONDecoder(), said.find("{")
-    while start >= 0:
-        try:
-            found, _ = decoder.raw_decode(said, start)
-        except (json.JSONDecodeError, RecursionError):
-            start = said.find("{", start + 1)
-            continue
-        return found if isinstance(found, dict) and found else None
-    return None

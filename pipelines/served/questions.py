@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.served.prompts import Prompt, schema
+from pipelines.served.prompts import Prompt
+from pipelines.served.replies import counts, in_words, schema
 
 CHARS_PER_TOKEN = 4
 """Of English, about: https://platform.openai.com/tokenizer"""
@@ -49,7 +50,7 @@ class Question:
     content: str
     """The digest by which an answer is found."""
     turns: int
-    """Answers to rate."""
+    """Answers in it."""
     messages: Sequence[Mapping[str, Any]]
     images: Sequence[bytes | None]
     """Of all its images in order those that are shown; null: one that is not."""
@@ -61,12 +62,15 @@ class Question:
 
 
 def question_of(sample: Mapping[str, Any], prompt: Prompt, settings: Settings) -> Question | None:
-    """What is asked about the sample; null where there is no answer to rate, or no image and the
-    prompt needs one.
+    """What is asked about the sample; null where there is no answer in it, or no image and the
+    prompt needs one, or where one answer of a pair would be rewritten.
 
     Reads: id, messages, images.
     """
-    turns = sum(message["role"] == "assistant" for message in sample["messages"] or [])
+    roles = [message["role"] for message in sample["messages"] or []]
+    if prompt.writes and "rejected" in roles:
+        return None
+    turns = roles.count("assistant")
     stored = [image["bytes"] for image in sample["images"] or []]
     if not turns or any(data is None for data in stored):
         return None
@@ -98,7 +102,7 @@ def expected_tokens(
 ) -> tuple[int, int]:
     """(tokens that go in, about; tokens that may come out)."""
     texts = (part["text"] or "" for m in question.messages for part in m["content"] or [])
-    chars = sum(map(len, texts)) + len(prompt.instructions)
+    chars = sum(map(len, texts)) + len(prompt.told)
     return (
         -(-chars // CHARS_PER_TOKEN) + question.shown * image_tokens + AROUND,
         most_output(question, prompt),
@@ -107,18 +111,13 @@ def expected_tokens(
 
 def most_output(question: Question, prompt: Prompt) -> int:
     """Tokens that the answer may have."""
-    return AROUND + prompt.output_tokens * (1 if prompt.per == "sample" else question.turns)
+    return AROUND + prompt.output_tokens * counts(prompt, turns=question.turns)[1]
 
 
 def body(question: Question, prompt: Prompt, settings: Settings, *, model: str) -> dict[str, Any]:
     """The request, as https://platform.openai.com/docs/api-reference/chat/create has it."""
-    wanted = schema(prompt, turns=question.turns)
-    parts = [text_part(prompt.instructions.strip()), *conversation(question, settings)]
-    fields = ", ".join(f"{name} ({low} to {high})" for name, (low, high) in prompt.scores.items())
-    each = "one object" if prompt.per == "sample" else f'{{"turns": [{question.turns} objects]}}'
-    parts.append(
-        text_part(f"Reply with JSON alone: {each}, each with the fields reason (text), {fields}.")
-    )
+    parts = [text_part(prompt.told), *conversation(question, settings)]
+    parts.append(text_part(in_words(prompt, turns=question.turns)))
     request: dict[str, Any] = {
         "model": model,
         "messages": [{"role": "user", "content": parts}],
@@ -126,7 +125,9 @@ def body(question: Question, prompt: Prompt, settings: Settings, *, model: str) 
         "max_tokens": most_output(question, prompt),
     }
     if settings.structured:
-        named = {"name": "ratings", "strict": True, "schema": wanted}
+        called = "rewritten" if prompt.writes else "ratings"
+        wanted = schema(prompt, turns=question.turns)
+        named = {"name": called, "strict": True, "schema": wanted}
         request["response_format"] = {"type": "json_schema", "json_schema": named}
     return request
 

@@ -47,13 +47,13 @@ def ask(to_judge, server, tmp_path, monkeypatch):
     """Runs `judge` on the mixture with answers of the test's own; returns the exit status."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
-    def ran(*more: str, folder=to_judge / "out" / "mix") -> int:
-        return main(words(folder, server.url, tmp_path, *more))
+    def ran(*more: str, folder=to_judge / "out" / "mix", command: str = "judge") -> int:
+        return main(words(folder, server.url, tmp_path, *more, command=command))
 
     return ran
 
 
-def words(folder, url, tmp_path, *more: str) -> list[str]:
+def words(folder, url, tmp_path, *more: str, command: str = "judge") -> list[str]:
     """The words of a command that tries again at once."""
     usual = {
         "prompt": "finevision",
@@ -67,4 +67,5 @@ def words(folder, url, tmp_path, *more: str) -> list[str]:
         "concurrency": "4",
     }
     said = {word.partition("=")[0] for word in more}
-    return ["judge", str(folder), *(f"{k}={v}" for k, v in usual.items() if k not in said), *more]
+    rest = (f"{k}={v}" for k, v in usual.items() if k not in said)
+    return [command, str(folder), *rest, *more]

@@ -15,8 +15,9 @@ from PIL import Image
 
 from pipelines.served.budget import Budget
 from pipelines.served.endpoint import MAX_PAUSE, Endpoint, Pace, Reply, ask, retry_after
-from pipelines.served.prompts import BUNDLED, json_in, load_prompt, prompt_of, ratings_of
+from pipelines.served.prompts import BUNDLED, load_prompt, prompt_of
 from pipelines.served.questions import Settings, body, evenly, question_of, sendable
+from pipelines.served.replies import json_in, outcome_of
 from pipelines.sources.finevision import KINDS
 from tests.chat_server import ChatServer, Fails
 from tests.pipelines.sources.making import coarse_jpeg, png
@@ -88,14 +89,14 @@ def test_everything_in_a_prompt_is_part_of_its_identity(key):
     ],
 )
 def test_what_a_text_amounts_to(text, verdict):
-    found = ratings_of(text, load_prompt("finevision"), turns=1)
+    found = outcome_of(text, load_prompt("finevision"), turns=1)
     assert found.verdict == verdict
     assert bool(found.turns) is not bool(verdict)
 
 
 @given(st.text(max_size=80))
 def test_no_text_raises(text):
-    ratings_of(text, load_prompt("finevision"), turns=1)
+    outcome_of(text, load_prompt("finevision"), turns=1)
     json_in("{" + text)
 
 
