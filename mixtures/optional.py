@@ -28,8 +28,9 @@ class LeftOut:
     def sentence(self) -> str:
         """What plan, build and card say of it."""
         to = ", ".join(f"{name} (+{100 * part:.4g} points)" for name, part in self.given.items())
+        reason = self.reason.rstrip(".")
         return (
-            f"{self.component} (optional, {100 * self.ratio:.4g} %) is left out: {self.reason}. "
+            f"{self.component} (optional, {100 * self.ratio:.4g} %) is left out: {reason}. "
             f"Its share goes to {to}."
         )
 
@@ -47,10 +48,10 @@ def without(mixture: Mixture, absent: Mapping[str, str]) -> tuple[Mixture, list[
         heirs = [other for other in component.instead if other not in absent]
         if not heirs:
             raise ValueError(
-                f"{mixture.name}: {name} is optional and cannot be read ({reason}), and neither "
-                f"can {', '.join(component.instead)}, to which components.{name}.instead gives its "
-                f"share.\nway out: name others there, or set components.{name}.ratio to 0 and "
-                "share it out."
+                f"{mixture.name}: {name} is optional and cannot be read ({reason.rstrip('.')}), "
+                f"and neither can {', '.join(component.instead)}, to which "
+                f"components.{name}.instead gives its share.\nway out: name others there, or set "
+                f"components.{name}.ratio to 0 and share it out."
             )
         whole = sum(mixture.components[heir].ratio for heir in heirs)
         given = {heir: component.ratio * mixture.components[heir].ratio / whole for heir in heirs}

@@ -20,6 +20,7 @@ from pipelines.reading.locate import media_tree_of, subset_files
 from pipelines.reading.media_files import is_medium
 from pipelines.sources import Source
 from pipelines.survey import Place, source_of
+from tokenization.terminal import sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +185,11 @@ def refuse(mixture: Mixture, lacks: Sequence[Lack]) -> None:
     lines = [f"{mixture.name} cannot be finished:"]
     for lack in lacks:
         ratio = mixture.components[lack.component].ratio
-        lines.append(f"  {lack.component} ({100 * ratio:.4g} %): {lack.what}.")
+        lines.append(
+            f"  {lack.component} ({100 * ratio:.4g} %): {sentence(lack.what, indent='    ')}"
+        )
         if lack.way:
-            lines.append(f"    Way out: {lack.way}.")
+            lines.append(f"    Way out: {sentence(lack.way, indent='    ')}")
     names = ", ".join(dict.fromkeys(lack.component for lack in lacks))
     variants = variants_of(mixture.name)
     as_in = f", as mixture={variants[0]} does" if variants else ""

@@ -39,7 +39,7 @@ from pipelines.survey import (
     source_of,
     told,
 )
-from tokenization.terminal import human_time
+from tokenization.terminal import human_time, sentence
 
 WIDTH = 100
 """Characters of a line."""
@@ -129,9 +129,9 @@ def finish_lines(
     """`can be finished: yes`, or what it needs; what is left out; how a variant differs."""
     lines = paragraph("", f"can be finished: {finish_word(lacks, short)}")
     for lack in lacks:
-        lines += paragraph("  ", f"{lack.component}: {lack.what}.")
-        lines += paragraph("    ", f"way out: {lack.way}.")
-    lines += [line for sentence in short for line in paragraph("  ", sentence)]
+        lines += paragraph("  ", f"{lack.component}: {sentence(lack.what)}")
+        lines += paragraph("    ", f"way out: {sentence(lack.way)}")
+    lines += [line for said in short for line in paragraph("  ", said)]
     lines += [line for left in left_out for line in paragraph("  ", left.sentence)]
     others = variants_of(mixture.name) if lacks else []
     for name in [mixture.variant_of] if mixture.variant_of else others:
@@ -151,7 +151,7 @@ def finish_lines(
 
 def finish_word(lacks: Sequence[Lack], short: Sequence[str]) -> str:
     """`yes`, `needs` and what, or that only reading tells."""
-    if not lacks and short and all(sentence.endswith(UNKNOWN) for sentence in short):
+    if not lacks and short and all(said.endswith(UNKNOWN) for said in short):
         return "not known yet"
     if not lacks:
         return "yes" if not short else "not as it stands"
@@ -162,9 +162,9 @@ def paragraph(indent: str, *sentences: str) -> list[str]:
     """The sentences wrapped to WIDTH, each on lines of its own."""
     return [
         line
-        for sentence in sentences
+        for said in sentences
         for line in textwrap.wrap(
-            sentence,
+            said,
             WIDTH,
             initial_indent=indent,
             subsequent_indent=f"{indent}  ",

@@ -63,7 +63,7 @@ from pipelines.stages import COST, REVISE, stage_of
 from pipelines.survey import Piece, Place, Survey, survey
 from pipelines.unpublished import pick_or_keep
 from tokenization.schema import Encoding
-from tokenization.terminal import log
+from tokenization.terminal import log, sentence
 from tokenization.vocab import load_tokenizer
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def healing(build: Callable[[], dict[str, Any]], place: Place) -> dict[str, Any]
             if not error.path.startswith(ours) or error.path in healed:
                 raise
             healed.add(error.path)
-            log(f"{error}. It is removed and made again.")
+            log(f"{sentence(str(error))} It is removed and made again.")
             tables.remove(error.path)
 
 

@@ -36,6 +36,7 @@ from pipelines.sources import SOURCES, Defect, Sample, Source
 from pipelines.survey import Place, source_of
 from tokenization import encode as tokens
 from tokenization.schema import SAMPLE
+from tokenization.terminal import sentence
 
 MUCH = 1 << 30
 """Bytes of a subset from which a build probes deeply: less is read in minutes anyway."""
@@ -313,8 +314,11 @@ def report(findings: Sequence[Finding], mixture: Mixture, place: Place) -> str:
     lines += ["-" * len(head), f"{'together':<84}{total:>9}{spent:>6.1f}", ""]
     for found in findings:
         if found.fault:
-            lines.append(f"{found.component} {found.subset}".rstrip() + f": {found.fault}.")
-            lines += [f"  Way out: {found.way}."] if found.way else []
+            lines.append(
+                f"{found.component} {found.subset}".rstrip()
+                + f": {sentence(found.fault, indent='  ')}"
+            )
+            lines += [f"  Way out: {sentence(found.way, indent='  ')}"] if found.way else []
     lines += ["", *terms(mixture, place)]
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from pipelines.engine import tables
 from pipelines.probing import Finding, Listed, listed, probe_component
 from pipelines.reading.files import is_url
 from pipelines.survey import Place
-from tokenization.terminal import log
+from tokenization.terminal import log, sentence
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def ready(mixture: Mixture, place: Place) -> Ready:
         if found.certain:
             certain.setdefault(found.component, []).append(found)
         else:
-            log(f"Probing {name}: {found.fault}. The build goes on; see `probe`.")
+            log(f"Probing {name}: {sentence(found.fault)} The build goes on; see `probe`.")
     absent = {name: told(faults) for name, faults in certain.items()}
     refuse(
         mixture,
@@ -68,7 +68,8 @@ def told(faults: Sequence[Finding]) -> str:
     first, *others = faults
     subset = f"{first.subset}: " if first.subset and others else ""
     more = f"; so are {', '.join(found.subset for found in others)}" if others else ""
-    return f"{subset}{first.fault}{more}"
+    fault = first.fault.rstrip(".") if others else first.fault
+    return f"{subset}{fault}{more}"
 
 
 def look_first(

@@ -14,6 +14,7 @@ Only the standard library is imported here, so that the first word comes at once
 import difflib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -263,8 +264,8 @@ def perform(program: Program, name: str, words: Sequence[str]) -> int:
     shared, rest = shared_settings(
         as_settings(words, takes=command.takes, switches=command.switches)
     )
-    as_json = shared["json"] == "true"
-    if as_json and not command.json:
+    wants_json = shared["json"] == "true"
+    if wants_json and not command.json:
         can = ", ".join(name for name, other in program.commands.items() if other.json)
         raise ValueError(f"json=true: {name} has no answer in JSON (those have: {can or 'none'}).")
     level = (
@@ -272,18 +273,28 @@ def perform(program: Program, name: str, words: Sequence[str]) -> int:
         if shared["quiet"] == "true"
         else getattr(logging, shared["log_level"].upper())
     )
-    with logging_at(level, apart=as_json):
+    with logging_at(level, apart=wants_json):
         first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks
         if command.slow and first and tells(program.name):
             say(" ".join([program.name, name, *rest]), error=True)
         answer = command.run(rest)
     if isinstance(answer, int):
         return answer
-    if as_json:
-        say(json.dumps(answer.data, indent=1, allow_nan=False, default=str))
+    if wants_json:
+        if answer.data is not None:  # torchrun's other processes have none
+            say(json.dumps(as_json(answer.data), indent=1, allow_nan=False, default=str))
     elif answer.text:
         say(answer.text)
     return answer.status
+
+
+def as_json(value: Any) -> Any:
+    """The value with null for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: as_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def message_of(error: BaseException, where: str) -> str:

@@ -155,6 +155,15 @@ def lay_out(message: str, *, width: int = 0) -> str:
     )
 
 
+def sentence(text: str, *, indent: str = "") -> str:
+    """What another part of the program said, with one full stop at its end; lines after the first
+    are indented.
+    """
+    whole = text.rstrip()
+    stopped = whole if whole.endswith((".", "!", "?")) else f"{whole}."
+    return stopped.replace("\n", f"\n{indent}")
+
+
 def say_traceback(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:

@@ -5,6 +5,7 @@ command is named, `train` is meant. A loss that is not finite ends with exit sta
 """
 
 import os
+from pathlib import Path
 from typing import NoReturn
 
 from tokenization import command_line
@@ -24,9 +25,8 @@ def train(words: list[str]) -> Answer:
     try:
         checkpoint = api.trained(config, cluster)
     except Preempted as stopped:
-        return Answer(str(stopped), status=PREEMPTED)
-    first = os.environ.get("RANK", "0") == "0"
-    return Answer(f"checkpoint {checkpoint}" if first else "")
+        return Answer(str(stopped), {"stopped": str(stopped)}, status=PREEMPTED)
+    return _made(checkpoint)
 
 
 def evaluate(words: list[str]) -> Answer:
@@ -36,13 +36,14 @@ def evaluate(words: list[str]) -> Answer:
     return evaluate_command(_named_first(words, "checkpoint"))
 
 
-def score(words: list[str]) -> int:
+def score(words: list[str]) -> Answer:
     """`score CHECKPOINT data=DIR`."""
     from trainer.evaluation.score import score_command
 
     return score_command(_named_first(words, "checkpoint"))
 
 
+<<<<<<< HEAD
 def answers(words: list[str]) -> int:
     """`answers CHECKPOINT data=DIR`."""
     from trainer.align.answers import answers_command
@@ -51,6 +52,9 @@ def answers(words: list[str]) -> int:
 
 
 def average(words: list[str]) -> int:
+=======
+def average(words: list[str]) -> Answer:
+>>>>>>> c291bc2 (Answer in JSON from every command of the trainer; end what others said with one full stop; say in select and sweeps where options are counted from)
     """`average RUN last=5`."""
     from trainer.average import average_command
 
@@ -76,9 +80,16 @@ def align(words: list[str]) -> Answer:
     pairs = split_pairs(words)
     from trainer.align.run import align as aligned
 
-    checkpoint = aligned(pairs)
-    first = os.environ.get("RANK", "0") == "0"
-    return Answer(f"checkpoint {checkpoint}" if first else "")
+    return _made(aligned(pairs))
+
+
+def _made(folder: Path) -> Answer:
+    """A checkpoint was made: the first of torchrun's processes says so."""
+    if os.environ.get("RANK", "0") != "0":
+        return Answer()
+    from trainer.checkpoint import as_data
+
+    return Answer(f"checkpoint {folder}", as_data(folder))
 
 
 def _named_first(words: list[str], key: str) -> list[str]:
@@ -96,6 +107,7 @@ COMMANDS = {
         example="mine.yaml data=out/mine optim.lr.vision=5e-6",
         takes=("config",),
         switches=frozenset({"compile", "tensorboard"}),
+        json=True,
         slow=True,
     ),
     "evaluate": Command(
@@ -115,6 +127,7 @@ COMMANDS = {
         usage.SCORE,
         example="score out/runs/sft data=out/mine",
         takes=("checkpoint", "data"),
+        json=True,
         slow=True,
     ),
     "answers": Command(
@@ -134,6 +147,7 @@ COMMANDS = {
         example="align config=mpo data=out/pairs init=out/runs/sft",
         takes=("config",),
         switches=frozenset({"gradient_checkpointing"}),
+        json=True,
         slow=True,
     ),
     "sweep": Command(
@@ -153,6 +167,7 @@ COMMANDS = {
         usage.AVERAGE,
         example="average out/runs/sft last=5",
         takes=("run",),
+        json=True,
         slow=True,
     ),
     "search": Command(
@@ -162,6 +177,7 @@ COMMANDS = {
         usage.SEARCH,
         example="search mine.yaml target='{charts: 1, pages: 2}' runs=24 tokens=200000",
         takes=("mixture",),
+        json=True,
         slow=True,
     ),
 }

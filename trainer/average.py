@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tokenization.terminal import say
+from tokenization.command_line import Answer
 from trainer import checkpoint
 from trainer.arguments import did_you_mean, local_path, split_pairs
 from trainer.checkpoint import ARRIVING
@@ -26,8 +26,8 @@ NOT_AVERAGED = re.compile(r"\.safetensors|\.pt$|^trainer/optimizer|^trainer/file
 OPTIONS = {"last": "5", "output": ""}
 
 
-def average_command(arguments: Sequence[str]) -> int:
-    """`average RUN ...`; the exit status."""
+def average_command(arguments: Sequence[str]) -> Answer:
+    """`average RUN ...`: the checkpoint."""
     if not arguments or "=" in arguments[0]:
         raise ValueError("average: expected a run: python -m trainer average RUN last=5")
     pairs = split_pairs(arguments[1:])
@@ -38,8 +38,7 @@ def average_command(arguments: Sequence[str]) -> int:
     if not options["last"].isdigit() or int(options["last"]) < 2:
         raise ValueError(f"average: last={options['last']}: expected a whole number above 1.")
     made = average(Path(arguments[0]), last=int(options["last"]), output=options["output"])
-    say(f"checkpoint {made}")
-    return 0
+    return Answer(f"checkpoint {made}", checkpoint.as_data(made))
 
 
 def average(run: Path, *, last: int, output: str = "") -> Path:

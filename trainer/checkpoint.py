@@ -27,6 +27,7 @@ from torch import nn
 
 from tokenization.published import CONFIGS, WEIGHTS, fetch, is_hub_id, split_revision
 from tokenization.schema import Encoding
+from tokenization.terminal import sentence
 from trainer.config import Config, changed_fields
 from trainer.config_file import load
 from trainer.data import integrity
@@ -83,6 +84,13 @@ def read_state(checkpoint: Path) -> State:
     written = json.loads(file.read_text())
     known = {f.name for f in dataclasses.fields(State)}
     return State(**{key: value for key, value in written.items() if key in known})
+
+
+def as_data(checkpoint: Path) -> dict[str, Any]:
+    """What a program asks of a checkpoint: where it is, how far it came, what was measured."""
+    state = read_state(checkpoint)
+    told = {name: getattr(state, name) for name in ("step", "tokens", "seconds", "metrics")}
+    return {"checkpoint": str(checkpoint), "run": str(checkpoint.parent), **told}
 
 
 def standing(config: Config, mixtures: list[Mixture], newest: Path | None) -> State:
@@ -177,7 +185,7 @@ def newest(run: Path) -> Path | None:
     last = shlex.quote(str(found[-1]))
     aside = f"mv {last} {shlex.quote(str(run / f'damaged-{found[-1].name}'))}"
     raise ValueError(
-        f"{found[-1]} is damaged: {why}. "
+        f"{found[-1]} is damaged: {sentence(why)} "
         + (
             f"{whole} is whole. To go on from it put the damaged one aside, then say the same "
             f"command again:\n  {aside}"

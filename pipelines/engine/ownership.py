@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from pipelines.engine import tables
+from tokenization.terminal import sentence
 
 MARK = ".building.json"
 """In an output whose build has not ended: the fingerprint that its shards are of."""
@@ -49,7 +50,8 @@ def recipe_of(output: str) -> dict[str, Any] | None:
         found = tables.json_if_there(path)
     except tables.DamagedError as error:
         raise ValueError(
-            f"{error}. A mixture whose recipe is lost cannot be told from another's files: put the "
+            f"{sentence(str(error))} "
+            "A mixture whose recipe is lost cannot be told from another's files: put the "
             "recipe back from a copy, or name another folder with output=DIR."
         ) from error
     if found is None:

@@ -1,6 +1,7 @@
 """What a mixture needs that is not there is said in the first seconds, with the way to get it."""
 
 import json
+import re
 
 import pytest
 from huggingface_hub import constants
@@ -8,7 +9,7 @@ from huggingface_hub import constants
 from mixtures.mixture_file import load
 from mixtures.reading import bundled_mixtures
 from pipelines.__main__ import main
-from pipelines.availability import lacks_of, refuse, settled
+from pipelines.availability import Lack, lacks_of, refuse, settled
 from pipelines.survey import Place
 from tests.building import build, words
 from tests.laid_out import lay_out
@@ -50,6 +51,22 @@ def test_videos_that_no_repository_holds_are_known_without_reading(tmp_path):
         refuse(made, [lack])
     named = mixture(tmp_path, STAR % f"media: '{tmp_path}'")
     assert lacks_of(named, PLACE, asking=False) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "shown"),
+    [
+        ("no file there", "star (40 %): no file there.\n"),
+        ("no file there.", "star (40 %): no file there.\n"),
+        ("a.json: broken.\nfound: [\nway out: mend it.",
+         "star (40 %): a.json: broken.\n    found: [\n    way out: mend it.\n"),
+    ],
+)  # fmt: skip
+def test_what_others_said_ends_with_one_full_stop(tmp_path, what, shown):
+    made = mixture(tmp_path, STAR % "max_epochs: 1")
+    lack = Lack(component="star", what=what, need="", way="fetch it.")
+    with pytest.raises(ValueError, match=re.escape(f"{shown}    Way out: fetch it.\n")):
+        refuse(made, [lack])
 
 
 def test_an_optional_component_leaves_its_share(tmp_path):

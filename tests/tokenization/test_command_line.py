@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -160,11 +161,19 @@ def test_what_a_module_run_by_name_tells_is_of_its_package(tmp_path):
     assert done.stdout == "told \\u001b[2J\n"
 
 
-def test_numbers_that_json_lacks_are_a_bug_of_ours():
-    with pytest.raises(ValueError, match="Out of range"):
-        json.dumps(float("nan"), allow_nan=False)
-    program = answers(Answer("", {"n": float("nan")}))
-    assert command_line.run(program, ["story", "--json"]) == 2
+def test_numbers_that_json_lacks_are_null(capsys):
+    found = {"n": float("nan"), "deep": [{"m": (1.5, -math.inf)}]}
+    assert command_line.run(answers(Answer("", found)), ["story", "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"n": None, "deep": [{"m": [1.5, None]}]}
+
+
+def test_a_process_without_an_answer_says_nothing(capsys):
+    assert command_line.run(answers(Answer()), ["story", "--json", "-q"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_every_command_of_the_trainer_answers_in_json():
+    assert [name for name, command in TRAINER.commands.items() if not command.json] == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What Python programs call of the trainer: a run, its log, its model and processor, its scores."""
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,11 @@ def test_a_run_in_python_is_the_run_of_the_command(
     said = capsys.readouterr()
     assert said.out == f"checkpoint {run.checkpoint}\n"
     assert said.err == ""
+    assert main(["tiny", *words, "steps=2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["checkpoint"] == str(run.checkpoint)
+    assert told["step"] == 2
+    assert told["metrics"] == [line["metrics"] for line in run.log if "metrics" in line][-1]
     with pytest.raises(ValueError, match="steps is -1, expected 0 or more"):
         trainer.train("tiny", data=data, overrides={"steps": -1})
     with pytest.raises(ValueError, match="config is not set"):

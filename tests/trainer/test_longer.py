@@ -1,5 +1,6 @@
 """A run may end early, go on for longer, and its last checkpoints be averaged."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,12 @@ def test_the_last_checkpoints_are_averaged(
     (run / "step-000003" / "scores").mkdir()  # laid beside it later: no part of it
     (run / "step-000003" / "scores" / "mine.parquet").write_text("of other weights")
     (run / "step-000003" / "mine.gguf").write_text("of other weights")
-    assert main(["average", str(run), "last=2"]) == 0
+    capsys.readouterr()
+    assert main(["average", str(run), "last=2", "--json"]) == 0
     folder = run / "average-000002-000003"
-    assert f"checkpoint {folder}" in capsys.readouterr().out
+    told = json.loads(capsys.readouterr().out)
+    assert told["checkpoint"] == str(folder)
+    assert (told["step"], told["metrics"]) == (3, {})
     parts = [checkpoint.load_weights(run / f"step-00000{k}") for k in (2, 3)]
     mean = checkpoint.load_weights(folder)
     for name, weight in mean.items():

@@ -20,7 +20,7 @@ def answer_or_leave(work: Callable[[], Answer]) -> Answer:
     try:
         return work()
     except Preempted as stopped:
-        return Answer(str(stopped), status=PREEMPTED)
+        return Answer(str(stopped), {"stopped": str(stopped)}, status=PREEMPTED)
     finally:
         if here:
             signal.signal(signal.SIGTERM, before)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenization.command_line import as_json
 from trainer import checkpoint
 from trainer.config import MAY_CHANGE, Config
 from trainer.data import integrity
@@ -209,12 +210,3 @@ def write_json(file: Path, value: Any) -> None:
     arriving = file.with_name(f"{checkpoint.ARRIVING}{file.name}")
     arriving.write_text(json.dumps(as_json(value), indent=1, allow_nan=False) + "\n")
     arriving.replace(file)
-
-
-def as_json(value: Any) -> Any:
-    """The value with null for numbers that are not finite, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: as_json(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -91,8 +91,8 @@ def _first(counted: Sequence[tuple[Asked, str]], *, choices_from: str, file: str
         raise ValueError(
             f"{file}: its answers are numbers, and none of them tells whether they count from 0 or "
             f"from 1.\nfound: '{answer}' for {len(row.options)} options in '{row.where}'\n"
-            "way out: choices_from=0 or choices_from=1 of evaluate, or letters in the column "
-            "answer."
+            "way out: choices_from=0 or choices_from=1 (of evaluate, or of a file under `select` "
+            "or `benchmarks`), or letters in the column answer."
         )
     return 0 if zero else 1
 

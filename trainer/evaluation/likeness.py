@@ -10,10 +10,11 @@ mixture resembles the target (importance weights by a probabilistic classifier: 
 JMLR 10, section 3). No sample is judged by a classifier that was fitted on it.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from tokenization.terminal import log, say
+from tokenization.terminal import log
 from trainer.data.batches import Batch
 from trainer.data.shards import Mixture, Rows
 from trainer.evaluation.score import is_of, shards_of, windows, write
@@ -166,7 +167,8 @@ def likeness(
     objective: Objective, mixture: Sequence[Rows], target: Sequence[Rows], *, parts: Path,
     image_token: int, identity: Mapping[str, str],
 ) -> pa.Table:  # fmt: skip
-    """LIKENESS of the mixture's samples, in the order of their ids; what was found is said.
+    """LIKENESS of the mixture's samples, in the order of their ids; what was found stands in the
+    table's metadata under `told`.
 
     Raises:
         ValueError: a half of one of them has no sample.
@@ -193,14 +195,22 @@ def likeness(
     ids, log_odds = odds_of(ours, judges)
     weight = np.minimum(np.exp(np.minimum(log_odds, 50)), MOST)
     columns = [ids, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50))), weight]
-    worth = weight.sum() ** 2 / max(1e-12, (weight**2).sum())
-    say(f"a classifier tells mixture and target apart with an AUROC of "
-        f"{told_apart(judges[0], ours, theirs):.3f} (0.5: alike; 1: nothing in common)\n"
-        f"under the weights {len(weight):,} samples are worth {worth:,.0f} (Kish's effective "
-        f"size); {(weight >= MOST).mean():.1%} have the largest weight, {MOST:g}")  # fmt: skip
+    worth = float(weight.sum() ** 2 / max(1e-12, (weight**2).sum()))
+    told: dict[str, Any] = {
+        "auroc": told_apart(judges[0], ours, theirs),
+        "samples": len(weight),
+        "effective_samples": worth,
+        "share_of_largest_weight": float((weight >= MOST).mean()),
+    }
+    told["sentence"] = (
+        f"a classifier tells mixture and target apart with an AUROC of {told['auroc']:.3f} "
+        f"(0.5: alike; 1: nothing in common)\nunder the weights {len(weight):,} samples are worth "
+        f"{worth:,.0f} (Kish's effective size); {told['share_of_largest_weight']:.1%} have the "
+        f"largest weight, {MOST:g}"
+    )
     return pa.table(
         [pa.array(column, field.type) for column, field in zip(columns, LIKENESS, strict=True)],
-        schema=LIKENESS,
+        schema=LIKENESS.with_metadata({"told": json.dumps(told)}),
     )
 
 

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tokenization.terminal import log, say
+from tokenization.command_line import Answer
+from tokenization.terminal import log
 from tokenization.vocab import saved_tokenizer, vocab
 from trainer.arguments import did_you_mean, local_path, split_pairs
 from trainer.data import integrity
@@ -54,8 +55,8 @@ SCORES = pa.schema(
 LOGITS_CHUNK = 512
 
 
-def score_command(arguments: Sequence[str]) -> int:
-    """`score CHECKPOINT ...`; the exit status."""
+def score_command(arguments: Sequence[str]) -> Answer:
+    """`score CHECKPOINT ...`: the file, and what it says of each component or of the likeness."""
     if not arguments or "=" in arguments[0]:
         raise ValueError("score: expected a checkpoint: python -m trainer score RUN data=DIR")
     pairs = split_pairs(arguments[1:])
@@ -63,8 +64,19 @@ def score_command(arguments: Sequence[str]) -> int:
         if key not in OPTIONS:
             raise ValueError(f"score: unknown key '{key}'. {did_you_mean(key, list(OPTIONS))}")
     options = OPTIONS | pairs
-    say(f"scores {score(arguments[0], **options)}")
-    return 0
+    file = score(arguments[0], **options)
+    if options["like"]:
+        found = told_likeness(file)
+        text = f"{found['sentence']}\nscores {file}".lstrip()
+        return Answer(text, {"scores": str(file), **found})
+    mixture = open_mixture(
+        options["data"], cache=options["cache"], cache_bytes=int(options["cache_bytes"])
+    )
+    lines = by_component(pq.read_table(file), held_out.components(mixture))
+    return Answer(
+        "\n".join([*summary(lines), f"scores {file}"]),
+        {"scores": str(file), "components": lines},
+    )
 
 
 def score(
@@ -162,8 +174,6 @@ def _scored(
     scores = once_each(pa.concat_tables(tables), copies_of(mixture))
     write(final, scores, identity)
     shutil.rmtree(parts)
-    for line in summary(scores, held_out.components(mixture)):
-        say(line)
     return final
 
 
@@ -334,14 +344,23 @@ def is_of(path: Path, identity: Mapping[str, str]) -> bool:
 
 
 def write(path: Path, table: pa.Table, identity: Mapping[str, str]) -> None:
-    """The file appears whole."""
+    """The file appears whole, with what its table says of itself."""
     arriving = path.with_name(f".{path.name}.arriving")
-    pq.write_table(table.replace_schema_metadata({"scored": json.dumps(identity)}), arriving)
+    said = {**(table.schema.metadata or {}), b"scored": json.dumps(identity).encode()}
+    pq.write_table(table.replace_schema_metadata(said), arriving)
     arriving.rename(path)
 
 
-def summary(scores: pa.Table, components: Mapping[str, str]) -> list[str]:
-    """A line per component: what its images are worth."""
+def told_likeness(file: Path) -> dict[str, Any]:
+    """What a file of LIKENESS says of itself: `auroc`, `effective_samples`, ..., `sentence`."""
+    found: dict[str, Any] = json.loads((pq.read_schema(file).metadata or {}).get(b"told", b"{}"))
+    return {"sentence": ""} | found
+
+
+def by_component(scores: pa.Table, components: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Per component: samples, mean loss, visual gain and image match, the share below 0 of the
+    gains.
+    """
     import polars as pl
 
     prefix = pl.col("id").str.replace("/[^/]*$", "")
@@ -356,10 +375,15 @@ def summary(scores: pa.Table, components: Mapping[str, str]) -> list[str]:
         )
         .sort("component")
     )
+    return list(frame.iter_rows(named=True))
+
+
+def summary(means: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`by_component` as lines of text."""
     head = f"{'component':<24}{'samples':>9}{'loss':>9}{'visual gain':>13}{'image match':>13}"
     head += f"{'below 0':>9}"
     lines = [head, "-" * len(head)]
-    for line in frame.iter_rows(named=True):
+    for line in means:
         numbers = [line["loss"], line["visual_gain"], line["image_match"]]
         loss, gain, match = ("-" if n is None else f"{n:.3f}" for n in numbers)
         misled = "-" if line["misled"] is None else f"{line['misled']:.0%}"

@@ -73,6 +73,17 @@ def test_a_mistake_is_one_message(tmp_path: Path, before: str, after: str, messa
         read_sweep(written(tmp_path, FILE.replace(before, after, 1)))
 
 
+def test_a_benchmark_may_say_where_options_are_counted_from(tmp_path: Path) -> None:
+    bench = tmp_path / "b.tsv"
+    bench.write_text("index\tquestion\tanswer\tA\tB\tC\n1\t?\t1\tone\ttwo\tthree\n")
+    asked = "seeds: 2\nbenchmarks: {a: {file: %s, metric: multiple_choice%s}}"
+    with pytest.raises(ValueError, match="none of them tells"):
+        read_sweep(written(tmp_path, FILE.replace("seeds: 2", asked % (bench, ""), 1)))
+    said = asked % (bench, ", choices_from: 1")
+    found = read_sweep(written(tmp_path, FILE.replace("seeds: 2", said, 1)))
+    assert found.benchmarks["a"].choices_from == "1"
+
+
 def test_one_arm_is_no_sweep(tmp_path: Path) -> None:
     text = FILE[: FILE.index("  high")] + "  low: {}\n"
     with pytest.raises(ValueError, match="found one, expected the baseline and another"):

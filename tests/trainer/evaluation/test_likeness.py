@@ -1,5 +1,6 @@
 """What resembles a target set is found by classifiers that have not seen it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,13 @@ def test_samples_of_the_targets_kind_weigh_more(
     assert text > 4 * images
     assert found["likeness_weight"].max() <= MOST
     before = file.read_bytes()
-    assert main(words) == 0
-    assert "nothing to do" in "".join(capsys.readouterr())
+    assert main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "nothing to do" in said.err
+    told = json.loads(said.out)
+    assert told["scores"] == str(file)
+    assert 0.5 < told["auroc"] <= 1
+    assert told["samples"] == len(found) > told["effective_samples"] > 0
     file.unlink()
     assert main(words) == 0
     assert file.read_bytes() == before

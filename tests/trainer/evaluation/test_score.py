@@ -318,6 +318,22 @@ def test_mistakes_of_python_are_those_of_the_command(
     assert not (checkpoint / "scores").exists()
 
 
+def test_the_command_says_what_every_component_is_worth(checkpoint, tmp_path, capsys) -> None:
+    folder = write(tmp_path / "toy", pack([sample(0, "text"), sample(1, "image")]), shards=1)
+    file = tmp_path / "s.parquet"
+    words = ["score", str(checkpoint), str(folder), f"output={file}"]
+    for _ in range(2):  # made, then there already
+        assert main([*words, "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["scores"] == str(file)
+        assert sum(line["samples"] for line in said["components"]) == 2
+        kept = pl.read_parquet(file)
+        (gain,) = kept["visual_gain"].drop_nulls().to_list()
+        assert gain in [line["visual_gain"] for line in said["components"]]
+    assert main([*words, "--quiet"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"scores {file}"
+
+
 def test_every_split_has_a_file_of_its_own_and_torch_its_threads(
     checkpoint, tmp_path, monkeypatch
 ) -> None:

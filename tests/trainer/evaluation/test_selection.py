@@ -9,7 +9,9 @@ import pytest
 from tests.trainer.conftest import Settings
 from tests.trainer.evaluation.conftest import write_tsv
 from trainer import checkpoint
+from trainer.config import Benchmark, Config
 from trainer.evaluation.benchmark import read
+from trainer.evaluation.selection import open_selection
 from trainer.loop import train
 
 
@@ -39,3 +41,17 @@ def test_the_best_checkpoint_follows_the_selected_benchmarks(
         kept = list(csv.DictReader(stream, delimiter="\t"))
     assert [row["index"] for row in kept] == [case.index for case in read(other)]
     assert "selected/p" in (folder / "README.md").read_text()
+
+
+def test_where_options_are_counted_from_can_be_said(tmp_path: Path) -> None:
+    rows = [
+        {"index": "1", "question": "?", "answer": "1", "A": "one", "B": "two", "C": "three"},
+        {"index": "2", "question": "?", "answer": "2", "A": "one", "B": "two", "C": "three"},
+    ]
+    file = str(write_tsv(tmp_path / "choices.tsv", rows))
+    asked = {"file": file, "metric": "multiple_choice"}
+    with pytest.raises(ValueError, match=r"select\.mine: .*\n.*\n.*way out: choices_from=0 or"):
+        open_selection(Config(select={"mine": Benchmark(**asked)}))
+    for first, letters in (("0", ["B", "C"]), ("1", ["A", "B"])):
+        config = Config(select={"mine": Benchmark(**asked, choices_from=first)})
+        assert [case.gold[0] for case in open_selection(config)["mine"]] == letters
