@@ -43,18 +43,14 @@ def score(words: list[str]) -> Answer:
     return score_command(_named_first(words, "checkpoint"))
 
 
-<<<<<<< HEAD
-def answers(words: list[str]) -> int:
+def answers(words: list[str]) -> Answer:
     """`answers CHECKPOINT data=DIR`."""
     from trainer.align.answers import answers_command
 
     return answers_command(_named_first(words, "checkpoint"))
 
 
-def average(words: list[str]) -> int:
-=======
 def average(words: list[str]) -> Answer:
->>>>>>> c291bc2 (Answer in JSON from every command of the trainer; end what others said with one full stop; say in select and sweeps where options are counted from)
     """`average RUN last=5`."""
     from trainer.average import average_command
 
@@ -137,6 +133,7 @@ COMMANDS = {
         usage.ANSWERS,
         example="answers out/runs/sft data=out/mine metric=relaxed",
         takes=("checkpoint", "data"),
+        json=True,
         slow=True,
     ),
     "align": Command(

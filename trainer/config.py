@@ -170,11 +170,7 @@ class Benchmark:
     metric: str = "exact"
     weight: float = 1.0
     choices_from: str = "auto"
-<<<<<<< HEAD
     """0 or 1: from where answers that are numbers of options count; auto: as the file tells."""
-=======
-    """Where the numbers of right options count from: `0` or `1`; by itself what the file shows."""
->>>>>>> c291bc2 (Answer in JSON from every command of the trainer; end what others said with one full stop; say in select and sweeps where options are counted from)
 
 
 @dataclass(frozen=True, kw_only=True)

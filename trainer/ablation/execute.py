@@ -81,28 +81,6 @@ def train_here(config: Config, *, ranks: int) -> Path:
     return last
 
 
-<<<<<<< HEAD
-=======
-def benchmark_score(job: Job, name: str) -> float:
-    """What the finished run scores on a benchmark; asked once."""
-    asked = job.benchmarks[name]
-    how = f"2{asked.metric}" + f" {asked.choices_from}" * (asked.choices_from != "auto")
-    key = hashlib.sha256(Path(asked.file).read_bytes() + how.encode()).hexdigest()[:12]
-    file = job.run.folder / f"scored-{key}.json"
-    if not file.is_file():
-        from trainer.evaluation.evaluate import evaluated
-
-        result, *_ = evaluated(
-            [str(finished(job.run)), f"bench={asked.file}", f"metric={asked.metric}",
-             f"choices_from={asked.choices_from}",
-             f"device={job.run.config.device}", f"threads={job.run.config.threads}",
-             f"output={job.run.folder / 'evaluations'}"]
-        )  # fmt: skip
-        write_json(file, result["score"])
-    return float(json.loads(file.read_text()))
-
-
->>>>>>> c291bc2 (Answer in JSON from every command of the trainer; end what others said with one full stop; say in select and sweeps where options are counted from)
 def complete_all(jobs: Sequence[Job], how: How) -> dict[int, str]:
     """All jobs were tried; why those failed that did, by their number.
 

@@ -215,25 +215,6 @@ def _seeds(value: Any, *, where: str) -> list[int]:
     return seeds
 
 
-<<<<<<< HEAD
-=======
-def _benchmarks(value: Any, *, where: str) -> dict[str, Benchmark]:
-    found = {}
-    known = [each.name for each in dataclasses.fields(Benchmark)]
-    for name, lines in _section(value or {}, (), where=where).items():
-        said = _section(lines, known, where=f"{where}.{name}")
-        if not Path(str(said.get("file", ""))).is_file():
-            raise FileNotFoundError(f"{where}.{name}: file: {said.get('file')!r} is no file.")
-        if "choices_from" in said:
-            said = {**said, "choices_from": str(said["choices_from"])}
-        found[name] = asked = Benchmark(**said)
-        benchmark.read(
-            Path(asked.file), choices_from=asked.choices_from
-        )  # its mistakes are said now, not after a run
-    return found
-
-
->>>>>>> c291bc2 (Answer in JSON from every command of the trainer; end what others said with one full stop; say in select and sweeps where options are counted from)
 def _refuse_nonsense(sweep: Sweep, *, where: str) -> None:
     """What can be known without a mixture is said now."""
     if len(sweep.arms) < 2:

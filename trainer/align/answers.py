@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenization.terminal import say
+from tokenization.command_line import Answer
 from trainer.align import data
 from trainer.align.answer_files import (
     durations,
@@ -52,12 +52,14 @@ WHOLE = ("limit", "seed", "generations", "max_new_tokens", "pairs", "batch", "th
 MARK = "answers.json"
 
 
-def answers_command(arguments: Sequence[str]) -> int:
-    """`answers CHECKPOINT ...`; the exit status."""
+def answers_command(arguments: Sequence[str]) -> Answer:
+    """`answers CHECKPOINT ...`: the folder, and how many samples have which verdict."""
     if not arguments or "=" in arguments[0]:
         raise ValueError("answers: expected a checkpoint: python -m trainer answers RUN data=DIR")
-    say(f"answers {answers(arguments[0], **split_pairs(arguments[1:]))}")
-    return 0
+    folder = answers(arguments[0], **split_pairs(arguments[1:]))
+    made = json.loads((folder / MARK).read_text())
+    lines = summary(made) if "scored" in made else []
+    return Answer("\n".join([*lines, f"answers {folder}"]), {"answers": str(folder), **made})
 
 
 def answers(checkpoint: str, **options: str) -> Path:
@@ -104,6 +106,7 @@ def answers(checkpoint: str, **options: str) -> Path:
     found = found_of(splits, tools, output / "sampled", video=durations(mixture))
     if asked["metric"] == "none" and not asked["ratings"]:
         write_candidates(found, mixture, output, hashed)
+        (output / MARK).write_text(json.dumps({"drawn": drawn}, indent=2) + "\n")
         return output
     ratings = ratings_of(asked["ratings"], asked["rating"]) if asked["ratings"] else None
     made = write_pairs(
@@ -113,8 +116,6 @@ def answers(checkpoint: str, **options: str) -> Path:
     scored = {name: asked[name] for name in ("metric", "right", "chosen", "pairs", "ratings")}
     made |= {"scored": scored}
     (output / MARK).write_text(json.dumps(made | {"drawn": drawn}, indent=2) + "\n")
-    for line in summary(made):
-        say(line)
     return output
 
 
