@@ -8,10 +8,11 @@ import pytest
 
 from tests.html_page import Page
 from tests.trainer.conftest import SMALL
+from tests.trainer.search.searching import build_here, write_mixture
 from tests.trainer.shards import pack, sample, write
 from trainer import loop
 from trainer.__main__ import main
-from trainer.ablation import mixtures
+from trainer.ablation import mixtures, results
 from trainer.config import Config
 from trainer.data.shards import open_mixture
 
@@ -143,6 +144,54 @@ def test_what_is_wrong_is_said_before_the_first_run(
         if words:
             assert main(["sweep", str(file), *words]) == 2
             assert message in capsys.readouterr().err
+
+
+def test_a_shortage_of_any_arm_is_said_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixtures, "pipelines", build_here)
+    build = "build: {tokens: 1000, val_fraction: 0.1}"
+    arms = "  a: {}\n  more: {build: {tokens: 10_000_000}}\n"
+    file = sweep_file(tmp_path, arms, mixture=write_mixture(tmp_path), more=build)
+    assert main(["sweep", str(file), f"output={tmp_path / 'out'}"]) == 2
+    said = capsys.readouterr().err
+    assert "arm 'more': its mixture cannot be built" in said
+    assert said.count("cannot be built") == 1
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_metric_that_is_the_same_in_every_run_is_named(tmp_path: Path) -> None:
+    arms = [
+        {"name": name, "metrics": {"vqa": {"by_seed": {"1": 0.5, "2": 0.5}}}, "failed": {}}
+        for name in ("low", "high")
+    ]
+    found = {"metric": "vqa", "arms": arms, "runs": [{}] * 4, "held_out_left_out": 0}
+    assert results._notes(found)[0].startswith("vqa is constant: 0.5000 in every run")
+    arms[1]["metrics"]["vqa"]["by_seed"]["2"] = 0.25
+    assert "constant" not in " ".join(results._notes(found))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore")  # of Ray
+def test_runs_end_the_same_as_tasks_of_ray_and_on_ranks(mixture: Path, tmp_path: Path) -> None:
+    arms = "  low: {}\n  high: {train: {optim.lr: 1e-2}}\n  lost: {train: {init: ./nowhere}}\n"
+    file = sweep_file(tmp_path, arms, mixture=mixture)
+    found = {}
+    for name, how in (("here", []), ("ray", ["ray=local"]), ("ranks", ["ranks=2"])):
+        out = tmp_path / name
+        assert main(["sweep", str(file), f"output={out}", *how]) == 1  # an arm failed
+        found[name] = without_cost(out / "table.json")
+        *_, lost = found[name]["arms"]
+        assert list(lost["failed"]) == ["1", "2"]
+        assert all("nowhere" in why for why in lost.pop("failed").values())
+        devices = json.loads(next((out / "runs").glob("*/run.json")).read_text())["cost"]["devices"]
+        assert devices == (2 if name == "ranks" else 1)
+    assert found["ray"] == found["here"]
+    for ours, theirs in zip(found["ranks"]["arms"], found["here"]["arms"], strict=True):
+        assert ours["cost"]["tokens"] == theirs["cost"]["tokens"]
+        for metric, line in theirs["metrics"].items():
+            assert ours["metrics"][metric]["mean"] == pytest.approx(line["mean"], rel=1e-3)
 
 
 def test_samples_are_counted_as_the_trainer_counts_them(mixture: Path) -> None:

@@ -1,5 +1,7 @@
 """A small search in this process: builds without a process of their own, the smallest model."""
 
+import contextlib
+import io
 import json
 import random
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from pipelines.__main__ import main as pipelines_main
 from tests.pipelines.sources.making import write_lines
 from tests.trainer.conftest import SMALL
 from trainer.__main__ import main
+from trainer.ablation.building import MISTAKE
 
 MIXTURE = """
 encoding: {tokenizer: builtin, seq_len: 128, crop_size: 64, tokens_per_crop: 16, max_crops: 16,
@@ -40,7 +43,11 @@ def write_mixture(folder: Path, rows: int = 200) -> Path:
 
 def build_here(command: str, words: Mapping[str, str]) -> None:
     """As `trainer.ablation.building.pipelines`, but for the process."""
-    assert pipelines_main([command, *(f"{k}={v}" for k, v in words.items())]) == 0
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = pipelines_main([command, *(f"{k}={v}" for k, v in words.items())])
+    if status == MISTAKE:
+        raise ValueError(said.getvalue().strip())
+    assert status == 0
 
 
 def search(mixture: Path, out: Path, **words: str) -> int:
