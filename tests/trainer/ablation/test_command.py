@@ -146,6 +146,7 @@ def test_what_is_wrong_is_said_before_the_first_run(
             assert message in capsys.readouterr().err
 
 
+@pytest.mark.timeout(900)  # two builds on a busy machine
 def test_a_shortage_of_any_arm_is_said_before_the_first_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
