@@ -13,6 +13,7 @@ import importlib.metadata
 import io
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ CHECKPOINTS = 8
 """Whose answers are shown: the first, the last and some between."""
 CHARACTERS = 1500
 """Of a prompt or an answer, at most."""
+MARK = 50
+"""Of them, kept for saying how many are left out of a prompt."""
+FRAME_LINE = r"\s*Frame from \d\d+:\d\d:\[image\]"
+MANY_FRAMES = re.compile(
+    rf"(?P<first>{FRAME_LINE})(?P<more>(?:{FRAME_LINE}){{2,}})(?={FRAME_LINE})"
+)
+"""Of a video: the question comes after them."""
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "pyarrow")
 """Whose versions are stated: what of them computes."""
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -58,9 +66,9 @@ def page(
     """
     logged = [line for line in lines if "loss" in line]
     held = [line for line in lines if "held_out" in line]
-    names = loss_names(logged, held)
-    shown = [*names, *(sample.component for sample in samples)]
+    shown = [*loss_names(logged, held), *(sample.component for sample in samples)]
     styles = place_styles(orders, sorted(set(shown)))
+    names = in_order(loss_names(logged, held), styles)
     return pages.template(
         TEMPLATE, visible=visible_text, people=human_count, value=human_value
     ).render(
@@ -207,6 +215,11 @@ def loss_names(logged: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, 
     return sorted({*components(logged, "losses"), *components(held, "held_out")})
 
 
+def in_order(names: Sequence[str], styles: Mapping[str, Style]) -> list[str]:
+    """The components in the order of their mixtures, as the report has them."""
+    return [name for name in styles if name in names]
+
+
 def plots(
     logged: Sequence[Mapping[str, Any]],
     held: Sequence[Mapping[str, Any]],
@@ -216,7 +229,7 @@ def plots(
 
     Components have their styles; what is no component is drawn in the text's, dashed apart.
     """
-    names = loss_names(logged, held)
+    names = in_order(loss_names(logged, held), styles)
     tokens = [line["tokens"] for line in logged]
     steps = [line["step"] for line in logged]
     at = np.interp([line["step"] for line in held], steps, tokens).tolist() if held else []
@@ -230,9 +243,12 @@ def plots(
         return Drawn(name, curve, style.ink, style.line, rings)
 
     def plain(curves: Mapping[str, Sequence[float]]) -> list[Drawn]:
+        together: dict[tuple[float, ...], list[str]] = {}  # equal ones would hide each other
+        for name, values in curves.items():
+            together.setdefault(tuple(values), []).append(name)
         return [
-            Drawn(name, downsample(tokens, values), dash=DASHES[k % len(DASHES)])
-            for k, (name, values) in enumerate(curves.items())
+            Drawn(", ".join(equal), downsample(tokens, values), dash=DASHES[k % len(DASHES)])
+            for k, (values, equal) in enumerate(together.items())
         ]
 
     rates = {tower: [line["lr"][tower] for line in logged] for tower in logged[0]["lr"]}
@@ -256,7 +272,9 @@ def plots(
             "title": title,
             "note": note,
             "svg": _lines(curves, title=title, unit=unit, from_zero=from_zero),
-            "keys": [(each.name, _css_key(each)) for each in curves] if len(curves) > 1 else [],
+            "keys": [
+                (each.name, _css_key(each)) for each in curves if each.name != "all" or curves[1:]
+            ],
         }
         for title, note, unit, curves, from_zero in drawn
         if curves
@@ -308,8 +326,8 @@ def _view(sample: ShownSample, lines: Sequence[Mapping[str, Any]]) -> dict[str, 
     return {
         "id": sample.id,
         "component": sample.component,
-        "modality": sample.modality.replace("_", " "),
-        "question": sample.question,
+        "modality": sample.modality.replace("_", "-"),
+        "question": short_prompt(sample.question),
         "expected": sample.expected,
         "answers": spread(answers, CHECKPOINTS),
         "images": [
@@ -318,6 +336,21 @@ def _view(sample: ShownSample, lines: Sequence[Mapping[str, Any]]) -> dict[str, 
         ],
         "more": max(0, len(sample.images) - FRAMES),
     }
+
+
+def short_prompt(text: str) -> str:
+    """The prompt with all frames of a video but the first and the last counted, and what is too
+    long cut from its middle: what is asked stands at its end.
+    """
+
+    def counted(match: re.Match[str]) -> str:
+        return f"{match['first']}\n[... {len(re.findall(FRAME_LINE, match['more']))} frames more]"
+
+    text = MANY_FRAMES.sub(counted, text)
+    if len(text) <= CHARACTERS:
+        return text
+    half = (CHARACTERS - MARK) // 2
+    return f"{text[:half]} [... {len(text) - 2 * half:,} characters more] {text[-half:]}"
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:

@@ -28,6 +28,7 @@ from trainer.monitoring.page import (
     POINTS,
     downsample,
     page,
+    short_prompt,
     spread,
     versions,
     visible_text,
@@ -231,6 +232,35 @@ def test_settings_versions_and_units_are_stated() -> None:
 
 def test_a_run_without_a_logged_line_says_so() -> None:
     assert "Nothing is logged yet" in page(Config(name="new"), [], [], steps=1, mixtures=["m"])
+
+
+def test_of_a_long_video_the_question_is_seen() -> None:
+    frames = "".join(f"\nFrame from {k // 60:02d}:{k % 60:02d}:[image]" for k in range(64))
+    shown = short_prompt(f"User: A video.\n{frames}\nWhat moves?<end_of_utterance>")
+    assert shown == (
+        "User: A video.\n\nFrame from 00:00:[image]\n[... 62 frames more]"
+        "\nFrame from 01:03:[image]\nWhat moves?<end_of_utterance>"
+    )
+    few = "\nFrame from 00:00:[image]" * 3
+    assert short_prompt(few) == few
+
+
+def test_of_a_long_prompt_both_ends_are_seen() -> None:
+    shown = short_prompt("a" * 3000 + "b" * 3000)
+    assert len(shown) <= CHARACTERS
+    left_out = int(re.search(r"\[\.\.\. ([\d,]+) characters more\]", shown)[1].replace(",", ""))
+    assert shown.count("a") - 2 + shown.count("b") + left_out == 6000, "two of the mark itself"
+
+
+def test_equal_learning_rates_are_one_curve_and_components_have_their_mixtures_order() -> None:
+    losses = {"component/a": 1.0, "component/b": 2.0}
+    rates = {"vision": 1e-5, "connector": 1e-4, "language": 1e-5}
+    log = [line(k, losses=losses, lr=rates) for k in (1, 2)]
+    html = page(Config(name="run"), log, [], steps=2, mixtures=["m"], orders=[["b", "a"]])
+    legends = re.findall(r'<div class="legend">(.*?)</div>', html)
+    names = [re.findall(r"</i>([^<]*)<", legend) for legend in legends]
+    assert names[1:3] == [["b", "a"], ["vision, language", "connector"]]
+    assert html.index("</i>b<") < html.index("</i>a<")
 
 
 def test_long_text_is_shortened_and_says_by_how_much() -> None:
