@@ -130,6 +130,8 @@ def needs_of(
     done = [i for i, look in enumerate(looks) if i in ended or look.queue.whole]
     capacity = np.full(len(looks), np.inf)
     capacity[done] = [looks[i].capacity for i in done]
+    if not looks:
+        return part  # no file has a row
     if not isinstance(mixture.tokens, int):
         if done:
             return part * (capacity / part).min()

@@ -277,11 +277,16 @@ def write_out_short_forms(raw: dict[str, Any]) -> None:
         ):
             if key in block and block[key] is None:
                 block[key] = {}
-    for component in blocks[1:]:
+    named = raw.get("components")
+    for name, component in named.items() if isinstance(named, dict) else ():
+        if not isinstance(component, dict):
+            continue
+        where = f"components.{name}."
         _write_out_config(component)
         for key in ("subsets", "tags", "terms"):
-            _refuse_values(component.get(key), key)
+            _refuse_values(component.get(key), f"{where}{key}")
         subsets = component.get("subsets")
+        _refuse_no_subsets(subsets, f"{where}subsets")
         if isinstance(subsets, list) and all(isinstance(name, str) for name in subsets):
             component["subsets"] = {name: {} for name in subsets}
         elif isinstance(subsets, dict):
@@ -299,6 +304,21 @@ def _write_out_config(component: dict[str, Any]) -> None:
         raise ValueError("config and subsets are the same: state one of them.")
     _refuse_values(name if isinstance(name, list) else [name], "config")
     component["subsets"] = name if isinstance(name, list) else {str(name): {}}
+
+
+def _refuse_no_subsets(subsets: object, where: str) -> None:
+    """Raises ValueError where `subsets` is a name, a value, or says of a name but a number."""
+    found = None
+    if isinstance(subsets, str | int | float):
+        found = f"{where} is {subsets!r}"
+    elif isinstance(subsets, dict):
+        odd = [(n, s) for n, s in subsets.items() if s is not None and not isinstance(s, dict)]
+        found = f"{where}.{odd[0][0]} is {odd[0][1]!r}" if odd else None
+    if found is not None:
+        raise ValueError(
+            f"{found}; expected a list of names, or a mapping of names to their settings."
+            f"\nway out: write {where}: [en, 'no'], or {where}: {{en: {{weight: 2}}, 'no': {{}}}}"
+        )
 
 
 def _refuse_values(names: object, key: str) -> None:

@@ -96,7 +96,8 @@ def why_gone(
     mixture did not leave out itself: how many were read, the reasons, with how many each, and the
     first three details of each. Reads: component, rule, detail of the index, some lines at a time.
 
-    `causes`: component -> what is known of media that are missing, in place of details.
+    `causes`: component -> what is known of media that are missing, in place of details, or of
+    files without rows.
     """
     counts: dict[str, dict[str | None, int]] = {}
     details: dict[tuple[str, str | None], dict[str, None]] = {}
@@ -114,7 +115,8 @@ def why_gone(
         read, left = sum(of.values()), of.get(None, 0)
         rejected = {rule: count for rule, count in of.items() if rule and not by_choice(rule)}
         if not read:
-            out[name] = f"{name}: no row was read."
+            cause = causes.get(name, "")
+            out[name] = f"{name}: no row was read{f' ({cause})' if cause else ''}."
         elif not left or 2 * sum(rejected.values()) >= read:
             gone = rejected if left else {rule: n for rule, n in of.items() if rule}
             number = f"{sum(gone.values()):,} of {read:,}" if left else f"all {read:,}"

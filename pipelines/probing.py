@@ -156,7 +156,7 @@ def probe_subset(
     literal = mixture.components[name].placeholders == "literal"
     samples, defects = adapted(about, head, literal=literal)
     if not samples:
-        return replace(one, fault=defects or f"{files[0].name} has no rows")
+        return replace(one, fault=defects if head.rows else f"{files[0].name} has no rows")
     paths = [m.path for sample in samples for m in sample.media if m.path and m.data is None]
     inline = any(sample.media for sample in samples) and not paths
     one = replace(one, media="in the rows" if inline else "" if not paths else "by path")

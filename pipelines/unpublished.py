@@ -24,10 +24,12 @@ def pick_or_keep(index: Index, todo: Survey, mixture: Mixture, place: Place) -> 
     """The copies of every sample; raises ValueError where they cannot be had, which says how to
     look at what was read.
     """
+    full = {p.component for p in todo.pieces}
+    empty = {name: "; ".join(told) for name, told in todo.unread.items() if name not in full}
 
     def gone(picked: picking.Picked) -> dict[str, str]:
         lines = index.picked_lines(picked, mixture)
-        return picking.why_gone(lines, mixture, causes=known_causes(mixture))
+        return picking.why_gone(lines, mixture, causes={**known_causes(mixture), **empty})
 
     try:
         return picking.pick_samples(

@@ -40,6 +40,7 @@ from pipelines.reading.member_paths import (
     normalized_path,
     suffixes,
 )
+from pipelines.reading.pointers import is_pointer_file
 from pipelines.reading.split_zip import join_disks
 from pipelines.reading.streams import (
     DecompressedStream,
@@ -211,8 +212,11 @@ class Members:
                         self.by_base.setdefault(
                             normalized_path(name).rpartition("/")[2], []
                         ).append((number, member))
-            except Defect:
-                self.broken.append(archive.name)
+            except Defect as defect:
+                files = ((file.url, file.size) for file in archive.files if not is_url(file.url))
+                pointer = any(is_pointer_file(*file) for file in files)
+                why = "a pointer of git-lfs: run git lfs pull" if pointer else defect.detail
+                self.broken.append(f"{archive.name} ({why})")
 
     def members(self, number: int) -> Iterator[tuple[str, Any]]:
         """(name, member) of every regular file of an archive."""

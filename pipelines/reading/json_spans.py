@@ -41,6 +41,15 @@ CUT = 16
 
 Span = tuple[int, int, object]
 """(offset, length, row); a row that does not parse is the Defect that it is."""
+OTHER_FILES = {
+    b"\x1f\x8b": "compressed with gzip: name it .jsonl.gz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstandard: name it .jsonl.zst",
+    b"PK\3\4": "a zip: unpack it",
+    b"PAR1": "Parquet: name it .parquet",
+    b"<!DOCTYPE": "a page of the web, not the file behind it",
+    b"<html": "a page of the web, not the file behind it",
+}
+"""How files begin that are called like JSON and are something else."""
 
 
 def parse_line(line: bytes) -> object:
@@ -67,6 +76,9 @@ def is_array(head: bytes, url: str) -> bool:
 
 def hint(head: bytes) -> str:
     """What a file that starts with `head` is in place of JSON lines: the end of a message."""
+    for magic, what in OTHER_FILES.items():
+        if head.startswith(magic):
+            return f". It is {what}"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:4]:
         return ". It is UTF-16 or UTF-32: save it as UTF-8"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):

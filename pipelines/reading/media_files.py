@@ -17,6 +17,7 @@ from pipelines.media.frame_folders import Folder
 from pipelines.reading.archives import ARCHIVE, COMPARED, DISK, IMAGE, Archive, Members
 from pipelines.reading.files import exists, is_url, open_file
 from pipelines.reading.member_paths import ambiguous, key_of
+from pipelines.reading.pointers import LARGEST, refuse_pointer
 from pipelines.sources.cells import natural_key
 from pipelines.sources.sample import Defect
 
@@ -114,8 +115,11 @@ class Media:
                 return self.members.read(member, limit)
         place = place or self.elsewhere(name)
         if place is None:
-            broken = "broken_archive" if self.members.broken else "missing_media"
-            raise Defect(broken, "no such file below the media folders")
+            if self.members.broken:
+                raise Defect(
+                    "broken_archive", f"no such file but perhaps in {self.members.broken[0]}"
+                )
+            raise Defect("missing_media", "no such file below the media folders")
         return read_file(place, path, limit)
 
     def unpacked(self, place: str, member: tuple[int, Any]) -> bool:
@@ -208,9 +212,10 @@ def is_there(place: str) -> bool:
 
 
 def check_right(place: str) -> None:
-    """Raises Defect where the file on disk may not be read."""
+    """Raises Defect where the file on disk may not be read, or is not there but for a pointer."""
     try:
-        Path(place).open("rb").close()
+        with Path(place).open("rb") as stream:
+            refuse_pointer(stream.read(LARGEST))
     except PermissionError as error:
         raise Defect("unreadable_media", f"{place}: {error.strerror}") from error
 
@@ -222,8 +227,10 @@ def read_file(place: str, path: str, limit: int | None) -> bytes:
             data = stream.read(COMPARED if limit is None else limit + 1)
     except PermissionError as error:
         raise Defect("unreadable_media", f"{place}: {error.strerror}") from error
-    if limit is not None and len(data) > limit:
-        raise Defect("too_many_bytes", f"more than {limit:,} bytes")
+    if limit is not None:
+        refuse_pointer(data)
+        if len(data) > limit:
+            raise Defect("too_many_bytes", f"more than {limit:,} bytes")
     return data
 
 

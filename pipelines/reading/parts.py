@@ -31,6 +31,7 @@ from pipelines.reading.files import (
 from pipelines.reading.keys import check_key, keyed, shard_of
 from pipelines.reading.leftovers import leftovers
 from pipelines.reading.locate import find_files, media_tree_of
+from pipelines.reading.pointers import refuse_pointers
 from pipelines.reading.splitting import (
     GROUPING,
     PART_BYTES,
@@ -165,9 +166,12 @@ def list_component(
     tree, found, media_tree = find_files(
         about, names, data=data, media=media, mirror=mirror, beside=beside, ours=ours, where=where
     )
+    for files in found.values():
+        refuse_pointers(files, where=where)
     settings = {**FRAMES, **(frames or {})}
     parts: list[Part] = []
     read = {file.url for files in found.values() for file in files}
+    empty: list[Unread] = []
     for subset, files in found.items():
         other = media_tree
         if other is None and data is None:
@@ -181,6 +185,7 @@ def list_component(
             ),
             seed=seed,
         )
+        empty += without_rows(files, whole)
         if placeholders == "literal":
             whole = [with_literal_placeholders(part) for part in whole]
         if key:
@@ -200,7 +205,16 @@ def list_component(
     }
     own = data is not None and not tree.commit and len(tree.files) > 0 and not tree.named
     unread = leftovers(about, tree, read, names) if own else list(tree.unread)
-    return Listing(parts=parts, contents=contents, unread=unread)
+    return Listing(parts=parts, contents=contents, unread=[*unread, *empty])
+
+
+def without_rows(files: Sequence[File], parts: Sequence[Part]) -> list[Unread]:
+    """The files of a subset that are known to hold no row."""
+    return [
+        Unread(file.name, "it is empty" if file.size == 0 else "it has no rows")
+        for file in files
+        if file.size == 0 or not parts
+    ]
 
 
 def archives_read(parts: Sequence[Part], media: SubsetMedia) -> list[File]:

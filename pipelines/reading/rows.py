@@ -306,12 +306,18 @@ def csv_rows(url: str, size: int) -> Iterator[object]:
         names, reader = csv_names(text, url)
         while True:
             csv.field_size_limit(CELL_CHARACTERS)
+            begun = reader.line_num + 1
             try:
                 cells = next(reader)
             except StopIteration:
                 return
-            except csv.Error:  # a cell beyond the bound, a NUL
-                yield Defect("wrong_schema", f"line {reader.line_num} is no CSV")
+            except csv.Error as error:  # a quote that does not end its cell, a cell too long, NUL
+                lines = (
+                    f"line {begun} is"
+                    if begun == reader.line_num
+                    else (f"lines {begun} to {reader.line_num} are")
+                )
+                yield Defect("wrong_schema", f"{lines} no CSV: {error}")
                 continue
             except UnicodeDecodeError:  # of UTF-16; what follows cannot be told apart
                 yield Defect("broken_text", f"line {reader.line_num + 1} is no {text.encoding}")
@@ -359,7 +365,8 @@ def csv_reader(text: io.TextIOWrapper, url: str) -> Any:
     first = text.readline(CELL_CHARACTERS)
     others = [mark for mark in ";\t" if mark in first and "," not in first]
     tab = found is not None and found["by"] == "tsv"
-    return csv.reader(chain([first], text), delimiter="\t" if tab else (*others, ",")[0])
+    mark = "\t" if tab else (*others, ",")[0]
+    return csv.reader(chain([first], text), delimiter=mark, strict=True)
 
 
 def csv_header(file: File, source: Source) -> int:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 FINISHED = {"recipe.json", "shards"}
 """What a finished mixture holds among others."""
+EXPORTED = {"export.json", "README.md"}
+"""What a mixture that was written for another trainer holds among others."""
 CACHE = {"samples", "verdicts", "tokens"}
 """What a build's `work` holds among others."""
 MARKS = {".building.json", "CACHEDIR.TAG"}
@@ -108,7 +110,7 @@ def met_below(
             met.unread.append(Unread(printable(at), f"may not be listed ({error.strerror})"))
             continue
         names = {entry.name for entry in entries}
-        if at and (names & MARKS or names >= FINISHED or names >= CACHE):
+        if at and (names & MARKS or any(names >= held for held in (FINISHED, EXPORTED, CACHE))):
             continue
         for entry in entries:
             here = f"{at}/{entry.name}" if at else entry.name

@@ -265,5 +265,22 @@ def test_names_that_yaml_takes_for_values_are_names(tmp_path):
     assert list(mixture.components["2014"].subsets) == ["off", "yes"]
     assert mixture.components["no"].tags == ["on"]
     assert mixture.licenses.forbid == ["no"]
-    with pytest.raises(ValueError, match=r"found false among the names.*in quotes"):
+    with pytest.raises(
+        ValueError, match=r"components.\w+.subsets: found false among the names.*in quotes"
+    ):
         load(str(path), ["components.no.subsets=[en,no]"], encoding=Encoding)
+
+
+@pytest.mark.parametrize(
+    ("subsets", "found"),
+    [
+        ("no", "components.x.subsets is False"),
+        ("en", "components.x.subsets is 'en'"),
+        ("{en: 2, 'no': {}}", "components.x.subsets.en is 2"),
+    ],
+)
+def test_subsets_that_are_no_list_say_how_they_are_written(tmp_path, subsets, found):
+    path = tmp_path / "m.yaml"
+    path.write_text(f"components:\n  x: {{source: messages, ratio: 1, subsets: {subsets}}}\n")
+    with pytest.raises(ValueError, match=rf"{found}; expected a list.*\nway out: write"):
+        load(str(path), encoding=Encoding)
