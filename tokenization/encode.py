@@ -8,9 +8,9 @@ order or batching.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization import chat, prompts, templates
+from tokenization.assemble import Plan, assembled, count, learned_tokens, lists
 from tokenization.images import grid
 from tokenization.prompts import Conversation
-from tokenization.schema import PAIRED_TOKENS, TOKENS, Encoding
+from tokenization.schema import GRIDS, PAIRED_TOKENS, SAMPLE, TOKENS, Encoding
 from tokenization.vocab import (
     Vocab,
     image_ids,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _READS = ["id", "source", "subset", "messages", "images", "duration", "defect", "tags"]
+
+_SIZES = ("width", "height", "seconds")
+"""Of an image."""
 
 BATCH = 512
 """Samples per call of the tokenizer: enough to amortise it, few enough to bound memory."""
@@ -62,17 +66,6 @@ class Row:
     """The answer that the last one was preferred to; it is no part of `conversation`."""
 
 
-@dataclass(slots=True)
-class Plan:
-    """What one row will be: its sequences as pieces, or the problem that prevents it."""
-
-    problem: str | None = None
-    grids: list[tuple[int, int]] = field(default_factory=list)
-    """Per image of the sample."""
-    sequences: list[list[chat.Piece]] = field(default_factory=list)
-    splittable: bool = False
-
-
 def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
     """The rows of a batch of SAMPLE.
 
@@ -90,9 +83,7 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[Row]:
     num_parts = lengths(content)
     images = column("images")
     stills = images.flatten()
-    widths, heights, seconds = (
-        pc.struct_field(stills, name).to_pylist() for name in ("width", "height", "seconds")
-    )
+    widths, heights, seconds = (pc.struct_field(stills, name).to_pylist() for name in _SIZES)
     scalars = [column(n).to_pylist() for n in ("id", "source", "subset", "duration", "defect")]
     message = part = image = 0
     for id_, source, subset, duration, defect, tags, num_messages, num_images in zip(
@@ -168,6 +159,8 @@ def _turn_order(row: Row, *, encoding: Encoding) -> list[int] | None:
 
 def is_plain(sample_id: str, *, encoding: Encoding) -> bool:
     """Whether the sample is among those that `plain_prompts` leaves without words of ours."""
+    if not encoding.plain_prompts:
+        return False
     drawn = prompts.hashed_choice(encoding, "plain", sample_id, 1 << 32) / (1 << 32)
     return drawn < encoding.plain_prompts
 
@@ -243,7 +236,7 @@ def _pieces(row: Row, conversation: Conversation, tools: EncodingTools) -> list[
 def _num_tokens(
     pieces: list[chat.Piece], grids: list[tuple[int, int]], tools: EncodingTools
 ) -> int:
-    number = sum(map(len, tools.words.ids([what for what, _ in pieces if isinstance(what, str)])))
+    number = count(tools.words.packed([what for what, _ in pieces if isinstance(what, str)]))
     for what, _ in pieces:
         if isinstance(what, int):
             number += len(image_ids(tools.vocab, *grids[what]))
@@ -326,7 +319,8 @@ def _rejected(row: Row, num_tokens: int, tools: EncodingTools) -> tuple[str | No
         if tools.encoding.unrepresentable == "reject":
             return None, "unrepresentable_text"
         text = text.encode().translate(None, missing).decode(errors="ignore")
-    worse, better = map(len, tools.words.ids([f" {text}", f" {said(row.conversation[-1])}"]))
+    texts = [f" {text}", f" {said(row.conversation[-1])}"]
+    worse, better = (count([ids]) for ids in tools.words.packed(texts))
     if num_tokens + worse - better > tools.encoding.seq_len >= num_tokens:
         return None, "too_long"
     return text, None
@@ -336,44 +330,6 @@ def _lost_bytes(texts: list[str], missing: bytes) -> int:
     """Bytes of these texts that are among the missing ones."""
     data = "".join(texts).encode()
     return len(data) - len(data.translate(None, missing))
-
-
-def _assembled(
-    plan_: Plan, ids_of: Iterator[list[int]], tools: EncodingTools
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """(ids int32 [n], mask bool [n], lengths of the sequences); `ids_of` gives each text's ids."""
-    ids: list[int] = []
-    runs: list[int] = []  # lengths of pieces
-    flags: list[bool] = []
-    seq_lengths: list[int] = []
-    images = 0
-    for sequence in plan_.sequences:
-        begin = len(ids)
-        for what, learned in sequence:
-            before = len(ids)
-            if isinstance(what, str):
-                ids += next(ids_of)
-            elif isinstance(what, int):
-                ids += _image_ids(tools.vocab, *plan_.grids[images])
-                images += 1
-            else:
-                ids += what
-            runs.append(len(ids) - before)
-            flags.append(learned)
-        seq_lengths.append(len(ids) - begin)
-    array = np.array(ids, dtype=np.int32)
-    mask = np.repeat(np.array(flags, dtype=bool), np.array(runs, dtype=np.int64))
-    if plan_.splittable and len(plan_.sequences) == 1 and len(ids) > tools.encoding.seq_len:
-        full, rest = divmod(len(ids), tools.encoding.seq_len)
-        seq_lengths = [tools.encoding.seq_len] * full + [rest] * (rest > 0)
-    for start in accumulate(seq_lengths[:-1], initial=0):
-        mask[start : start + 1] = False  # nothing comes before the first token of a sequence
-    return array, mask, seq_lengths
-
-
-@lru_cache(maxsize=1024)
-def _image_ids(vocab_: Vocab, rows: int, cols: int) -> list[int]:
-    return image_ids(vocab_, rows, cols).tolist()
 
 
 def _encoded(batch: pa.RecordBatch, tools: EncodingTools, schema: pa.Schema) -> pa.RecordBatch:
@@ -389,8 +345,8 @@ def _encoded(batch: pa.RecordBatch, tools: EncodingTools, schema: pa.Schema) -> 
             lost[n] = _lost_bytes(texts, missing)
             if lost[n] and encoding.unrepresentable == "reject":
                 plans[n], texts_of[n] = Plan(problem="unrepresentable_text"), []
-    ids_of = iter(tools.words.ids([text for texts in texts_of for text in texts]))
-    rows = [_assembled(p, ids_of, tools) for p in plans]
+    ids_of = iter(tools.words.packed([text for texts in texts_of for text in texts]))
+    rows = [assembled(p, ids_of, tools.vocab, seq_len=encoding.seq_len) for p in plans]
     rejected: list[str | None] = [None] * len(plans)
     for n, row in enumerate(samples):
         if row.rejected is not None and plans[n].problem is None:
@@ -399,29 +355,38 @@ def _encoded(batch: pa.RecordBatch, tools: EncodingTools, schema: pa.Schema) -> 
                     f"sample {row.id} has a rejected answer, which would be lost: its source "
                     f"{row.source!r} does not say pairs=True."
                 )
-            rejected[n], problem = _rejected(row, len(rows[n][0]), tools)
+            rejected[n], problem = _rejected(row, sum(rows[n][2]), tools)
             if problem:
                 plans[n] = Plan(problem=problem)
-                rows[n] = _assembled(plans[n], iter(()), tools)
-    number = np.array([len(ids) for ids, _, _ in rows], dtype=np.int32)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(number)]), pa.int32())
-    lists = lambda column: pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(column)))
-    cells = [[{"rows": r, "cols": c} for r, c in p.grids] for p in plans]
+                rows[n] = [], [], []
+    pieces, flags, seq_lengths = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
+    number = np.fromiter(map(sum, seq_lengths), np.int32)
+    ids = np.frombuffer(b"".join(chain.from_iterable(pieces)), np.int32)
+    mask = learned_tokens(flags, pieces, seq_lengths)
+    through = np.concatenate([[0], np.cumsum(mask)])[np.concatenate([[0], np.cumsum(number)])]
+    grids = [p.grids for p in plans]
+    sides = np.array(list(chain.from_iterable(grids)), np.int8).reshape(-1, 2)
+    cells = pa.StructArray.from_arrays(
+        [pa.array(sides[:, 0]), pa.array(sides[:, 1])], fields=list(GRIDS.value_type)
+    )
     columns: dict[str, Any] = {
         "id": batch.column(batch.schema.get_field_index("id")),
-        "input_ids": lists([ids for ids, _, _ in rows]),
-        "loss_mask": lists([mask for _, mask, _ in rows]),
-        "grids": pa.array(cells, TOKENS.field("grids").type),
+        "input_ids": lists(pa.array(ids), number),
+        "loss_mask": lists(pa.array(mask), number),
+        "grids": lists(cells, list(map(len, grids))),
         "num_tokens": number,
-        "num_learned": np.array([mask.sum() for _, mask, _ in rows], dtype=np.int32),
-        "num_crops": [sum(r * c + 1 for r, c in p.grids) for p in plans],
+        "num_learned": np.diff(through),
+        "num_crops": [sum(r * c + 1 for r, c in own) for own in grids],
         "problem": [p.problem for p in plans],
         "splittable": [p.splittable for p in plans],
-        "seq_lengths": [lengths for _, _, lengths in rows],
+        "seq_lengths": seq_lengths,
         "lost_bytes": lost,
         "rejected": rejected,
     }
-    arrays = [pa.array(columns[f.name], f.type) for f in schema]
+    arrays = [
+        made if isinstance(made := columns[f.name], pa.Array) else pa.array(made, f.type)
+        for f in schema
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -433,6 +398,23 @@ def encode(samples: pa.Table, *, encoding: Encoding, pairs: bool = False) -> pa.
     """
     tools = encoding_tools(encoding)
     schema = PAIRED_TOKENS if pairs else TOKENS
-    batches = samples.select(_READS).to_batches(max_chunksize=BATCH)
-    made = [_encoded(batch, tools, schema) for batch in batches]
+    light = _without_bytes(samples.select(_READS))
+    starts = range(0, len(light), BATCH)  # files have record batches of few rows: those are joined
+    batches = (light.slice(start, BATCH).combine_chunks().to_batches() for start in starts)
+    made = [_encoded(batch, tools, schema) for batch in chain.from_iterable(batches)]
     return pa.Table.from_batches(made, schema=schema)
+
+
+def _without_bytes(samples: pa.Table) -> pa.Table:
+    """The samples, of whose images nothing is left but what encoding reads."""
+    kind = pa.list_(pa.struct([SAMPLE.field("images").type.value_type.field(n) for n in _SIZES]))
+    chunks = []
+    for chunk in samples["images"].chunks:
+        images = chunk.flatten()
+        sizes = [pc.struct_field(images, name) for name in _SIZES]
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0)
+        chunks.append(
+            lists(pa.StructArray.from_arrays(sizes, fields=list(kind.value_type)), lengths)
+        )
+    position = samples.schema.get_field_index("images")
+    return samples.set_column(position, "images", pa.chunked_array(chunks, kind))

@@ -11,6 +11,7 @@ sample id chooses, so a sample always gets the same one. Where a sentence comes 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tokenization.schema import Encoding
 
@@ -205,11 +206,18 @@ def _longest_answer(conversation: Conversation) -> int:
     return max((len(answer.split()) for answer in _answers(conversation)), default=0)
 
 
+@lru_cache(maxsize=1024)
+def kind_of_name(name: str) -> str:
+    """The kind of task that a subset's name says; "" where it says none."""
+    if any(word in name.lower() for word in TRANSCRIPTION_WORDS):
+        return "transcription"
+    return "document" if any(word in name.lower() for word in DOCUMENT_WORDS) else ""
+
+
 def kind_of_task(
     conversation: Conversation, *, source: str, subset: str, tags: Sequence[str], video: bool
 ) -> str:
     """The row of a table of system prompts for this sample; the first that holds, in this order."""
-    name = f"{source}/{subset}".lower()
     num_images = sum(isinstance(part, int) for _, parts in conversation for part in parts)
     if "cot" in tags:
         return "reasoning"
@@ -217,10 +225,8 @@ def kind_of_task(
         return "video"
     if num_images == 0:
         return "conversation"
-    if any(word in name for word in TRANSCRIPTION_WORDS):
-        return "transcription"
-    if any(word in name for word in DOCUMENT_WORDS):
-        return "document"
+    if kind := kind_of_name(f"{source}/{subset}"):
+        return kind
     if num_images > 1:
         return "multi_image"
     short = _longest_answer(conversation) <= SHORT_ANSWER_WORDS

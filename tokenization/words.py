@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tokenization.vocab import encode_plain
 
 if TYPE_CHECKING:
@@ -36,6 +38,11 @@ MOST_KNOWN, LONGEST_KNOWN = 1 << 16, 64
 """Words that are remembered, and characters of one: some 10 MB."""
 
 
+def packed(ids: Sequence[int]) -> bytes:
+    """The ids as int32, one behind the other."""
+    return np.array(ids, np.int32).tobytes()
+
+
 @dataclass(frozen=True, eq=False)
 class Words:
     """A tokenizer, and the ids of words that it was asked for."""
@@ -43,15 +50,21 @@ class Words:
     tokenizer: "Tokenizer"
     cuts: bool
     """Whether it cuts as SmolVLM's."""
-    known: dict[str, list[int]] = field(default_factory=dict)
+    known: dict[str, bytes] = field(default_factory=dict)
+    """Word -> its ids, packed."""
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, with no string taken for a special token."""
+        return [np.frombuffer(ids, np.int32).tolist() for ids in self.packed(texts)]
+
+    def packed(self, texts: Sequence[str]) -> list[bytes]:
+        """The same ids, packed: joining bytes costs a fraction of joining lists of numbers."""
         words = [self._words(text) for text in texts]
-        fresh = list({word for found in words for word in found if word not in self.known})
+        fresh = list(set(chain.from_iterable(words)).difference(self.known))
         if fresh:
-            self.known.update(zip(fresh, encode_plain(self.tokenizer, fresh), strict=True))
-        ids = [list(chain.from_iterable(map(self.known.__getitem__, found))) for found in words]
+            asked = map(packed, encode_plain(self.tokenizer, fresh))
+            self.known.update(zip(fresh, asked, strict=True))
+        ids = [b"".join(map(self.known.__getitem__, found)) for found in words]
         for word in fresh:
             if len(word) > LONGEST_KNOWN:
                 del self.known[word]

@@ -180,7 +180,7 @@ def unpacked(value: object, name: str) -> object:
 
 def mapping(value: object, name: str) -> Mapping[str, Any]:
     """The mapping in a cell."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict | Mapping):  # in this order: to ask for the other takes longer
         raise unfit(value, name, "a mapping")
     return value
 
@@ -193,6 +193,8 @@ def rows(value: object, name: str) -> list[Mapping[str, Any]]:
         raise unfit(value, name, "a list")
     if not value:
         raise Defect("wrong_schema", f"{name} is empty")
+    if all(type(row) is dict for row in value):
+        return list(value)
     return [mapping(row, f"{name}[{number}]") for number, row in enumerate(value)]
 
 

@@ -51,6 +51,8 @@ Piece = Content | Placeholder
 
 def place_media(sample: Sample, *, literal: bool) -> Sample:
     """The sample with every medium at its place and none waiting; raises Defect."""
+    if asks_for_none(sample, literal=literal):
+        return with_opening(sample) if sample.waiting else sample
     free = list(sample.waiting)
     only_videos = bool(free) and all(isinstance(medium, Video) for medium in free)
     turns = [
@@ -65,15 +67,33 @@ def place_media(sample: Sample, *, literal: bool) -> Sample:
         check_even(asking, queues)
         turns = [with_media(turn, queues) for turn in turns]
     elif free:
-        if any(isinstance(part, At | Named) for turn in sample.turns for part in turn.content):
-            raise Defect("placeholder_mismatch", f"{counted(queues)} that no part names")
-        first = next((n for n, turn in enumerate(sample.turns) if turn.role == "user"), None)
-        if first is None:
-            raise Defect("wrong_schema", "media, but no user turn")
-        turns[first] = [*free, *turns[first]]
+        raise Defect("placeholder_mismatch", f"{counted(queues)} that no part names")
     contents = zip(sample.turns, turns, strict=True)
     whole = tuple(Turn(turn.role, tuple(content)) for turn, content in contents)  # type: ignore[arg-type]
     return replace(sample, turns=whole, waiting=())
+
+
+def asks_for_none(sample: Sample, *, literal: bool) -> bool:
+    """Whether no part of a turn stands for a medium that waits: true of most samples."""
+    for turn in sample.turns:
+        text = literal or turn.role == "document"
+        for part in turn.content:
+            if isinstance(part, str):
+                if not text and "<" in part and PLACEHOLDER.search(part):
+                    return False
+            elif isinstance(part, At | Named | Next):
+                return False
+    return True
+
+
+def with_opening(sample: Sample) -> Sample:
+    """The sample with all that waits in front of its first question; raises Defect."""
+    for number, turn in enumerate(sample.turns):
+        if turn.role == "user":
+            opened = Turn("user", (*sample.waiting, *turn.content))
+            turns = (*sample.turns[:number], opened, *sample.turns[number + 1 :])
+            return replace(sample, turns=turns, waiting=())
+    raise Defect("wrong_schema", "media, but no user turn")
 
 
 def kind_of(medium: Medium) -> str:
