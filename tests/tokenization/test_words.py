@@ -64,6 +64,14 @@ def test_a_tokenizer_that_cuts_otherwise_gets_whole_texts(change):
     assert words_of(other).ids(texts) == encode_plain(other, texts)
 
 
+@given(texts=st.lists(TEXTS, max_size=6), most=st.integers(1, 30))
+def test_texts_are_words_some_at_a_time(texts, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words, "AT_ONCE", most)
+        assert [text for run in words.runs(texts) for text in run] == texts
+        assert WORDS.ids(texts) == encode_plain(PLAIN, texts)
+
+
 def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr(words, "MOST_KNOWN", 50)
     some, long = Words(PLAIN, cuts=True), "a" * (LONGEST_KNOWN + 1)

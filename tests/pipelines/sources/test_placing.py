@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sources.placing import place_media
+from pipelines.sources.placing import asks_for_none, place_media
 from pipelines.sources.sample import At, Defect, Named, Next, Pdf, Sample, Still, Turn, Video
 from tests.pipelines.sources.making import (
     asked,
@@ -43,6 +43,35 @@ def mismatch(content: Any, *waiting: Any) -> str:
         shown(content, *waiting)
     assert caught.value.reason == "placeholder_mismatch"
     return caught.value.detail
+
+
+TEXTS = st.lists(st.sampled_from(["<image>", "<video>", "<", "a", "<i", "mage>", "\n"]), max_size=3)
+PARTS = st.one_of(TEXTS.map("".join), st.sampled_from([A, V, Pdf(path="d.pdf")]))
+TURNS = st.lists(
+    st.tuples(st.sampled_from(["system", "user", "assistant", "document"]), st.lists(PARTS)),
+    max_size=4,
+)
+
+
+@given(turns=TURNS, waiting=st.lists(st.sampled_from([A, B, V]), max_size=2), literal=st.booleans())
+def test_what_has_no_place_of_its_own_opens_the_first_question(turns, waiting, literal):
+    said = tuple(Turn(role, tuple(content)) for role, content in turns)
+    sample = Sample(turns=said, waiting=tuple(waiting))
+    texts = [p for t in said if t.role != "document" for p in t.content if isinstance(p, str)]
+    asking = not literal and any("<image>" in text or "<video>" in text for text in texts)
+    users = [number for number, turn in enumerate(said) if turn.role == "user"]
+    assert asks_for_none(sample, literal=literal) != asking
+    if asking:
+        return
+    if waiting and not users:
+        with pytest.raises(Defect, match="media, but no user turn"):
+            place_media(sample, literal=literal)
+        return
+    whole = place_media(sample, literal=literal)
+    assert whole.waiting == ()
+    for number, (turn, before) in enumerate(zip(whole.turns, said, strict=True)):
+        opening = tuple(waiting) if [number] == users[:1] else ()
+        assert turn == Turn(before.role, (*opening, *before.content))
 
 
 # ------------------------------------------------------------------ the rules
