@@ -148,8 +148,8 @@ def load(checkpoint: Where, *, device: str = "auto") -> "tuple[PreTrainedModel, 
     Raises:
         FileNotFoundError: no checkpoint there.
     """
+    from tokenization.processor import processor_of
     from trainer.evaluation.answer import open_checkpoint
-    from trainer.model.processor import processor_of
 
     model, _, _, folder = open_checkpoint(fspath(checkpoint), device=device)
     return model, processor_of(folder)

@@ -81,6 +81,46 @@ def ray_connection(address: str, *, workers: int | None) -> Iterator[int]:
         ray.shutdown()
 
 
+@contextmanager
+def replicas(
+    make: Callable[[], Callable[[Any], Any]], *, address: str, num_gpus: float
+) -> Iterator[list[Callable[[Any], Any]]]:
+    """Callables, each of which runs what `make` made in a worker of its own on Ray: one for every
+    `num_gpus` GPUs of the cluster, and one where it has none or none is asked for.
+
+    Raises:
+        ValueError: there is no such cluster, or it has not so many GPUs.
+    """
+    with ray_connection(address, workers=None):
+        import ray
+
+        class Worker:
+            """Holds what was made."""
+
+            def __init__(self) -> None:
+                self.call = make()
+
+            def run(self, given: Any) -> Any:
+                """What it makes of that."""
+                return self.call(given)
+
+        gpus = float(ray.cluster_resources().get("GPU", 0))
+        if gpus < num_gpus:
+            raise ValueError(
+                f"ray={address}: the cluster has {gpus:g} GPUs, and gpus={num_gpus:g} are asked "
+                "for by each worker.\nway out: join a cluster that has some, or say gpus=0"
+            )
+        count = int(gpus // num_gpus) if num_gpus else 1
+        remote = ray.remote(num_cpus=1, num_gpus=num_gpus)(Worker)
+        actors = [remote.remote() for _ in range(count)]
+        log(f"{count} workers load the model.")
+
+        def on(actor: Any) -> Callable[[Any], Any]:
+            return lambda given: ray.get(actor.run.remote(given))
+
+        yield [on(actor) for actor in actors]
+
+
 def _start_here(cpus: int | None, **quiet: Any) -> None:
     """Ray of this machine alone; ValueError where it does not come up."""
     import ray

@@ -11,7 +11,8 @@
 | replies.py   | what is asked for; a model's text -> scores or texts, or why there are |
 |              | none                                                                   |
 | answers.py   | what was answered, kept so that it is paid for once                    |
-| engines.py   | who answers                                                            |
+| engines.py   | who answers; batches.py, by_transformers.py, by_vllm.py: models run    |
+|              | here                                                                   |
 | endpoint.py  | one request over HTTP: tries, pauses, refusals                         |
 | budget.py    | how many requests and tokens may still be spent                        |
 | *.yaml       | prompts: finevision rates; the others rewrite                          |

@@ -2,6 +2,8 @@
 
 ASKED = """\
   plan=true        requests, tokens and cost of what is left to ask; asks nothing
+  engine=endpoint  or one that runs model=FOLDER|HUB_ID: transformers (small models), vllm;
+                   ray=auto: in a worker on each gpus=1 of the cluster
   api_key=NAME     the environment variable that holds the key
   component=NAME   of it alone
   max_requests=N   in all runs with this prompt, model and settings; max_tokens=N: the same

@@ -189,7 +189,7 @@ def processing(settings: Align, tokenizer: Any, mixture: Mixture) -> Iterator[An
         yield None
         return
     from tokenization.inference import save_processing
-    from trainer.model.processor import processor_of
+    from tokenization.processor import processor_of
 
     with tempfile.TemporaryDirectory() as folder:
         save_processing(tokenizer, Path(folder), encoding=mixture.encoding)

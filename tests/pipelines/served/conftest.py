@@ -69,3 +69,17 @@ def words(folder, url, tmp_path, *more: str, command: str = "judge") -> list[str
     said = {word.partition("=")[0] for word in more}
     rest = (f"{k}={v}" for k, v in usual.items() if k not in said)
     return [command, str(folder), *rest, *more]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A model of two steps."""
+    import torch
+
+    from tests.trainer.conftest import Settings
+    from tests.trainer.shards import toy
+    from trainer.loop import train
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("judging")
+    return train(Settings(toy(folder / "toy"), folder / "run")(steps=2))

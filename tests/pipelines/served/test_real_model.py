@@ -79,20 +79,6 @@ class ModelServer(ChatServer):
         return [*turns, *([one] for one in ids("]}")), [tokenizer.eos_token_id]]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A model of two steps."""
-    import torch
-
-    from tests.trainer.conftest import Settings
-    from tests.trainer.shards import toy
-    from trainer.loop import train
-
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("judging")
-    return train(Settings(toy(folder / "toy"), folder / "run")(steps=2))
-
-
 @pytest.mark.slow
 def test_a_model_made_here_rates_every_sample_once_though_the_command_is_killed(
     checkpoint, python, to_judge, tmp_path
