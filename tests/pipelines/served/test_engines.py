@@ -1,6 +1,7 @@
 """Models that are run here: what waits goes together, one message where there is no engine."""
 
 import json
+import signal
 import threading
 from importlib.util import find_spec
 
@@ -115,7 +116,7 @@ def test_a_model_made_here_answers_each_question_once_though_the_command_is_kill
         found = list((tmp_path / "answers").glob("*/answers.jsonl"))
         if found and found[0].read_bytes().count(b"\n") >= 3:
             answers = found[0]
-            child.kill()
+            child.send_signal(signal.SIGKILL)
             break
         threading.Event().wait(0.05)
     child.wait()
