@@ -1,14 +1,19 @@
 """An installed wheel is complete: commands, configs, tokenizer, templates; no checkout needed."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tokenization.version import __version__
 
@@ -193,3 +198,66 @@ def test_another_packages_plugins_are_found_where_both_are_installed(
     assert "few_vowels 1, shouting 1" in python(both, project, *build)
     recipe = json.loads((project / "out" / "cooking" / "recipe.json").read_text())
     assert list(recipe["plugins"]) == ["their_kitchen.plugins"]
+
+
+ALONE = """
+import json, sys
+from importlib.machinery import PathFinder
+
+absent = set(json.loads(sys.argv[1]))
+class Theirs:
+    def find_spec(name, path=None, target=None):
+        there = name.partition(".")[0] not in absent
+        return PathFinder.find_spec(name, path, target) if there else None
+    find_distributions = PathFinder.find_distributions
+sys.meta_path[sys.meta_path.index(PathFinder)] = Theirs
+
+from pathlib import Path
+import trainer.loop, trainer.evaluation.evaluate, trainer.evaluation.score, trainer.average
+from tokenization.inference import save_processing
+from tokenization.schema import Encoding
+from tokenization.vocab import load_tokenizer
+from trainer.model.processor import processor_of
+
+save_processing(load_tokenizer("builtin"), Path(sys.argv[2]), encoding=Encoding())
+print(type(processor_of(Path(sys.argv[2]))).__mro__[1].__name__)
+"""
+"""Run as where nothing is installed but what a wheel brings: the trainer, and its processor."""
+
+
+def needed_by(requirements: list[str]) -> set[str]:
+    """The distributions that these requirements bring, as they are installed here."""
+    found: set[str] = set()
+    waiting = [Requirement(each) for each in requirements]
+    while waiting:
+        one = waiting.pop()
+        name = canonicalize_name(one.name)
+        extras = one.extras or {""}
+        if name in found or (one.marker and not one.marker.evaluate()):
+            continue
+        found.add(name)
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            theirs = [Requirement(each) for each in metadata.requires(one.name) or []]
+            waiting += [
+                each for each in theirs
+                if not each.marker or any(each.marker.evaluate({"extra": e}) for e in extras)
+            ]  # fmt: skip
+            for each in theirs:
+                each.marker = None
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", ["train", "align"])
+def test_what_the_trainer_needs_comes_with_its_extra(extra: str, tmp_path: Path) -> None:
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    brought = needed_by([*said["dependencies"], *said["optional-dependencies"][extra]])
+    absent = [
+        name
+        for name, owners in metadata.packages_distributions().items()
+        if not {canonicalize_name(each) for each in owners} & {*brought, "smolvlm-pipelines"}
+    ]
+    assert {"hypothesis", "pytest"} <= set(absent)
+    given = (json.dumps(absent), str(tmp_path))
+    done = call([sys.executable, "-c", ALONE, *given], tmp_path, PYTHONPATH=str(ROOT))
+    assert done.split()[-1] == "SmolVLMProcessor"

@@ -87,7 +87,8 @@ class Console(logging.Handler):
 CONSOLE = Console()
 for room in ROOMS:
     logging.getLogger(room).addHandler(CONSOLE)
-    logging.getLogger(room).setLevel(logging.INFO)
+    if logging.getLogger(room).level == logging.NOTSET:  # else the user has chosen one already
+        logging.getLogger(room).setLevel(logging.INFO)
 
 
 def log(text: str, *, level: int = logging.INFO) -> None:

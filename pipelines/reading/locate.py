@@ -46,7 +46,7 @@ def placed(place: str, *, beside: str, where: str) -> str:
     for path in tried:
         if Path(path).exists() or matches_any(path):
             return path
-    looked = " nor ".join(str(Path(path).absolute()) for path in dict.fromkeys(tried))
+    looked = " nor ".join(dict.fromkeys(str(Path(path).absolute()) for path in tried))
     raise FileNotFoundError(f"{where}: neither a file, a folder nor a glob of any at {looked}.")
 
 

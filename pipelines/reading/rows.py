@@ -358,12 +358,13 @@ def csv_names(text: io.TextIOWrapper, url: str) -> tuple[list[str], Any]:
 
 
 def csv_reader(text: io.TextIOWrapper, url: str) -> Any:
-    """The cells of each line: a tab stands between them in .tsv, a comma in .csv, or a semicolon or
-    tab where its first line has no comma (as spreadsheets write it where a comma is in numbers).
+    """The cells of each line: a tab stands between them in .tsv, a comma in .csv, or a semicolon,
+    tab or bar where its first line has no comma (as spreadsheets write it where a comma is in
+    numbers).
     """
     found = SEPARATED.search(url.lower())
     first = text.readline(CELL_CHARACTERS)
-    others = [mark for mark in ";\t" if mark in first and "," not in first]
+    others = [mark for mark in ";\t|" if mark in first and "," not in first]
     tab = found is not None and found["by"] == "tsv"
     mark = "\t" if tab else (*others, ",")[0]
     return csv.reader(chain([first], text), delimiter=mark, strict=True)

@@ -186,12 +186,13 @@ def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
                 f"of {packing['max_crops']})",
             )
     folder = shlex.quote(output)
+    repository = re.sub(r"[^\w.-]+", "-", stats["name"])
     lines += [
         "",
         f"card and report   {output}/README.md  {output}/report.html",
         f"look at a row     python -m pipelines show {folder} row=0",
         f"train             python -m trainer config=tiny data={folder}",
-        f"publish           python -m pipelines push {folder} repo=ORG/{stats['name']}",
+        f"publish           python -m pipelines push {folder} repo=ORG/{repository}",
     ]
     return "\n".join(lines)
 

@@ -140,6 +140,13 @@ def check_mapped(about: Source, shape: Shape, *, where: str, file: str) -> None:
         ValueError: with the nearest name, or what else the column holds.
     """
     for one in absent(about, shape):
+        if f"/{one.path}=" in file:
+            raise ValueError(
+                f"{where}.columns.{one.key}: no column {one.path!r} in {file}.\n"
+                f"found: folders named {one.path}=..., whose names are not read\n"
+                "way out: write it into the files, or make a component of each folder: "
+                f"data: {file.partition(f'/{one.path}=')[0]}/{one.path}=..."
+            )
         raise ValueError(
             f"{where}.columns.{one.key}: no column {one.path!r} in {file}. "
             f"{hint(one.path, list(leaves(shape)))}"

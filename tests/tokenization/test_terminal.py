@@ -1,5 +1,8 @@
 """What strangers named or wrote moves no cursor, and no credential is shown."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tokenization.terminal import printable, say, say_traceback, without_credentials
@@ -49,3 +52,12 @@ def test_a_mistake_of_the_trainers_user_is_told_so_too(capsys):
     told = capsys.readouterr().err
     assert "/none/\\u001b[2J\\u202ea" in told
     assert not any(mark in told for mark in ("\x1b", "\u202e", "pw"))
+
+
+def test_a_level_that_was_set_before_importing_us_stays():
+    code = (
+        "import logging; logging.getLogger('pipelines').setLevel('WARNING'); import pipelines;"
+        "from tokenization.terminal import tells; print(tells('pipelines'), tells('trainer'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"

@@ -153,3 +153,24 @@ def test_numbers_of_choices_are_read_only_where_it_is_seen_from_where_they_count
     assert "answer_is: number" in str(caught.value)
     for said_so in ("number", "index"):
         assert listed(columns={**CHOICES, "answer_is": said_so})
+
+
+def test_a_folder_of_a_partition_is_no_column_and_the_message_says_so(tmp_path):
+    table = pa.Table.from_pylist([{"q": "?", "a": "!", "lang": "de"}] * 3)
+    pq.write_to_dataset(table, str(tmp_path / "t"), partition_cols=["lang"])
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        list_parts(
+            source="table",
+            component="mine",
+            data=str(tmp_path / "t"),
+            columns={"question": "In {lang}: {q}", "answer": "a"},
+        )
+    assert "found: folders named lang=..., whose names are not read" in str(caught.value)
+    assert f"data: {tmp_path}/t/lang=..." in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_csv_without_a_comma_in_its_first_line_has_another_separator(tmp_path, mark):
+    (tmp_path / "t.csv").write_text(f"q{mark}a\nOne, two?{mark}Three.\n")
+    (found,) = read("table", data=str(tmp_path / "t.csv"), columns=QA)
+    assert said(found) == [("user", "One, two?"), ("assistant", "Three.")]
