@@ -40,6 +40,7 @@ from pipelines.engine.runner import ray_connection, run
 from pipelines.engine.tasks import File, Needs, Task
 from pipelines.engine.timings import Report, timings
 from pipelines.enough import read_enough, reading_of
+from pipelines.fact_counts import fact_counts
 from pipelines.index import Index
 from pipelines.near import compare_by_tasks
 from pipelines.preconditions import require_all, require_fields
@@ -362,7 +363,7 @@ def write_index(
     found["reading"] = reading_of(todo, index.live_counts(picked.reason), mixture)
     found["contamination"] = contamination(todo.pieces, mixture)
     found["alike"] = alike(index.samples, picked.copies, todo.pieces, mixture)
-    found |= annotation_counts(todo.pieces)
+    found |= annotation_counts(todo.pieces) | fact_counts(todo.pieces)
     found |= model_counts(todo.pieces, todo.recipe)
     found["unread"] = todo.unread
     return found

@@ -25,7 +25,7 @@ from pipelines.engine import tables
 from pipelines.engine.tasks import STAGES, AgainError, Needs, Stage, stage
 from pipelines.reading.archive_order import SeveralFit
 from pipelines.reading.ingest import ingest_batches, knowing
-from pipelines.reading.joining import MISSING, FactFiles, joined
+from pipelines.reading.joining import MISSING, FactFiles, joined, number_columns
 from pipelines.reading.keys import KEYED
 from pipelines.reading.parts import Part
 from pipelines.reading.revising import VERSION as REVISING
@@ -72,14 +72,19 @@ def judge(
     revision: pa.Table | None = None,
 ) -> pa.Table:
     """Every sample, as its `revision` (REVISED) leaves it, has a verdict: the first rule that
-    rejects it, and all that fire; of annotated ones what is missing stands beside it.
+    rejects it, and all that fire; of annotated ones their numbers and what is missing stand beside
+    it.
     """
     samples = revised(samples, revision)
     if facts is None:
         return filters.judge(samples, rules=dict(rules), weight_by=weight_by)
     samples, missing = joined(samples, facts)
     made = filters.judge(samples, rules=dict(rules), weight_by=weight_by)
-    return made.append_column(MISSING, missing) if facts.fields else made
+    if not facts.fields:
+        return made
+    for field, (fact, _) in zip(number_columns(facts), facts.fields, strict=True):
+        made = made.append_column(field, samples[fact])
+    return made.append_column(MISSING, missing)
 
 
 def stage_of(
@@ -95,7 +100,7 @@ def stage_of(
         return replace(plain, writes=PAIRED_TOKENS) if part.about.pairs else plain
     written = filters.verdict_columns(dict(rules))
     if facts is not None and facts.fields:
-        written = written.append(MISSING)
+        written = pa.schema([*written, *number_columns(facts), MISSING])
     return plain if written is VERDICTS else replace(plain, writes=written)
 
 

@@ -26,7 +26,7 @@ from pipelines.engine import private, tables, versions
 from pipelines.ids import names_in_ids, renamed
 from pipelines.reading import identity
 from pipelines.reading.files import File
-from pipelines.reading.joining import FactFiles, fact_files_of
+from pipelines.reading.joining import COLUMNS_VERSION, FactFiles, fact_files_of
 from pipelines.reading.keys import column_of, files_of_part, shard_of, shards_of
 from pipelines.reading.leftovers import sentences
 from pipelines.reading.parts import Listing, Part, list_component
@@ -265,7 +265,9 @@ def pieces_of_one(
     for part in parts:
         read = recipe.fingerprint("ingest", STAGES["ingest"].identity, part.identity)
         mine = facts[part.subset].of(shards_of(part.inputs)) if facts else None
-        joined = f"-{recipe.fingerprint(mine.identity)}" if mine is not None and mine.fields else ""
+        joined = ""
+        if mine is not None and mine.fields:
+            joined = f"-{recipe.fingerprint(mine.identity, COLUMNS_VERSION)}"
         judged = recipe.fingerprint(read, "judge", STAGES["judge"].identity, judging, *later)
         encoded = recipe.fingerprint(
             read, "encode", STAGES["encode"].identity, renders, repairs, *words, *later

@@ -38,6 +38,7 @@ FLOORS = {
             "availability",
             "clean",
             "contamination",
+            "fact_counts",
             "index",
             "preconditions",
             "probing",

@@ -27,6 +27,10 @@ from pipelines.reading.files import File, is_url, list_tree, local_file
 HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(@[^/]+)?")
 MISSING = pa.field("missing_facts", pa.list_(pa.string()))
 """Beside VERDICTS of such a component: `key`, `file`, `repeated key`, `FACT: why`; else empty."""
+NUMBER = ".fact"
+"""The column beside VERDICTS that holds a fact of annotations: `quality.fact`."""
+COLUMNS_VERSION = 2
+"""Of what stands beside VERDICTS of annotated samples: bumped when it changes; no identity."""
 NO_FILE, NO_KEY, REPEATED = "file", "key", "repeated key"
 VERSION = 1
 """Bumped when the same files would give other facts."""
@@ -200,6 +204,11 @@ def joined(samples: pa.Table, facts: FactFiles) -> tuple[pa.Table, pa.Array]:
     for name in names:
         samples = samples.append_column(name, pa.array(found[name].to_arrow(), pa.float64()))
     return with_absent(samples, facts.absent), found["missing"].to_arrow().cast(MISSING.type)
+
+
+def number_columns(facts: FactFiles) -> list[pa.Field]:
+    """The columns beside VERDICTS that hold these facts, in their order."""
+    return [pa.field(f"{fact}{NUMBER}", pa.float64()) for fact, _ in facts.fields]
 
 
 def with_absent(samples: pa.Table, names: Iterable[str]) -> pa.Table:

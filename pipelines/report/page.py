@@ -29,6 +29,7 @@ from pipelines.report.finished import Finished
 from pipelines.report.leaks import leak_view, leaks_of, matched_views
 from pipelines.report.near_pairs import near_pairs
 from pipelines.report.row_view import SampleView, frame_times, sample_views, visible_text
+from pipelines.report.tails import tails
 from pipelines.report.thumbnails import Budget, contact_sheets, sheet_summary, thumbnail
 from tokenization import pages
 
@@ -72,6 +73,7 @@ def report(
         plots=list(stat_plots(mixture)),
         sheets=contact_sheets(mixture),
         pairs=near_pairs(mixture),
+        tails=tails(mixture, work=work),
         matched=matched_views(mixture, work=work) if matched is None else matched,
     )
 
@@ -112,7 +114,8 @@ def page_of(
         shard, within, _ = mixture.row(row, split=split)
         places = [(shard, within)]
     rows = row_views(mixture, places[:ROWS], budget=budget)
-    nothing: dict[str, Any] = {"flow": [], "plots": [], "sheets": {}, "matched": [], "pairs": []}
+    nothing: dict[str, Any] = {"flow": [], "plots": [], "sheets": {}, "tails": []}
+    nothing |= {"matched": [], "pairs": []}
     return render(mixture, rows=rows, refused=refused, budget=budget, **nothing)
 
 
@@ -178,6 +181,7 @@ def stat_plots(mixture: Finished) -> Iterator[dict[str, str]]:
             note = "rows" if key == "fill" else "samples in the train split, each once"
             yield {"title": title, "note": note, "svg": drawn}
     yield from text_plots(mixture)
+    yield from fact_plots(mixture)
     if "schedule" in mixture.stats:
         title = "Ratios along the run"
         drawn = plots.schedule(mixture.stats["schedule"], title=title)
@@ -204,6 +208,16 @@ def text_plots(mixture: Finished) -> Iterator[dict[str, str]]:
             looked = sum(found["sample"]["components"].values())
             note = f"{key} of {looked:,} samples, at most {found['sample']['each']} of a component"
             yield {"title": title, "note": note, "svg": drawn}
+
+
+def fact_plots(mixture: Finished) -> Iterator[dict[str, str]]:
+    """The same of the facts that annotations give."""
+    names = list(mixture.stats["components"])
+    for fact, counts in mixture.stats.get("facts", {}).items():
+        drawn = plots.histogram(counts, title=fact, unit=fact, components=names)
+        note = f"{sum(counts['counts']):,} samples read that have it, by annotations; the first "
+        note += "and last bar hold what lies beyond"
+        yield {"title": fact, "note": note, "svg": drawn}
 
 
 def image_sizes(mixture: Finished) -> list[tuple[int, int]]:

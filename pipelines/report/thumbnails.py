@@ -87,7 +87,7 @@ def contact_sheets(mixture: Finished) -> dict[str, dict[str, Any]]:
                 "id": view.id,
                 "images": len(images),
                 "video": bool(times),
-                "text": _cut(said[0] if said else "", CAPTION if images else 3 * CAPTION),
+                "text": shortened(said[0] if said else "", CAPTION if images else 3 * CAPTION),
                 **shown,
             }
         )
@@ -101,7 +101,8 @@ def contact_sheets(mixture: Finished) -> dict[str, dict[str, Any]]:
     }
 
 
-def _cut(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
+    """The text on one line, or its beginning and an ellipsis: `most` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= most else flat[: most - 1] + "\u2026"
 

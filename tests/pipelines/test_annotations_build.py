@@ -2,13 +2,21 @@
 
 import json
 import shutil
+from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.__main__ import main
+from pipelines.fact_counts import BINS, OUTER, TAIL, edges_of
+from pipelines.report.finished import open_finished
+from pipelines.report.page import stat_plots
+from pipelines.report.tails import tails
 from tests.building import build, digests, words
 from tests.pipelines.dcvlm_pool import SHARD, annotation, pool
 from tests.pipelines.sources.making import coarse_jpeg, tar, write, write_lines
@@ -299,3 +307,56 @@ def test_two_files_of_one_shards_name_are_refused(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "is 000000 for two files of subset" in said
     assert "ai2d/000000.tar" in said
+
+
+def test_each_number_has_a_histogram_and_its_ends_by_component(made):
+    facts = stats_of(made[1])["facts"]
+    assert set(facts) == {"quality", "perplexity"}
+    ids = index_of(made[1]).select(pl.col("component").cast(pl.String), "id").rows()
+    for fact, of in (("quality", lambda a: a["quality"]["score"]),
+                     ("perplexity", lambda a: float(a["perplexity"]))):  # fmt: skip
+        about = facts[fact]
+        for name in ("instruction", "text", "caption", "interleaved"):
+            numbers = sorted((of(annotation("", number_of(i))), i) for c, i in ids if c == name)
+            assert about["median"][name] == pytest.approx(np.median([n for n, _ in numbers]))
+            inside = np.clip([n for n, _ in numbers], about["edges"][0], about["edges"][-1])
+            assert about["components"][name] == np.histogram(inside, about["edges"])[0].tolist()
+            told = [(each["value"], each["id"]) for each in about["lowest"][name]]
+            assert told == numbers[:TAIL]
+            told = [(each["value"], each["id"]) for each in about["highest"][name]]
+            assert told == numbers[::-1][:TAIL]
+        assert sum(about["counts"]) == len(ids)
+
+
+def test_the_report_shows_the_ends_with_their_images_and_withholds_what_was_rejected(made):
+    folder, mix = made
+    page = (mix / "report.html").read_text()
+    section = page.partition('<section id="tails">')[2].partition("</section>")[0]
+    finished = open_finished(str(mix))
+    by = {(about["fact"], about["component"]): about for about in tails(finished)}
+    shown = by["quality", "instruction"]
+    assert [each["rule"] for each in shown["lowest"]] == ["out_of_bounds"] * TAIL
+    assert not any(each["source"] or each["asked"] for each in shown["lowest"])
+    for each in shown["highest"]:
+        assert each["source"].startswith("data:image/webp")
+        assert each["answered"]
+        assert each["source"] in section
+        assert f'title="{each["id"]}"' in section
+    assert "<b>highest " in section
+    kept = {(about["fact"], about["component"]): about
+            for about in tails(open_finished(str(mix)), work=f"{folder}/out/work")}  # fmt: skip
+    assert all(each["source"] for each in kept["quality", "instruction"]["lowest"])
+    assert {plot["title"] for plot in stat_plots(finished)} >= {"quality", "perplexity"}
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50)
+    | st.lists(st.integers(0, 5).map(float), min_size=1, max_size=50)
+)
+def test_edges_are_few_rise_and_hold_what_is_not_far_out(values):
+    edges = edges_of(np.array(values))
+    assert 2 <= len(edges) <= BINS + 3
+    assert all(a < b for a, b in pairwise(edges))
+    low, high = (np.quantile(values, q) for q in (OUTER, 1 - OUTER))
+    assert edges[0] - 1e-9 <= low
+    assert high <= edges[-1] + 1e-9
