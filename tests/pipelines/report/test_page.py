@@ -203,7 +203,7 @@ def test_components_of_one_colour_are_told_apart(mixture):
     held_out = {"components": dict.fromkeys(components, nothing), "empty": []}
     stats = {**mixture.stats, "components": components, "held_out": held_out}
     many = replace(mixture, stats=stats)
-    parts = {"rows": [], "refused": [], "flow": ["", ""], "plots": [], "sheets": {}}
+    parts = {"rows": [], "refused": [], "flow": ["", ""], "plots": [], "sheets": {}, "tails": []}
     found = Page(render(many, budget=Budget(), **parts))
     marks = [a for tag, a in found.elements if tag == "i"]
     assert len({(a["class"], a["style"]) for a in marks}) == 25
