@@ -91,9 +91,10 @@ def edges_of(values: np.ndarray) -> list[float]:
     whole = bool((values == np.round(values)).all())
     if whole and high - low <= BINS:
         return [float(edge) for edge in range(round(low), round(high) + 2)]
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
+    size = max(abs(low), abs(high))
+    if high - low <= 1e-9 * size:
+        low, high = low - max(0.5, size / 1e6), high + max(0.5, size / 1e6)
     step = 10.0 ** np.floor(np.log10((high - low) / BINS))
     step *= next(k for k in (1, 2, 2.5, 5, 10) if (high - low) / (k * step) <= BINS)
     first, last = np.floor(low / step), np.ceil(high / step)
-    return [round(float(number * step), 12) for number in np.arange(first, last + 1)]
+    return [float(f"{number * step:.12g}") for number in np.arange(first, last + 1)]

@@ -114,9 +114,8 @@ def page_of(
         shard, within, _ = mixture.row(row, split=split)
         places = [(shard, within)]
     rows = row_views(mixture, places[:ROWS], budget=budget)
-    nothing: dict[str, Any] = {"flow": [], "plots": [], "sheets": {}, "tails": []}
-    nothing |= {"matched": [], "pairs": []}
-    return render(mixture, rows=rows, refused=refused, budget=budget, **nothing)
+    lists: dict[str, Any] = {key: [] for key in ("flow", "plots", "tails", "matched", "pairs")}
+    return render(mixture, rows=rows, refused=refused, budget=budget, sheets={}, **lists)
 
 
 @cache
