@@ -29,6 +29,7 @@ from tokenization.terminal import CONSOLE, log, say, tells
 if TYPE_CHECKING:
     from pipelines.served.counts import Asked
 
+BUILD_SWITCHES = ("overwrite", "probe", "report")
 PLACES = """  output=DIR       the finished mixture            (default: out/<mixture name>)
   work=DIR         the cache of samples, verdicts, tokens         (default: out/work)
   data=MIRROR      a local mirror of hub repositories: MIRROR/<org>/<name>/
@@ -51,12 +52,12 @@ SHOWN = """\
 
 def build(words: list[str]) -> Answer:
     """`build FILE.yaml [key=value ...]`."""
-    settings, overrides = split_settings(words, {*PLACE_KEYS, "overwrite", "train", "probe"})
+    settings, overrides = split_settings(words, {*PLACE_KEYS, "train", *BUILD_SWITCHES})
     from pipelines import api
 
     finished = api.build(
         mixture_of(settings), overrides=overrides, **place_settings(settings),
-        **switches_of(settings, "overwrite", "probe"),
+        **switches_of(settings, *BUILD_SWITCHES),
     )  # fmt: skip
     if "train" in settings:
         log(str(finished))
@@ -254,10 +255,11 @@ COMMANDS = {
         + "  overwrite=true   replace a finished mixture whose recipe differs\n"
         + "  train=CONFIG     train on it afterwards\n"
         + "  probe=false      do not look into what was never read before reading it in earnest\n"
+        + "  report=false     draw no report.html: for a mixture that nobody looks at\n"
         + "Any other key=value overrides the mixture's YAML: components.video.ratio=0.2",
         example="build mine.yaml output=out/mine components.text.ratio=0.2",
         takes=("mixture",),
-        switches=frozenset({"overwrite", "probe"}),
+        switches=frozenset(BUILD_SWITCHES),
         json=True,
         slow=True,
     ),

@@ -199,12 +199,13 @@ def build(
     workers: int | None = None,
     overwrite: bool = False,
     probe: bool = True,
+    report: bool = True,
 ) -> FinishedMixture:
     """The mixture, finished at `output` (default: out/<its name>); what is done already stays.
 
     `workers` CPUs are used (None: all; 0: this process alone, without Ray); `ray` is `local`,
     `auto` (the running cluster) or a cluster's address. `overwrite` replaces a finished mixture
-    whose recipe differs.
+    whose recipe differs; `report`: draw report.html.
 
     Raises:
         ValueError: a mistake in the mixture, a shortage, or another recipe's mixture at `output`.
@@ -215,7 +216,7 @@ def build(
     loaded = _loaded(mixture, overrides)
     place = _place(
         loaded, output=output, work=work, data=data, ray=ray, workers=workers,
-        overwrite=overwrite, probe=probe,
+        overwrite=overwrite, probe=probe, report=report,
     )  # fmt: skip
     main_path.build(loaded.mixture, place)
     return open_mixture(place.output, work=place.work)

@@ -208,7 +208,8 @@ class FinishedMixture:
         """The table that ends a build."""
         from pipelines.report.card import terminal_table
 
-        return terminal_table(self.stats, output=self.folder)
+        drawn = "report.html" in self.finished.recipe["files"]
+        return terminal_table(self.stats, output=self.folder, report=drawn)
 
     def __repr__(self) -> str:
         """One line."""

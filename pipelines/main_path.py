@@ -384,10 +384,12 @@ def publish(
     tables.write_text(out("mixture.yaml"), to_yaml(private.hidden(mixture)))
     made = finished_of(place.output, recipe=todo.recipe, stats=found)
     matched = matched_views(made, work=place.work)
-    tables.write_text(out("README.md"), card.card(found, todo.recipe, matched=matched))
-    tables.write_text(out("report.html"), report(made, matched=matched))
-    beside = ["stats.json", "mixture.yaml", "README.md", "report.html", "index.arrow"]
-    names = [*beside, *tokenizer]
+    text = card.card(found, todo.recipe, matched=matched, report=place.report)
+    tables.write_text(out("README.md"), text)
+    names = ["stats.json", "mixture.yaml", "README.md", "index.arrow", *tokenizer]
+    if place.report:
+        tables.write_text(out("report.html"), report(made, matched=matched))
+        names.insert(3, "report.html")
     files = digests.digests(place.output, names) | shard_digests(todo, place)
     tables.write_json(out("recipe.json"), digests.sealed(todo.recipe, files))
     tables.remove(out(ownership.MARK))

@@ -162,8 +162,9 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
         shown = preview_in(mixture, stage)
         named = matched_views(mixture, work="")
         text = cards.card(
-            mixture.stats, mixture.recipe, home=repo, format=format, preview=shown, matched=named
-        )
+            mixture.stats, mixture.recipe, home=repo, format=format, preview=shown, matched=named,
+            report=(folder / "report.html").is_file(),
+        )  # fmt: skip
         (stage / "README.md").write_text(text)
         url = f"{constants.ENDPOINT}/datasets/{repo}"
         about = croissant(mixture.stats, mixture.recipe, repo=repo, url=url, format=format)

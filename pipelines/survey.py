@@ -55,6 +55,8 @@ class Place:
     overwrite: bool = False
     probe: bool = True
     """Look into what was never read, before anything is read in earnest."""
+    report: bool = True
+    """Draw report.html, which takes about as long as all else of a build of a few thousand rows."""
     beside: str = ""
     """The folder of the mixture's file, from which its paths are looked for besides."""
 

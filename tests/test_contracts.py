@@ -14,7 +14,8 @@ from pipelines.__main__ import main
 from pipelines.check import faults
 from pipelines.engine import tables
 from pipelines.report.finished import open_finished
-from tests.building import build
+from pipelines.report.page import report
+from tests.building import build, digests
 from tokenization.schema import PACKED
 from tokenization.vocab import load_tokenizer
 
@@ -23,14 +24,22 @@ def shards(mix: Path) -> list[str]:
     return tables.listing(mix / "shards")
 
 
-def test_a_finished_mixture_holds_these_files(mix):
-    names = {path.name for path in mix.iterdir() if not path.name.startswith(".")}
-    assert {
+def test_a_finished_mixture_holds_these_files(mix, world, tmp_path):
+    looked_at = build(world, tmp_path, f"work={mix}/../work", "report=true")
+    names = {path.name for path in looked_at.iterdir() if not path.name.startswith(".")}
+    assert names == {
         "README.md", "report.html", "recipe.json", "stats.json", "index.arrow", "mixture.yaml",
         "tokenizer", "shards",
-    } <= names  # fmt: skip
-    assert "train-00000.arrow" in shards(mix)
-    assert "val-00000.arrow" in shards(mix)
+    }  # fmt: skip
+    assert "train-00000.arrow" in shards(looked_at)
+    assert "val-00000.arrow" in shards(looked_at)
+    assert looked_at.joinpath("report.html").read_text() == report(open_finished(str(mix)))
+    with_report, without = digests(looked_at), digests(mix)
+    told = {name for name in with_report if with_report[name] != without.get(name)}
+    assert told == {"README.md", "report.html", "recipe.json"}
+    assert "report.html" in (looked_at / "README.md").read_text()
+    assert "report.html" not in (mix / "README.md").read_text()
+    assert "report.html" not in without
 
 
 def test_index_columns_begin_as_contracted(mix):

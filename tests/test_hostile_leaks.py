@@ -51,7 +51,7 @@ def published(tmp_path_factory) -> tuple[Path, Path]:
         "filters: {empty_answer: {}, duplicate_sample: {}, personal_information: {mode: rewrite}}\n"
         f"components: {{talks: {{source: messages, data: {root}/rows.jsonl, ratio: 1}}}}\n"
     )
-    return build(mixture, root), root
+    return build(mixture, root, "report=true"), root
 
 
 def test_no_file_that_push_would_upload_holds_a_secret(published):

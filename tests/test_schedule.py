@@ -12,6 +12,7 @@ from pipelines import check
 from pipelines.__main__ import main
 from pipelines.check import _schedule, folder_faults
 from pipelines.report.finished import open_finished
+from pipelines.report.page import report
 from tests.building import build, digests
 from tests.pipelines.sources.making import write_lines
 from tests.trainer.data.test_cache import loader
@@ -65,7 +66,7 @@ def test_rows_follow_the_schedule_and_the_card_says_so(mix):
     card = (mix / "README.md").read_text()
     assert "Ratios follow a schedule over the run" in card
     assert "| early | 80.00 %, " in card
-    assert "Ratios along the run" in (mix / "report.html").read_text()
+    assert "Ratios along the run" in report(open_finished(str(mix)))
 
 
 def test_the_same_file_gives_the_same_bytes(made, mix):

@@ -72,7 +72,7 @@ def assert_same(mix: Path, url: str) -> None:
     for name in ("index.arrow", *(f"shards/{name}" for name in names)):
         assert tables.read_bytes(f"{url}/mix/{name}") == (mix / name).read_bytes(), name
     assert tables.listing(f"{url}/mix") == [
-        "README.md", "index.arrow", "mixture.yaml", "recipe.json", "report.html", "shards",
+        "README.md", "index.arrow", "mixture.yaml", "recipe.json", "shards",
         "stats.json", "tokenizer",
     ]  # fmt: skip
 

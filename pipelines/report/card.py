@@ -118,7 +118,7 @@ def rule_meaning(rule: str) -> str:
     return MEANINGS.get(rule, rule.replace("_", " ").capitalize() + ".")
 
 
-def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
+def terminal_table(stats: Mapping[str, Any], *, output: str, report: bool = True) -> str:
     """What was asked and got, rejected, packed, and what to run next; at most 100 columns."""
     # Longer than a screen: reads as the table that it prints, top to bottom.
     measure = stats["measure"]
@@ -187,9 +187,10 @@ def terminal_table(stats: Mapping[str, Any], *, output: str) -> str:
             )
     folder = shlex.quote(output)
     repository = re.sub(r"[^\w.-]+", "-", stats["name"])
+    drawn = f"{output}/report.html" if report else f"python -m pipelines show {folder} --html"
     lines += [
         "",
-        f"card and report   {output}/README.md  {output}/report.html",
+        f"card and report   {output}/README.md  {drawn}",
         f"look at a row     python -m pipelines show {folder} row=0",
         f"train             python -m trainer config=tiny data={folder}",
         f"publish           python -m pipelines push {folder} repo=ORG/{repository}",
@@ -260,12 +261,14 @@ def card(
     format: str = "arrow",
     preview: Sequence[str] = (),
     matched: Sequence[Mapping[str, Any]] = (),
+    report: bool = True,
 ) -> str:
     """README.md: the hub's header (splits, licences), then asked and got, why, packing, sources.
 
     `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
     of the shards' names; `preview`: the splits of which preview/ shows samples; `matched`: those
-    that have items of benchmarks (leaks.py), what is said and asked where it is not published.
+    that have items of benchmarks (leaks.py), what is said and asked where it is not published; `report`:
+    whether report.html is there.
     """
     sources = stats["sources"].items()
     return template(Path(__file__).with_name("card.md.jinja")).render(
@@ -273,6 +276,7 @@ def card(
         header=header(stats, format=format, preview=preview),
         preview=preview,
         matched=matched,
+        report=report,
         stats=stats,
         recipe=recipe,
         measures=MEASURES,

@@ -18,6 +18,7 @@ from pipelines.__main__ import main
 from pipelines.engine import tables
 from pipelines.export.folder import export
 from pipelines.report.finished import open_finished
+from pipelines.report.page import report
 from tests import building
 from tests.pipelines.sources.making import coarse_jpeg, write, write_lines
 from tests.tokenization.rows import SMALL, image_record, message, sample, table
@@ -103,7 +104,7 @@ def test_shards_hold_the_chosen_conversation_and_beside_it_the_rejected_answer(m
         assert rejected == (f"It is not {number}." if of_pair else None), name
     assert main(["check", str(mixture)]) == 0
     assert "`rejected` | per sample" in (mixture / "README.md").read_text()
-    assert "Rejected: It is not" in (mixture / "report.html").read_text()
+    assert "Rejected: It is not" in report(open_finished(str(mixture)))
 
 
 def test_a_row_is_shown_with_its_rejected_answers(mixture, capsys):

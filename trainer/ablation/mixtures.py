@@ -100,7 +100,10 @@ def _pipelines(
 ) -> None:
     """`python -m pipelines COMMAND` has succeeded; ValueError where the mixture is refused."""
     words = {**spec.build, **place, "output": str(_folder(spec, output)), "quiet": "true"}
-    words.pop("workers" if command == "plan" else "", None)
+    if command == "plan":
+        words.pop("workers", None)
+    else:
+        words = {"report": "false", **words}
     log(f"{'checking' if command == 'plan' else 'building'} the mixture of arm '{arm}'")
     try:
         pipelines(command, {"mixture": spec.mixture, **words})

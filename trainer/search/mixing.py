@@ -69,7 +69,7 @@ class Kitchen:
             self.trials.joinpath("mixtures").mkdir(parents=True, exist_ok=True)
             write_json(asked_file(folder), dict(ratios))
         try:
-            pipelines("build", place | {"quiet": "true"} | words)
+            pipelines("build", place | {"quiet": "true", "report": "false"} | words)
         except ValueError as error:
             which = f"ratios {dict(ratios)}" if ratios else "its own ratios"
             raise ValueError(
