@@ -267,8 +267,8 @@ def card(
 
     `home` is what a reader loads it by: the folder, or ORG/NAME at the hub; `format` is the ending
     of the shards' names; `preview`: the splits of which preview/ shows samples; `matched`: those
-    that have items of benchmarks (leaks.py), what is said and asked where it is not published; `report`:
-    whether report.html is there.
+    that have items of benchmarks (leaks.py), what is said and asked where it is not published;
+    `report`: whether report.html is there.
     """
     sources = stats["sources"].items()
     return template(Path(__file__).with_name("card.md.jinja")).render(
