@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,8 @@ MAKES_IDS = (
     *("*.jinja", "vocab*", "merges.txt", "*.model", "*.tiktoken"),
 )
 """Of those the ones that say nothing but what the tokenizer does, and none of a model."""
+GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Classes that are what tokenizer.json says; as `transformers` 5 and 4 call them."""
 MAX_GRID = 6
 """Rows and columns for which SmolVLM has learned position tokens."""
 
@@ -97,13 +99,10 @@ class Vocab:
 
 def _hub_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     """Raises FileNotFoundError where `name` is no tokenizer of the hub and no folder with one."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     try:
-        repository, revision = split_revision(name) if is_hub_id(name) else (name, None)
-        tokenizer = AutoTokenizer.from_pretrained(
-            repository, revision=revision, trust_remote_code=False
-        )
+        tokenizer = _read(*(split_revision(name) if is_hub_id(name) else (name, None)))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"encoding.tokenizer: found no tokenizer at {name!r} ({str(error).splitlines()[0]}). "
@@ -129,12 +128,23 @@ def saved_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
 
 @lru_cache(maxsize=2)
 def _opened(folder: str, *_: str) -> "PreTrainedTokenizerFast":
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=False
-    )
+    tokenizer: PreTrainedTokenizerFast = _read(folder, None)
     return tokenizer
+
+
+def _read(place: str, revision: str | None) -> Any:
+    """What `AutoTokenizer` makes of a folder or hub id. Of a folder whose tokenizer is of no class
+    of a model's it is made without it, who imports PyTorch to find that out (3.7 CPU s of 4).
+    """
+    try:
+        said = json.loads(Path(place, "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = {}  # no folder, or not ours: its own reader says what is wrong with it
+    if said.get("tokenizer_class") in GENERIC and "auto_map" not in said:
+        from transformers import PreTrainedTokenizerFast as Reader
+    else:
+        from transformers import AutoTokenizer as Reader
+    return Reader.from_pretrained(place, revision=revision, trust_remote_code=False)
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":

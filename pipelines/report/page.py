@@ -22,6 +22,7 @@ from typing import Any
 
 import polars as pl
 
+from mixtures import draw
 from pipelines.engine import tables
 from pipelines.report import plots
 from pipelines.report.card import MEASURES, human_amount, human_epochs, percent, rule_meaning
@@ -255,7 +256,8 @@ def chosen_rows(mixture: Finished, *, component: str = "") -> list[tuple[str, in
         some = lines.filter((pl.col("copies") > 0) & (pl.col("shard").list.len() > 0))
         if component:
             some = some.filter(pl.col("component") == component)
-        named = some.select(pl.col(*of).cast(pl.String), "id", draw=pl.col("id").hash(7))
+        drawn = draw.rehash(draw.sample_keys(some["id"], seed=0), "gallery")
+        named = some.select(pl.col(*of).cast(pl.String), "id", draw=pl.Series(drawn))
         used = pl.concat([used, named]).group_by(of).agg(first).explode("id", "draw")
     turn = pl.int_range(pl.len()).over(of).alias("turn")
     again = pl.int_range(pl.len()).over("component").alias("again")

@@ -46,7 +46,7 @@ def leaky(world, mix, tmp_path_factory):
     (folder / "bench.tsv").write_text("\n".join(lines) + "\n")
     made = f"{folder}/bench.parquet"
     assert main(["hashes", "bench", f"data={folder}/bench.tsv", f"output={made}"]) == 0
-    build(world, folder, f"benchmarks=[{made}]")
+    build(world, folder, f"benchmarks=[{made}]", "report=true")
     return folder
 
 
