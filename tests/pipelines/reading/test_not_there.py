@@ -90,3 +90,10 @@ def test_a_quote_that_does_not_end_its_cell_is_said(tmp_path):
     assert [s["defect"] for s in (first, second, fourth)] == [None] * 3
     assert (third["defect"], third["detail"][:20]) == ("wrong_schema", "lines 4 to 5 are no ")
     assert (fifth["defect"], fifth["detail"][:20]) == ("wrong_schema", "lines 7 to 8 are no ")
+
+
+def test_what_was_exported_into_the_folder_is_nobodys_data(tmp_path):
+    write_lines(tmp_path / "r.jsonl", [TALK])
+    for name in ("export.json", "README.md", "messages/train-00000.parquet"):
+        write(tmp_path / "exported" / name, b"{")
+    assert [s["defect"] for s in read("messages", data=str(tmp_path))] == [None]
