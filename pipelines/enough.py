@@ -31,10 +31,11 @@ Key = tuple[str, str]
 """(component, subset)."""
 READ_WHOLE = {
     "archive": "an archive that is read in order",
-    "tar": "a tar",
+    "tar": "a tar whose headers are not read beforehand",
     "compressed": "compressed lines",
 }
-"""Kinds of parts that are one file each, however large: nothing tells where a row in it begins."""
+"""Kinds of parts that are one file each, however large, unless they are a `span` of it: nothing
+tells where a row in it begins."""
 NOTABLE = 0.05
 """Of its subset, from which on a file that is only read whole is named."""
 
@@ -264,6 +265,7 @@ def read_whole(pieces: Sequence[Piece]) -> str:
         p.part
         for p in pieces
         if p.part.inputs["kind"] in READ_WHOLE
+        and "span" not in p.part.inputs
         and (p.part.num_bytes or 0) >= NOTABLE * bytes_of[p.part.subset] > 0
     ]
     if not found:

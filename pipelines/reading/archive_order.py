@@ -20,7 +20,8 @@ from pipelines.media import decoders
 from pipelines.reading.archives import IMAGE, Archive, full_names, keys_of, walk_tar
 from pipelines.reading.listings import keep_listing, listing
 from pipelines.reading.media_files import Media
-from pipelines.reading.member_paths import key_of, normalized_path, stem_and_extension
+from pipelines.reading.member_paths import hidden, key_of, stem_and_extension
+from pipelines.reading.streams import WHOLE
 from pipelines.sources.sample import Defect
 
 FOLDER_BYTES = 1 << 30
@@ -214,13 +215,16 @@ def rows_without_media(first: np.ndarray, number: int, count: int) -> Iterator[i
     yield from np.flatnonzero(first == 0)[number::count].tolist()
 
 
-def webdataset_samples(archive: Archive) -> Iterator[dict[str, Any] | Defect]:
-    """The samples of a WebDataset tar: consecutive members of one key, {extension: bytes}.
+def webdataset_samples(
+    archive: Archive, *, span: tuple[int, int] = WHOLE
+) -> Iterator[dict[str, Any] | Defect]:
+    """The samples of a WebDataset tar, or those that lie from one byte to another: consecutive
+    members of one key, {extension: bytes}.
 
     Where an extension comes again under one key, another sample of that key begins.
     """
     sample: dict[str, Any] = {}
-    for name, data in walk_tar(archive, limit=decoders.MAX_BYTES):
+    for name, data in walk_tar(archive, limit=decoders.MAX_BYTES, span=span):
         if not name:
             if sample:
                 yield sample
@@ -228,8 +232,8 @@ def webdataset_samples(archive: Archive) -> Iterator[dict[str, Any] | Defect]:
             assert isinstance(data, Defect)
             yield data
             continue
-        if normalized_path(name).rpartition("/")[2].startswith("."):
-            continue  # hidden
+        if hidden(name):
+            continue
         key, extension = stem_and_extension(name)
         if sample and (sample["__key__"] != key or extension in sample):
             yield sample

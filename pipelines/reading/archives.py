@@ -43,9 +43,11 @@ from pipelines.reading.member_paths import (
 from pipelines.reading.pointers import is_pointer_file
 from pipelines.reading.split_zip import join_disks
 from pipelines.reading.streams import (
+    WHOLE,
     DecompressedStream,
     JoinedFiles,
     OpenFiles,
+    Stretch,
     TailedStream,
     decompressed,
 )
@@ -355,8 +357,11 @@ def unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> b
     return data
 
 
-def walk_tar(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Defect]]:
+def walk_tar(
+    archive: Archive, *, limit: int, span: tuple[int, int] = WHOLE
+) -> Iterator[tuple[str, bytes | Defect]]:
     """(name, bytes) of every regular file of a tar, in order, in one pass; `limit` 0: names only.
+    `span`: of those whose headers and bytes lie from one byte to another.
 
     A member above `limit` bytes or cut off comes as a Defect. A stream that breaks off ends the
     archive: after its last member comes ("", Defect).
@@ -364,7 +369,8 @@ def walk_tar(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Def
     try:
         with (
             of_archive(archive.name),
-            open_archive(archive) as raw,
+            open_archive(archive) as file,
+            file if span == WHOLE else Stretch(file, *span) as raw,
             decompressed(raw, archive.kind.rpartition(".")[2]) as inner,
             TailedStream(inner) as stream,
             tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as tar,
@@ -373,7 +379,7 @@ def walk_tar(archive: Archive, *, limit: int) -> Iterator[tuple[str, bytes | Def
                 tar.members = []  # type: ignore[attr-defined]  # it keeps all: 1 GB a million
                 if member.isreg() and not is_twin(member.name):
                     yield member.name, read_member(tar, member, limit) if limit else b""
-            if stream.last.strip(b"\0"):
+            if span == WHOLE and stream.last.strip(b"\0"):
                 # every tar ends in blocks of zeros; tarfile takes their absence for an end
                 yield "", Defect("broken_archive", f"{archive.name} breaks off")
             while raw.read(1 << 20):  # to the end, so that the content is compared

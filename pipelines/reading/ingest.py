@@ -59,6 +59,7 @@ from pipelines.reading.sample_media import (
     images_of,
     read_media,
 )
+from pipelines.reading.streams import WHOLE
 from pipelines.reading.unread_media import refuse_unread_media, takes_media
 from pipelines.sources import cells
 from pipelines.sources.placing import kind_of, place_media
@@ -163,7 +164,8 @@ def part_rows(part: Part, media: Media) -> Iterator[tuple[str, object, int]]:
     elif kind == "block":
         yield from block_rows(part)
     elif kind == "tar":
-        yield from number_rows(webdataset_samples(inputs["archive"]), f"{inputs['file']:05d}-", 0)
+        found = webdataset_samples(inputs["archive"], span=inputs.get("span", WHOLE))
+        yield from number_rows(found, f"{inputs['file']:05d}-", inputs.get("first", 0))
     elif kind == "compressed":
         compressed = rows.compressed_rows(inputs["url"], inputs["size"], inputs["content"])
         yield from number_rows(compressed, f"{inputs['file']:05d}-", 0)

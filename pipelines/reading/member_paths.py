@@ -18,6 +18,11 @@ def is_twin(name: str) -> bool:
     return parts[-1].startswith("._") or "__MACOSX" in parts
 
 
+def hidden(name: str) -> bool:
+    """Whether a member's base name begins with a dot."""
+    return normalized_path(name).rpartition("/")[2].startswith(".")
+
+
 def ambiguous(path: str, found: Sequence[str]) -> Defect:
     """The Defect of a path that several files fit, some of which differ."""
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""

@@ -40,6 +40,7 @@ from pipelines.reading.splitting import (
     media_of,
     split_files,
 )
+from pipelines.reading.tar_spans import SPANS
 from pipelines.reading.walk import Unread
 from pipelines.sources.mapping import configured
 from pipelines.sources.sample import Source
@@ -265,6 +266,8 @@ def subset_parts(
         known["plugin"] = about.plugin
     if not annotations.is_small(files, about) and kind_of(files[0]) == "json":
         known["blocks"] = [annotations.SCANNED, annotations.PROBE, annotations.BLOCK]
+    if any("span" in piece["inputs"] for piece in pieces):
+        known["tars"] = SPANS
     if tree.commit:
         known["revision"] = tree.commit
     if media.listed is not None:

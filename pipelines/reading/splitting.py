@@ -3,8 +3,8 @@
 A piece is {rows (null: unknown), bytes, inputs}; pieces are numbered in this order for ever, so
 how files are cut bears a version (GROUPING). It depends on the files alone, never on how much of
 them is wanted: a subset becomes some PARTS parts, of FEWEST rows at least, so that reading can stop
-near where a mixture has enough. Compressed files, tars and archives that are read in order are a
-part each, whatever their size.
+near where a mixture has enough. Compressed files, tars elsewhere than on this disk, and archives
+that are read in order are a part each, whatever their size.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from pipelines.reading.arrow_rows import schema_of, sizes_of
 from pipelines.reading.files import ANY_IMAGE, DOCUMENT, File, Tree, glob_regex, is_url
 from pipelines.reading.media_files import is_medium
 from pipelines.reading.named import keys_in, named
+from pipelines.reading.tar_spans import NO_STARTS, can_be_cut, spans, starts_of
 from pipelines.sources.sample import Source
 
 PART_BYTES = 128 << 20
@@ -124,8 +125,7 @@ def split_files(about: Source, files: Sequence[File], media: SubsetMedia) -> lis
     if kind in ("document", "labelled"):
         return cut_files(about, files, kind)
     if kind == "tar":
-        tars = archives_of(files)
-        return [piece_of("tar", None, tar.size, archive=tar, file=n) for n, tar in enumerate(tars)]
+        return cut_tars(about, archives_of(files))
     return [
         piece_of(
             kind,
@@ -179,6 +179,27 @@ def cut_archives(about: Source, files: Sequence[File], media: SubsetMedia) -> li
         share = {"share": (number, count), "streams": tuple(media.streams)}
         piece = piece_of("loose", None, loose // count, **shared, **share)
         pieces.append({**piece, "about_rows": 0})
+    return pieces
+
+
+def cut_tars(about: Source, tars: Sequence[Archive]) -> list[dict[str, Any]]:
+    """The samples of a tar gathered up to PART_BYTES and the rows of a part, where its headers tell
+    where they begin; any other tar is a piece, as are all where there are many.
+    """
+    few = len(tars) <= PARTS
+    starts = [starts_of(tar) if few and can_be_cut(tar) else NO_STARTS for tar in tars]
+    most = rows_of_a_part(about, sum(max(0, len(one) - 1) for one in starts))
+    cut = [list(spans(one, rows=most, num_bytes=PART_BYTES)) for one in starts]
+    counted = all(cut)  # sizes of a subset's parts are all of rows, or all of bytes
+    if all(len(found) <= 1 for found in cut):
+        return [piece_of("tar", None, tar.size, archive=tar, file=n) for n, tar in enumerate(tars)]
+    pieces = []
+    for number, (tar, found) in enumerate(zip(tars, cut, strict=True)):
+        where = {"archive": tar, "file": number}
+        pieces += [] if found else [piece_of("tar", None, tar.size, **where)]
+        for start, stop, first, count in found:
+            place = {**where, "span": (start, stop), "first": first}
+            pieces.append(piece_of("tar", count if counted else None, stop - start, **place))
     return pieces
 
 

@@ -7,6 +7,7 @@ a stream that becomes much more than it was ends with a Defect.
 import bz2
 import io
 import lzma
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -26,6 +27,8 @@ MAX_EXPANSION = 250
 """Times its own size that a stream of more than UNSUSPECTED bytes may become. Text becomes 3 to 10
 times its size, a table of equal rows 100; deflate ends at 1,032, bzip2 and zstd far beyond."""
 UNSUSPECTED = 256 << 20
+WHOLE = (0, sys.maxsize)
+"""The stretch that is all of a file."""
 MAX_OPEN = 64
 """Files that one part holds open of its archives' at most. A process may have 1,024 open by most
 systems' default, 256 by macOS's."""
@@ -145,6 +148,26 @@ class Window(io.RawIOBase):
         data = self.held[here : here + len(buffer)]
         buffer[: len(data)] = data
         self.position += len(data)
+        return len(data)
+
+
+class Stretch(io.RawIOBase):
+    """The bytes of a file from `start` to `stop`, in order."""
+
+    def __init__(self, inner: BinaryIO, start: int, stop: int) -> None:
+        super().__init__()
+        inner.seek(start)
+        self.inner, self.left = inner, stop - start
+
+    def readable(self) -> bool:
+        """True: it reads."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what comes next; returns how many bytes, 0 at the end."""
+        data = self.inner.read(min(len(buffer), self.left))
+        buffer[: len(data)] = data
+        self.left -= len(data)
         return len(data)
 
 
