@@ -51,12 +51,12 @@ def test_parts_of_a_tar_are_the_whole(tmp_path_factory, members, form, rows, num
     found = list(spans(starts, rows=rows, num_bytes=num_bytes))
     each = [list(webdataset_samples(archive, span=span[:2])) for span in found]
     assert list(chain.from_iterable(each)) == whole
-    assert [len(some) for some in each] == [span.count for span in found]
+    assert [len(some) for some in each] == [span.samples for span in found]
     assert [span.first for span in found] == [sum(map(len, each[:n])) for n in range(len(each))]
     assert all(a.stop == b.start for a, b in pairwise(found))
     for span in found:
-        assert span.count <= rows
-        assert span.count == 1 or span.stop - span.start <= num_bytes
+        assert span.samples <= rows
+        assert span.samples == 1 or span.stop - span.start <= num_bytes
 
 
 def unsound(path: Path, what: str) -> None:
