@@ -90,7 +90,7 @@ def about(
         stop = files[number + 1][0] if number + 1 < len(files) else len(samples)
         here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
         if len(here):
-            lines.append(pl.read_ipc(path, columns=read).select(read)[here])
+            lines.append(copied(pl.read_ipc(path, columns=read).select(read)[here]))
     part = samples.part_at(rows)
     subset = samples.subset_of[part]
     component = pl.Series([component for component, _ in samples.subsets], dtype=pl.String)
@@ -104,6 +104,11 @@ def about(
             "row": pl.Series((rows - samples.starts[part]).astype(np.int32)),
         }
     ).hstack(pl.concat(lines))
+
+
+def copied(lines: pl.DataFrame) -> pl.DataFrame:
+    """The lines with texts of their own: those taken of a file that is mapped keep all of it."""
+    return pl.DataFrame(lines.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def taken_of(

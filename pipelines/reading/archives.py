@@ -370,7 +370,7 @@ def walk_tar(
         with (
             of_archive(archive.name),
             open_archive(archive) as file,
-            file if span == WHOLE else Stretch(file, *span) as raw,
+            cast(BinaryIO, Stretch(file, *span)) as raw,
             decompressed(raw, archive.kind.rpartition(".")[2]) as inner,
             TailedStream(inner) as stream,
             tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as tar,
@@ -382,7 +382,9 @@ def walk_tar(
             if span == WHOLE and stream.last.strip(b"\0"):
                 # every tar ends in blocks of zeros; tarfile takes their absence for an end
                 yield "", Defect("broken_archive", f"{archive.name} breaks off")
-            while raw.read(1 << 20):  # to the end, so that the content is compared
+            while span == WHOLE and raw.read(
+                1 << 20
+            ):  # to the end, so that the content is compared
                 pass
     except Defect as defect:
         yield "", defect

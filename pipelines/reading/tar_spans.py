@@ -1,6 +1,6 @@
 """Where the samples of an uncompressed local tar begin, from its headers alone.
 
-    tar --a seek per member--> starts [samples] --spans--> (start, stop, first, samples) of each part
+    tar --a seek per member--> starts [samples] --spans--> start, stop, first, samples
 
 A part then reads its stretch of bytes and nothing else. A tar that is not sound to its end, or of
 which a header says something of all members after it, is read whole, as one on the hub is: there
