@@ -382,10 +382,8 @@ def walk_tar(
             if span == WHOLE and stream.last.strip(b"\0"):
                 # every tar ends in blocks of zeros; tarfile takes their absence for an end
                 yield "", Defect("broken_archive", f"{archive.name} breaks off")
-            while span == WHOLE and raw.read(
-                1 << 20
-            ):  # to the end, so that the content is compared
-                pass
+            while span == WHOLE and raw.read(1 << 20):
+                pass  # to the end, so that the content is compared
     except Defect as defect:
         yield "", defect
 
