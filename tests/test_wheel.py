@@ -217,7 +217,7 @@ import trainer.loop, trainer.evaluation.evaluate, trainer.evaluation.score, trai
 from tokenization.inference import save_processing
 from tokenization.schema import Encoding
 from tokenization.vocab import load_tokenizer
-from trainer.model.processor import processor_of
+from tokenization.processor import processor_of
 
 save_processing(load_tokenizer("builtin"), Path(sys.argv[2]), encoding=Encoding())
 print(type(processor_of(Path(sys.argv[2]))).__mro__[1].__name__)
