@@ -69,10 +69,11 @@ def test_a_broken_zip_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("held", "says"),
     [
-        (gzip.compress(json.dumps(TALK).encode()), "gzip: name it .jsonl.gz"),
+        (gzip.compress(json.dumps(TALK).encode(), mtime=0), "gzip: name it .jsonl.gz"),
         (b"PK\3\4" + bytes(60), "a zip: unpack it"),
         (b"<!DOCTYPE html><html>404</html>", "a page of the web"),
     ],
+    ids=["gzip", "zip", "page"],
 )
 def test_what_is_called_json_and_is_not_is_said(tmp_path, held, says):
     write(tmp_path / "r.jsonl", held)
