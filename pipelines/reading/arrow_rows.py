@@ -8,6 +8,7 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -80,6 +81,16 @@ def sizes_of(file: File) -> list[tuple[int, int]]:
     return found
 
 
+def require_one_of_each(url: str, names: Sequence[str]) -> None:
+    """Raises ValueError where two columns have one name: the last would be taken for both."""
+    for name, count in Counter(names).items():
+        if name and count > 1:
+            raise ValueError(
+                f"{url}: {count} columns are called {name!r}.\nexpected: a name for each\n"
+                "way out: rename all but one of them."
+            )
+
+
 def arrow_rows(
     url: str,
     size: int,
@@ -97,6 +108,7 @@ def arrow_rows(
     given = 0
     try:
         with opened(url, size) as reader:
+            require_one_of_each(url, reader.schema.names)
             names = columns_read(reader.schema, source)
             classes = class_names(reader.schema) if source.by_config else {}
             for batch in batches_of(reader, first, stop):

@@ -23,7 +23,7 @@ from itertools import chain
 from typing import Any, BinaryIO, cast
 
 from pipelines.reading import stretches
-from pipelines.reading.arrow_rows import class_names, with_classes
+from pipelines.reading.arrow_rows import class_names, require_one_of_each, with_classes
 from pipelines.reading.content import WHOLE_BYTES
 from pipelines.reading.files import File, label_of, open_file
 from pipelines.reading.json_spans import MAX_LINE, parse_line
@@ -57,7 +57,10 @@ class Footer:
 
 
 def check_columns(file: File, found: Sequence[str], source: Source) -> None:
-    """Raises ValueError unless every column of the source's layout is among `found`."""
+    """Raises ValueError unless every column of the source's layout is among `found`, and each name
+    stands for one column: of two the last would be taken.
+    """
+    require_one_of_each(file.url, found)
     for absent in source.lacks(found):
         raise ValueError(
             f"{file.url}: no column {absent!r}, which {source.name} rows have\nfound: "

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.reading.parts import list_parts
 from pipelines.sources.mapping import configured
-from tests.pipelines.sources.making import cell, png, read, said, write_lines
+from tests.pipelines.sources.making import cell, png, read, said, write, write_lines
 
 QA = {"question": "q", "answer": "a"}
 IMAGE = cell(png())
@@ -174,3 +174,19 @@ def test_csv_without_a_comma_in_its_first_line_has_another_separator(tmp_path, m
     (tmp_path / "t.csv").write_text(f"q{mark}a\nOne, two?{mark}Three.\n")
     (found,) = read("table", data=str(tmp_path / "t.csv"), columns=QA)
     assert said(found) == [("user", "One, two?"), ("assistant", "Three.")]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet", "t.arrow"])
+def test_two_columns_of_one_name_are_refused(tmp_path, name):
+    table = pa.table([["Why?"], ["So."], ["No."]], names=["q", "a", "a"])
+    if name.endswith((".csv", ".tsv")):
+        mark = "\t" if name == "t.tsv" else ","
+        write(tmp_path / name, "\n".join(mark.join(row) for row in (["q", "a", "a"], "xyz")))
+    elif name == "t.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.ipc.new_stream(tmp_path / name, table.schema) as stream:
+            stream.write_table(table)
+    columns = {"question": "q", "answer": "a"}
+    with pytest.raises(ValueError, match=f"{name}: 2 columns are called 'a'"):
+        list_parts(source="table", component="mine", data=str(tmp_path), columns=columns)
