@@ -142,7 +142,8 @@ class Encoding:
     """How a sample becomes ids: the `encoding:` block of a mixture. Every field bears identity."""
 
     tokenizer: str = "builtin"
-    """A hub id, a folder, or `builtin` (the bundled SmolVLM tokenizer, 49,280 ids)."""
+    """A hub id, a folder (known by its files, from here or beside the mixture), or `builtin`
+    (the bundled SmolVLM tokenizer, 49,280 ids)."""
     seq_len: int = 8192
     """Tokens in a packed row, at most."""
     max_crops: int = 128
