@@ -390,6 +390,8 @@ def publish(
     if place.report:
         tables.write_text(out("report.html"), report(made, matched=matched))
         names.insert(3, "report.html")
+    else:
+        tables.remove(out("report.html"))  # of the mixture that was here before
     files = digests.digests(place.output, names) | shard_digests(todo, place)
     tables.write_json(out("recipe.json"), digests.sealed(todo.recipe, files))
     tables.remove(out(ownership.MARK))

@@ -163,7 +163,7 @@ def staged_mixture(mixture: Finished, *, repo: str, format: str) -> Iterator[Pat
         named = matched_views(mixture, work="")
         text = cards.card(
             mixture.stats, mixture.recipe, home=repo, format=format, preview=shown, matched=named,
-            report=(folder / "report.html").is_file(),
+            report="report.html" in (mixture.recipe.get("files") or ["report.html"]),
         )  # fmt: skip
         (stage / "README.md").write_text(text)
         url = f"{constants.ENDPOINT}/datasets/{repo}"

@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from filters.rules import FILE_SETTINGS
+from mixtures.benchmark_sets import SETS
+
 NAMES = ("name", "description", "variant_of", "plugins")
 """Fields of a mixture that say what it is called and what for; and which plugins it loads, of which
 those that are used stand in `inputs` and `versions`."""
@@ -67,9 +70,31 @@ def identity(content: Mapping[str, Any]) -> dict[str, Any]:
     mixture = _without(mixture, "num_gpus")
     mixture["components"] = _unplaced(mixture["components"])
     mixture = _without_files(mixture)
+    mixture = _without_lists(mixture)
     if "tokenizer" in content["versions"]:  # its contents, wherever it lies
         mixture["encoding"] = {**mixture["encoding"], "tokenizer": None}
     return {"mixture": mixture, "inputs": content["inputs"], "versions": content["versions"]}
+
+
+def _without_lists(mixture: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without the places of hash lists and models: `versions.rules` has their contents."""
+
+    def placeless(rules: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            rule: {k: None if k in FILE_SETTINGS else v for k, v in own.items()}
+            if isinstance(own, Mapping)
+            else own
+            for rule, own in rules.items()
+        }
+
+    found = {**mixture, "filters": placeless(mixture.get("filters") or {})}
+    lists = mixture.get("benchmarks") or []
+    found["benchmarks"] = [name if name in SETS else None for name in lists]
+    found["components"] = {
+        name: {**component, "filters": placeless(component.get("filters") or {})}
+        for name, component in mixture["components"].items()
+    }
+    return found
 
 
 def _without_files(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,8 +94,8 @@ def text_in(message: Mapping[str, Any]) -> str:
 
 
 def with_turns(messages: Messages, turns: Sequence[Mapping[str, str | None]]) -> Messages:
-    """The conversation with the texts of its turns replaced, those that are not null; images keep
-    their places beside them.
+    """The conversation with the texts of its turns replaced; a question that is null or empty stays
+    as it is, and images keep their places beside them.
     """
     made: Messages = []
     number, asked = 0, False
@@ -103,7 +103,7 @@ def with_turns(messages: Messages, turns: Sequence[Mapping[str, str | None]]) ->
         turn = turns[number] if number < len(turns) else {}
         text: str | None = None
         if message["role"] == "user":
-            text = None if turn.get("question") is None else "" if asked else turn["question"]
+            text = None if not turn.get("question") else "" if asked else turn["question"]
             asked = True
         elif message["role"] == "assistant":
             text, asked, number = turn.get("answer"), False, number + 1

@@ -137,3 +137,12 @@ def test_clean_keeps_what_a_finished_mixture_references(world, tmp_path, capsys)
     assert "4 folders removed" in capsys.readouterr().out
     build(world, tmp_path)
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_build_without_a_report_leaves_none_of_another_mixture(world, mix, tmp_path):
+    folder = build(world, tmp_path, f"work={mix}/../work", "report=true")
+    assert (folder / "report.html").is_file()
+    build(world, tmp_path, f"work={mix}/../work", "overwrite=true", "tokens=4000")
+    assert not (folder / "report.html").exists()
+    assert "report.html" not in (folder / "README.md").read_text()
+    assert main(["check", str(folder)]) == 0

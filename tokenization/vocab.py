@@ -136,15 +136,22 @@ def _read(place: str, revision: str | None) -> Any:
     """What `AutoTokenizer` makes of a folder or hub id. Of a folder whose tokenizer is of no class
     of a model's it is made without it, who imports PyTorch to find that out (3.7 CPU s of 4).
     """
-    try:
-        said = json.loads(Path(place, "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        said = {}  # no folder, or not ours: its own reader says what is wrong with it
-    if said.get("tokenizer_class") in GENERIC and "auto_map" not in said:
+    said = _stated(place, "tokenizer_config.json")
+    of_smolvlm = _stated(place, "config.json").get("model_type", "smolvlm") == "smolvlm"
+    if of_smolvlm and said.get("tokenizer_class") in GENERIC and "auto_map" not in said:
         from transformers import PreTrainedTokenizerFast as Reader
     else:
         from transformers import AutoTokenizer as Reader
     return Reader.from_pretrained(place, revision=revision, trust_remote_code=False)
+
+
+def _stated(place: str, name: str) -> dict[str, Any]:
+    """The file of a folder; empty: there is none, or its own reader says what is wrong with it."""
+    try:
+        found = json.loads(Path(place, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
@@ -163,7 +170,8 @@ def tokenizer_digest(name: str) -> str:
     """
     if not Path(name).is_dir():
         return ""
-    digest = hashlib.blake2b(digest_size=8)
+    kind = _stated(name, "config.json").get("model_type", "")  # by which transformers reads some
+    digest = hashlib.blake2b(str(kind).encode(), digest_size=8)
     for file in sorted(Path(name).iterdir()):
         if file.is_file() and any(map(file.match, MAKES_IDS)):
             digest.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())

@@ -104,11 +104,12 @@ def replicas(
                 """What it makes of that."""
                 return self.call(given)
 
-        gpus = float(ray.cluster_resources().get("GPU", 0))
-        if gpus < num_gpus:
+        gpus = float(ray.available_resources().get("GPU", 0))
+        if gpus < num_gpus or num_gpus < 0:
             raise ValueError(
-                f"ray={address}: the cluster has {gpus:g} GPUs, and gpus={num_gpus:g} are asked "
-                "for by each worker.\nway out: join a cluster that has some, or say gpus=0"
+                f"ray={address}: the cluster has {gpus:g} free GPUs, and gpus={num_gpus:g} are "
+                "asked for by each worker.\nexpected: 0 or more, and as many that are free\n"
+                "way out: wait for them, join a cluster that has some, or say gpus=0"
             )
         count = int(gpus // num_gpus) if num_gpus else 1
         remote = ray.remote(num_cpus=1, num_gpus=num_gpus)(Worker)

@@ -59,7 +59,7 @@ class Revisions:
             [identity.contents(files), identity.changed(files)]
             for files in (self.rewrites, self.ratings)
         ]
-        return identity.digest([VERSION, *held])
+        return identity.digest([VERSION, *held, [name_of(file) for file in self.rewrites]])
 
 
 def with_about(schema: pa.Schema, about: Mapping[str, Any]) -> pa.Schema:

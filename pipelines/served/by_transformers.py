@@ -37,8 +37,9 @@ def loaded(model: str) -> Answering:
         )
         processor = processor_of(folder)
     except (OSError, ValueError, KeyError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"model={model}: transformers does not load it ({str(error).splitlines()[0][:200]})\n"
+            f"model={model}: transformers does not load it ({said[:200]})\n"
             "expected: a folder or a hub id of a model for images and text, as "
             "AutoModelForImageTextToText takes it"
         ) from error
@@ -75,12 +76,14 @@ def answered(request: Mapping[str, Any], model: Any, processor: Any) -> Reply | 
         return NotTaken(status=400, message=f"{put} tokens, the model takes {most}")
     tokenizer = processor.tokenizer
     warm = request["temperature"] > 0
+    stated = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(stated if isinstance(stated, list) else [stated])} - {None}
     out = model.generate(
         **inputs, max_new_tokens=min(request["max_tokens"], most - put), do_sample=warm,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=sorted(ends),
         **({"temperature": request["temperature"]} if warm else {}),
     )[0, put:]  # fmt: skip
-    ended = len(out) > 0 and int(out[-1]) == tokenizer.eos_token_id
+    ended = len(out) > 0 and int(out[-1]) in ends
     return Reply(
         text=tokenizer.decode(out, skip_special_tokens=True),
         finish="stop" if ended else "length",

@@ -78,7 +78,10 @@ def of_model(
         if kind == "vllm"
         else partial(by_transformers.loaded, model)
     )
-    with workers_of(load, ray=ray, gpus=gpus) as workers, batches(workers, most=batch) as made:
+    with (
+        workers_of(load, ray=ray, gpus=gpus) as workers,
+        batches(workers, most=-(-batch // len(workers))) as made,
+    ):
         asking, stop = made
         yield Engine(kind=kind, model=model_name(model), where=model, ask=asking, stop=stop)
 

@@ -171,7 +171,7 @@ def json_in(text: str) -> dict[str, Any] | None:
     while start >= 0:
         try:
             found, _ = decoder.raw_decode(said, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # no JSON, or an integer of thousands of digits
             start = said.find("{", start + 1)
             continue
         return found if isinstance(found, dict) and found else None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipelines.__main__ import main
 from pipelines.fact_counts import BINS, OUTER, TAIL, edges_of
 from pipelines.report.finished import open_finished
-from pipelines.report.page import stat_plots
+from pipelines.report.page import report, stat_plots
 from pipelines.report.tails import tails
 from tests.building import build, digests, words
 from tests.pipelines.dcvlm_pool import SHARD, annotation, pool
@@ -330,7 +330,7 @@ def test_each_number_has_a_histogram_and_its_ends_by_component(made):
 
 def test_the_report_shows_the_ends_with_their_images_and_withholds_what_was_rejected(made):
     folder, mix = made
-    page = (mix / "report.html").read_text()
+    page = report(open_finished(str(mix)))
     section = page.partition('<section id="tails">')[2].partition("</section>")[0]
     finished = open_finished(str(mix))
     by = {(about["fact"], about["component"]): about for about in tails(finished)}

@@ -66,3 +66,19 @@ def test_a_setting_that_came_later_is_no_identity_until_it_changes_something() -
     assert "plain_prompts" not in to_json(encoding)
     assert to_json(replace(encoding, plain_prompts=0.5))["plain_prompts"] == 0.5
     assert fingerprint(encoding) != fingerprint(replace(encoding, plain_prompts=0.5))
+
+
+def test_where_hash_lists_and_models_lie_is_no_identity():
+    def at(place: str) -> dict:
+        rules = {
+            "high_perplexity": {"model": f"{place}m.onnx", "max_perplexity": 9},
+            "refusal": None,
+        }
+        own = {"filters": rules, "data": f"{place}rows", "media": None}
+        mixture = {"benchmarks": ["smolvlm", f"{place}mine.parquet"], "filters": rules,
+                   "components": {"x": own}, "encoding": {"tokenizer": "builtin"}}  # fmt: skip
+        return identity({"mixture": mixture, "inputs": {}, "versions": {}})
+
+    assert at("") == at("/somewhere/else/")
+    assert at("")["mixture"]["benchmarks"] == ["smolvlm", None]
+    assert at("")["mixture"]["filters"]["high_perplexity"]["max_perplexity"] == 9

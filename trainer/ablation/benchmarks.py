@@ -20,12 +20,13 @@ from trainer.config import Benchmark
 from trainer.data.shards import Mixture, Rows
 from trainer.evaluation import benchmark
 from trainer.evaluation.benchmark import Case
-from trainer.evaluation.metrics import tidy_text
+from trainer.evaluation.metrics import OPTION, tidy_text
 from trainer.model.initial import tokenizer_of
 
 VERSION = 2
 """Of a score that is kept."""
-KEYS = [each.name for each in dataclasses.fields(Benchmark)]
+KEYS = [each.name for each in dataclasses.fields(Benchmark) if each.name != "weight"]
+"""What is said of one; `target` weighs it, and a sweep compares each by itself."""
 
 
 def read_benchmarks(value: Any, *, where: str) -> dict[str, Benchmark]:
@@ -113,19 +114,24 @@ def refuse_trained(benchmarks: Mapping[str, Benchmark], mixture: Mixture, *, who
 
 def trained_on(cases: Sequence[Case], mixture: Mixture) -> list[str]:
     """The index of every question one of whose images, or that itself where it has none, is in the
-    train split: equal pixels, and the words of a user's turn. What is only near is for the rule
-    `contaminated`.
+    train split: equal pixels, and the words of a user's turn, with the options or without. What is
+    only near is for the rule `contaminated`.
     """
     images = {data for case in cases for data in case.question.images}
-    texts = {tidy_text(case.written) for case in cases if not case.question.images}
+    texts = {text for case in cases if not case.question.images for text in _ways(case)}
     shown = _shown(images, mixture)
     asked = texts & set(_turns(mixture)) if texts else set()
     return [
         case.index
         for case in cases
         if any(data in shown for data in case.question.images)
-        or (not case.question.images and tidy_text(case.written) in asked)
+        or (not case.question.images and asked & _ways(case))
     ]
+
+
+def _ways(case: Case) -> set[str]:
+    """The question as it may stand in a user's turn."""
+    return {tidy_text(case.written), tidy_text(case.question.text)}
 
 
 def _shown(images: set[bytes], mixture: Mixture) -> set[bytes]:
@@ -161,6 +167,7 @@ def _turns(mixture: Mixture) -> Iterator[str]:
             text = tokenizer.decode(row.input_ids[start : start + length].tolist())
             start += length
             for turn in text.split("<end_of_utterance>"):
-                _, asks, words = turn.rpartition("User:")
+                _, asks, words = turn.partition("User:")
                 if asks:
                     yield tidy_text(words)
+                    yield tidy_text(OPTION.split(words, maxsplit=1)[0])

@@ -54,6 +54,9 @@ def pipelines(command: str, words: Mapping[str, str]) -> None:
     Raises ValueError, with what it says, where it refuses; RuntimeError where it fails.
     """
     process, said = _builder()
+    if process.poll() is not None or _built_in() != dict(os.environ):
+        _end(process)  # it died in the meantime, or would build in what was the environment before
+        process, said = _builder()
     assert process.stdin is not None
     assert process.stdout is not None
     before = said.seek(0, os.SEEK_END)
@@ -78,12 +81,19 @@ def pipelines(command: str, words: Mapping[str, str]) -> None:
 
 
 @cache
+def _built_in() -> dict[str, str]:
+    """The environment of the process that builds."""
+    return dict(os.environ)
+
+
+@cache
 def _builder() -> tuple[subprocess.Popen[str], IO[bytes]]:
     """The process that builds, and the file of what it says."""
     said = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
+    _built_in.cache_clear()
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=_built_in(),
     )  # fmt: skip
     atexit.register(_end, process)
     return process, said

@@ -276,11 +276,11 @@ def write_pairs(
                     "rejected": worse.text, "chosen_score": better.score,
                     "rejected_score": worse.score, **each.media(),
                 })  # fmt: skip
-    if metric == "" and ratings and max(ratings) >= row:
-        raise ValueError(
-            f"answers: ratings has row {max(ratings)}, and there are {row} candidates: it is of "
-            "others.\nway out: judge the mixture of candidates.yaml in this folder."
-        )
+        if metric == "" and ratings and max(ratings) >= row:
+            raise ValueError(
+                f"answers: ratings has row {max(ratings)}, and there are {row} candidates: it is "
+                "of others.\nway out: judge the mixture of candidates.yaml in this folder."
+            )
     table = pa.Table.from_pylist(list(lines.values()), schema=ANSWERS)
     arriving = output / "answers.arriving"
     pq.write_table(table, arriving)

@@ -32,6 +32,7 @@ from trainer.align.answer_files import (
 from trainer.align.rejection import VERDICTS, Rule
 from trainer.align.sampled import Sampling, sample
 from trainer.arguments import did_you_mean, local_path, split_pairs
+from trainer.checkpoint import ARRIVING
 from trainer.data import integrity
 from trainer.data.shards import Rows, open_mixture
 from trainer.evaluation import held_out
@@ -106,7 +107,7 @@ def answers(checkpoint: str, **options: str) -> Path:
     found = found_of(splits, tools, output / "sampled", video=durations(mixture))
     if asked["metric"] == "none" and not asked["ratings"]:
         write_candidates(found, mixture, output, hashed)
-        (output / MARK).write_text(json.dumps({"drawn": drawn}, indent=2) + "\n")
+        write_mark(output / MARK, {"drawn": drawn})
         return output
     ratings = ratings_of(asked["ratings"], asked["rating"]) if asked["ratings"] else None
     made = write_pairs(
@@ -115,7 +116,7 @@ def answers(checkpoint: str, **options: str) -> Path:
     )  # fmt: skip
     scored = {name: asked[name] for name in ("metric", "right", "chosen", "pairs", "ratings")}
     made |= {"scored": scored}
-    (output / MARK).write_text(json.dumps(made | {"drawn": drawn}, indent=2) + "\n")
+    write_mark(output / MARK, made | {"drawn": drawn})
     return output
 
 
@@ -185,14 +186,22 @@ def claim(output: Path, drawn: Mapping[str, Any]) -> None:
                 + "\n".join(differs)
                 + "\nway out: name another output=, or use these settings again."
             )
-    elif output.is_dir() and any(output.iterdir()):
+    elif output.is_dir() and any(not file.name.startswith(ARRIVING) for file in output.iterdir()):
         raise ValueError(
             f"output={output} is not empty and holds no answers. Nothing was written. Name another "
             "with output=DIR."
         )
-    (output / "sampled").mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
-        file.write_text(json.dumps({"drawn": drawn}, indent=2) + "\n")
+        write_mark(file, {"drawn": drawn})
+    (output / "sampled").mkdir(exist_ok=True)
+
+
+def write_mark(file: Path, about: Mapping[str, Any]) -> None:
+    """The file says that of the folder, whole or not at all."""
+    arriving = file.with_name(f"{ARRIVING}{file.name}")
+    arriving.write_text(json.dumps(about, indent=2) + "\n")
+    arriving.replace(file)
 
 
 def summary(made: Mapping[str, Any]) -> list[str]:

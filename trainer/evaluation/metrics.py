@@ -120,6 +120,9 @@ METRICS: dict[str, Callable[[str, Sequence[str], Mapping[str, str]], float]] = {
     "mixed": mixed,
 }
 
+OF_OPTIONS = ("multiple_choice", "mixed")
+"""Metrics to which it matters which option an answer states."""
+
 
 def options_in(question: str) -> dict[str, str]:
     """The options that a question's text states line by line, from A on; the last such list."""
@@ -133,9 +136,8 @@ def options_in(question: str) -> dict[str, str]:
 
 
 def score_of(metric: str, answer: str, gold: str, *, question: str) -> float:
-    """How right an answer is, where options stand in the question and the gold answer may be one's
-    letter, its text or both.
+    """How right an answer is. Where the metric is of options, which stand in the question, the gold
+    answer may be one's letter, its text or both.
     """
-    options = options_in(question)
-    return METRICS[metric](answer, [chosen_letter(gold, options) or gold if options else gold],
-                           options)  # fmt: skip
+    options = options_in(question) if metric in OF_OPTIONS else {}
+    return METRICS[metric](answer, [chosen_letter(gold, options) or gold], options)

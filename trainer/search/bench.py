@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from trainer.ablation import runs as ablation
 from trainer.ablation.benchmarks import benchmark_score, refuse_trained
+from trainer.ablation.building import mixture_key
 from trainer.ablation.runs import Run, held_out_losses, judge_run, plan_run, train_run, write_json
 from trainer.config import Config
 from trainer.config_file import load as load_config
@@ -55,6 +56,8 @@ class Bench:  # holds what is made once: mixtures, runs, what they took
         self.failed: list[dict[str, Any]] = []
         self._apart: set[Path] = set()
         self._taken: dict[str, float] = {}
+        words = dict(word.split("=", 1) for word in self.kitchen.overrides)
+        self._about = f" of {mixture_key(chosen.mixture, words)}, {vars(chosen.proxy)}"
         with self.timed("the prior's mixture"):
             self.prior = self.kitchen.build(None, tokens=chosen.tokens)
         self.facts: Facts = facts_of(self.prior, tokens=chosen.supply_at, stages=chosen.stages)
@@ -136,7 +139,7 @@ class Bench:  # holds what is made once: mixtures, runs, what they took
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """How long it takes is kept, as it was taken first."""
-        key = hashlib.sha256(what.encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{what}{self._about}".encode()).hexdigest()[:16]
         began = time.monotonic()
         yield
         known = self._known_seconds()

@@ -141,7 +141,9 @@ def _parsed(key: str, value: str) -> Any:
     right = isinstance(found, PARSED[key]) and all(
         isinstance(n, int | float) and not isinstance(n, bool) for n in numbers
     )
-    weighs = key != "target" or (right and min(numbers) >= 0 and sum(numbers) > 0)
+    weighs = key != "target" or (
+        right and min(numbers, default=-1) >= 0 and 0 < sum(numbers) < math.inf
+    )
     if not right or not weighs:
         raise ValueError(
             f"search: {key}={value}: expected "

@@ -16,6 +16,7 @@ from trainer.ablation import runs as ablation
 from trainer.ablation.benchmarks import checkpoint_score
 from trainer.ablation.judging import sample_scores
 from trainer.ablation.runs import Run, held_out_losses, write_json
+from trainer.data.integrity import sha256_of
 from trainer.search.bench import Bench, require_finite
 from trainer.search.settings import Settings
 from trainer.search.space import Space
@@ -51,7 +52,10 @@ def merging(bench: Bench, space: Space) -> Callable[[np.ndarray], float]:
 
     def judged(start: Run, experts: Sequence[Path], weights: Sequence[float]) -> float:
         names = [start.fingerprint, *(e.parent.name for e in experts), bench.judge.fingerprint]
-        benchmarks = {name: repr(each) for name, each in chosen.benchmarks.items()}
+        benchmarks = {
+            name: [repr(each), sha256_of(Path(each.file))]
+            for name, each in chosen.benchmarks.items()
+        }
         key = json.dumps([names, list(weights), chosen.target, *([benchmarks] * bool(benchmarks))])
         if key not in known:
             made = bench.output / "merged"

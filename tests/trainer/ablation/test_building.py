@@ -14,6 +14,7 @@ def test_one_process_builds_refuses_and_comes_again(tmp_path: Path, monkeypatch)
     words = {"mixture": str(write_mixture(tmp_path)), "output": "made", "work": str(tmp_path / "w"),
              "tokens": "1000", "workers": "0", "quiet": "true"}  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "ends.py").write_text("import os\nos._exit(9)\n")
     building.pipelines("build", words)
     assert (tmp_path / "made" / "recipe.json").is_file()
     process, _ = building._builder()
@@ -21,7 +22,15 @@ def test_one_process_builds_refuses_and_comes_again(tmp_path: Path, monkeypatch)
         building.pipelines("build", words | {"tokns": "5"})
     assert building._builder()[0] is process
     os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(RuntimeError, match="the process that builds ended"):
-        building.pipelines("build", words)
+    process.wait()
     building.pipelines("build", words)  # by another, which finds it built
-    assert building._builder()[0].pid != process.pid
+    again, _ = building._builder()
+    assert again.pid != process.pid
+    monkeypatch.setenv("ANOTHER", "environment")
+    building.pipelines("build", words)
+    last, _ = building._builder()
+    assert last.pid != again.pid
+    assert again.poll() is not None
+    with pytest.raises(RuntimeError, match="the process that builds ended"):
+        building.pipelines("build", words | {"plugins": f"[{tmp_path}/ends.py]", "output": "not"})
+    building._end(building._builder()[0])

@@ -86,3 +86,11 @@ def test_options_are_read_from_the_lines_of_a_question() -> None:
     assert score_of("mixed", "red.", "Red", question="Which colour?") == 1.0
     for metric in METRICS:
         assert score_of(metric, "yes", "yes", question="Is it?") in (0.0, 1.0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("gold", ["Yes", "No"])
+def test_the_gold_answer_is_right_by_every_metric_also_where_options_stand(metric, gold) -> None:
+    asked = "Is it a cat?\nA. No\nB. Yes"
+    assert score_of(metric, gold, gold, question=asked) == 1.0
+    assert score_of(metric, "Yes" if gold == "No" else "No", gold, question=asked) == 0.0

@@ -75,7 +75,7 @@ def test_a_search_cut_at_runs_goes_on_and_a_run_that_fails_ends_no_other(
     larger = {"verify.model.language.vocab_size": "100", "trials": place["trials"]}
     assert search(mixture, whole, **larger) == 2
     assert "vocabulary" in capsys.readouterr().err
-    assert search(mixture, whole, trials=place["trials"], hours="0.0001") == 2
+    assert search(mixture, whole, trials=place["trials"], hours="1e-9") == 2
     assert "pays for" in capsys.readouterr().err
     assert len(begun) == 6
 
