@@ -55,16 +55,20 @@ def test_it_learns_what_is_preferred(tmp_path, config, losses):
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 def test_trl_itself_takes_an_export_and_a_checkpoint(mixture, exported, tmp_path):  # noqa: F811
     from datasets import load_dataset
-    from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import DPOConfig, DPOTrainer
 
-    words = {**SMALL, "data": str(mixture), "output": str(tmp_path / "sft"), "steps": "2"}
+    from trainer.api import load as open_model
+
+    words = {**SMALL, "data": str(mixture), "output": str(tmp_path / "sft"), "steps": "2",
+             "model.vision.image_size": "32", "model.vision.patch_size": "8",
+             "model.scale_factor": "2"}  # fmt: skip
     train(load("tiny", words))
     checkpoint = tmp_path / "sft" / "step-000002"
     rows = load_dataset(str(exported), split="train", cache_dir=str(tmp_path / "cache"))
+    model, processor = open_model(checkpoint)
     trainer = DPOTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="float32"),
-        processing_class=AutoProcessor.from_pretrained(checkpoint),
+        model=model,
+        processing_class=processor,
         train_dataset=rows,
         args=DPOConfig(
             output_dir=str(tmp_path / "dpo"), max_steps=12, per_device_train_batch_size=4,
