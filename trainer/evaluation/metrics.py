@@ -18,6 +18,8 @@ from rapidfuzz.distance import Levenshtein
 
 OPTION = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 """A line that states an option: `A. a cat`, `(B) a dog`."""
+OF_OPTIONS = ("multiple_choice", "mixed")
+"""Metrics to which it matters which option an answer states."""
 
 
 def tidy_text(text: str) -> str:
@@ -119,9 +121,6 @@ METRICS: dict[str, Callable[[str, Sequence[str], Mapping[str, str]], float]] = {
     "yes_no": yes_no,
     "mixed": mixed,
 }
-
-OF_OPTIONS = ("multiple_choice", "mixed")
-"""Metrics to which it matters which option an answer states."""
 
 
 def options_in(question: str) -> dict[str, str]:
