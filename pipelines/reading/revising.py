@@ -32,10 +32,11 @@ ABOUT = "smolvlm_pipelines.judged"
 """In the metadata of a table that a served model made: what it is of."""
 VERSION = 1
 """Bumped when the same files would revise the same samples otherwise."""
-NO_ROW, OTHER_TEXT, SAME_TEXT = (
+NO_ROW, OTHER_TEXT, SAME_TEXT, OTHER_RATED = (
     "not in the file",
     "other texts were rewritten",
     "came back the same",
+    "other texts were rated",
 )
 RATED = [field.name for field in RATINGS.value_type]
 Ratings = list[dict[str, Any]]
@@ -152,8 +153,12 @@ def revise(samples: pa.Table, revisions: Revisions) -> pa.Table:
     ratings: list[Ratings | None] = [None] * len(texts)
     for file in revisions.ratings:
         rows = rows_of(file, ids, ["id", RATED_COLUMN])
+        seen = about_file(file).get("rewritten")  # null: another program's table does not say
+        others = seen is not None and [name_of(one) for one in revisions.rewrites] not in seen
         for n, sample in enumerate(ids.to_pylist()):
             rated = ratings_in(rows.get(sample), turns=len(texts_of(texts[n] or [])))
+            if others and rewritten[n] and not isinstance(rated, str):
+                rated = OTHER_RATED
             if isinstance(rated, str):
                 without[n].append(f"ratings: {rated}")
             else:

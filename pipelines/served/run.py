@@ -8,7 +8,7 @@ money, and a build is of its mixture alone.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -307,6 +307,7 @@ class Run:
             "model": engine.model,
             "engine": engine.kind,
             "settings": recipes.to_json(self.settings),
+            "rewritten": [] if self.as_read else rewritten_in(self.mixture.recipe),
             "asked": found.good + found.bad.total(),
             "good": found.good,
             "bad": dict(sorted(found.bad.items())),
@@ -339,6 +340,15 @@ class Run:
             self.price(r.input_tokens, r.output_tokens) for r in replies if isinstance(r, Reply)
         )
         return found
+
+
+def rewritten_in(recipe: Mapping[str, Any]) -> list[list[str]]:
+    """The names of the rewritings of each component, in order; each list once."""
+    of: dict[str, list[str]] = {name: [] for name in recipe["mixture"]["components"]}
+    for one in recipe.get("models", ()):
+        for component in one["components"] if one["command"] == "rewrite" else ():
+            of[component].append(one["name"])
+    return sorted({tuple(names): names for names in of.values()}.values())
 
 
 def none_taken(engine: Engine, refused: list[Line]) -> str:

@@ -274,6 +274,27 @@ def test_ratings_of_single_turns_reach_the_rule_about_them(
     }  # fmt: skip
 
 
+def test_ratings_of_texts_before_they_were_rewritten_are_not_those_after(
+    ask, rewrite, using, tmp_path, to_judge
+):
+    assert ask() == 0
+    assert rewrite() == 0
+    facts = f"annotations: {{files: {tmp_path}/facts.parquet, key: __id__, ratings: true}}\n"
+    texts = f"rewrites: [{tmp_path}/texts.parquet]\n"
+    rule = "filters: {low_rating: {min_relevance: 3}}\n"
+    both = using(texts + facts + rule)
+    assert not index_of(both).filter(rule="low_rating").height
+    of = {one["command"]: one["samples"]["made"]
+          for one in json.loads((both / "stats.json").read_text())["models"]}  # fmt: skip
+    assert of["judge"]["got"] == 0
+    assert of["rewrite"]["got"] == SAMPLES + 1
+    assert of["judge"]["without"] == {"other texts were rated": SAMPLES, "not in the file": 1}
+    told_of = using(texts, name="told")
+    assert ask(f"work={to_judge}/out/work", folder=told_of) == 0
+    again = using(texts + facts + rule, name="again")
+    assert index_of(again).filter(rule="low_rating").height
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
