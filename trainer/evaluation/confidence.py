@@ -146,7 +146,8 @@ def compare(first: Sequence[Scores], second: Sequence[Scores]) -> Comparison:
 
 def _sign_test(sums: np.ndarray) -> float:
     """How often random signs bring the total at least as far from 0 as it is."""
-    reached = abs(float(sums.sum())) * (1 - 1e-9)
+    rounding = 1e-9 * float(np.abs(sums).sum())  # of the whole: a total of 0 may come as 1e-17
+    reached = abs(float(sums.sum())) - rounding
     if len(sums) <= EXACT:
         signs = (np.arange(1 << len(sums))[:, None] >> np.arange(len(sums))) & 1
         return float(np.mean(np.abs((2 * signs - 1) @ sums) >= reached))
