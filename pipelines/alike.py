@@ -51,13 +51,19 @@ def alike(
     names = list(mixture.components)
     each = max(1, most // len(names))
     used = dict.fromkeys(names, 0)
-    chosen = {name: pl.DataFrame(schema=LINE | {"turn": pl.UInt64}) for name in names}
+    held = {name: [pl.DataFrame(schema=LINE | {"turn": pl.UInt64})] for name in names}
+
+    def first_of(name: str) -> pl.DataFrame:
+        return pl.concat(held[name]).sort("turn", "id").head(each)
+
     for number, piece in enumerate(pieces):
         begin, end = (int(at) for at in samples.starts[number : number + 2])
         for some in pictured(samples, copies, piece, begin, end, mixture):
             used[piece.component] += len(some)
-            both = pl.concat([chosen[piece.component], some])
-            chosen[piece.component] = both.sort("turn", "id").head(each)
+            held[piece.component].append(some)
+            if sum(map(len, held[piece.component])) > 2 * each:  # now and then, not once a part
+                held[piece.component] = [first_of(piece.component)]
+    chosen = {name: first_of(name) for name in names}
     compared = pl.concat(chosen.values()).drop("turn")
     radius = filters.settings_of(RULE, None)[1]["radius"]
     gone = near_of(compared, radius=radius)

@@ -50,7 +50,7 @@ def model_counts(pieces: Sequence[Piece], recipe: Mapping[str, Any]) -> dict[str
         found.update({each["values"]: each["counts"] for each in names})
         for each in table["without"].combine_chunks().flatten().value_counts().to_pylist():
             found[f"without {each['values']}"] += each["counts"]
-        for name in names_of(p):
+        for name in dict.fromkeys(names_of(p)):
             counts = got.setdefault((p.component, name), Counter())
             counts.update(read=len(table), got=found[name])
             lacks = f"without {name}: "

@@ -90,6 +90,7 @@ def with_files_found(mixture: Any, beside: str) -> Any:
     current folder, as a component's `data`, or else from `beside`, the folder of its file.
     """
     from filters.rules import FILE_SETTINGS
+    from mixtures.benchmark_sets import SETS
     from mixtures.config import hash_list_path
 
     def found(name: str, path: str) -> str:
@@ -115,8 +116,13 @@ def with_files_found(mixture: Any, beside: str) -> Any:
     own = mixture.encoding.tokenizer
     return replace(
         mixture,
-        encoding=replace(mixture.encoding, tokenizer=found(own, own)),
-        benchmarks=[found(name, hash_list_path(name)) for name in mixture.benchmarks],
+        encoding=mixture.encoding
+        if own == "builtin"
+        else replace(mixture.encoding, tokenizer=found(own, own)),
+        benchmarks=[
+            name if name in SETS else found(name, hash_list_path(name))
+            for name in mixture.benchmarks
+        ],
         filters=ruled(mixture.filters),
         components={
             name: replace(component, filters=ruled(component.filters))

@@ -117,21 +117,6 @@ def _hub_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
-def saved_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
-    """The tokenizer that lies in the folder of a mixture or checkpoint; the same object, which is
-    only read, as long as its files are the same.
-    """
-    files = sorted(file for file in folder.iterdir() if file.suffix in TOKENIZER_FILES)
-    digests = (hashlib.blake2b(file.read_bytes()).hexdigest() for file in files if file.is_file())
-    return _opened(str(folder), *(file.name for file in files), *digests)
-
-
-@lru_cache(maxsize=2)
-def _opened(folder: str, *_: str) -> "PreTrainedTokenizerFast":
-    tokenizer: PreTrainedTokenizerFast = _read(folder, None)
-    return tokenizer
-
-
 def _read(place: str, revision: str | None) -> Any:
     """What `AutoTokenizer` makes of a folder or hub id. Of a folder whose tokenizer is of no class
     of a model's it is made without it, who imports PyTorch to find that out (3.7 CPU s of 4).
@@ -168,7 +153,7 @@ def tokenizer_digest(name: str) -> str:
     """Of a tokenizer in a folder, a digest of all that makes its ids and its template; of another
     "", for its name says which it is. A folder may hold a checkpoint besides, which is not in it.
     """
-    if not Path(name).is_dir():
+    if name == "builtin" or not Path(name).is_dir():
         return ""
     kind = _stated(name, "config.json").get("model_type", "")  # by which transformers reads some
     digest = hashlib.blake2b(str(kind).encode(), digest_size=8)
@@ -182,10 +167,10 @@ def _written(folder: str) -> Iterator[tuple[str, int, int, int]]:
     """(path, inode, bytes, time of writing) of each of a tokenizer's files in a folder; of no
     folder nothing. Hundreds of times quicker than their contents: it is asked for every batch.
     """
-    if not os.path.isdir(folder):  # noqa: PTH112 - as quick as can be
+    if folder == "builtin" or not os.path.isdir(folder):  # noqa: PTH112 - as quick as can be
         return
     with os.scandir(folder) as entries:
-        files = [entry for entry in entries if entry.name.endswith(TOKENIZER_FILES)]
+        files = [e for e in entries if e.name.endswith(TOKENIZER_FILES) and e.is_file()]
     for file in sorted(files, key=lambda file: file.name):
         about = file.stat()
         yield file.path, about.st_ino, about.st_size, about.st_mtime_ns

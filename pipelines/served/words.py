@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from pipelines.arguments import expanded, parse_bool, parse_folder_and_settings, parse_number
+from pipelines.report.finished import open_finished
 from pipelines.served.counts import Asked
 from pipelines.served.endpoint import Endpoint, Unanswered, endpoint_of
 from pipelines.served.engines import LOCAL, Engine, model_name, of_endpoint, of_model
@@ -119,6 +120,7 @@ def engine_of(said: Words) -> Iterator[Engine]:
         )  # fmt: skip
         return
     if kind in LOCAL:
+        open_finished(said.folder)  # where it is none, that is said before the model is loaded
         with of_model(
             given["model"], kind=kind, batch=said.options.concurrency,
             max_images=said.settings.max_images, ray=given.get("ray", ""),

@@ -21,7 +21,7 @@ from tokenization.images import crop_pixels as crops
 from tokenization.images import image_size
 from tokenization.inference import asking_encoding
 from tokenization.schema import SAMPLE, Encoding
-from tokenization.vocab import load_tokenizer, saved_tokenizer
+from tokenization.vocab import load_tokenizer
 from trainer import checkpoint
 from trainer.evaluation.sampling import Drawing
 from trainer.model.smolvlm import normalize_pixels
@@ -136,7 +136,7 @@ def answers(
     batch_size: int,
 ) -> list[str]:
     """The greedy answers, in the order of the questions; batches hold prompts of similar length."""
-    return generate(
+    found = replies(
         model,
         tokenizer,
         prompts(questions, encoding),
@@ -145,23 +145,6 @@ def answers(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
     )
-
-
-def generate(
-    model: Any,
-    tokenizer: Any,
-    asked: Sequence[Prompt],
-    images: Sequence[list[bytes]],
-    *,
-    encoding: Encoding,
-    max_new_tokens: int,
-    batch_size: int,
-) -> list[str]:
-    """What the model says greedily after each prompt, in their order."""
-    found = replies(
-        model, tokenizer, asked, images,
-        encoding=encoding, max_new_tokens=max_new_tokens, batch_size=batch_size,
-    )  # fmt: skip
     return [each.text for each in found]
 
 
@@ -275,4 +258,4 @@ def open_checkpoint(path: str, *, device: str = "auto") -> tuple[Any, Any, Encod
         str(folder), dtype=torch.float32, trust_remote_code=False
     )
     model = model.to("cuda" if cuda else "cpu").eval()
-    return model, saved_tokenizer(folder), encoding_for(folder), folder
+    return model, load_tokenizer(str(folder)), encoding_for(folder), folder

@@ -15,7 +15,7 @@ from tokenization.schema import Encoding
 from trainer.data.batches import images_per_sample
 from trainer.data.shards import Mixture, Row, Rows
 from trainer.evaluation import held_out
-from trainer.evaluation.answer import Prompt, generate
+from trainer.evaluation.answer import Prompt, replies
 
 LOOKED_AT = 64
 """Val rows of a mixture among which samples are chosen."""
@@ -121,9 +121,9 @@ def _samples(row: Row, tokenizer: Any, names: dict[str, str]) -> Iterator[ShownS
 def generate_answers(model: Any, tokenizer: Any, samples: Sequence[ShownSample]) -> dict[str, str]:
     """What the model says to each sample, by its id; greedy, one after the other."""
     return {
-        shown.id: generate(
+        shown.id: replies(
             model, tokenizer, [shown.prompt], [shown.images], encoding=shown.encoding,
             max_new_tokens=NEW_TOKENS, batch_size=1,
-        )[0]
+        )[0].text
         for shown in samples
     }  # fmt: skip

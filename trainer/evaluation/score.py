@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from tokenization.command_line import Answer
 from tokenization.terminal import log
-from tokenization.vocab import saved_tokenizer, vocab
+from tokenization.vocab import load_tokenizer, vocab
 from trainer.arguments import did_you_mean, local_path, split_pairs
 from trainer.data import integrity
 from trainer.data.batches import Batch, collate, cores, made_ahead
@@ -207,7 +207,7 @@ def refuse_other_encoding(mixture: Mixture, encoding: Any, tokenizer: Any, *, wh
                 "way out: score a mixture that was built for this checkpoint "
                 f"(encoding: {{like: {where}}})."
             )
-    own = saved_tokenizer(mixture.folder / "tokenizer")
+    own = load_tokenizer(str(mixture.folder / "tokenizer"))
     if own.get_vocab() != tokenizer.get_vocab():
         raise ValueError(
             f"vocabulary: the tokenizer in {mixture.folder} gives other ids than that of {where}.\n"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tokenization.inference import vocabulary
-from tokenization.vocab import saved_tokenizer
+from tokenization.vocab import load_tokenizer
 from trainer import checkpoint, optim, parallel
 from trainer.config import Config
 from trainer.data.shards import Mixture
@@ -30,7 +30,7 @@ def tokenizer_of(mixtures: list[Mixture]) -> Any:
             raise FileNotFoundError(
                 f"{folder}: no tokenizer.json, which a finished mixture holds. Build it again."
             )
-    tokenizers = [saved_tokenizer(folder) for folder in folders]
+    tokenizers = [load_tokenizer(str(folder)) for folder in folders]
     for folder, tokenizer in zip(folders[1:], tokenizers[1:], strict=True):
         if vocabulary(tokenizer) != vocabulary(tokenizers[0]):
             raise ValueError(

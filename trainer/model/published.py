@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenization.inference import vocabulary
 from tokenization.published import encoding_like
-from tokenization.vocab import saved_tokenizer
+from tokenization.vocab import load_tokenizer
 from trainer import checkpoint
 from trainer.config import Config, Model
 from trainer.data.shards import Mixture
@@ -171,7 +171,7 @@ def _refuse_other_encoding(config: Config, mixture: Mixture, folder: Path, token
         for key, value in said.items()
         if written[key] != value and key not in config.init_may_differ
     ]
-    theirs = vocabulary(saved_tokenizer(folder))
+    theirs = vocabulary(load_tokenizer(str(folder)))
     if theirs != vocabulary(tokenizer):
         differ.append(
             f"  the tokenizer has other ids ({len(theirs)}) than the mixture's ({len(tokenizer)})"

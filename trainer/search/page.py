@@ -12,6 +12,7 @@ import numpy as np
 from tokenization.pages import INK, PLAIN, bare_axes, css, svg
 from trainer.search.proxies import advice
 from trainer.search.target import named
+from trainer.search.verification import known_at_both
 
 STYLE = """
 body { background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif;
@@ -37,10 +38,8 @@ def _ranked(larger: Mapping[str, Any]) -> str:
     correlation = larger["rank_correlation"]
     if correlation is None:
         return "How alike the sizes rank ratios is not known: too few points."
-    return (
-        f"The sizes rank {len(larger['points'])} mixtures with a correlation of {correlation:.2f} "
-        "(Spearman)."
-    )
+    number = len(known_at_both(larger["points"]))
+    return f"The sizes rank {number} mixtures with a correlation of {correlation:.2f} (Spearman)."
 
 
 def _shown(verified: Mapping[str, Any]) -> str:

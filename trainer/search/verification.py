@@ -120,11 +120,16 @@ def rank_correlation(points: Sequence[Mapping[str, Any]]) -> float | None:
     """Spearman's, of the targets at the two sizes; None of fewer than three, or where all are the
     same at one.
     """
-    pairs = [(p["proxy"], p["larger"]) for p in points]
-    known = [(a, b) for a, b in pairs if None not in (a, b) and math.isfinite(a + b)]
+    known = known_at_both(points)
     if len(known) < 3 or any(len(set(each)) == 1 for each in zip(*known, strict=True)):
         return None
     return float(stats.spearmanr(*zip(*known, strict=True)).statistic)
+
+
+def known_at_both(points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """The targets at the two sizes of those that have both."""
+    pairs = [(p["proxy"], p["larger"]) for p in points]
+    return [(a, b) for a, b in pairs if None not in (a, b) and math.isfinite(a + b)]
 
 
 def _spread_out(losses: np.ndarray, count: int) -> list[int]:
