@@ -362,15 +362,27 @@ def csv_names(text: io.TextIOWrapper, url: str) -> tuple[list[str], Any]:
 
 def csv_reader(text: io.TextIOWrapper, url: str) -> Any:
     """The cells of each line: a tab stands between them in .tsv, a comma in .csv, or a semicolon,
-    tab or bar where its first line has no comma (as spreadsheets write it where a comma is in
-    numbers).
+    tab or bar (as spreadsheets write it where a comma is in numbers) where its first line has no
+    comma, or the second has as many cells as the first by that mark and not by commas.
     """
     found = SEPARATED.search(url.lower())
-    first = text.readline(CELL_CHARACTERS)
-    others = [mark for mark in ";\t|" if mark in first and "," not in first]
-    tab = found is not None and found["by"] == "tsv"
-    mark = "\t" if tab else (*others, ",")[0]
-    return csv.reader(chain([first], text), delimiter=mark, strict=True)
+    read = [text.readline(CELL_CHARACTERS)]
+    marks = [mark for mark in ",;\t|" if mark in read[0]]
+    if found is not None and found["by"] == "tsv":
+        marks = ["\t"]
+    elif "," in marks and len(marks) > 1:
+        read.append(text.readline(CELL_CHARACTERS))
+        numbers = {mark: [num_cells(line, mark) for line in read] for mark in marks}
+        marks = [mark for mark, (head, row) in numbers.items() if head == row > 1]
+    return csv.reader(chain(read, text), delimiter=(*marks, ",")[0], strict=True)
+
+
+def num_cells(line: str, mark: str) -> int:
+    """How many cells the line has, if that mark stands between them; 0: it is no whole line."""
+    try:
+        return len(next(csv.reader([line], delimiter=mark, strict=True), []))
+    except csv.Error:
+        return 0
 
 
 def csv_header(file: File, source: Source) -> int:

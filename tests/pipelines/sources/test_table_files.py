@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.reading import annotations
+from pipelines.reading.rows import csv_rows
 from tests.pipelines.sources.making import cell, png, read, said, write
 
 QA = {"question": "q", "answer": "a"}
@@ -180,3 +181,25 @@ def test_large_json_is_read_in_blocks_by_its_mapping(tmp_path, monkeypatch):
     for name, text in (("r.json", json.dumps(rows)), ("r.jsonl", "\n".join(map(json.dumps, rows)))):
         found = read("table", data=str(write(tmp_path / name, text)), columns=columns)
         assert sorted(int(said(s)[1][1]) for s in found) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "names"),
+    [
+        (
+            "Bild;Frage, lang;Antwort",
+            'a.png;"Was; denn?";Ja',
+            ["Bild", "Frage, lang", "Antwort"],
+        ),
+        ("caption (a; b; c),image", "one; two,a.png", ["caption (a; b; c)", "image"]),
+        ('"a;b",c', "1,2", ["a;b", "c"]),
+        ("a,b|c", "1|2", ["a,b", "c"]),
+        ("a;b,c", "", ["a;b", "c"]),
+        ("a;b,c", '"a line, and;\nanother",2', ["a;b", "c"]),
+        ("a\tb, c", "1\t2, 3", ["a\tb", " c"]),
+    ],
+)
+def test_the_mark_between_cells_is_that_by_which_the_rows_agree(tmp_path, head, row, names):
+    write(tmp_path / "t.csv", f"{head}\n{row}\n" if row else head)
+    found = list(csv_rows(str(tmp_path / "t.csv"), (tmp_path / "t.csv").stat().st_size))
+    assert [list(each) for each in found] == [names] * bool(row)
